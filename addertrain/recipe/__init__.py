@@ -1,0 +1,35 @@
+"""Recipes: what a run is made of, read strictly from YAML.
+
+`settings` says which keys there are, `load` reads them, `checks` holds what one key's type cannot say.
+Nothing here knows torch: `addertrain fit --help` answers at once.
+"""
+
+from addertrain.recipe.checks import check_recipe
+from addertrain.recipe.errors import RecipeError
+from addertrain.recipe.keys import recipe_help
+from addertrain.recipe.load import load_recipe
+from addertrain.recipe.settings import (
+    DataRecipe,
+    ExpectedRecipe,
+    ModelRecipe,
+    OptimRecipe,
+    Recipe,
+    ScheduleRecipe,
+    TrainRecipe,
+)
+from addertrain.recipe.yaml_text import recipe_to_yaml
+
+__all__ = [
+    "DataRecipe",
+    "ExpectedRecipe",
+    "ModelRecipe",
+    "OptimRecipe",
+    "Recipe",
+    "RecipeError",
+    "ScheduleRecipe",
+    "TrainRecipe",
+    "check_recipe",
+    "load_recipe",
+    "recipe_help",
+    "recipe_to_yaml",
+]

@@ -1,0 +1,78 @@
+"""What a key's type cannot say: ranges, and keys that do not go together."""
+
+import math
+import re
+from collections.abc import Iterator
+
+from addertrain.recipe.errors import RecipeError
+from addertrain.recipe.settings import (
+    DataRecipe,
+    ExpectedRecipe,
+    OptimRecipe,
+    Recipe,
+    ScheduleRecipe,
+    TrainRecipe,
+)
+
+# A rule: the key, whether its value is fine, the value, what was expected of it.
+_Rule = tuple[str, bool, object, str]
+
+_MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
+_LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
+
+
+def check_recipe(recipe: Recipe, *, source: str = "recipe") -> None:
+    """Raises a RecipeError for the first rule that the recipe breaks; `source` names it in the message."""
+    for key, is_fine, got, expected in _rules(recipe):
+        if not is_fine:
+            raise RecipeError(
+                f"{source}: {key}: expected {expected}, got {got!r}; change it there or with --{key} VALUE"
+            )
+
+
+def _rules(recipe: Recipe) -> Iterator[_Rule]:
+    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name) is not None
+    yield "name", is_name, recipe.name, "letters, digits, '.', '_' and '-' (it names a folder)"
+    yield from _data_rules(recipe.data)
+    yield from _optim_rules(recipe.optim)
+    yield from _schedule_rules(recipe.schedule)
+    yield from _train_rules(recipe.train)
+    yield from _expected_rules(recipe.expected)
+    is_local_fine = recipe.optim.alr != "local" or recipe.train.strategy in _LOCAL_STRATEGIES
+    expected = (
+        f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
+    )
+    yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+
+
+def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
+    yield "data.root", data.root != "", data.root, "a folder, or null"
+    yield "data.global_batch_size", data.global_batch_size >= 1, data.global_batch_size, "at least 1"
+
+
+def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
+    for name in ("lr", "eta", "increase"):
+        value = getattr(optim, name)
+        yield f"optim.{name}", value > 0 and math.isfinite(value), value, "a finite number above 0"
+    yield "optim.momentum", 0 <= optim.momentum < 1, optim.momentum, "a number from 0 to below 1"
+    decay = optim.weight_decay
+    yield "optim.weight_decay", decay >= 0 and math.isfinite(decay), decay, "a finite number, 0 or above"
+    has_momentum = optim.momentum > 0 or not optim.nesterov
+    yield "optim.nesterov", has_momentum, optim.nesterov, "false where optim.momentum is 0"
+
+
+def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:
+    yield "schedule.epochs", schedule.epochs >= 1, schedule.epochs, "at least 1"
+
+
+def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
+    yield "train.seed", 0 <= train.seed <= _MAX_SEED, train.seed, f"0 to {_MAX_SEED}"
+    yield "train.recalibrate_batches", train.recalibrate_batches >= 0, train.recalibrate_batches, "0 or above"
+    yield "train.keep_checkpoints", train.keep_checkpoints >= 1, train.keep_checkpoints, "at least 1"
+
+
+def _expected_rules(expected: ExpectedRecipe) -> Iterator[_Rule]:
+    top1, tolerance = expected.top1, expected.tolerance
+    yield "expected.top1", top1 is None or 0 < top1 <= 100, top1, "a percentage above 0, or null"
+    yield "expected.tolerance", 0 <= tolerance <= 100, tolerance, "percentage points from 0 to 100"
+    yield "expected.seeds", expected.seeds >= 1, expected.seeds, "at least 1"

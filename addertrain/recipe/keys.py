@@ -1,0 +1,111 @@
+"""The list of keys that the settings define: their dotted names, types, defaults and meanings."""
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal
+
+from addertrain.recipe.settings import Recipe
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key; `default` is `dataclasses.MISSING` where the recipe has to give it."""
+
+    dotted: str
+    hint: Any
+    meaning: str
+    default: Any
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values a `Literal` key allows, () for every other key."""
+        return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a word is a value of this key just as it stands."""
+        return bool(self.choices) or str in (self.hint, *typing.get_args(self.hint))
+
+    @property
+    def takes_null(self) -> bool:
+        """Whether the key may be null."""
+        return types.NoneType in typing.get_args(self.hint)
+
+
+@functools.cache
+def sections() -> dict[str, type[Any]]:
+    """The sections of a recipe, by name, in the order of the settings."""
+    hints: dict[str, Any] = typing.get_type_hints(Recipe)
+    return {name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")}
+
+
+@functools.cache
+def known_keys() -> dict[str, Key]:
+    """Every key by its dotted name, in the order of the settings."""
+    keys = _keys_of(Recipe, prefix="")
+    for section, settings in sections().items():
+        keys |= _keys_of(settings, prefix=f"{section}.")
+    return keys
+
+
+def _keys_of(settings: type[Any], *, prefix: str) -> dict[str, Key]:
+    hints = typing.get_type_hints(settings, include_extras=True)
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    return {
+        prefix + name: Key(prefix + name, hint.__origin__, hint.__metadata__[0], defaults[name])
+        for name, hint in hints.items()
+        if hasattr(hint, "__metadata__")
+    }
+
+
+def did_you_mean(unknown: str) -> str:
+    """The end of a message about an unknown key: the nearest known one, or the list of what is known."""
+    section, _, leaf = unknown.rpartition(".")
+    inside = {_leaf(dotted): dotted for dotted in known_keys() if dotted.startswith(f"{section}.")}
+    anywhere = {_leaf(dotted): dotted for dotted in reversed(known_keys())}
+    if leaf in anywhere:  # the right word in the wrong place
+        return f"did you mean '{anywhere[leaf]}'?"
+    for names in (inside, {name: name for name in sections()}, anywhere):
+        if near := difflib.get_close_matches(leaf, names, n=1):
+            return f"did you mean '{names[near[0]]}'?"
+    return f"known are: {', '.join(inside.values() or ['name', *sections()])}"
+
+
+def _leaf(dotted: str) -> str:
+    return dotted.rpartition(".")[2]
+
+
+def expected_value(key: Key) -> str:
+    """What a key's value has to look like, in words."""
+    if key.choices:
+        return f"one of {', '.join(key.choices)}"
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        types.NoneType: "null",
+    }
+    return " or ".join(words[hint] for hint in typing.get_args(key.hint) or (key.hint,))
+
+
+def recipe_help() -> str:
+    """One line for every key: how to override it, what it takes, its default, what it means."""
+    rows = []
+    for key in known_keys().values():
+        value = "|".join(key.choices) or expected_value(key)
+        default = "" if key.default is MISSING else f" [{_plain(key.default)}]"
+        rows.append((f"--{key.dotted}", value, key.meaning + default))
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"  {option:{first}}  {takes:{second}}  {meaning}" for option, takes, meaning in rows)
+
+
+def _plain(value: object) -> str:
+    """A default as YAML would write it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"

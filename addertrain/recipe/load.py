@@ -1,0 +1,139 @@
+"""From a YAML file and overrides to a checked recipe: no key unknown, none missing, none of a wrong type."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from addertrain.recipe.checks import check_recipe
+from addertrain.recipe.errors import RecipeError
+from addertrain.recipe.keys import Key, did_you_mean, expected_value, known_keys, sections
+from addertrain.recipe.overrides import read_overrides
+from addertrain.recipe.settings import Recipe
+from addertrain.recipe.yaml_text import read_yaml
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and checks it.
+
+    Args:
+        path: the YAML file.
+        overrides: command-line words, `["--optim.lr", "0.05", "--train.seed=1"]`; they win over the file.
+
+    Raises:
+        RecipeError: one line that says what was expected, what came and what to do.
+    """
+    source = str(path)
+    given = {dotted: (value, f"{source}: {dotted}") for dotted, value in _read_file(Path(path)).items()}
+    given |= {dotted: (value, f"--{dotted}") for dotted, value in read_overrides(overrides).items()}
+    values: dict[str, Any] = {}
+    for dotted, key in known_keys().items():
+        if dotted in given:
+            values[dotted] = _typed(key, *given[dotted])
+        elif key.default is not dataclasses.MISSING:
+            values[dotted] = key.default
+        else:
+            raise RecipeError(
+                f"{source}: expected {dotted} ({key.meaning}), got nothing; add it, {expected_value(key)}"
+            )
+    recipe = _build(values)
+    check_recipe(recipe, source=source)
+    return recipe
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The file's values by dotted name; every name is known, no value is checked yet."""
+    tree = read_yaml(_read_text(path), source=str(path))
+    if tree is None:
+        raise RecipeError(
+            f"{path}: expected a recipe, got an empty file; give it name, {', '.join(sections())}"
+        )
+    values: dict[str, Any] = {}
+    for name, value in _mapping(tree, where=str(path)).items():
+        if name not in sections():
+            values[name] = value
+            continue
+        inside = _mapping(value, where=f"{path}: {name}")
+        values |= {f"{name}.{key}": inner for key, inner in inside.items()}
+    for dotted in values:
+        if dotted not in known_keys():
+            raise RecipeError(f"{path}: expected a known key, got '{dotted}'; {did_you_mean(dotted)}")
+    return values
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path}: expected a recipe file, got none there; {_nearest_recipe(path)}"
+        ) from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: expected a recipe file, got a folder; name a file in it") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: expected YAML in UTF-8, got other bytes; save it as UTF-8 text") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: expected a readable recipe file, got: {error.strerror}") from None
+
+
+def _nearest_recipe(missing: Path) -> str:
+    """What to do about a missing file: the nearest recipe beside it, around it or under ./recipes."""
+    folders = [missing.parent, missing.parent.parent / "recipes", Path("recipes")]
+    found = {
+        str(file): None
+        for folder in folders
+        for depth in ("*.yaml", "*/*.yaml")
+        for file in folder.glob(depth)
+    }
+    if near := difflib.get_close_matches(str(missing), found, n=1):
+        return f"did you mean {near[0]}?"
+    return f"there are: {', '.join(sorted(found)[:8])}" if found else "check the path"
+
+
+def _mapping(value: Any, *, where: str) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return {str(key): inner for key, inner in value.items()}
+    got = "nothing" if value is None else f"{value!r:.40}"
+    raise RecipeError(f"{where}: expected keys with values ('key: value' lines), got {got}")
+
+
+def _typed(key: Key, value: Any, where: str) -> Any:
+    """The value with the key's type, as jsonargparse judges it; a number in quotes is text, not a number."""
+    section, _, name = key.dotted.rpartition(".")
+    try:
+        if (isinstance(value, str) and not key.takes_text) or (value is None and not key.takes_null):
+            raise TypeError  # jsonargparse would read the text as a number, and let null pass for any type
+        tree = {section: {name: value}} if section else {name: value}
+        return _parser().parse_object(tree, defaults=False)[key.dotted]
+    except (ArgumentError, TypeError):
+        got = "nothing" if value is None else f"{value!r:.60}"
+        near = difflib.get_close_matches(str(value), key.choices, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"its meaning: {key.meaning}"
+        raise RecipeError(f"{where}: expected {expected_value(key)}, got {got}; {advice}") from None
+
+
+@functools.cache
+def _parser() -> ArgumentParser:
+    """Knows the type of every key; which keys have to be there is decided above."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    for key in known_keys().values():
+        parser.add_argument(f"--{key.dotted}", type=key.hint)
+    return parser
+
+
+def _build(values: Mapping[str, Any]) -> Recipe:
+    parts: dict[str, Any] = {dotted: value for dotted, value in values.items() if "." not in dotted}
+    for section, settings in sections().items():
+        prefix = f"{section}."
+        parts[section] = settings(
+            **{
+                dotted.removeprefix(prefix): value
+                for dotted, value in values.items()
+                if dotted.startswith(prefix)
+            }
+        )
+    return Recipe(**parts)

@@ -1,0 +1,47 @@
+"""Command-line overrides: `--section.key value` or `--section.key=value`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from addertrain.recipe.errors import RecipeError
+from addertrain.recipe.keys import did_you_mean, known_keys, sections
+from addertrain.recipe.yaml_text import read_yaml
+
+
+def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """The overridden values by dotted name, as YAML would have read them; the last of two equal keys wins.
+
+    Raises:
+        RecipeError: an unknown key, a key without a value, a value without a key.
+    """
+    overrides: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise RecipeError(f"expected an override as --section.key value, got '{word}'")
+        dotted, equals, text = word[2:].partition("=")
+        _check_known(dotted)
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise RecipeError(f"--{dotted}: expected a value, got none; write --{dotted} VALUE")
+            text = rest.pop(0)
+        overrides[dotted] = _value(dotted, text)
+    return overrides
+
+
+def _check_known(dotted: str) -> None:
+    if dotted in sections():
+        raise RecipeError(
+            f"--{dotted}: expected a key, got a whole section; name one of its keys, as --{dotted}.KEY"
+        )
+    if dotted not in known_keys():
+        raise RecipeError(f"expected a known key, got '--{dotted}'; {did_you_mean(dotted)}")
+
+
+def _value(dotted: str, text: str) -> Any:
+    """The text itself where the key takes text (`--name 2024` is a name), else what YAML makes of it."""
+    key = known_keys()[dotted]
+    if key.takes_text and not (key.takes_null and text == "null"):
+        return text
+    return read_yaml(text, source=f"--{dotted}")

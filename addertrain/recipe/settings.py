@@ -1,0 +1,91 @@
+"""Every key of a recipe, with its type, its default and what it means.
+
+The dataclasses only hold values. What a key means stands beside it; `--help` and the errors say the same.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The network."""
+
+    name: Annotated[Literal["lenet5bn"], "which network"]
+    kind: Annotated[Literal["adder", "conv"], "adder layers, or the convolutional twin"] = "adder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """The images, and how they reach the network."""
+
+    name: Annotated[Literal["digits", "mnist"], "which data set"]
+    root: Annotated[str | None, "folder of the data sets; null means $ADDERTRAIN_DATA, else ./data"] = None
+    loader: Annotated[Literal["memory"], "what reads the images"] = "memory"
+    global_batch_size: Annotated[int, "images in one step, over all ranks together"]
+    augmentation: Annotated[Literal["none", "crop_flip"], "what varies the training images"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimRecipe:
+    """The optimizer: SGD with the adder layers' adaptive learning rate (ALR)."""
+
+    lr: Annotated[float, "the global rate γ, before the schedule"]
+    momentum: Annotated[float, "momentum of SGD"] = 0.9
+    nesterov: Annotated[bool, "Nesterov's form of the momentum"] = True
+    weight_decay: Annotated[float, "weight decay, added after ALR has scaled the gradient"]
+    decay_norm_and_bias: Annotated[bool, "whether norms and biases decay too"] = True
+    eta: Annotated[float, "η: the RMS that ALR gives to every adder layer's gradient"] = 0.2
+    alr: Annotated[
+        Literal["global", "local", "off", "increased"],
+        "ALR after the reduction over ranks, before it (for comparison), not at all, or a constant factor",
+    ] = "global"
+    increase: Annotated[float, "the constant factor of alr: increased"] = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecipe:
+    """How long to train, and how the rate falls."""
+
+    name: Annotated[Literal["cosine"], "how the rate falls, step by step, to 0"] = "cosine"
+    epochs: Annotated[int, "passes over the training images"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """How the run is carried out."""
+
+    strategy: Annotated[
+        Literal["auto", "ddp"], "how ranks share the work; auto: ddp where there are several"
+    ] = "auto"
+    precision: Annotated[Literal["fp32", "bf16-mixed"], "arithmetic of the forward and backward passes"] = (
+        "fp32"
+    )
+    seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
+    recalibrate_batches: Annotated[
+        int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
+    ] = 10
+    keep_checkpoints: Annotated[int, "how many of the last checkpoints stay"] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedRecipe:
+    """What the recipe should give, and who says so."""
+
+    top1: Annotated[float | None, "expected top-1 accuracy in percent; null: not measured"] = None
+    tolerance: Annotated[float, "how far from it, in percentage points, still counts as reproduced"] = 0.0
+    seeds: Annotated[int, "how many seeds the expected value is the mean of"] = 1
+    source: Annotated[str, "where the expected value comes from"] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run, completely described."""
+
+    name: Annotated[str, "name of the recipe, and of its folder under runs/"]
+    model: ModelRecipe
+    data: DataRecipe
+    optim: OptimRecipe
+    schedule: ScheduleRecipe
+    train: TrainRecipe
+    expected: ExpectedRecipe
