@@ -1,0 +1,24 @@
+"""Eq. 13, the adaptive learning rate (ALR) of an adder layer, as a pure function.
+
+Decides the rate alone: it knows neither shards nor processes (norms.py) nor the order of an update
+(adder_sgd.py).
+"""
+
+import torch
+from torch import Tensor
+
+
+def local_rate(sq_norm: Tensor, numel: Tensor | int, eta: float) -> Tensor:
+    """Adaptive rate of every layer: alpha_l = eta * sqrt(k) / ||g_l||_2 (Chen et al. 2020, Eq. 13).
+
+    The scaled gradient alpha_l * g_l has a root mean square of exactly eta, whatever the layer's size and
+    however small its gradient. A gradient of zero gets the rate 0 instead of 0/0. One that is not finite
+    stays so: a norm of NaN gives a rate of NaN, an infinite one the rate 0, and 0 * inf is NaN.
+
+    Args:
+        sq_norm: squared norms ||g_l||_2^2, of any shape.
+        numel: number of elements k of each layer's filters, broadcastable to `sq_norm`.
+        eta: the one hyperparameter, 0.2 in the paper's code.
+    """
+    rate = eta * numel**0.5 / sq_norm.sqrt()
+    return torch.where(sq_norm == 0, torch.zeros_like(rate), rate)

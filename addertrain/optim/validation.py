@@ -1,0 +1,145 @@
+"""What AdderSGD accepts: groups in which every layer is whole, and hyperparameters that mean something.
+
+An adder layer's rate needs the norm of its whole gradient. A parameter that is a part of a layer, or several
+layers in one, would train with a wrong rate and no error; so whatever is not recognised here is refused.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from addertrain.optim.modes import AlrMode
+
+Group = dict[str, Any]
+
+
+def check_hyperparameters(group: Mapping[str, Any]) -> None:
+    """Refuse values with which SGD or Eq. 13 has no meaning; `group` is a parameter group or the defaults.
+
+    Raises:
+        ValueError: naming the value, its range and what came.
+    """
+    ranges = {
+        "lr": (0.0, math.inf, "lr >= 0"),
+        "momentum": (0.0, 1.0, "0 <= momentum < 1"),
+        "weight_decay": (0.0, math.inf, "weight_decay >= 0"),
+    }
+    for name, (low, high, text) in ranges.items():
+        if not _is_number(group[name]) or not low <= group[name] < high:
+            raise ValueError(f"AdderSGD: expected {text}, got {name}={group[name]!r}.")
+    for name in ("eta", "increase"):
+        if not _is_number(group[name]) or not 0 < group[name] < math.inf:
+            raise ValueError(f"AdderSGD: expected {name} > 0, got {name}={group[name]!r}.")
+    if group["alr"] not in get_args(AlrMode):
+        raise ValueError(
+            f"AdderSGD: expected alr to be one of {', '.join(get_args(AlrMode))}, got {group['alr']!r}."
+        )
+    if group["nesterov"] and group["momentum"] == 0:
+        raise ValueError(
+            "AdderSGD: expected momentum > 0 with nesterov=True, got momentum=0; set nesterov=False."
+        )
+
+
+def check_groups(groups: Sequence[Group]) -> None:
+    """Refuse groups that do not mark the adder filters, or whose tensors are not whole and dense.
+
+    Raises:
+        ValueError: if there is no group, or more than one, with adder=True, or its layers do not match.
+        TypeError: if a parameter is a sharded, flattened or lazy one.
+    """
+    num_adder = sum(bool(group.get("adder")) for group in groups)
+    if num_adder != 1:
+        raise ValueError(
+            "AdderSGD: expected exactly one parameter group with adder=True, holding all adder filters, got "
+            f"{num_adder} in {len(groups)} groups; build the groups with addertrain.nn.param_groups(model)."
+        )
+    for index, group in enumerate(groups):
+        check_hyperparameters(group)
+        for param in group["params"]:
+            if type(param) not in (Parameter, Tensor) or not param.is_floating_point():
+                raise TypeError(
+                    "AdderSGD: expected whole, dense floating-point parameters, got a "
+                    f"{type(param).__name__} of {param.dtype} in group {index}; sharded and lazy parameters "
+                    "are not supported, use one process or DDP."
+                )
+        if group.get("adder"):
+            _check_layers(index, group)
+
+
+def check_filters(group: Group, filters: Sequence[Tensor]) -> None:
+    """Refuse an adder group whose tensors are no longer the filters the optimizer was built with.
+
+    Sharding engines put flat partitions or copies in their place. Compares identities only.
+
+    Raises:
+        ValueError: if a tensor was replaced, added or removed.
+    """
+    params = group["params"]
+    if len(params) != len(filters) or any(
+        param is not known for param, known in zip(params, filters, strict=True)
+    ):
+        raise ValueError(
+            f"AdderSGD: expected the {len(filters)} adder filters it was built with, got {len(params)} other "
+            "tensors in their group (a flat partition of a sharding engine?); use one process or DDP."
+        )
+
+
+def check_saved_state(saved: Mapping[str, Any], groups: Sequence[Group]) -> None:
+    """Refuse the state of other layers, or of another kind of ALR, before anything is overwritten.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    if len(saved["param_groups"]) != len(groups):
+        raise ValueError(
+            f"AdderSGD: expected a state of {len(groups)} parameter groups, got "
+            f"{len(saved['param_groups'])}; load a checkpoint of the same model and recipe."
+        )
+    for mine, theirs in zip(groups, saved["param_groups"], strict=True):
+        for key in ("adder", "layer_names", "layer_numel", "alr"):
+            if mine.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"AdderSGD: expected a state with {key}={_short(mine.get(key))}, got "
+                    f"{_short(theirs.get(key))}; load a checkpoint of the same model and recipe."
+                )
+        for param, index in zip(mine["params"], theirs["params"], strict=False):
+            buffer = saved["state"].get(index, {}).get("momentum_buffer")
+            if buffer is not None and buffer.shape != param.shape:
+                raise ValueError(
+                    f"AdderSGD: expected momentum of shape {tuple(param.shape)} for parameter {index}, got "
+                    f"{tuple(buffer.shape)}; load a checkpoint of the same model and recipe."
+                )
+
+
+def _check_layers(index: int, group: Group) -> None:
+    names, numels, params = group.get("layer_names"), group.get("layer_numel"), group["params"]
+    if names is None or numels is None or not len(names) == len(numels) == len(params):
+        raise ValueError(
+            f"AdderSGD: expected layer_names and layer_numel for each of the {len(params)} adder filters of "
+            f"group {index}, got {_short(names)} and {_short(numels)}; build the groups with "
+            "addertrain.nn.param_groups(model)."
+        )
+    for name, numel, param in zip(names, numels, params, strict=True):
+        if param.numel() != numel:
+            raise ValueError(
+                f"AdderSGD: expected the whole filter of layer {name} with {numel} elements, got a tensor of "
+                f"{param.numel()}; sharded parameters are not supported yet, use one process or DDP."
+            )
+    places = {(param.device, param.dtype) for param in params}
+    if len(places) > 1:
+        raise ValueError(
+            "AdderSGD: expected all adder filters on one device in one dtype, got "
+            f"{_short(sorted(map(str, places)))}; move the model before building the optimizer."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
