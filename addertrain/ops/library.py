@@ -1,0 +1,39 @@
+"""Finds and loads the compiled operator libraries that lie in the package, and says which are in use."""
+
+from pathlib import Path
+
+import torch
+
+import addertrain
+
+# An editable installation has two: the checkout's, and the one that holds the libraries.
+_FOLDERS = tuple(Path(folder) for folder in addertrain.__path__)
+_status: dict[str, str] = {"_C": "not loaded", "_C_cuda": "not loaded"}
+
+
+def load() -> None:
+    """Loads `_C`, and `_C_cuda` where this torch is built for CUDA, behind `torch.ops.addertrain`."""
+    _load("_C")
+    if torch.version.cuda:
+        _load("_C_cuda")
+    else:
+        _status["_C_cuda"] = "not loaded (this torch is built without CUDA)"
+
+
+def _load(name: str) -> None:
+    path = next((folder / f"{name}.so" for folder in _FOLDERS if (folder / f"{name}.so").exists()), None)
+    if path is None:
+        _status[name] = "not built (install a C++ compiler, for _C_cuda nvcc too, and reinstall addertrain)"
+        return
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        # A library built against another torch: the reference still gives right results.
+        _status[name] = f"not loaded ({str(error).splitlines()[0]})"
+    else:
+        _status[name] = "loaded"
+
+
+def status() -> str:
+    """One line: which compiled libraries serve the operators."""
+    return ", ".join(f"{name} {state}" for name, state in _status.items())

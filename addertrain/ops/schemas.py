@@ -1,0 +1,103 @@
+"""The operators' schemas, their shapes, their fallback, their derivative and their behaviour under autocast.
+
+Python owns all of it; a compiled library only registers kernels for its device. What has no kernel runs the reference,
+so no caller ever asks what was built.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addertrain.ops import grad_weight, reference
+from addertrain.ops.geometry import output_shape
+
+NAMESPACE = "addertrain"
+_SHAPE_ARGUMENTS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_LIBRARY.define(f"adder2d(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}, bool offset_free) -> Tensor")
+_LIBRARY.define(f"adder2d_grad_input(Tensor dy, Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> Tensor")
+_LIBRARY.define(f"adder2d_grad_weight(Tensor dy, Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> Tensor")
+
+ADDER2D = torch.ops.addertrain.adder2d
+GRAD_INPUT = torch.ops.addertrain.adder2d_grad_input
+GRAD_WEIGHT = torch.ops.addertrain.adder2d_grad_weight
+
+Sizes = Sequence[int]
+
+
+def _warn_of_reference(device: torch.device) -> None:
+    warnings.warn(
+        f"addertrain: no compiled kernels for {device.type}, adder layers run on the slow reference; "
+        "`addertrain --version` says what is missing.",
+        stacklevel=2,
+    )
+
+
+@torch.library.impl(_LIBRARY, "adder2d", "CompositeExplicitAutograd")
+def _adder2d(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool) -> Tensor:
+    _warn_of_reference(x.device)
+    return reference.adder2d(x, weight, stride, padding, dilation, offset_free)
+
+
+@torch.library.impl(_LIBRARY, "adder2d_grad_input", "CompositeExplicitAutograd")
+def _grad_input(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    return reference.adder2d_grad_input(dy, x, weight, stride, padding, dilation)
+
+
+@torch.library.impl(_LIBRARY, "adder2d_grad_weight", "CompositeExplicitAutograd")
+def _grad_weight(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    return grad_weight.adder2d_grad_weight(dy, x, weight, stride, padding, dilation)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::adder2d", lib=_LIBRARY)
+def _fake_adder2d(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
+) -> Tensor:
+    shape = output_shape(x, weight, stride, padding, dilation)
+    return x.new_empty(shape).to(memory_format=reference.memory_format(x))
+
+
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_grad_input", lib=_LIBRARY)
+def _fake_grad_input(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    return x.new_empty(x.shape).to(memory_format=reference.memory_format(x))
+
+
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_grad_weight", lib=_LIBRARY)
+def _fake_grad_weight(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    return weight.new_empty(weight.shape)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, ctx.stride, ctx.padding, ctx.dilation, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Eq. 6 and Eq. 5. The offset sum|F| has no part in them: the paper's gradients are not the exact derivative."""
+    x, weight = ctx.saved_tensors
+    sizes = (ctx.stride, ctx.padding, ctx.dilation)
+    dx = GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
+    dw = GRAD_WEIGHT(dy, x, weight, *sizes) if ctx.needs_input_grad[1] else None
+    return dx, dw, None, None, None, None
+
+
+torch.library.register_autograd(f"{NAMESPACE}::adder2d", _backward, setup_context=_keep_for_backward, lib=_LIBRARY)
+
+
+def _register_autocast(device_type: str, dispatch_key: str) -> None:
+    @torch.library.impl(_LIBRARY, "adder2d", dispatch_key)
+    def _cast(
+        x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
+    ) -> Tensor:
+        # Raw Eq. 2 is a large constant plus a small signal: in 16 bits the constant's rounding is the signal's size.
+        dtype = torch.get_autocast_dtype(device_type) if offset_free else torch.float32
+        with torch.autocast(device_type, enabled=False):
+            result: Tensor = ADDER2D(x.to(dtype), weight.to(dtype), stride, padding, dilation, offset_free)
+        return result
+
+
+_register_autocast("cpu", "AutocastCPU")
+_register_autocast("cuda", "AutocastCUDA")

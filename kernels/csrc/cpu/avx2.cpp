@@ -1,0 +1,14 @@
+// The kernels of one instruction set; CMake compiles this file, and no other, for it.
+#include "csrc/cpu/simd_avx2.h"
+// ^ first: the passes are written in its terms
+#include "csrc/cpu/forward_units.h"
+#include "csrc/cpu/grad_input_units.h"
+
+namespace addertrain::cpu {
+
+const Kernels& avx2_kernels() {
+  static const Kernels kernels{"avx2", kForwardPass, kGradInputPass};
+  return kernels;
+}
+
+}  // namespace addertrain::cpu

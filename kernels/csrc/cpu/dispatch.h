@@ -1,0 +1,16 @@
+// Which instruction set serves this processor.
+#pragma once
+
+#include "csrc/cpu/kernels.h"
+
+namespace addertrain::cpu {
+
+enum class InstructionSet : int64_t { kBest = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
+
+// The kernels in use.
+const Kernels& kernels();
+
+// Uses `set` from now on, for tests and benchmarks; false where the processor lacks it.
+bool use_instruction_set(InstructionSet set);
+
+}  // namespace addertrain::cpu

@@ -1,0 +1,211 @@
+// The forward pass for one instruction set (a `Simd` is in scope).
+//
+//   Y = sum_k (2 min(x, w) - x - w)                = -sum_k |x - w|                                     (Eq. 2)
+//   Y + sum_k |w| = 2 sum_k min(x, w) - sum_k x + sum_k (|w| - w)                                  (offset-free)
+//
+// Filters lie along the registers, positions are broadcast: images stay interleaved, nothing is unfolded, any stride
+// costs the same. Where a unit has x >= 0 throughout (behind every ReLU), w < 0 counts as w = 0: min(x, w) - w is then
+// 0 exactly, and the response keeps ten times more digits. sum_k x carries a NaN or an infinity of x into y, the
+// filters' constants carry those of w.
+#pragma once
+
+#include <cmath>
+
+#include "csrc/cpu/kernels.h"
+#include "csrc/cpu/units.h"
+
+namespace addertrain::cpu {
+namespace {
+
+// Filters are cut into blocks of 4, 2 or 1 registers.
+struct FilterBlocks {
+  int64_t registers, fours, twos, ones;
+
+  explicit FilterBlocks(int64_t O) : registers(ceil_div(O, Simd::kLanes)) {
+    fours = Simd::kMaxVectors >= 4 ? registers / 4 : 0;
+    twos = (registers - 4 * fours) / 2;
+    ones = registers - 4 * fours - 2 * twos;
+  }
+  int64_t count() const { return fours + twos + ones; }
+  int64_t width(int64_t block) const { return block < fours ? 4 : block < fours + twos ? 2 : 1; }
+  int64_t first_register(int64_t block) const {
+    if (block <= fours) return 4 * block;
+    return 4 * fours + 2 * std::min(block - fours, twos) + std::max<int64_t>(0, block - fours - twos);
+  }
+};
+
+// The filter's taps in the order in which a tile walks them.
+//   sliding: row r, channel c, column s; a broadcast of x serves S neighbouring outputs (stride and dilation 1 across)
+//   plain:   row r, column s, channel c; one broadcast serves one output
+struct Walk {
+  bool is_sliding;
+  int64_t num_runs, run_length;
+
+  explicit Walk(const Layer& d) {
+    is_sliding = d.stride_w == 1 && d.dilation_w == 1 && (d.S == 3 || d.S == 5) && d.Q >= 4;
+    const bool is_merged = !is_sliding && d.dilation_w == 1;  // columns and channels are one contiguous run
+    num_runs = is_sliding || is_merged ? d.R : d.R * d.S;
+    run_length = is_sliding ? d.C : is_merged ? d.S * d.C : d.C;
+  }
+  // Offset of run i from a position's first tap.
+  int64_t offset(const Layer& d, int64_t i, int64_t row_pitch) const {
+    if (num_runs == d.R) return i * d.dilation_h * row_pitch;
+    return i / d.S * d.dilation_h * row_pitch + i % d.S * d.dilation_w * d.C;
+  }
+  // Place of tap (c, r, s) in the packed block.
+  int64_t packed_row(const Layer& d, int64_t c, int64_t r, int64_t s) const {
+    return is_sliding ? (r * d.C + c) * d.S + s : (r * d.S + s) * d.C + c;
+  }
+};
+
+// Packed filters: [block][K][width * lanes] as they are, the same with w < 0 replaced by 0, and two rows of constants.
+struct PackedForward {
+  int64_t K, lanes;
+  float* filters;
+  float* clipped;
+  float* constant;
+  float* constant_clipped;
+
+  PackedForward(const Layer& d, float* packed) : K(d.C * d.R * d.S), lanes(ceil_div(d.O, Simd::kLanes) * Simd::kLanes) {
+    filters = packed;
+    clipped = filters + K * lanes;
+    constant = clipped + K * lanes;
+    constant_clipped = constant + lanes;
+  }
+  static int64_t floats(const Layer& d) {
+    const PackedForward p(d, nullptr);
+    return (2 * p.K + 2) * p.lanes;
+  }
+};
+
+// sum|w| and sum w of a filter in float64, and whether all of it is finite.
+struct FilterSums {
+  double absolute = 0, plain = 0;
+};
+
+inline void pack_filter(const ForwardCall& call, const Walk& walk, int64_t o, int64_t row_width, float* filters,
+                        float* clipped, FilterSums& sums) {
+  const Layer& d = call.layer;
+  const ImageStrides& ws = call.w_strides;
+  for (int64_t r = 0; r < d.R; ++r)
+    for (int64_t s = 0; s < d.S; ++s)
+      for (int64_t c = 0; c < d.C; ++c) {
+        const float w = call.w[o * ws.n + c * ws.c + r * ws.h + s * ws.w];
+        const int64_t row = walk.packed_row(d, c, r, s) * row_width;
+        filters[row] = w;
+        clipped[row] = w < 0 ? 0.0f : w;
+        sums.absolute += std::fabs(w);
+        sums.plain += w;
+      }
+}
+
+inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) {
+  const Layer& d = call.layer;
+  const PackedForward to(d, packed);
+  const FilterBlocks blocks(d.O);
+  const Walk walk(d);
+  const int64_t lane0 = blocks.first_register(block) * Simd::kLanes, width = blocks.width(block) * Simd::kLanes;
+  float* filters = to.filters + lane0 * to.K;
+  float* clipped = to.clipped + lane0 * to.K;
+  for (int64_t lane = 0; lane < width; ++lane) {
+    const int64_t o = lane0 + lane;
+    if (o >= d.O) {  // the block's tail: computed, never stored
+      for (int64_t k = 0; k < to.K; ++k) filters[k * width + lane] = clipped[k * width + lane] = 0.0f;
+      to.constant[o] = to.constant_clipped[o] = 0.0f;
+      continue;
+    }
+    FilterSums sums;
+    pack_filter(call, walk, o, width, filters + lane, clipped + lane, sums);
+    const double nothing_if_finite = sums.absolute - sums.absolute;  // NaN for a NaN or an infinity in w
+    to.constant[o] = static_cast<float>(call.offset_free ? sums.absolute - sums.plain : -sums.plain);
+    to.constant_clipped[o] = static_cast<float>(call.offset_free ? nothing_if_finite : -sums.absolute);
+  }
+}
+
+// ---------------------------------------------------------------- tiles
+
+// What a tile needs to know of its unit.
+struct ForwardTile {
+  const float* filters;     // packed block
+  const float* constant;    // per filter of the block
+  const int64_t* runs;      // offsets of runs
+  int64_t num_runs, run_length;
+  int64_t pixel_pitch;      // floats between neighbouring pixels (= C)
+  int64_t y_pitch;          // floats between neighbouring outputs (= O)
+  int64_t num_filters;      // of the block, without its tail
+};
+
+// y = 2 acc - sum x + constant for one position.
+template <int V>
+inline void store_response(const ForwardTile& t, const Simd::Reg (&acc)[V], float x_sum, float* y) {
+  const Simd::Reg minus_x = Simd::broadcast(-x_sum);
+  for (int v = 0; v < V; ++v) {
+    const int64_t left = t.num_filters - v * Simd::kLanes;
+    if (left <= 0) return;
+    const Simd::Reg offset = Simd::add(minus_x, Simd::load(t.constant + v * Simd::kLanes));
+    const Simd::Reg value = Simd::scale_add(2.0f, acc[v], offset);
+    if (left >= Simd::kLanes)
+      Simd::store(y + v * Simd::kLanes, value);
+    else
+      Simd::store_first(y + v * Simd::kLanes, value, static_cast<int>(left));
+  }
+}
+
+// M positions anywhere: acc[m][o] += min(x[m][k], w[k][o]).
+template <int V, int M>
+void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum, float* const* y) {
+  Simd::Reg acc[M][V];
+  for (int m = 0; m < M; ++m)
+    for (int v = 0; v < V; ++v) acc[m][v] = Simd::zero();
+  const float* w = t.filters;
+  for (int64_t run = 0; run < t.num_runs; ++run) {
+    const float* at[M];
+    for (int m = 0; m < M; ++m) at[m] = x[m] + t.runs[run];
+    for (int64_t k = 0; k < t.run_length; ++k, w += V * Simd::kLanes) {
+      Simd::Reg filter[V];
+      for (int v = 0; v < V; ++v) filter[v] = Simd::load(w + v * Simd::kLanes);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        const Simd::Reg pixel = Simd::broadcast(at[m][k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[m][v] = Simd::add_min(acc[m][v], pixel, filter[v]);
+      }
+    }
+  }
+  for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y[m]);
+}
+
+// M neighbours in a row, S taps across: each broadcast pixel serves the S outputs that see it.
+template <int S, int V, int M>
+void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, float* y) {
+  Simd::Reg acc[M][V];
+  for (int m = 0; m < M; ++m)
+    for (int v = 0; v < V; ++v) acc[m][v] = Simd::zero();
+  const float* w = t.filters;
+  const int64_t pitch = t.pixel_pitch;
+  for (int64_t run = 0; run < t.num_runs; ++run) {
+    const float* at = x + t.runs[run];
+    for (int64_t c = 0; c < t.run_length; ++c, ++at, w += S * V * Simd::kLanes) {
+      Simd::Reg filter[S][V];
+#pragma GCC unroll 8
+      for (int s = 0; s < S; ++s)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) filter[s][v] = Simd::load(w + (s * V + v) * Simd::kLanes);
+#pragma GCC unroll 24
+      for (int i = 0; i < M + S - 1; ++i) {
+        const Simd::Reg pixel = Simd::broadcast(at[i * pitch]);
+#pragma GCC unroll 8
+        for (int s = 0; s < S; ++s) {
+          const int m = i - s;
+          if (m < 0 || m >= M) continue;
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) acc[m][v] = Simd::add_min(acc[m][v], pixel, filter[s][v]);
+        }
+      }
+    }
+  }
+  for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
+}
+
+}  // namespace
+}  // namespace addertrain::cpu

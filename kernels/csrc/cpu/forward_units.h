@@ -1,0 +1,204 @@
+// Walks the units of a forward pass: brings in the input, sums it under each filter position, runs the tiles.
+#pragma once
+
+#include "csrc/cpu/forward.h"
+
+namespace addertrain::cpu {
+namespace {
+
+struct ForwardScratch {
+  Scratch window, pixel_sums, x_sums, response;
+  PointerTable positions;
+  OffsetTable runs;
+};
+thread_local ForwardScratch forward_scratch;
+
+// ---------------------------------------------------------------- sums of the input
+
+// sum_c x of every pixel in the buffer; returns whether all of it is >= 0 (a NaN is not).
+inline bool sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
+  Simd::Reg lowest = Simd::zero();
+  for (int64_t n = 0; n < images; ++n)
+    for (int64_t i = 0; i < window.rows; ++i) {
+      const float* pixel = x.data + n * x.image_pitch + i * x.row_pitch;
+      for (int64_t v = 0; v < window.columns; ++v, pixel += C) {
+        Simd::Reg sum = Simd::zero();
+        int64_t c = 0;
+        for (; c + Simd::kLanes <= C; c += Simd::kLanes) {
+          const Simd::Reg value = Simd::load(pixel + c);
+          lowest = Simd::min(lowest, value);
+          sum = Simd::add(sum, value);
+        }
+        if (c < C) {
+          const Simd::Reg value = Simd::load_first(pixel + c, static_cast<int>(C - c));
+          lowest = Simd::min(lowest, value);
+          sum = Simd::add(sum, value);
+        }
+        *sums++ = Simd::sum(sum);
+      }
+    }
+  return Simd::sum(lowest) == 0.0f;  // `lowest` has no positive lane; a lost NaN shows up in the sums of pixels
+}
+
+// sum_k x under every position: pixel sums over the filter's taps.
+inline void sum_positions(const Layer& d, int64_t images, int64_t rows, const Window& window, const float* pixel_sums,
+                          float* x_sums) {
+  for (int64_t n = 0; n < images; ++n)
+    for (int64_t p = 0; p < rows; ++p, x_sums += d.Q) {
+      std::memset(x_sums, 0, sizeof(float) * d.Q);
+      for (int64_t r = 0; r < d.R; ++r)
+        for (int64_t s = 0; s < d.S; ++s) {
+          const float* from = pixel_sums +
+                              (n * window.rows + p * d.stride_h + r * d.dilation_h) * window.columns +
+                              s * d.dilation_w;
+          if (d.stride_w == 1)
+            for (int64_t q = 0; q < d.Q; ++q) x_sums[q] += from[q];
+          else
+            for (int64_t q = 0; q < d.Q; ++q) x_sums[q] += from[q * d.stride_w];
+        }
+    }
+}
+
+// ---------------------------------------------------------------- tiles over a unit
+
+struct ForwardUnit {
+  Buffer x;
+  int64_t images, rows;
+  const float* x_sums;  // of every position, padded to a whole tile
+  float* y;             // position-major, O floats a position
+};
+
+template <int V, int M>
+void plain_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit, const float* const* positions) {
+  const int64_t count = unit.images * unit.rows * d.Q;
+  for (int64_t i = 0; i < count; i += M) {
+    const int64_t at = std::max<int64_t>(0, std::min(i, count - M));  // the last tile overlaps the one before it
+    float* y[M];
+    for (int m = 0; m < M; ++m) y[m] = unit.y + std::min(at + m, count - 1) * d.O;
+    plain_tile<V, M>(t, positions + at, unit.x_sums + at, y);
+  }
+}
+
+template <int S, int V, int M>
+void sliding_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit) {
+  for (int64_t n = 0; n < unit.images; ++n)
+    for (int64_t p = 0; p < unit.rows; ++p) {
+      const int64_t position = (n * unit.rows + p) * d.Q;
+      const float* x = unit.x.data + n * unit.x.image_pitch + p * d.stride_h * unit.x.row_pitch;
+      for (int64_t q = 0; q < d.Q; q += M) {
+        const int64_t at = std::min(q, d.Q - M);
+        sliding_tile<S, V, M>(t, x + at * d.C, unit.x_sums + position + at, unit.y + (position + at) * d.O);
+      }
+    }
+}
+
+using SlidingBlock = void (*)(const Layer&, const ForwardTile&, const ForwardUnit&);
+
+// The tile width of a list that wastes least on rows of Q outputs; the list starts with the narrowest, 4.
+template <int S, int V, int... Ms>
+SlidingBlock best_sliding_block(int64_t Q, TileWidths<Ms...>) {
+  SlidingBlock best = nullptr;
+  int64_t best_cost = INT64_MAX;
+  const auto consider = [&](int64_t M, SlidingBlock block) {
+    const int64_t cost = ceil_div(Q, M) * (M + 1);
+    if (M <= Q && cost <= best_cost) best = block, best_cost = cost;
+  };
+  (consider(Ms, &sliding_block<S, V, Ms>), ...);
+  return best;
+}
+
+template <int S>
+SlidingBlock sliding_block_of(int64_t width, int64_t Q) {
+  if constexpr (Simd::kMaxVectors >= 4)
+    if (width == 4) return best_sliding_block<S, 4>(Q, Simd::SlidingWidths4{});
+  if (width == 2) return best_sliding_block<S, 2>(Q, Simd::SlidingWidths2{});
+  return best_sliding_block<S, 1>(Q, Simd::SlidingWidths1{});
+}
+
+inline void run_block(const Layer& d, const Walk& walk, int64_t width, const ForwardTile& t, const ForwardUnit& unit,
+                      const float* const* positions) {
+  if (walk.is_sliding) {
+    const SlidingBlock block = d.S == 3 ? sliding_block_of<3>(width, d.Q) : sliding_block_of<5>(width, d.Q);
+    block(d, t, unit);
+    return;
+  }
+  if constexpr (Simd::kMaxVectors >= 4)
+    if (width == 4) return plain_block<4, Simd::kForwardRows4>(d, t, unit, positions);
+  if (width == 2) return plain_block<2, Simd::kForwardRows2>(d, t, unit, positions);
+  plain_block<1, Simd::kForwardRows>(d, t, unit, positions);
+}
+
+// ---------------------------------------------------------------- units
+
+constexpr int64_t kMostRows = 16;  // no tile is taller
+
+inline Cut cut_forward(const Layer& d) {
+  const int64_t floats_per_row = d.stride_h * (d.W + 2 * d.padding_w) * d.C;
+  return Cut(d.N, d.P, d.Q, floats_per_row, 1);
+}
+
+// Pointers to the first tap of every position, in the order of the outputs; padded to a whole tile with the last one.
+inline const float* const* list_positions(const Layer& d, const ForwardUnit& unit, PointerTable& table) {
+  const int64_t count = unit.images * unit.rows * d.Q;
+  const float** at = table.entries(count + kMostRows);
+  int64_t i = 0;
+  for (int64_t n = 0; n < unit.images; ++n)
+    for (int64_t p = 0; p < unit.rows; ++p) {
+      const float* row = unit.x.data + n * unit.x.image_pitch + p * d.stride_h * unit.x.row_pitch;
+      for (int64_t q = 0; q < d.Q; ++q) at[i++] = row + q * d.stride_w * d.C;
+    }
+  for (int64_t m = 0; m < kMostRows; ++m) at[i + m] = at[count - 1];
+  return at;
+}
+
+inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
+                                 const Unit& cut) {
+  const Layer& d = call.layer;
+  ForwardScratch& scratch = forward_scratch;
+  const ImageShape in{d.C, d.H, d.W};
+  const Window window{cut.row0 * d.stride_h - d.padding_h, (cut.rows() - 1) * d.stride_h + (d.R - 1) * d.dilation_h + 1,
+                      -d.padding_w, (d.Q - 1) * d.stride_w + (d.S - 1) * d.dilation_w + 1};
+  const Buffer x = read_window(call.x, in, cut.n0, cut.n1, window, scratch.window);
+  const int64_t positions = cut.images() * cut.rows() * d.Q;
+  float* pixel_sums = scratch.pixel_sums.entries(cut.images() * window.rows * window.columns);
+  float* x_sums = scratch.x_sums.entries(positions + kMostRows);
+  const bool is_nonnegative = sum_pixels(x, cut.images(), window, d.C, pixel_sums);
+  sum_positions(d, cut.images(), cut.rows(), window, pixel_sums, x_sums);
+  for (int64_t m = 0; m < kMostRows; ++m) x_sums[positions + m] = x_sums[positions - 1];
+
+  const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
+  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
+  const ForwardUnit unit{x, cut.images(), cut.rows(), x_sums, y};
+  const float* const* at = walk.is_sliding ? nullptr : list_positions(d, unit, scratch.positions);
+  int64_t* runs = scratch.runs.entries(walk.num_runs);
+  for (int64_t i = 0; i < walk.num_runs; ++i) runs[i] = walk.offset(d, i, x.row_pitch);
+
+  const FilterBlocks blocks(d.O);
+  for (int64_t b = 0; b < blocks.count(); ++b) {
+    const int64_t lane0 = blocks.first_register(b) * Simd::kLanes;
+    const float* filters = (is_nonnegative ? packed.clipped : packed.filters) + lane0 * packed.K;
+    const float* constant = (is_nonnegative ? packed.constant_clipped : packed.constant) + lane0;
+    const ForwardTile tile{filters, constant, runs, walk.num_runs, walk.run_length, d.C, d.O, d.O - lane0};
+    ForwardUnit shifted = unit;
+    shifted.y += lane0;
+    run_block(d, walk, blocks.width(b), tile, shifted, at);
+  }
+  if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
+}
+
+inline int64_t forward_packed_floats(const ForwardCall& call) { return PackedForward::floats(call.layer); }
+inline int64_t forward_num_blocks(const ForwardCall& call) { return FilterBlocks(call.layer.O).count(); }
+inline int64_t forward_num_units(const ForwardCall& call) { return cut_forward(call.layer).count(); }
+
+inline void compute_forward(const ForwardCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
+  const Walk walk(call.layer);
+  const PackedForward filters(call.layer, const_cast<float*>(packed));
+  const Cut cut = cut_forward(call.layer);
+  for (int64_t i = unit_begin; i < unit_end; ++i) compute_forward_unit(call, walk, filters, Unit(cut, i));
+}
+
+constexpr Pass<ForwardCall> kForwardPass{forward_packed_floats, forward_num_blocks, pack_forward, forward_num_units,
+                                         compute_forward};
+
+}  // namespace
+}  // namespace addertrain::cpu

@@ -1,0 +1,198 @@
+// The operators on CPUs: allocation, layouts, types and threads. Python has checked the arguments.
+//
+// float32 runs the tiled kernels; float16 and bfloat16 are widened, computed in float32 and rounded once at the end;
+// float64 runs the direct kernels.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <vector>
+
+#include "csrc/cpu/dispatch.h"
+#include "device/direct.h"
+
+namespace addertrain::cpu {
+namespace {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Sizes = std::vector<int64_t>;
+
+ImageStrides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+// By strides alone, also where sizes of one would allow either name.
+bool is_channels_last(const Tensor& t) {
+  return t.stride(1) == 1 && t.stride(3) == t.size(1) && t.stride(2) == t.size(3) * t.size(1) &&
+         t.stride(0) == t.size(2) * t.size(3) * t.size(1) && t.size(1) * t.size(2) * t.size(3) > 1;
+}
+
+MemoryFormat format_of(const Tensor& x) {
+  return is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+// The tensor itself where it is dense in one of the two layouts, else a copy in `format`.
+Tensor dense(const Tensor& t, MemoryFormat format) {
+  if (is_channels_last(t) || t.is_contiguous()) return t;
+  return torch::stable::contiguous(t, format);
+}
+
+Image image_of(const Tensor& t) {
+  return {t.const_data_ptr<float>(), is_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
+}
+
+Tensor empty_like_input(const Sizes& sizes, const Tensor& x, MemoryFormat format) {
+  return torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
+}
+
+Layer layer_of(const Tensor& x, const Tensor& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  const auto out = [](int64_t size, int64_t taps, int64_t u, int64_t a, int64_t e) {
+    return (size + 2 * a - e * (taps - 1) - 1) / u + 1;
+  };
+  Layer d{};
+  d.N = x.size(0), d.C = x.size(1), d.H = x.size(2), d.W = x.size(3);
+  d.O = w.size(0), d.R = w.size(2), d.S = w.size(3);
+  d.stride_h = stride[0], d.stride_w = stride[1];
+  d.padding_h = padding[0], d.padding_w = padding[1];
+  d.dilation_h = dilation[0], d.dilation_w = dilation[1];
+  d.P = out(d.H, d.R, d.stride_h, d.padding_h, d.dilation_h);
+  d.Q = out(d.W, d.S, d.stride_w, d.padding_w, d.dilation_w);
+  return d;
+}
+
+bool is_sixteen_bit(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Half || t.scalar_type() == ScalarType::BFloat16;
+}
+
+Tensor convert(const Tensor& t, ScalarType type) { return torch::stable::to(t, type); }
+
+template <typename Call>
+void run(const Pass<Call>& pass, const Call& call, const Tensor& like) {
+  const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
+  float* filters = packed.mutable_data_ptr<float>();
+  torch::stable::parallel_for(0, pass.num_blocks(call), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) pass.pack(call, block, filters);
+  });
+  torch::stable::parallel_for(0, pass.num_units(call), 1, [&](int64_t begin, int64_t end) {
+    pass.compute(call, filters, begin, end);
+  });
+}
+
+void forward_double(const Layer& d, const Tensor& x, const Tensor& w, bool offset_free, Tensor& y) {
+  const double* px = x.const_data_ptr<double>();
+  const double* pw = w.const_data_ptr<double>();
+  double* py = y.mutable_data_ptr<double>();
+  const ImageStrides xs = strides_of(x), ws = strides_of(w), ys = strides_of(y);
+  torch::stable::parallel_for(0, d.N * d.O, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t p = 0; p < d.P; ++p)
+        for (int64_t q = 0; q < d.Q; ++q)
+          py[i / d.O * ys.n + i % d.O * ys.c + p * ys.h + q * ys.w] =
+              direct_forward<double>(d, px, xs, pw, ws, offset_free, i / d.O, i % d.O, p, q);
+  });
+}
+
+void grad_input_double(const Layer& d, const Tensor& dy, const Tensor& x, const Tensor& w, Tensor& dx) {
+  const double* pg = dy.const_data_ptr<double>();
+  const double* px = x.const_data_ptr<double>();
+  const double* pw = w.const_data_ptr<double>();
+  double* out = dx.mutable_data_ptr<double>();
+  const ImageStrides gs = strides_of(dy), xs = strides_of(x), ws = strides_of(w), os = strides_of(dx);
+  torch::stable::parallel_for(0, d.N * d.C, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t h = 0; h < d.H; ++h)
+        for (int64_t v = 0; v < d.W; ++v)
+          out[i / d.C * os.n + i % d.C * os.c + h * os.h + v * os.w] =
+              direct_grad_input<double>(d, pg, gs, px, xs, pw, ws, i / d.C, i % d.C, h, v);
+  });
+}
+
+Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
+  const MemoryFormat format = format_of(x);
+  const Layer d = layer_of(x, w, stride, padding, dilation);
+  if (is_sixteen_bit(x)) {
+    const Tensor wide = adder2d_cpu(convert(dense(x, format), ScalarType::Float), convert(w, ScalarType::Float), stride,
+                                    padding, dilation, offset_free);
+    return convert(wide, x.scalar_type());
+  }
+  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x, format);
+  if (y.numel() == 0) return y;
+  if (x.scalar_type() == ScalarType::Double) {
+    forward_double(d, x, w, offset_free, y);
+    return y;
+  }
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
+  const Tensor source = dense(x, format);
+  const ForwardCall call{d, image_of(source), w.const_data_ptr<float>(), strides_of(w), y.mutable_data_ptr<float>(),
+                         format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw, offset_free};
+  run(kernels().forward, call, x);
+  return y;
+}
+
+// A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
+// padding. Order of its channels: as the pixels lie in memory.
+struct FullyConnected {
+  Layer layer;
+  Tensor w;
+
+  FullyConnected(const Layer& d, const Tensor& w_ocrs, MemoryFormat format)
+      : layer(d), w(torch::stable::contiguous(w_ocrs, format)) {
+    layer.C = d.C * d.H * d.W;
+    layer.H = layer.W = layer.R = layer.S = 1;
+    layer.stride_h = layer.stride_w = layer.dilation_h = layer.dilation_w = 1;
+  }
+  static bool fits(const Layer& d) {
+    return d.P == 1 && d.Q == 1 && d.padding_h == 0 && d.padding_w == 0 && d.R == d.H && d.S == d.W;
+  }
+};
+
+Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                              Sizes dilation) {
+  const MemoryFormat format = format_of(x);
+  if (is_sixteen_bit(x)) {
+    const Tensor wide = adder2d_grad_input_cpu(convert(dense(dy, format), ScalarType::Float),
+                                               convert(dense(x, format), ScalarType::Float),
+                                               convert(w, ScalarType::Float), stride, padding, dilation);
+    return convert(wide, x.scalar_type());
+  }
+  Layer d = layer_of(x, w, stride, padding, dilation);
+  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x, format);
+  if (dx.numel() == 0) return dx;
+  if (x.scalar_type() == ScalarType::Double) {
+    grad_input_double(d, dy, x, w, dx);
+    return dx;
+  }
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
+  const Tensor g = dense(dy, format), source = dense(x, format);
+  GradInputCall call{d, image_of(g), image_of(source), w.const_data_ptr<float>(), strides_of(w),
+                     dx.mutable_data_ptr<float>()};
+  if (FullyConnected::fits(d) && d.H * d.W > 1) {
+    const FullyConnected flat(d, w, format);
+    call.layer = flat.layer;
+    call.w = flat.w.const_data_ptr<float>();
+    call.w_strides = {flat.layer.C, 1, 0, 0};
+    run(kernels().grad_input, call, x);
+    return dx;
+  }
+  run(kernels().grad_input, call, x);
+  return dx;
+}
+
+bool use_cpu_instruction_set(int64_t set) { return use_instruction_set(static_cast<InstructionSet>(set)); }
+
+}  // namespace
+}  // namespace addertrain::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
+  m.impl("adder2d", TORCH_BOX(&addertrain::cpu::adder2d_cpu));
+  m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_grad_input_cpu));
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(addertrain, m) {
+  m.def("use_cpu_instruction_set(int instruction_set) -> bool");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(addertrain, CompositeExplicitAutograd, m) {
+  m.impl("use_cpu_instruction_set", TORCH_BOX(&addertrain::cpu::use_cpu_instruction_set));
+}

@@ -1,0 +1,56 @@
+// Eight floats in an AVX2 register. Included by avx2.cpp alone, which is compiled for AVX2 and FMA.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/cpu/units.h"
+
+namespace addertrain::cpu {
+namespace {
+
+struct Simd {
+  using Reg = __m256;
+  static constexpr int kLanes = 8;
+  static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
+  static constexpr int kGradRows = 4;
+  static constexpr int kMaxVectors = 2;
+  using SlidingWidths1 = TileWidths<4, 7, 8>;
+  using SlidingWidths2 = TileWidths<4>;
+  using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
+
+  static Reg zero() { return _mm256_setzero_ps(); }
+  static Reg broadcast(float value) { return _mm256_set1_ps(value); }
+  static Reg load(const float* from) { return _mm256_loadu_ps(from); }
+  static Reg load_first(const float* from, int count) { return _mm256_maskload_ps(from, mask(count)); }
+  static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
+  static void store_first(float* to, Reg value, int count) { _mm256_maskstore_ps(to, mask(count), value); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static float sum(Reg value) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
+
+  static Reg add_min(Reg sum, Reg x, Reg w) {
+    return _mm256_fmadd_ps(_mm256_min_ps(x, w), _mm256_set1_ps(1.0f), sum);
+  }
+  static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool) {
+    const Reg clipped =
+        _mm256_max_ps(_mm256_min_ps(_mm256_sub_ps(w, x), _mm256_set1_ps(1.0f)), _mm256_set1_ps(-1.0f));
+    return _mm256_fmadd_ps(clipped, g, sum);
+  }
+  static Reg scale_add(float scale, Reg a, Reg b) { return _mm256_fmadd_ps(_mm256_set1_ps(scale), a, b); }
+  static Reg keep_nan(Reg value, Reg x) { return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
+
+ private:
+  static __m256i mask(int count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane);
+  }
+};
+
+}  // namespace
+}  // namespace addertrain::cpu

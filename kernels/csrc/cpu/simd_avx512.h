@@ -1,0 +1,59 @@
+// Sixteen floats in an AVX-512 register. Included by avx512.cpp alone, which is compiled for AVX-512 F and DQ.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "csrc/cpu/units.h"
+
+namespace addertrain::cpu {
+namespace {
+
+struct Simd {
+  using Reg = __m512;
+  static constexpr int kLanes = 16;
+  // Tiles of positions x registers of filters, from measurements (docs/kernels.md).
+  static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
+  static constexpr int kGradRows = 12;
+  static constexpr int kMaxVectors = 4;
+  using SlidingWidths1 = TileWidths<4, 7, 8, 10, 12, 14>;
+  using SlidingWidths2 = TileWidths<4, 7, 8>;
+  using SlidingWidths4 = TileWidths<4>;
+
+  static Reg zero() { return _mm512_setzero_ps(); }
+  static Reg broadcast(float value) { return _mm512_set1_ps(value); }
+  static Reg load(const float* from) { return _mm512_loadu_ps(from); }
+  static Reg load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(mask(count), from); }
+  static void store(float* to, Reg value) { _mm512_storeu_ps(to, value); }
+  static void store_first(float* to, Reg value, int count) { _mm512_mask_storeu_ps(to, mask(count), value); }
+  static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static float sum(Reg value) { return _mm512_reduce_add_ps(value); }
+
+  // sum + min(x, w). The addition is a multiplication by one on the FMA pipes, which stand idle while the adder pipes
+  // take the minimum: twice as fast as an addition on Zen 4 and 5.
+  static Reg add_min(Reg sum, Reg x, Reg w) {
+    return _mm512_fmadd_ps(_mm512_min_ps(x, w), _mm512_set1_ps(1.0f), sum);
+  }
+  // sum + g * HT(w - x). vrangeps takes the smaller magnitude of its operands with the first one's sign, which is HT.
+  // Every other difference is a multiplication by one, which shares the work between the pipes.
+  static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool is_odd) {
+    const Reg one = _mm512_set1_ps(1.0f);
+    const Reg difference = is_odd ? _mm512_fmsub_ps(w, one, x) : _mm512_sub_ps(w, x);
+    constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
+    return _mm512_fmadd_ps(_mm512_range_ps(difference, one, kSmallerMagnitudeSignOfFirst), g, sum);
+  }
+  // scale * a + b
+  static Reg scale_add(float scale, Reg a, Reg b) { return _mm512_fmadd_ps(_mm512_set1_ps(scale), a, b); }
+  // `value`, or NaN in the lanes where x is NaN.
+  static Reg keep_nan(Reg value, Reg x) {
+    return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+  }
+
+ private:
+  static __mmask16 mask(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+};
+
+}  // namespace
+}  // namespace addertrain::cpu

@@ -1,0 +1,49 @@
+// Four floats in the compiler's own vector type: any processor.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "csrc/cpu/units.h"
+
+namespace addertrain::cpu {
+namespace {
+
+struct Simd {
+  typedef float Reg __attribute__((vector_size(16)));
+  static constexpr int kLanes = 4;
+  static constexpr int kForwardRows = 4, kForwardRows2 = 4, kForwardRows4 = 2;
+  static constexpr int kGradRows = 4;
+  static constexpr int kMaxVectors = 2;
+  using SlidingWidths1 = TileWidths<4, 7>;
+  using SlidingWidths2 = TileWidths<4>;
+  using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
+
+  static Reg zero() { return Reg{}; }
+  static Reg broadcast(float value) { return Reg{value, value, value, value}; }
+  static Reg load(const float* from) { return load_first(from, kLanes); }
+  static Reg load_first(const float* from, int count) {
+    Reg value{};
+    std::memcpy(&value, from, sizeof(float) * count);
+    return value;
+  }
+  static void store(float* to, Reg value) { store_first(to, value, kLanes); }
+  static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg min(Reg a, Reg b) { return a < b ? a : b; }
+  static float sum(Reg value) { return (value[0] + value[2]) + (value[1] + value[3]); }
+
+  static Reg add_min(Reg sum, Reg x, Reg w) { return sum + min(x, w); }
+  static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool) {
+    const Reg one = broadcast(1.0f);
+    Reg clipped = w - x;
+    clipped = clipped < one ? clipped : one;
+    clipped = clipped > -one ? clipped : -one;
+    return sum + clipped * g;
+  }
+  static Reg scale_add(float scale, Reg a, Reg b) { return broadcast(scale) * a + b; }
+  static Reg keep_nan(Reg value, Reg x) { return x == x ? value : x; }
+};
+
+}  // namespace
+}  // namespace addertrain::cpu

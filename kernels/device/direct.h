@@ -1,0 +1,59 @@
+// One output at a time, straight from the equations: any stride, padding, dilation and layout. The slow, obvious path
+// (float64 on CPUs; every type on GPUs until the tiled kernels take over). No atomics: each output has one owner.
+#pragma once
+
+#include "device/elementwise.h"
+#include "device/layer.h"
+
+namespace addertrain {
+
+// Eq. 2 at (n, o, p, q). A tap outside the image is a spatial zero pad: x = 0 takes part.
+template <typename Acc, typename T>
+ADDERTRAIN_HOST_DEVICE inline Acc direct_forward(const Layer& d, const T* x, ImageStrides xs, const T* w,
+                                                 ImageStrides ws, bool offset_free, int64_t n, int64_t o, int64_t p,
+                                                 int64_t q) {
+  Acc sum = 0;
+  for (int64_t r = 0; r < d.R; ++r) {
+    const int64_t h = p * d.stride_h + r * d.dilation_h - d.padding_h;
+    for (int64_t s = 0; s < d.S; ++s) {
+      const int64_t v = q * d.stride_w + s * d.dilation_w - d.padding_w;
+      const bool inside = h >= 0 && h < d.H && v >= 0 && v < d.W;
+      const T* x_c = x + n * xs.n + h * xs.h + v * xs.w;
+      const T* w_c = w + o * ws.n + r * ws.h + s * ws.w;
+      for (int64_t c = 0; c < d.C; ++c)
+        sum += similarity(inside ? Acc(x_c[c * xs.c]) : Acc(0), Acc(w_c[c * ws.c]), offset_free);
+    }
+  }
+  return sum;
+}
+
+// Position along the output that reads input position `at` through filter tap `tap`, or -1.
+ADDERTRAIN_HOST_DEVICE inline int64_t output_position(int64_t at, int64_t tap, int64_t stride, int64_t padding,
+                                                      int64_t dilation, int64_t size) {
+  const int64_t scaled = at + padding - tap * dilation;
+  if (scaled < 0 || scaled % stride != 0) return -1;
+  return scaled / stride < size ? scaled / stride : -1;
+}
+
+// Eq. 6 and 7 at (n, c, h, v): gathers every output that saw this input.
+template <typename Acc, typename T>
+ADDERTRAIN_HOST_DEVICE inline Acc direct_grad_input(const Layer& d, const T* dy, ImageStrides ys, const T* x,
+                                                    ImageStrides xs, const T* w, ImageStrides ws, int64_t n, int64_t c,
+                                                    int64_t h, int64_t v) {
+  const Acc at_x = Acc(x[n * xs.n + c * xs.c + h * xs.h + v * xs.w]);
+  Acc sum = 0;
+  for (int64_t r = 0; r < d.R; ++r) {
+    const int64_t p = output_position(h, r, d.stride_h, d.padding_h, d.dilation_h, d.P);
+    if (p < 0) continue;
+    for (int64_t s = 0; s < d.S; ++s) {
+      const int64_t q = output_position(v, s, d.stride_w, d.padding_w, d.dilation_w, d.Q);
+      if (q < 0) continue;
+      const T* dy_o = dy + n * ys.n + p * ys.h + q * ys.w;
+      const T* w_o = w + c * ws.c + r * ws.h + s * ws.w;
+      for (int64_t o = 0; o < d.O; ++o) sum += Acc(dy_o[o * ys.c]) * hard_tanh(Acc(w_o[o * ws.n]) - at_x);
+    }
+  }
+  return sum;
+}
+
+}  // namespace addertrain
