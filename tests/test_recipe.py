@@ -1,3 +1,5 @@
+"""Recipes: what is read, and the one line that every mistake gets."""
+
 import dataclasses
 import subprocess
 import sys
@@ -54,7 +56,7 @@ def edited(folder: Path, old: str, new: str) -> Path:
     return write(folder, GOOD.replace(old, new, 1))
 
 
-def test_values_arrive_with_their_types_and_defaults(good):
+def test_values_arrive_with_their_types_and_defaults(good: Path) -> None:
     recipe = load_recipe(good)
     assert recipe.name == "small"
     assert recipe.data.global_batch_size == 64
@@ -65,7 +67,7 @@ def test_values_arrive_with_their_types_and_defaults(good):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name + "/" + path.name)
-def test_every_shipped_recipe_loads_and_opens_as_the_style_asks(path):
+def test_every_shipped_recipe_loads_and_opens_as_the_style_asks(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == f"{path.parent.name}-{path.stem}"
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
@@ -74,14 +76,14 @@ def test_every_shipped_recipe_loads_and_opens_as_the_style_asks(path):
     assert any(f"recipes/{path.parent.name}/{path.name}" in line for line in head)
 
 
-def test_there_are_shipped_recipes():
+def test_there_are_shipped_recipes() -> None:
     assert {path.relative_to(RECIPES).as_posix() for path in SHIPPED} >= {
         "digits/lenet5bn.yaml",
         "mnist/lenet5bn.yaml",
     }
 
 
-def test_yaml_round_trip_is_exact(tmp_path, good):
+def test_yaml_round_trip_is_exact(tmp_path: Path, good: Path) -> None:
     odd = ["--name=1e3", "--data.root=off", "--expected.source=null", "--optim.lr=0.30000000000000004"]
     for overrides in ([], odd, ["--optim.alr", "off", "--expected.source", "a: b # c\nd"]):
         recipe = load_recipe(good, overrides)
@@ -89,12 +91,12 @@ def test_yaml_round_trip_is_exact(tmp_path, good):
         write(tmp_path, GOOD)
 
 
-def test_written_recipe_states_every_key(good):
+def test_written_recipe_states_every_key(good: Path) -> None:
     text = recipe_to_yaml(load_recipe(good))
     assert all(f"{dotted.rpartition('.')[2]}:" in text for dotted in known_keys())
 
 
-def test_overrides_win_in_both_spellings(good):
+def test_overrides_win_in_both_spellings(good: Path) -> None:
     recipe = load_recipe(
         good, ["--optim.lr", "5e-2", "--train.seed=1", "--optim.nesterov", "false", "--name", "2024"]
     )
@@ -103,13 +105,13 @@ def test_overrides_win_in_both_spellings(good):
     assert load_recipe(good, ["--data.root", "x", "--data.root", "null"]).data.root is None
 
 
-def test_an_override_can_give_a_key_that_the_file_lacks(tmp_path):
+def test_an_override_can_give_a_key_that_the_file_lacks(tmp_path: Path) -> None:
     path = edited(tmp_path, "  lr: 0.1\n", "")
     assert "expected optim.lr" in error_of(path)
     assert load_recipe(path, ["--optim.lr", "0.2"]).optim.lr == 0.2
 
 
-def test_off_is_a_word_and_numbers_are_decimal(tmp_path):
+def test_off_is_a_word_and_numbers_are_decimal(tmp_path: Path) -> None:
     assert load_recipe(edited(tmp_path, "  lr: 0.1", "  lr: 1\n  alr: off")).optim.alr == "off"
     assert "got '010'" in error_of(edited(tmp_path, "seed: 3", "seed: 010"))
 
@@ -164,7 +166,9 @@ def test_off_is_a_word_and_numbers_are_decimal(tmp_path):
         ("model:", "model: [", ["expected YAML", "line 4"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_key_and_cure(tmp_path, old, new, words):
+def test_a_mistake_is_one_line_that_names_file_key_and_cure(
+    tmp_path: Path, old: str, new: str, words: list[str]
+) -> None:
     message = error_of(edited(tmp_path, old, new))
     assert message.startswith(str(tmp_path / "small.yaml"))
     for word in words:
@@ -184,17 +188,17 @@ def test_a_mistake_is_one_line_that_names_file_key_and_cure(tmp_path, old, new, 
         ("[" * 3000, "expected YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, words):
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
     assert words in error_of(write(tmp_path, text))
 
 
-def test_a_file_in_another_encoding_is_refused(tmp_path):
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes("name: é".encode("latin-1"))
     assert "UTF-8" in error_of(path)
 
 
-def test_a_missing_file_names_the_nearest_recipe(tmp_path, monkeypatch):
+def test_a_missing_file_names_the_nearest_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)
     nearest = "did you mean recipes/digits/lenet5bn.yaml?"
     assert nearest in error_of(Path("recipes/digits/lenet5.yaml"))
@@ -221,31 +225,31 @@ def test_a_missing_file_names_the_nearest_recipe(tmp_path, monkeypatch):
         (["--data.root="], ["data.root", "a folder, or null"]),
     ],
 )
-def test_a_wrong_override_is_one_line(good, overrides, words):
+def test_a_wrong_override_is_one_line(good: Path, overrides: list[str], words: list[str]) -> None:
     message = error_of(good, *overrides)
     for word in words:
         assert word in message, message
 
 
-def test_local_alr_is_refused_where_gradients_are_not_whole(good):
+def test_local_alr_is_refused_where_gradients_are_not_whole(good: Path) -> None:
     recipe = load_recipe(good, ["--optim.alr", "local", "--train.strategy", "ddp"])
     sharded = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, strategy="fsdp2"))
     with pytest.raises(RecipeError, match=r"train.strategy: expected auto or ddp beside optim.alr: local"):
         check_recipe(sharded)
 
 
-def test_help_lists_every_key_once():
+def test_help_lists_every_key_once() -> None:
     options = [line.split()[0] for line in recipe_help().splitlines()]
     assert options == [f"--{dotted}" for dotted in known_keys()]
     assert {option[2:].partition(".")[0] for option in options} == {"name", *sections()}
 
 
-def test_recipes_are_frozen(good):
+def test_recipes_are_frozen(good: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_recipe(good).optim.lr = 1.0
 
 
-def test_reading_recipes_needs_no_torch():
+def test_reading_recipes_needs_no_torch() -> None:
     code = "import sys, addertrain.recipe; print('torch' in sys.modules, 'addertrain.ops' in sys.modules)"
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -1,0 +1,24 @@
+"""A data set as arrays in memory."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """Images as uint8 (N, C, H, W), channels-last in memory, and their labels as int64 (N,)."""
+
+    images_nchw: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set: what to train on, what to test on; mean and std per channel, of pixels scaled to 0 .. 1."""
+
+    train: ImageArrays
+    test: ImageArrays
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int

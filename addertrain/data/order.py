@@ -1,0 +1,43 @@
+"""Which samples make up which batch, and which of them a rank gets.
+
+Order depends on (seed, epoch) and of the number of samples; the number of ranks only decides who reads what.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addertrain.data.randomness import Stream, draw
+
+
+def sample_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+    """A permutation of 0 .. num_samples - 1: the samples sorted by their draws of this epoch."""
+    draws = draw(seed, epoch, np.arange(num_samples), Stream.ORDER)
+    return np.argsort(draws, kind="stable").astype(np.int64)
+
+
+def training_share(batch: int, *, global_batch_size: int, rank: int, world_size: int) -> slice:
+    """Where, in the order of the epoch, the part of a global batch lies that this rank trains on.
+
+    The ranks' parts are equal, follow each other by rank, and together are the global batch.
+    """
+    rank_batch_size = global_batch_size // world_size
+    start = batch * global_batch_size + rank * rank_batch_size
+    return slice(start, start + rank_batch_size)
+
+
+def evaluation_starts(num_samples: int, *, global_batch_size: int, world_size: int) -> list[int]:
+    """The start of each global batch of an evaluation, and the end of the last one.
+
+    A rest of fewer samples than ranks joins the batch before it: every rank then has something in every batch
+    and sees as many batches as the others, so that a collective in the forward pass cannot hang.
+    """
+    starts = list(range(0, num_samples, global_batch_size))
+    if len(starts) > 1 and num_samples - starts[-1] < world_size:
+        starts.pop()
+    return [*starts, num_samples]
+
+
+def evaluation_share(start: int, end: int, *, rank: int, world_size: int) -> slice:
+    """This rank's part of the samples start .. end - 1; the parts differ by one sample at most."""
+    size = end - start
+    return slice(start + rank * size // world_size, start + (rank + 1) * size // world_size)

@@ -1,0 +1,54 @@
+"""Random numbers that depend on (seed, epoch, sample, stream) and on nothing else.
+
+Counter-based: a draw is a hash of its coordinates, so it is the same on any rank, worker or thread, in any
+batch and after any resume, and there is no state to keep. The arithmetic stands here, whatever numpy does.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MASK = (1 << 64) - 1
+_WEYL = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters land far apart
+_MIX = (
+    (30, 0xBF58476D1CE4E5B9),
+    (27, 0x94D049BB133111EB),
+)  # the finaliser of splitmix64 (Steele et al., 2014)
+
+
+class Stream(IntEnum):
+    """What a draw is for; each stream is independent of the others. The numbers are for ever."""
+
+    ORDER = 0
+    CROP_ROW = 1
+    CROP_COLUMN = 2
+    FLIP = 3
+    SPLIT = 4
+
+
+def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:
+    """One 64-bit draw for each sample, uniform over all 2^64 values."""
+    key = 0
+    for word in (
+        seed,
+        epoch,
+        int(stream),
+    ):  # hashed one after the other: (seed 1, epoch 0) is not (seed 0, epoch 1)
+        key = int(_mix(np.array([(key + word + 1) * _WEYL & _MASK], dtype=np.uint64))[0])
+    return _mix((samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_WEYL) + np.uint64(key))
+
+
+def draw_integers(
+    seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream, *, bound: int
+) -> NDArray[np.int64]:
+    """One integer of 0 .. bound - 1 for each sample; the bias is `bound` / 2^32, so let `bound` be small."""
+    high = draw(seed, epoch, samples, stream) >> np.uint64(32)
+    return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+
+
+def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A bijection of 64-bit words in which every input bit moves about half of the output bits."""
+    for shift, factor in _MIX:
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words ^ (words >> np.uint64(31))
