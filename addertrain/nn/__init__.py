@@ -1,0 +1,17 @@
+"""Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
+
+from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.convert import convert
+from addertrain.nn.groups import param_groups
+from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.recalibrate import average_buffers, recalibrated
+
+__all__ = [
+    "AdderConv2d",
+    "AdderLinear",
+    "BatchNorm2d",
+    "average_buffers",
+    "convert",
+    "param_groups",
+    "recalibrated",
+]

@@ -1,0 +1,157 @@
+"""Adder layers as modules, shaped like torch's Conv2d and Linear.
+
+They hold the filters and their geometry; the response and its gradients are the operator's (addertrain.ops),
+the learning rate is the optimizer's.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from addertrain.ops import functional
+
+Size2d = int | tuple[int, int]
+
+
+class AdderConv2d(nn.Module):
+    """Y[n,o,p,q] = -sum |X - F| over the patch at (p, q): a convolution that adds (Chen et al. 2020, Eq. 2).
+
+    With `offset_free` the response is Y + sum |F[o]|: the same network wherever a norm follows, and kinder to
+    its running means and to 16 bits. Filters start from N(0, 1) whatever the fan-in; the bias, if any, from
+    0.
+
+    Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
+
+    Raises:
+        ValueError, TypeError: sizes that are not positive (padding: negative), or groups other than 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size2d,
+        stride: Size2d = 1,
+        padding: Size2d = 0,
+        dilation: Size2d = 1,
+        *,
+        bias: bool = False,
+        offset_free: bool = False,
+        groups: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if groups != 1:
+            raise ValueError(
+                f"AdderConv2d: expected groups=1, got {groups}; grouped adder layers are not supported."
+            )
+        self.in_channels = _at_least(1, in_channels, "AdderConv2d", "in_channels")
+        self.out_channels = _at_least(1, out_channels, "AdderConv2d", "out_channels")
+        self.kernel_size = _pair_at_least(1, kernel_size, "kernel_size")
+        self.stride = _pair_at_least(1, stride, "stride")
+        self.padding = _pair_at_least(0, padding, "padding")
+        self.dilation = _pair_at_least(1, dilation, "dilation")
+        self.offset_free = offset_free
+        shape = (self.out_channels, self.in_channels, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def filter_numel(self) -> int:
+        """Elements of the whole filter, also where `weight` is sharded or not there yet."""
+        return self.out_channels * self.in_channels * math.prod(self.kernel_size)
+
+    def reset_parameters(self) -> None:
+        """Draw the filters from N(0, 1); set the bias to 0."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.adder2d(x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
+        # In the response's dtype: under autocast a float32 bias would widen it.
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+    def extra_repr(self) -> str:
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        )
+        if self.padding != (0, 0):
+            text += f", padding={self.padding}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        return f"{text}, bias={self.bias is not None}, offset_free={self.offset_free}"
+
+
+class AdderLinear(nn.Module):
+    """y[o] = -sum_k |x[k] - F[o,k]|: a fully connected adder layer; with `offset_free`, plus sum_k |F[o,k]|.
+
+    Shapes: (..., in_features) to (..., out_features). Starts like AdderConv2d.
+
+    Raises:
+        ValueError, TypeError: sizes that are not positive, or an input of another width.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        offset_free: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = _at_least(1, in_features, "AdderLinear", "in_features")
+        self.out_features = _at_least(1, out_features, "AdderLinear", "out_features")
+        self.offset_free = offset_free
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def filter_numel(self) -> int:
+        """Elements of the whole filter, also where `weight` is sharded or not there yet."""
+        return self.out_features * self.in_features
+
+    def reset_parameters(self) -> None:
+        """Draw the filters from N(0, 1); set the bias to 0."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"AdderLinear: expected x of shape (..., {self.in_features}), got {tuple(x.shape)}; "
+                "flatten the other dimensions first."
+            )
+        w_ocrs = self.weight.view(self.out_features, self.in_features, 1, 1)
+        y = functional.adder2d(x.reshape(-1, self.in_features, 1, 1), w_ocrs, offset_free=self.offset_free)
+        y = y.reshape(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def extra_repr(self) -> str:
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, bias={self.bias is not None}, offset_free={self.offset_free}"
+
+
+def _at_least(smallest: int, value: Any, layer: str, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{layer}: expected {name} as an int, got {value!r}.")
+    if value < smallest:
+        raise ValueError(f"{layer}: expected {name} >= {smallest}, got {value}.")
+    return value
+
+
+def _pair_at_least(smallest: int, value: Any, name: str) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"AdderConv2d: expected {name} as an int or a pair of ints, got {value!r}.")
+    first, second = (_at_least(smallest, size, "AdderConv2d", name) for size in pair)
+    return first, second
