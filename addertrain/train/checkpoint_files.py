@@ -1,0 +1,151 @@
+"""One checkpoint on the disk: a directory of safetensors files and a manifest that vouches for them.
+
+    epoch_0003_step_000702/
+        model.safetensors         parameters and buffers by name (buffers: the mean over the ranks)
+        optimizer.safetensors     momentum by parameter name
+        rank_buffers.safetensors  the buffers of every rank, as "RANK/NAME"
+        manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
+
+The directory appears under its final name only when whole and flushed. This file knows names, tensors and
+JSON; what they mean to a trainer is `checkpoint_io`'s business, which checkpoint to take is
+`checkpoint_store`'s.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from addertrain.train.durable import flush_directory, flush_file, sha256_of
+from addertrain.train.errors import CheckpointError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TENSOR_FILES = ("model", "optimizer", "rank_buffers")
+
+
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], manifest: Mapping[str, Any]
+) -> None:
+    """Writes the directory `path`, replacing one of that name.
+
+    Args:
+        path: the final name; its parent has to exist.
+        tensors: for each of `TENSOR_FILES` the tensors by name.
+        manifest: plain values; the format version and the checksums are added here.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, ... Nothing appears under the final name
+            then.
+    """
+    assert set(tensors) == set(TENSOR_FILES), sorted(tensors)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        files = {}
+        for name, contents in tensors.items():
+            file = temporary / f"{name}.safetensors"
+            save_file(_unshared(contents), file)
+            flush_file(file)
+            files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        _write_manifest(temporary / MANIFEST, {**manifest, "format_version": FORMAT_VERSION, "files": files})
+        flush_directory(temporary)
+        _rename_over(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    flush_directory(path.parent)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint `path`, after its own checksum has been compared.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a later format.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint or half of one") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {MANIFEST} cannot be read ({error})") from None
+    if not isinstance(manifest, dict) or manifest.pop("manifest_sha256", None) != _fingerprint(manifest):
+        raise CheckpointError(f"{path}: {MANIFEST} does not match its own checksum")
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: expected format {FORMAT_VERSION} or older, got {manifest['format_version']}; "
+            "update addertrain"
+        )
+    return manifest
+
+
+def verify_checkpoint(path: Path) -> dict[str, Any]:
+    """Compares every file with its checksum and returns the manifest; nothing is interpreted before that.
+
+    Raises:
+        CheckpointError: names the checkpoint, the file and what is wrong with it.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        file = path / name
+        try:
+            num_bytes = file.stat().st_size
+            if num_bytes != expected["bytes"]:
+                raise CheckpointError(f"{path}: {name} has {num_bytes} bytes, expected {expected['bytes']}")
+            if sha256_of(file) != expected["sha256"]:
+                raise CheckpointError(f"{path}: {name} does not match its checksum")
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: {name} is missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{path}: {name} cannot be read ({error.strerror})") from None
+    return manifest
+
+
+def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of one of `TENSOR_FILES`, on the CPU."""
+    try:
+        return load_file(path / f"{name}.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous host tensors, each with a memory of its own, as the format demands."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        host = tensor.detach().cpu().contiguous()
+        address = host.untyped_storage().data_ptr()
+        result[name] = host.clone() if address in seen else host
+        seen.add(address)
+    return result
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps({**manifest, "manifest_sha256": _fingerprint(manifest)}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    flush_file(path)
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _rename_over(temporary: Path, path: Path) -> None:
+    """Renames a directory onto another; a directory that is not empty has to be moved away first."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

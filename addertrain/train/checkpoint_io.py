@@ -1,0 +1,134 @@
+"""Lightning's checkpoint dictionary to and from files: tensors apart, everything else as plain JSON.
+
+No pickle is written or read. What is neither a tensor in one of the three known places nor plain JSON is
+refused by its path.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from addertrain.train.checkpoint_files import read_tensors, verify_checkpoint, write_checkpoint
+
+MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
+
+
+class DirectoryCheckpointIO(CheckpointIO):
+    """Writes and reads checkpoint directories; `about` (recipe, seed, versions) goes into every manifest.
+
+    The optimizer's state has to be keyed by parameter name, which the strategies of `strategies.py` see to.
+    """
+
+    def __init__(self, about: Mapping[str, Any] | None = None) -> None:
+        self.about = dict(about or {})
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
+        """Writes `checkpoint` as the directory `path`; what the caller holds stays as it is."""
+        state = dict(checkpoint)
+        model = state.pop(MODEL)
+        momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
+        rank_buffers = state.pop(RANK_BUFFERS, [])
+        manifest = {
+            "format": "addertrain checkpoint",
+            **state.pop(
+                POSITION, {"epoch": state["epoch"], "batches": 0, "global_step": state["global_step"]}
+            ),
+            **self.about,
+            "optimizer": optimizer,
+            "state": state,
+        }
+        check_plain(manifest, "checkpoint")
+        tensors = {
+            "model": model,
+            "optimizer": momentum,
+            "rank_buffers": {
+                f"{rank}/{name}": value
+                for rank, own in enumerate(rank_buffers)
+                for name, value in own.items()
+            },
+        }
+        write_checkpoint(Path(path), tensors, manifest)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Verifies the directory `path`, then returns the dictionary that was saved, tensors on the CPU.
+
+        Raises:
+            CheckpointError: it is damaged; nothing has been interpreted then.
+        """
+        path = Path(path)
+        manifest = verify_checkpoint(path)
+        rank_buffers: list[dict[str, Tensor]] = []
+        for key, value in read_tensors(path, "rank_buffers").items():
+            rank, _, name = key.partition("/")
+            rank_buffers += [{} for _ in range(len(rank_buffers), int(rank) + 1)]
+            rank_buffers[int(rank)][name] = value
+        return {
+            **manifest["state"],
+            MODEL: read_tensors(path, "model"),
+            OPTIMIZERS: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),
+            RANK_BUFFERS: rank_buffers,
+        }
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Keeps what is there: `checkpoint_store` alone decides what may go."""
+
+
+def split_optimizer(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """The optimizer's tensors as "PARAMETER.KEY", and what is left of its state as plain values."""
+    if not states:
+        return {}, []
+    if len(states) > 1:
+        raise ValueError(f"checkpoint: expected one optimizer, got {len(states)}; train with one")
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for name, values in states[0]["state"].items():
+        assert isinstance(name, str), "the strategy names the optimizer's state by parameter"
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}.{key}"] = value
+            else:
+                plain.setdefault(name, {})[key] = value
+    return tensors, [{"state": plain, "param_groups": states[0]["param_groups"]}]
+
+
+def join_optimizer(tensors: Mapping[str, Tensor], plain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The inverse of `split_optimizer`."""
+    if not plain:
+        return []
+    state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain[0]["state"].items()}
+    for full_name, value in tensors.items():
+        name, _, key = full_name.rpartition(".")
+        state.setdefault(name, {})[key] = value
+    return [{"state": state, "param_groups": plain[0]["param_groups"]}]
+
+
+def check_plain(value: object, where: str) -> None:
+    """Raises TypeError, naming the place, where `value` is not plain JSON."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_plain(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where}: expected text as a key, got {key!r}; checkpoints hold plain JSON")
+            check_plain(item, f"{where}.{key}")
+    else:
+        kind = (
+            f"a tensor of shape {tuple(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else type(value).__name__
+        )
+        raise TypeError(f"{where}: expected numbers, text, lists or dictionaries, got {kind}")

@@ -1,0 +1,100 @@
+"""The checkpoints of one run: their names, which one to take, which ones stay.
+
+`latest` is a small file that names the newest whole checkpoint; it moves only after the checkpoint has its
+final name.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from addertrain.train.checkpoint_files import read_manifest, verify_checkpoint
+from addertrain.train.durable import write_text
+from addertrain.train.errors import CheckpointError
+
+LATEST = "latest"
+_NAME = re.compile(r"epoch_(\d+)_step_(\d+)")
+_LEFTOVER = re.compile(r"\.epoch_\d+_step_\d+\.\d+\.(tmp|old)")
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The folder `checkpoints/` of a run."""
+
+    folder: Path
+
+    def path_for(self, *, epoch: int, global_step: int) -> Path:
+        """The final name of a checkpoint after `epoch` whole epochs and `global_step` steps."""
+        return self.folder / f"epoch_{epoch:04d}_step_{global_step:06d}"
+
+    def newest_first(self) -> list[Path]:
+        """Every checkpoint by its name, whole or not, the one with the most steps first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=step_of, reverse=True)
+
+    def newest_whole(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest checkpoint whose files match their checksums; None where there is none, whole or not.
+
+        Args:
+            warn: is told in one line which checkpoint is damaged and which one is taken instead.
+
+        Raises:
+            CheckpointError: there are checkpoints, and every one is damaged.
+        """
+        damaged: list[CheckpointError] = []
+        for path in self.newest_first():
+            try:
+                verify_checkpoint(path)
+            except CheckpointError as error:
+                damaged.append(error)
+                continue
+            for earlier in damaged:
+                warn(f"damaged checkpoint {earlier}; using {path.name}, the one before")
+            return path
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} can be used: {'; '.join(map(str, damaged))}; "
+                "train anew with another --out, or remove the folder"
+            )
+        return None
+
+    def publish(self, path: Path) -> None:
+        """Moves `latest` to a checkpoint that is whole."""
+        write_text(self.folder / LATEST, path.name + "\n")
+
+    def prune(self, *, keep: int, best: str | None) -> None:
+        """Removes all but the last `keep` checkpoints, the one named `best`, and what dead processes left."""
+        for path in self.newest_first()[max(keep, 1) :]:
+            if path.name != best:
+                # Out of sight first: a removal that dies half-way must not leave half a checkpoint under a
+                # valid name.
+                shutil.rmtree(path.rename(path.with_name(f".{path.name}.0.old")), ignore_errors=True)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes half-written and half-removed checkpoints that killed processes left behind."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if _LEFTOVER.fullmatch(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def step_of(path: Path) -> tuple[int, int]:
+    """(global step, epoch) by a checkpoint's name, for sorting."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[2]), int(match[1])) if match else (-1, -1)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` looks like one checkpoint rather than a run directory."""
+    if _NAME.fullmatch(path.name):
+        return True
+    try:
+        read_manifest(path)
+    except CheckpointError:
+        return False
+    return True

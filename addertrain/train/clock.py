@@ -1,0 +1,97 @@
+"""Where the time of a run goes: training, waiting for data, everything else; kept across resumptions."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
+
+
+class DataWait(Profiler):
+    """Adds up the seconds in which the training loop waits for its loader."""
+
+    _ACTION = "train_dataloader_next"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def start(self, action_name: str) -> None:
+        """Called before everything that Lightning does, asking the loader for a batch among it."""
+        if action_name.endswith(self._ACTION):
+            self._since = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """Called after everything that Lightning does."""
+        if action_name.endswith(self._ACTION):
+            self.seconds += time.perf_counter() - self._since
+
+    def summary(self) -> str:
+        """Nothing to print at the end."""
+        return ""
+
+
+class RunClock(Callback):
+    """Seconds spent in training steps and in the whole run, over all its sessions."""
+
+    def __init__(self) -> None:
+        self._epoch_began = 0.0
+        self._trained = 0.0
+        self._training_since: float | None = None
+        self._earlier = 0.0
+        self._session_start = time.perf_counter()
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds in training steps, evaluation and saving left out."""
+        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
+        return self._trained + running
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Seconds in training steps of the current epoch, or of the last one between two."""
+        return self.train_seconds - self._epoch_began
+
+    @property
+    def session_seconds(self) -> float:
+        """Seconds since this session began."""
+        return time.perf_counter() - self._session_start
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run so far."""
+        return self._earlier + self.session_seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the watch, where a resumption begins in mid-epoch."""
+        self._epoch_began = self.train_seconds
+        self._training_since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the watch."""
+        self._epoch_began = self.train_seconds
+        self._training_since = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the watch: evaluation is no training."""
+        self._pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on with the watch."""
+        self._training_since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the watch."""
+        self._pause()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far."""
+        return {"train_seconds": self.train_seconds, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the seconds of earlier sessions."""
+        self._trained, self._earlier = state_dict["train_seconds"], state_dict["seconds"]
+
+    def _pause(self) -> None:
+        self._trained, self._training_since = self.train_seconds, None

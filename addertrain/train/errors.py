@@ -1,0 +1,16 @@
+"""The errors of a run that a user can mend; each message is one line."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on: what was expected, what came, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class CheckpointError(RunError):
+    """A checkpoint that is damaged, incomplete, or does not belong to this run."""
+
+
+class UsageError(RunError):
+    """A command that contradicts what is on disk or how the processes were started."""

@@ -1,0 +1,70 @@
+"""Loss, accuracy and speed of training, read off the device once in a while."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from addertrain.train.clock import DataWait, RunClock
+from addertrain.train.counts import Score, Totals
+from addertrain.train.module import AdderClassifier
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steps since the last reading, over all ranks; `data_wait`: share of time spent waiting for data."""
+
+    score: Score
+    images_per_second: float
+    data_wait: float
+
+
+class TrainMeter(Callback):
+    """Reads an `AdderClassifier`'s counts every `every_steps` steps, with one host sync.
+
+    After those steps `window` holds the reading, None after all others; `epoch` is the last whole epoch's
+    score. Callbacks that use them come later in the trainer's list.
+    """
+
+    def __init__(self, clock: RunClock, data_wait: DataWait, *, every_steps: int = 20) -> None:
+        self.every_steps = every_steps
+        self.window: Window | None = None
+        self.epoch: Score | None = None
+        self._clock, self._data_wait = clock, data_wait
+        self._at_window = self._at_epoch = Totals()
+        self._train_seconds = self._wait_seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the first window."""
+        self._train_seconds, self._wait_seconds = self._clock.train_seconds, self._data_wait.seconds
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Closes a window where one ends."""
+        self.window = None
+        if trainer.global_step % self.every_steps == 0:
+            self.window = self._close_window(totals_of(pl_module))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the epoch's score."""
+        now = totals_of(pl_module)
+        self.epoch, self._at_epoch = (now - self._at_epoch).score(), now
+
+    def _close_window(self, now: Totals) -> Window:
+        train_seconds, wait_seconds = self._clock.train_seconds, self._data_wait.seconds
+        seconds = max(train_seconds - self._train_seconds, 1e-9)
+        score = (now - self._at_window).score()
+        window = Window(
+            score=score,
+            images_per_second=score.num_images / seconds,
+            data_wait=(wait_seconds - self._wait_seconds) / seconds,
+        )
+        self._at_window, self._train_seconds, self._wait_seconds = now, train_seconds, wait_seconds
+        return window
+
+
+def totals_of(module: LightningModule) -> Totals:
+    """What `module` has counted in training in this session, over all ranks."""
+    assert isinstance(module, AdderClassifier)
+    return Totals() if module.train_counts is None else module.train_counts.totals()

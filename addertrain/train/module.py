@@ -1,0 +1,135 @@
+"""What one step of training and of evaluation computes; all around the step is a callback's business."""
+
+from typing import Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+
+from addertrain.nn import param_groups
+from addertrain.optim import SCHEDULES, AdderSGD
+from addertrain.recipe import OptimRecipe
+from addertrain.train.counts import ClassificationCounts, Score
+
+
+class LabelledImages(Protocol):
+    """A batch: what every loader of `addertrain.data` yields."""
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [N, C, H, W]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
+
+
+class AdderClassifier(LightningModule):
+    """Trains any image classifier with AdderSGD and a schedule that falls step by step.
+
+    Batches hold uint8 images [N, C, H, W] and labels [N]; images are normalised on the device to (x / 255 -
+    mean) / std. A checkpoint holds `model` alone, under its own names.
+
+    Args:
+        model: maps normalised images to logits [N, classes].
+        mean, std: per channel, for values in 0..1.
+        optim: rate, momentum, decay and ALR.
+        schedule: a name in `addertrain.optim.SCHEDULES`.
+        num_steps: length of the schedule; None: all the steps that the trainer is going to make.
+
+    `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
+    """
+
+    checkpoint_prefix = "model."
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        optim: OptimRecipe,
+        schedule: str = "cosine",
+        num_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(
+                f"AdderClassifier: expected mean and std per channel, got {len(mean)} means, {len(std)} stds."
+            )
+        self.model = model
+        self.optim = optim
+        self.schedule = SCHEDULES[schedule]
+        self.num_steps = num_steps
+        # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
+        # images.
+        scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
+        shift = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", scale.float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().view(1, -1, 1, 1), persistent=False)
+        self.train_counts: ClassificationCounts | None = None
+        self.val_counts: ClassificationCounts | None = None
+        self.val_score: Score | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of uint8 images."""
+        logits: Tensor = self.model(self.normalised(images))
+        return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 images as the floats that the model takes, in the same memory layout."""
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        return (images.to(scale.dtype) * scale).sub_(shift)
+
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        """The mean loss of a batch."""
+        logits = self(batch.images)
+        loss = functional.cross_entropy(logits, batch.labels)
+        if self.train_counts is None:
+            self.train_counts = ClassificationCounts(self.device, top5=False)
+        self.train_counts.add(logits, batch.labels, loss)
+        return loss
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        """Counts a batch; nothing is communicated, so ranks may have different numbers of batches."""
+        logits = self(batch.images)
+        assert self.val_counts is not None
+        self.val_counts.add(logits, batch.labels, functional.cross_entropy(logits, batch.labels))
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts counting at zero."""
+        self.val_counts = ClassificationCounts(self.device, top5=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Sums the counts over the ranks, every image once, and tells Lightning's own callbacks."""
+        assert self.val_counts is not None
+        self.val_score, self.val_counts = self.val_counts.totals().score(), None
+        metrics = {
+            "val_loss": self.val_score.loss,
+            "val_top1": self.val_score.top1,
+            "val_top5": self.val_score.top5,
+        }
+        self.log_dict(metrics, rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdderSGD over the model's parameter groups, and the schedule per step."""
+        optim = self.optim
+        groups = param_groups(
+            self.model, weight_decay=optim.weight_decay, decay_norm_and_bias=optim.decay_norm_and_bias
+        )
+        optimizer = AdderSGD(
+            groups,
+            lr=optim.lr,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            nesterov=optim.nesterov,
+            eta=optim.eta,
+            alr=optim.alr,
+            increase=optim.increase,
+        )
+        num_steps = self.num_steps or int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,120 @@
+"""The processes of a run: who this one is, what all of them agree on, and how they part.
+
+Under torchrun (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE) every process
+joins one group; without a launcher there is one process and no group.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+from addertrain.train.errors import CheckpointError, RunError, UsageError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_T = TypeVar("_T")
+_KINDS: dict[str, type[RunError]] = {kind.__name__: kind for kind in (CheckpointError, UsageError)}
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    is_launched: bool = False
+    device_type: Literal["cpu", "cuda"] = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process prints, writes files and decides."""
+        return self.rank == 0
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines that take part."""
+        return self.size // self.local_size
+
+
+def rank_of_launcher() -> int:
+    """This process's rank by its environment alone, before any group exists; 0 without a launcher."""
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() else 0
+
+
+def detect_world() -> World:
+    """Reads the launcher's variables and the number of GPUs.
+
+    Raises:
+        UsageError: some of the variables are missing, or there are fewer GPUs than processes.
+    """
+    device_type: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    present = [name for name in _VARIABLES if name in os.environ]
+    if "RANK" not in present and "WORLD_SIZE" not in present:
+        return World(device_type=device_type)
+    if missing := [name for name in _VARIABLES if name not in present]:
+        raise UsageError(
+            f"launcher: expected {', '.join(_VARIABLES)}, {', '.join(missing)} not set; start with torchrun"
+        )
+    try:
+        rank, size, local_rank, local_size = (int(os.environ[name]) for name in _VARIABLES)
+    except ValueError:
+        raise UsageError(
+            f"launcher: expected whole numbers in {', '.join(_VARIABLES)}; start with torchrun"
+        ) from None
+    if device_type == "cuda" and torch.cuda.device_count() < local_size:
+        raise UsageError(
+            f"expected a GPU for each process, got {local_size} processes, {torch.cuda.device_count()} GPUs "
+            f"on this machine; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+        )
+    return World(rank, size, local_rank, local_size, True, device_type)
+
+
+@contextmanager
+def joined_processes() -> Iterator[World]:
+    """Joins the group that the launcher describes and leaves it at the end, all ranks together."""
+    world = detect_world()
+    if not world.is_launched or dist.is_initialized():
+        yield world
+        return
+    if world.device_type == "cuda":
+        device = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield world
+        # Ranks that leave at different times can tear a group down under each other.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def on_first_rank(function: Callable[[], _T]) -> _T:
+    """Runs `function` on rank 0 alone and gives every rank its value, or its error.
+
+    Raises:
+        RunError: what `function` raised, on every rank.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return function()
+    outcome: list[tuple[bool, object]] = [(False, None)]
+    if dist.get_rank() == 0:
+        try:
+            outcome = [(True, function())]
+        except Exception as error:
+            dist.broadcast_object_list([(False, (type(error).__name__, str(error)))])
+            raise
+    dist.broadcast_object_list(outcome)
+    is_fine, value = outcome[0]
+    if is_fine:
+        return cast(_T, value)
+    name, message = cast(tuple[str, str], value)
+    raise _KINDS.get(name, RunError)(message)

@@ -1,0 +1,102 @@
+"""What a person sees while a run goes on: one bar over the whole run on a terminal, else a line per epoch."""
+
+import sys
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from addertrain.train.clock import RunClock
+from addertrain.train.meter import TrainMeter
+from addertrain.train.module import AdderClassifier
+
+
+class Progress(Callback):
+    """Reports on the first rank; comes after `meter` in the trainer's list."""
+
+    def __init__(self, meter: TrainMeter, clock: RunClock, *, is_terminal: bool | None = None) -> None:
+        self._meter, self._clock = meter, clock
+        self._is_terminal = sys.stderr.isatty() if is_terminal is None else is_terminal
+        self._bar: tqdm[Any] | None = None
+        self._first_epoch = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the bar; a resumed run starts where it was."""
+        self._first_epoch = trainer.current_epoch
+        if self._is_terminal and trainer.is_global_zero:
+            total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
+            self._bar = tqdm(
+                total=total,
+                initial=trainer.global_step,
+                unit="step",
+                dynamic_ncols=True,
+                smoothing=0.05,
+                file=sys.stderr,
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        if self._bar is None:
+            return
+        if (window := self._meter.window) is not None:
+            self._describe(trainer, pl_module, window.score.loss, window.images_per_second)
+        self._bar.update()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the epoch's line where there is no bar."""
+        if self._bar is None and trainer.is_global_zero:
+            print(self._line(trainer, pl_module), flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves the bar as it stands."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the bar's line, so that the error gets its own."""
+        self._close()
+
+    def _describe(self, trainer: Trainer, module: LightningModule, loss: float, speed: float) -> None:
+        assert self._bar is not None
+        self._bar.set_description_str(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False
+        )
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {_val(module)}{speed:.0f} images/s", refresh=False)
+
+    def _line(self, trainer: Trainer, module: LightningModule) -> str:
+        epoch, num_epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
+        per_epoch = self._clock.session_seconds / (epoch - self._first_epoch)
+        score = self._meter.epoch
+        trained = f"loss {score.loss:.4f}  train {score.top1:6.2f} %  " if score else ""
+        speed = f"{self._speed(trainer):.0f} images/s"
+        return (
+            f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}  {trained}{_val(module)}{speed}  "
+            f"{duration(per_epoch * (num_epochs - epoch))} left"
+        )
+
+    def _speed(self, trainer: Trainer) -> float:
+        """Images per second of this epoch."""
+        score = self._meter.epoch
+        seconds = self._clock.epoch_seconds
+        return score.num_images / seconds if score and seconds > 0 else 0.0
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _val(module: LightningModule) -> str:
+    score = module.val_score if isinstance(module, AdderClassifier) else None
+    return f"val {score.top1:6.2f} %  " if score is not None else ""
+
+
+def duration(seconds: float) -> str:
+    """A time a person reads at a glance: "42 s", "3 min 05 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

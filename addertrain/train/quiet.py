@@ -1,0 +1,42 @@
+"""Lightning's chatter, silenced where it tells our users nothing: devices, advertisements, advice."""
+
+import logging
+import warnings
+
+from lightning.pytorch import Trainer
+
+# Each is about something that this package has decided on purpose:
+_NOISE = (
+    # one process may use one core of many: the launcher decides
+    r".*does not have many workers.*",
+    # its successor copies rank 0's buffers at the start, and older torch lacks it
+    r".*`broadcast_buffers` is deprecated.*",
+    # the counts are summed over the ranks already
+    r".*sync_dist=True.*",
+    # an evaluation needs no callback of the training
+    r".*callbacks used to create the checkpoint need to be provided.*",
+)
+
+
+def silence_lightning() -> None:
+    """Keeps notes for developers away from users; warnings of substance still come through."""
+    for name in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in _NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Turns off the SIGTERM flag that Lightning broadcasts before every batch.
+
+    It costs a collective and a host sync a step, and its signal handler calls a collective itself, which
+    hangs when one rank alone gets the signal (lightning 2.6). Both are private; a release that changes them
+    shows in `tests/train/test_quiet.py`.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

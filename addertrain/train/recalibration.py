@@ -1,0 +1,86 @@
+"""Evaluation with the statistics of the current weights, which the training never notices.
+
+BatchNorm's running means lag behind adder weights that still move; recomputed on a few training batches,
+accuracy in mid-training is real. With no batches the ranks' running statistics are averaged, as a checkpoint
+would hold them.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from addertrain.nn import average_buffers, recalibrated
+from addertrain.train.module import AdderClassifier, LabelledImages
+
+
+class Seekable(Protocol):
+    """A loader that can be put back to a batch of an epoch."""
+
+    def __iter__(self) -> Iterator[LabelledImages]: ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class FirstBatches:
+    """This rank's share of the first batches of epoch 0, the same ones on every iteration.
+
+    Whole global batches go round the ranks, so that the statistics are the same on any number of ranks.
+
+    Args:
+        loader: yields whole global batches on every rank; used for nothing else, so that training keeps its
+            place.
+    """
+
+    loader: Seekable
+    num_batches: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __iter__(self) -> Iterator[LabelledImages]:
+        self.loader.load_state_dict({"epoch": 0, "batch": 0})
+        return islice(self.loader, self.rank, self.num_batches, self.world_size)
+
+
+class FreshStatistics(Callback):
+    """Gives every evaluation its own BatchNorm statistics and puts the live ones back, bit for bit.
+
+    Args:
+        batches: training batches, the same ones each time; None: the mean over the ranks instead.
+    """
+
+    def __init__(self, batches: Iterable[LabelledImages] | None) -> None:
+        self.batches = batches
+        self._active = ExitStack()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swaps the statistics in."""
+        assert isinstance(pl_module, AdderClassifier)
+        group = dist.group.WORLD if dist.is_initialized() and dist.get_world_size() > 1 else None
+        with trainer.precision_plugin.forward_context():
+            if self.batches is None:
+                self._active.enter_context(average_buffers(pl_module.model, group))
+            else:
+                images = self._images(trainer, pl_module, self.batches)
+                self._active.enter_context(recalibrated(pl_module.model, images, group=group))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the live statistics back."""
+        self._active.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Puts the live statistics back when an evaluation breaks off."""
+        self._active.close()
+
+    def _images(
+        self, trainer: Trainer, module: AdderClassifier, batches: Iterable[LabelledImages]
+    ) -> Iterator[Tensor]:
+        for batch in batches:
+            moved = trainer.strategy.batch_to_device(batch)
+            yield module.normalised(moved.images)

@@ -1,0 +1,57 @@
+"""Recipes as plain values: what a checkpoint records, and which differences change training."""
+
+import dataclasses
+import typing
+from typing import Any
+
+from addertrain.recipe import Recipe
+from addertrain.train.errors import CheckpointError
+
+# What may differ when a run goes on: names and expectations, where the data lie, what is kept, how it is
+# evaluated, and how the ranks share the work (the strategies train alike).
+_HARMLESS = {"name", "data.root", "train.strategy", "train.recalibrate_batches", "train.keep_checkpoints"}
+_HARMLESS_SECTIONS = {"expected"}
+
+
+def recipe_to_record(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested dictionaries of plain values."""
+    return dataclasses.asdict(recipe)
+
+
+def recipe_from_record(record: dict[str, Any], *, source: str) -> Recipe:
+    """The inverse of `recipe_to_record`.
+
+    Raises:
+        CheckpointError: the record has other keys, because another version wrote it.
+    """
+    hints = typing.get_type_hints(Recipe)
+    try:
+        return Recipe(
+            **{
+                key: hints[key](**value) if isinstance(value, dict) else value
+                for key, value in record.items()
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{source}: its recipe does not fit this version ({error}); use the version that wrote it"
+        ) from None
+
+
+def differing_keys(recipe: Recipe, other: Recipe) -> list[str]:
+    """The keys that change training and differ, as "optim.lr: 0.1 there, 0.05 here"; `other` is there."""
+    ours, theirs = _flat(recipe), _flat(other)
+    return [f"{key}: {theirs[key]} there, {ours[key]} here" for key in ours if ours[key] != theirs[key]]
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, value in recipe_to_record(recipe).items():
+        if section in _HARMLESS_SECTIONS:
+            continue
+        flat |= (
+            {f"{section}.{key}": inner for key, inner in value.items()}
+            if isinstance(value, dict)
+            else {section: value}
+        )
+    return {key: value for key, value in flat.items() if key not in _HARMLESS}

@@ -1,0 +1,229 @@
+"""A whole run from a recipe: train, save, resume, evaluate, sum up."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from addertrain.data import ImageData, ImageLoader, build_loader, load_data
+from addertrain.models import build_model
+from addertrain.recipe import Recipe
+from addertrain.train.checkpoint_files import read_manifest, read_tensors
+from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.clock import DataWait, RunClock
+from addertrain.train.counts import Score
+from addertrain.train.meter import TrainMeter
+from addertrain.train.module import AdderClassifier
+from addertrain.train.processes import World, joined_processes, on_first_rank
+from addertrain.train.progress import Progress
+from addertrain.train.quiet import leave_signals_alone, silence_lightning
+from addertrain.train.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
+from addertrain.train.resume import choose_start, locate_checkpoint
+from addertrain.train.run_directory import RunDirectory, Summary, versions
+from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.strategies import trainer_settings
+from addertrain.train.weights import weights_sha256
+
+
+def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
+    """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
+
+    Args:
+        resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
+
+    Raises:
+        RunError, RecipeError, DataError: one line about what stands in the way.
+    """
+    silence_lightning()
+    run = RunDirectory(Path(out))
+    with joined_processes() as world:
+        start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
+        if start.summary is not None:
+            _say(world, f"{run.path}: this run has finished already; nothing to do")
+            return start.summary
+        data = _load(recipe)
+        on_first_rank(lambda: run.open(recipe, world, start.checkpoint))
+        clock = _train(recipe, data, run, world, start.checkpoint)
+        checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
+        score = _evaluate(recipe, data, checkpoint, world)
+        return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: top1 and top5 in percent, over every test image once."""
+
+    top1: float
+    top5: float
+    loss: float
+    num_images: int
+    recipe: str
+    checkpoint: str
+
+
+def evaluate(path: str | Path) -> Evaluation:
+    """Evaluates a checkpoint, or the newest whole one of a run directory, as its recipe says.
+
+    Raises:
+        CheckpointError: there is none that can be used.
+    """
+    silence_lightning()
+    with joined_processes() as world:
+        checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
+        recipe = recipe_from_record(read_manifest(checkpoint)["recipe"], source=str(checkpoint))
+        score = _evaluate(recipe, _load(recipe), checkpoint, world)
+        return Evaluation(score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint))
+
+
+def _train(
+    recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
+) -> RunClock:
+    """Trains to the end of the schedule and returns the clock that ran along."""
+    train_loader = _loader(recipe, data, world, training=True)
+    val_loader = _loader(recipe, data, world, training=False)
+    clock, data_wait = RunClock(), DataWait()
+    meter = TrainMeter(clock, data_wait)
+    callbacks: list[Callback] = [
+        clock,
+        meter,
+        _fresh_statistics(recipe, data, world),
+        Progress(meter, clock),
+        SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
+    ]
+    if world.is_first:
+        # TensorBoard takes a second to import, which only the rank that writes has to spend.
+        from addertrain.train.tensorboard import TensorBoard
+
+        callbacks.insert(3, TensorBoard(run.path, meter))
+    about = {
+        "recipe": recipe_to_record(recipe),
+        "seed": recipe.train.seed,
+        "world_size": world.size,
+        "versions": versions(),
+    }
+    trainer = _trainer(
+        recipe,
+        world,
+        DirectoryCheckpointIO(about),
+        callbacks=callbacks,
+        profiler=data_wait,
+        max_epochs=recipe.schedule.epochs,
+    )
+    leave_signals_alone(trainer)
+    _say(world, _headline(recipe, data, run, world, checkpoint))
+    module = _module(recipe, data)
+    try:
+        trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
+    except SystemExit:
+        # Lightning ends the process on Ctrl-C; the command line has its own way to say so.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        train_loader.close()
+        val_loader.close()
+    return clock
+
+
+def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> Score:
+    """The score of a checkpoint's weights; the one procedure behind every number reported at the end."""
+    trainer = _trainer(
+        recipe, world, DirectoryCheckpointIO(), callbacks=[_fresh_statistics(recipe, data, world)]
+    )
+    leave_signals_alone(trainer)
+    module = _module(recipe, data)
+    loader = _loader(recipe, data, world, training=False)
+    trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
+    assert module.val_score is not None
+    return module.val_score
+
+
+def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
+    """Lightning's Trainer with everything off that this package does itself."""
+    return Trainer(
+        **trainer_settings(recipe.train, world, checkpoint_io),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # the statistics of an evaluation live in ordinary buffers
+        use_distributed_sampler=False,
+        **settings,
+    )
+
+
+def _module(recipe: Recipe, data: ImageData) -> AdderClassifier:
+    """The network with its first weights, the same on every rank."""
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes)
+    return AdderClassifier(
+        model, mean=data.mean, std=data.std, optim=recipe.optim, schedule=recipe.schedule.name
+    )
+
+
+def _load(recipe: Recipe) -> ImageData:
+    """The data; the first rank comes first, because it may have to download them."""
+    on_first_rank(lambda: load_data(recipe.data) and None)
+    return load_data(recipe.data)
+
+
+def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
+    return build_loader(
+        data, recipe.data, training=training, seed=recipe.train.seed, rank=world.rank, world_size=world.size
+    )
+
+
+def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
+    num_batches = recipe.train.recalibrate_batches
+    if num_batches == 0:
+        return FreshStatistics(None)
+    loader = build_loader(data, recipe.data, training=True, seed=recipe.train.seed)
+    num_batches = min(num_batches, len(loader))
+    return FreshStatistics(FirstBatches(loader, num_batches, rank=world.rank, world_size=world.size))
+
+
+def _sum_up(
+    recipe: Recipe, run: RunDirectory, world: World, checkpoint: Path, clock: RunClock, score: Score
+) -> Summary:
+    manifest = read_manifest(checkpoint)
+    steps = manifest["global_step"]
+    summary = Summary(
+        top1=score.top1,
+        top5=score.top5,
+        loss=score.loss,
+        epochs=manifest["epoch"],
+        steps=steps,
+        images_per_second=steps * recipe.data.global_batch_size / max(clock.train_seconds, 1e-9),
+        seconds=clock.seconds,
+        world_size=world.size,
+        seed=recipe.train.seed,
+        recipe=recipe.name,
+        weights_sha256=weights_sha256(read_tensors(checkpoint, "model")),
+    )
+    run.write_summary(summary)
+    return summary
+
+
+def _headline(
+    recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
+) -> str:
+    processes = "1 process" if world.size == 1 else f"{world.size} processes"
+    begin = f"resuming {checkpoint.name}" if checkpoint else "new run"
+    return (
+        f"{recipe.name}: {len(data.train.labels)} training and {len(data.test.labels)} test images, "
+        f"{recipe.schedule.epochs} epochs, {processes} on {world.device_type}; {begin} in {run.path}"
+    )
+
+
+def _say(world: World, line: str) -> None:
+    if world.is_first:
+        print(line, flush=True)
+
+
+def _warn(line: str) -> None:
+    print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)

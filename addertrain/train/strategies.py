@@ -1,0 +1,52 @@
+"""How the ranks share a run's work: one process, or data parallel with whole parameters everywhere."""
+
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from addertrain.recipe import TrainRecipe
+from addertrain.train.portable import NamedState
+from addertrain.train.processes import World
+
+
+class SingleProcess(NamedState, SingleDeviceStrategy):
+    """One process on one device."""
+
+
+class DataParallel(NamedState, DDPStrategy):
+    """DistributedDataParallel: gradients are averaged over ranks, BatchNorm's buffers stay a rank's own."""
+
+
+def make_strategy(name: str, world: World, checkpoint_io: CheckpointIO | None = None) -> Strategy:
+    """What `train.strategy` names; "auto" is data parallel under a launcher, one process otherwise."""
+    accelerator = CUDAAccelerator() if world.device_type == "cuda" else CPUAccelerator()
+    if name == "auto" and not world.is_launched:
+        device = torch.device("cuda", 0) if world.device_type == "cuda" else torch.device("cpu")
+        return SingleProcess(device=device, accelerator=accelerator, checkpoint_io=checkpoint_io)
+    return DataParallel(
+        accelerator=accelerator,
+        checkpoint_io=checkpoint_io,
+        # Named, not detected: on a Slurm node Lightning would otherwise start processes of its own.
+        cluster_environment=TorchElasticEnvironment() if world.is_launched else LightningEnvironment(),
+        process_group_backend="nccl" if world.device_type == "cuda" else "gloo",
+        broadcast_buffers=False,  # BatchNorm per rank, as in the papers
+        gradient_as_bucket_view=True,
+    )
+
+
+def trainer_settings(
+    train: TrainRecipe, world: World, checkpoint_io: CheckpointIO | None = None
+) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that say where and how a recipe runs."""
+    return {
+        "strategy": make_strategy(train.strategy, world, checkpoint_io),
+        "accelerator": "auto",
+        "devices": world.local_size,
+        "num_nodes": world.num_nodes,
+        "precision": {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}[train.precision],
+    }

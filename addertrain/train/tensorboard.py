@@ -1,0 +1,114 @@
+"""Curves for TensorBoard, written by the first rank into the run directory.
+
+Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
+AdderSGD: α_l, ‖g_l‖ and RMS(w). After a resumption points beyond the checkpoint are purged, so that no curve
+is drawn twice.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from addertrain.optim import AdderSGD
+from addertrain.train.meter import TrainMeter, Window
+from addertrain.train.module import AdderClassifier
+
+
+class TensorBoard(Callback):
+    """Writes a point wherever `meter` has closed a window, and one per evaluation."""
+
+    def __init__(self, folder: Path, meter: TrainMeter) -> None:
+        self._folder = folder
+        self._meter = meter
+        self._writer: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens a file of events; a resumed run declares later points of earlier files void."""
+        if trainer.is_global_zero:
+            step = trainer.global_step
+            self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a window's points, with one host sync for all layers together."""
+        window = self._meter.window
+        if window is None or self._writer is None:
+            return
+        optimizer = trainer.optimizers[0]
+        self._write(window_scalars(window, optimizer.param_groups[0]["lr"]), trainer.global_step)
+        if isinstance(optimizer, AdderSGD):
+            self._write(layer_scalars(optimizer), trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the evaluation, and all of it to the disk: a checkpoint of this step follows."""
+        assert isinstance(pl_module, AdderClassifier)
+        if self._writer is None:
+            return
+        if (score := pl_module.val_score) is not None:
+            points = {
+                "loss/val": score.loss,
+                "accuracy/val_top1": score.top1,
+                "accuracy/val_top5": score.top5,
+            }
+            self._write(points, trainer.global_step)
+        if (score := self._meter.epoch) is not None:
+            self._write(
+                {"loss/train_epoch": score.loss, "accuracy/train_epoch": score.top1}, trainer.global_step
+            )
+        self._writer.flush()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Closes the file."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the file: what has been written is worth keeping."""
+        self._close()
+
+    def _write(self, points: dict[str, float], step: int) -> None:
+        assert self._writer is not None
+        for tag, value in points.items():
+            self._writer.add_scalar(tag, value, step)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def window_scalars(window: Window, lr: float) -> dict[str, float]:
+    """A window's points; `lr` is γ at the step of the point."""
+    return {
+        "loss/train": window.score.loss,
+        "accuracy/train_top1": window.score.top1,
+        "speed/images_per_second": window.images_per_second,
+        "speed/data_wait": window.data_wait,
+        "schedule/lr": lr,
+    }
+
+
+@torch.no_grad()
+def layer_scalars(optimizer: AdderSGD) -> dict[str, float]:
+    """α_l, ‖g_l‖ and RMS(w) of every adder layer after the last step; one host sync."""
+    names = optimizer.layer_names
+    if not names:
+        return {}
+    rows = torch.stack([optimizer.last_rates, optimizer.last_sq_norms.sqrt(), weight_rms(optimizer)]).tolist()
+    return {
+        f"{kind}/{name}": value
+        for kind, row in zip(("alr_alpha", "grad_norm", "weight_rms"), rows, strict=True)
+        for name, value in zip(names, row, strict=True)
+    }
+
+
+def weight_rms(optimizer: AdderSGD) -> Tensor:
+    """RMS(w) of every adder layer, [L] in fp32."""
+    filters = next(group["params"] for group in optimizer.param_groups if group["adder"])
+    norms = torch.stack(torch._foreach_norm(filters, 2, dtype=torch.float32))
+    numel = torch.tensor([weight.numel() for weight in filters], dtype=torch.float32, device=norms.device)
+    return norms / numel.sqrt()
