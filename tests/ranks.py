@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# A server that has imported torch once forks the ranks; forking the test process itself would copy its threads.
-# Every optimizer imports torch._dynamo, which takes seconds.
+# A server that has imported torch once forks the ranks (forking the test process would copy its threads).
+# torch._dynamo, which every optimizer imports, takes seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "torch.nn.parallel", "addertrain.ops.functional"])
 
