@@ -3,8 +3,8 @@
 //   dX[n,c,h,w] = sum_{o,r,s} dY * HT(w - x),  HT(d) = min(max(d, -1), 1)                              (Eq. 6, 7)
 //
 // A gather: every input position sums the outputs that saw it. Channels lie along the registers, x and the sums stay in
-// registers, dY is broadcast. A stride u splits the input into u*u classes of positions that see the same taps, each a
-// dense problem of its own: nothing is multiplied by zero, no atomics.
+// registers, dY is broadcast. A stride u splits the input into u*u residues of positions that see the same taps, each a
+// dense problem of its own; no atomics.
 #pragma once
 
 #include <cmath>
@@ -49,45 +49,68 @@ inline void pack_grad_input(const GradInputCall& call, int64_t block, float* pac
         }
 }
 
-// A tap of a class: where its outputs lie from a position's base, and where its filters lie in the packed block.
-struct Tap {
-  int64_t dy, filters;
-};
-
+// What a tile needs to know of the positions it may meet: those of one residue of the stride.
 struct GradTile {
-  const float* filters;
+  const float* filters;  // packed block
   const float* poison;
-  const Tap* taps;
-  int64_t num_taps, O;
-  int channels;  // of the block, at most a register's
+  const float* zeros;    // a row of O zeros: the output that a position lacks
+  const int64_t* down;   // per filter row: from a position's base to the output it reads
+  const int64_t* across; // per filter column
+  int64_t R, S, O;
+  int channels;          // of the block, at most a register's
 };
 
-// M positions anywhere, one register of channels: acc[m][c] += dy[m][k] * HT(w[k][c] - x[m][c]).
+// Filter rows and columns through which a position sees an output, as bits.
+struct Taps {
+  uint64_t rows, columns;
+
+  bool has(int64_t r, int64_t s) const { return (rows >> r & 1) && (columns >> s & 1); }
+  bool operator==(const Taps& other) const { return rows == other.rows && columns == other.columns; }
+};
+
+// A position: the output at its base (not read unless a tap leads there), its place in x and dX, its taps.
+struct Position {
+  const float* dy;
+  int64_t pixel;
+  Taps taps;
+};
+
+// M positions anywhere, one register of channels: acc[m][c] += dy[m][k] * HT(w[k][c] - x[m][c]). A tap that no
+// position sees is left out; one that only some see reads zeros for the others.
 template <int M>
-void grad_tile(const GradTile& t, const float* const* dy, const float* const* x, float* const* dx) {
+void grad_tile(const GradTile& t, const Position* positions, const float* x, float* dx) {
   Simd::Reg acc[M], at_x[M];
+  Taps any{0, 0};
+  bool is_mixed = false;
   for (int m = 0; m < M; ++m) {
     acc[m] = Simd::zero();
-    at_x[m] = t.channels == Simd::kLanes ? Simd::load(x[m]) : Simd::load_first(x[m], t.channels);
+    const float* pixel = x + positions[m].pixel;
+    at_x[m] = t.channels == Simd::kLanes ? Simd::load(pixel) : Simd::load_first(pixel, t.channels);
+    any = {any.rows | positions[m].taps.rows, any.columns | positions[m].taps.columns};
+    is_mixed |= !(positions[m].taps == positions[0].taps);
   }
-  for (int64_t tap = 0; tap < t.num_taps; ++tap) {
-    const float* w = t.filters + t.taps[tap].filters;
-    const float* at[M];
-    for (int m = 0; m < M; ++m) at[m] = dy[m] + t.taps[tap].dy;
-    for (int64_t o = 0; o < t.O; ++o, w += Simd::kLanes) {
-      const Simd::Reg filter = Simd::load(w);
-#pragma GCC unroll 16
+  for (int64_t r = 0; r < t.R; ++r)
+    for (int64_t s = 0; s < t.S; ++s) {
+      if (!any.has(r, s)) continue;
+      const float* w = t.filters + (r * t.S + s) * t.O * Simd::kLanes;
+      const int64_t offset = t.down[r] + t.across[s];
+      const float* at[M];
       for (int m = 0; m < M; ++m)
-        acc[m] = Simd::add_clipped(acc[m], Simd::broadcast(at[m][o]), filter, at_x[m], m % 2 == 1);
+        at[m] = is_mixed && !positions[m].taps.has(r, s) ? t.zeros : positions[m].dy + offset;
+      for (int64_t o = 0; o < t.O; ++o, w += Simd::kLanes) {
+        const Simd::Reg filter = Simd::load(w);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+          acc[m] = Simd::add_clipped(acc[m], Simd::broadcast(at[m][o]), filter, at_x[m], m % 2 == 1);
+      }
     }
-  }
   const Simd::Reg poison = Simd::load(t.poison);
   for (int m = 0; m < M; ++m) {
     const Simd::Reg value = Simd::add(Simd::keep_nan(acc[m], at_x[m]), poison);
     if (t.channels == Simd::kLanes)
-      Simd::store(dx[m], value);
+      Simd::store(dx + positions[m].pixel, value);
     else
-      Simd::store_first(dx[m], value, t.channels);
+      Simd::store_first(dx + positions[m].pixel, value, t.channels);
   }
 }
 

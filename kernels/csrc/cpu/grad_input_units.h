@@ -1,4 +1,5 @@
-// Walks the units of an input gradient: a window of dY for a few rows of the input, and the stride's classes in it.
+// Walks the units of an input gradient: a window of dY for a few rows of the input, cut into positions
+// that see the same taps.
 #pragma once
 
 #include "csrc/cpu/grad_input.h"
@@ -6,100 +7,124 @@
 namespace addertrain::cpu {
 namespace {
 
-struct GradScratch {
-  Scratch dy, x, dx;
-  PointerTable dy_at, x_at;
-  Memory<float*> dx_at;
-  Memory<Tap> taps;
-};
-thread_local GradScratch grad_scratch;
-
 inline Cut cut_grad_input(const Layer& d) {
   const int64_t dy_floats_per_row = ceil_div(d.W + 2 * d.padding_w, d.stride_w) * d.O / d.stride_h;
   return Cut(d.N, d.H, d.W, dy_floats_per_row + d.W * d.C, d.stride_h);
 }
 
-// The outputs that saw any of the unit's input rows.
+// The rows of outputs that saw any of the unit's input rows, without those outside the output.
 inline Window dy_window(const Layer& d, const Unit& unit) {
   const int64_t p0 = floor_div(unit.row0 + d.padding_h - (d.R - 1) * d.dilation_h, d.stride_h);
   const int64_t p1 = floor_div(unit.row1 - 1 + d.padding_h, d.stride_h) + 1;
-  const int64_t q0 = floor_div(d.padding_w - (d.S - 1) * d.dilation_w, d.stride_w);
-  const int64_t q1 = floor_div(d.W - 1 + d.padding_w, d.stride_w) + 1;
-  return {p0, p1 - p0, q0, q1 - q0};
+  const int64_t first = std::clamp<int64_t>(p0, 0, d.P);
+  return {first, std::clamp<int64_t>(p1, first, d.P) - first, 0, d.Q};
 }
+
+// One axis of the layer for one residue of the stride: inputs start + residue + i * stride below start + inputs.
+struct Axis {
+  int64_t start, inputs, residue, taps, stride, padding, dilation, outputs;
+
+  int64_t size() const { return ceil_div(inputs - residue, stride); }
+};
+
+struct GradScratch {
+  Scratch dy, x, dx, zeros;
+  Memory<Position> positions;
+  OffsetTable shifts;
+};
+thread_local GradScratch grad_scratch;
 
 struct GradUnit {
   Unit cut;
-  Window window;
+  int64_t first_output_row;
   Buffer dy;
   const float* x;  // pixels of the unit, position-major, C floats a position
   float* dx;
 };
 
-// Positions h = row0 + first_h + i * stride_h, w = first_w + j * stride_w of every image in the unit.
-struct PositionClass {
-  int64_t first_h, first_w, rows, columns;
-};
+// ---------------------------------------------------------------- one axis
 
-inline int64_t list_taps(const Layer& d, const GradUnit& unit, const PositionClass& k, Tap* taps) {
-  int64_t count = 0;
-  for (int64_t r = 0; r < d.R; ++r) {
-    const int64_t p = unit.cut.row0 + k.first_h + d.padding_h - r * d.dilation_h;
-    if (p % d.stride_h != 0) continue;
-    for (int64_t s = 0; s < d.S; ++s) {
-      const int64_t q = k.first_w + d.padding_w - s * d.dilation_w;
-      if (q % d.stride_w != 0) continue;
-      taps[count++] = {(p / d.stride_h - unit.window.row0) * unit.dy.row_pitch +
-                           (q / d.stride_w - unit.window.column0) * d.O,
-                       (r * d.S + s) * d.O * Simd::kLanes};
-    }
-  }
-  return count;
+// Output that input i of the residue reads through `tap` is shift(tap) + i; false where the stride leaves none.
+inline bool find_shift(const Axis& axis, int64_t tap, int64_t& shift) {
+  const int64_t scaled = axis.start + axis.residue + axis.padding - tap * axis.dilation;
+  if (scaled % axis.stride != 0) return false;
+  shift = scaled / axis.stride;
+  return true;
 }
 
-// Fills the pointer tables for a class, padded to a whole tile with the last position; returns how many there are.
-inline int64_t list_class(const Layer& d, const GradUnit& unit, const PositionClass& k, GradScratch& scratch) {
-  const int64_t count = unit.cut.images() * k.rows * k.columns;
-  const float** dy_at = scratch.dy_at.entries(count + Simd::kGradRows);
-  const float** x_at = scratch.x_at.entries(count + Simd::kGradRows);
-  float** dx_at = scratch.dx_at.entries(count + Simd::kGradRows);
+// The taps through which input i sees an output, as bits.
+inline uint64_t taps_of(const Axis& axis, int64_t i) {
+  uint64_t bits = 0;
+  for (int64_t tap = 0; tap < axis.taps; ++tap) {
+    int64_t shift;
+    if (find_shift(axis, tap, shift) && shift + i >= 0 && shift + i < axis.outputs) bits |= uint64_t{1} << tap;
+  }
+  return bits;
+}
+
+// First input after i that sees other taps: where a tap enters or leaves the output.
+inline int64_t end_of_segment(const Axis& axis, int64_t i) {
+  int64_t end = axis.size();
+  for (int64_t tap = 0; tap < axis.taps; ++tap) {
+    int64_t shift;
+    if (!find_shift(axis, tap, shift)) continue;
+    if (-shift > i) end = std::min(end, -shift);
+    if (axis.outputs - shift > i) end = std::min(end, axis.outputs - shift);
+  }
+  return end;
+}
+
+// ---------------------------------------------------------------- one residue of a unit
+
+// Positions of rows [i0, i1) x columns [j0, j1), which all see `taps`.
+inline int64_t append_positions(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across, int64_t i0,
+                                int64_t i1, int64_t j0, int64_t j1, Taps taps, Position* to) {
   int64_t at = 0;
   for (int64_t n = 0; n < unit.cut.images(); ++n)
-    for (int64_t i = 0; i < k.rows; ++i)
-      for (int64_t j = 0; j < k.columns; ++j, ++at) {
-        const int64_t row = n * unit.cut.rows() + k.first_h + i * d.stride_h;
-        const int64_t pixel = (row * d.W + k.first_w + j * d.stride_w) * d.C;
-        dy_at[at] = unit.dy.data + n * unit.dy.image_pitch + i * unit.dy.row_pitch + j * d.O;
-        x_at[at] = unit.x + pixel;
-        dx_at[at] = unit.dx + pixel;
-      }
-  for (int64_t m = 0; m < Simd::kGradRows; ++m) {
-    dy_at[count + m] = dy_at[count - 1];
-    x_at[count + m] = x_at[count - 1];
-    dx_at[count + m] = dx_at[count - 1];
-  }
+    for (int64_t i = i0; i < i1; ++i) {
+      const int64_t row = n * unit.cut.rows() + down.residue + i * d.stride_h;
+      const float* dy_row = unit.dy.data + n * unit.dy.image_pitch + (i - unit.first_output_row) * unit.dy.row_pitch;
+      for (int64_t j = j0; j < j1; ++j)
+        to[at++] = {dy_row + j * d.O, (row * d.W + across.residue + j * d.stride_w) * d.C, taps};
+    }
+  return at;
+}
+
+// All positions of a residue, those with the same taps side by side; padded to a whole tile with the last one.
+inline int64_t list_positions(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across,
+                              Memory<Position>& table) {
+  Position* positions = table.entries(unit.cut.images() * down.size() * across.size() + Simd::kGradRows);
+  int64_t count = 0;
+  for (int64_t i = 0; i < down.size(); i = end_of_segment(down, i))
+    for (int64_t j = 0; j < across.size(); j = end_of_segment(across, j))
+      count += append_positions(d, unit, down, across, i, end_of_segment(down, i), j, end_of_segment(across, j),
+                                {taps_of(down, i), taps_of(across, j)}, positions + count);
+  for (int64_t m = 0; m < Simd::kGradRows; ++m) positions[count + m] = positions[count - 1];
   return count;
 }
 
-inline void compute_class(const Layer& d, const PackedGradInput& packed, const GradUnit& unit, const PositionClass& k,
-                          GradScratch& scratch) {
+inline void compute_residue(const Layer& d, const PackedGradInput& packed, const GradUnit& unit, const Axis& down,
+                            const Axis& across, GradScratch& scratch) {
   constexpr int M = Simd::kGradRows;
-  Tap* taps = scratch.taps.entries(d.R * d.S);
-  const int64_t num_taps = list_taps(d, unit, k, taps);
-  const int64_t count = list_class(d, unit, k, scratch);
-  const float** dy_at = scratch.dy_at.entries(0);
-  const float** x_at = scratch.x_at.entries(0);
-  float** dx_at = scratch.dx_at.entries(0);
+  const int64_t count = list_positions(d, unit, down, across, scratch.positions);
+  const Position* positions = scratch.positions.entries(0);
+  int64_t* shifts_down = scratch.shifts.entries(d.R + d.S);
+  int64_t* shifts_across = shifts_down + d.R;
+  for (int64_t r = 0, shift; r < d.R; ++r) shifts_down[r] = find_shift(down, r, shift) ? shift * unit.dy.row_pitch : 0;
+  for (int64_t s = 0, shift; s < d.S; ++s) shifts_across[s] = find_shift(across, s, shift) ? shift * d.O : 0;
+  float* zeros = scratch.zeros.entries(d.O);
+  std::memset(zeros, 0, sizeof(float) * d.O);
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
-    const GradTile tile{packed.filters + c0 * packed.K, packed.poison + c0, taps, num_taps, d.O,
-                        static_cast<int>(std::min<int64_t>(Simd::kLanes, d.C - c0))};
+    const GradTile tile{packed.filters + c0 * packed.K, packed.poison + c0, zeros, shifts_down, shifts_across, d.R, d.S,
+                        d.O, static_cast<int>(std::min<int64_t>(Simd::kLanes, d.C - c0))};
     for (int64_t i = 0; i < count; i += M) {
       const int64_t at = std::max<int64_t>(0, std::min(i, count - M));  // the last tile overlaps the one before it
-      grad_tile<M>(tile, dy_at + at, x_at + at, dx_at + at);
+      grad_tile<M>(tile, positions + at, unit.x + c0, unit.dx + c0);
     }
-    for (int64_t i = 0; i < count + M; ++i) x_at[i] += Simd::kLanes, dx_at[i] += Simd::kLanes;
   }
 }
+
+// ---------------------------------------------------------------- units
 
 inline void compute_grad_input_unit(const GradInputCall& call, const PackedGradInput& packed, const Unit& cut) {
   const Layer& d = call.layer;
@@ -111,11 +136,13 @@ inline void compute_grad_input_unit(const GradInputCall& call, const PackedGradI
   const bool is_in_place = call.x.layout == Layout::kNhwc || d.C == 1 || d.H * d.W == 1;
   float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C
                           : scratch.dx.entries(cut.images() * cut.rows() * d.W * d.C);
-  const GradUnit unit{cut, window, dy, x.data, dx};
+  const GradUnit unit{cut, window.row0, dy, x.data, dx};
   for (int64_t h = 0; h < std::min(d.stride_h, cut.rows()); ++h)
-    for (int64_t w = 0; w < std::min(d.stride_w, d.W); ++w)
-      compute_class(d, packed, unit, {h, w, ceil_div(cut.rows() - h, d.stride_h), ceil_div(d.W - w, d.stride_w)},
-                    scratch);
+    for (int64_t v = 0; v < std::min(d.stride_w, d.W); ++v) {
+      const Axis down{cut.row0, cut.rows(), h, d.R, d.stride_h, d.padding_h, d.dilation_h, d.P};
+      const Axis across{0, d.W, v, d.S, d.stride_w, d.padding_w, d.dilation_w, d.Q};
+      compute_residue(d, packed, unit, down, across, scratch);
+    }
   if (!is_in_place) write_planes(dx, in, cut.n0, cut.n1, cut.row0, cut.row1, call.dx);
 }
 
