@@ -1,0 +1,77 @@
+"""What importing needs: nothing heavy for the bare package, nothing optional for any module."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run_command
+from tests.source_tree import PACKAGE, ROOT, imports, python_files
+
+OPTIONAL = ("deepspeed", "ffcv")
+
+
+def test_import_is_quiet_and_light() -> None:
+    code = "import sys, addertrain; assert 'torch' not in sys.modules; print(addertrain.__version__)"
+
+    result = run_command(sys.executable, "-W", "error", "-c", code)
+
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", result.stdout)
+
+
+def test_every_module_imports_without_the_optional_packages() -> None:
+    behind = {
+        path for path in python_files() for found in imports(path) if found.module.split(".")[0] in OPTIONAL
+    }
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in python_files()
+        if path not in behind and path != PACKAGE / "__main__.py"
+    ]
+    code = f"import importlib, sys\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
+    code += f"for name in {modules!r}: importlib.import_module(name)"
+
+    result = run_command(sys.executable, "-c", code)
+
+    assert result.returncode == 0, result.stderr
+
+
+def _is_full_setup() -> bool:
+    """Whether `launch/setup all` made this environment: then nothing that it promises may be missing."""
+    stamp = Path(sys.prefix, ".addertrain-setup")
+    return stamp.exists() and stamp.read_text(encoding="utf-8").startswith("all ")
+
+
+@pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("ffcv", "from ffcv.loader import Loader; from ffcv.fields.decoders import SimpleRGBImageDecoder"),
+        ("deepspeed", "import deepspeed; deepspeed.initialize; deepspeed.zero.Init"),
+    ],
+)
+def test_optional_package_really_imports(module: str, use: str) -> None:
+    if importlib.util.find_spec(module) is None and not _is_full_setup():
+        pytest.skip(f"{module} is not installed (launch/setup all installs it)")
+
+    result = run_command(sys.executable, "-c", use, NUMBA_THREADING_LAYER="omp", DS_ACCELERATOR="cpu")
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_full_setup_has_its_libraries() -> None:
+    if not _is_full_setup():
+        pytest.skip("launch/setup all did not make this environment")
+
+    result = run_command(sys.executable, "-c", "from addertrain.ops import library; print(library.status())")
+
+    assert "_C loaded" in result.stdout, result.stdout + result.stderr
+
+
+def test_command_line_starts() -> None:
+    result = run_command(sys.executable, "-m", "addertrain", "--version")
+
+    assert result.returncode == 0, result.stderr
+    assert "_C " in result.stdout

@@ -1,0 +1,48 @@
+"""The launch scripts: what they say, what they refuse, what they set."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run_command
+
+SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_launch_script_explains_itself(script: str) -> None:
+    result = run_command(f"launch/{script}", "--help")
+
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"usage: launch/{script}")
+
+
+@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages"])
+def test_launch_script_refuses_what_it_does_not_know(script: str) -> None:
+    result = run_command(f"launch/{script}", "nonsense")
+
+    assert result.returncode == 2
+    assert result.stderr
+
+
+def test_find_python_says_what_is_missing(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1 || exit 1\n', encoding="utf-8")
+    old.chmod(0o755)
+
+    result = run_command("/bin/bash", "launch/find_python", PATH=str(tmp_path))
+
+    assert result.returncode == 1
+    assert "expected Python >= 3.11" in result.stderr
+    assert "Python 3.8.1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_environment_shares_the_cores_and_keeps_what_is_set() -> None:
+    shared = "source launch/environment 1000; echo $OMP_NUM_THREADS $OMP_WAIT_POLICY"
+
+    assert (
+        run_command("bash", "-euo", "pipefail", "-c", f"unset OMP_NUM_THREADS; {shared}").stdout
+        == "1 passive\n"
+    )
+    assert run_command("bash", "-c", shared, OMP_NUM_THREADS="7").stdout == "7 passive\n"
