@@ -35,12 +35,16 @@ std::atomic<const Kernels*> in_use{nullptr};
 
 }  // namespace
 
-const Kernels& kernels() {
+const Kernels& kernels_for(int64_t along) {
   const Kernels* found = in_use.load(std::memory_order_acquire);
   if (!found) {
     found = find(InstructionSet::kBest);
     in_use.store(found, std::memory_order_release);
   }
+#if defined(__x86_64__)
+  constexpr int64_t kHalfRegister = 8;
+  if (found == &avx512_kernels() && along <= kHalfRegister) return avx512_narrow_kernels();
+#endif
   return *found;
 }
 

@@ -7,8 +7,8 @@ namespace addertrain::cpu {
 
 enum class InstructionSet : int64_t { kBest = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
 
-// The kernels in use.
-const Kernels& kernels();
+// The kernels in use, for `along` filters (forward) or channels (input gradient) along the registers.
+const Kernels& kernels_for(int64_t along);
 
 // Uses `set` from now on, for tests and benchmarks; false where the processor lacks it.
 bool use_instruction_set(InstructionSet set);

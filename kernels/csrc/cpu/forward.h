@@ -17,12 +17,19 @@
 namespace addertrain::cpu {
 namespace {
 
+// Whether neighbouring outputs can share a broadcast pixel.
+inline bool is_sliding(const Layer& d) {
+  return d.stride_w == 1 && d.dilation_w == 1 && (d.S == 3 || d.S == 5) && d.Q >= 4;
+}
+
 // Filters are cut into blocks of 4, 2 or 1 registers.
 struct FilterBlocks {
   int64_t registers, fours, twos, ones;
 
-  explicit FilterBlocks(int64_t O) : registers(ceil_div(O, Simd::kLanes)) {
-    fours = Simd::kMaxVectors >= 4 ? registers / 4 : 0;
+  explicit FilterBlocks(const Layer& d) : registers(ceil_div(d.O, Simd::kLanes)) {
+    // Four registers are fastest on tiles of four neighbours; a row of 7 or 14 would waste an eighth of them.
+    const bool is_fours = Simd::kMaxVectors >= 4 && (!is_sliding(d) || d.Q % 4 == 0 || d.Q > 32);
+    fours = is_fours ? registers / 4 : 0;
     twos = (registers - 4 * fours) / 2;
     ones = registers - 4 * fours - 2 * twos;
   }
@@ -40,12 +47,13 @@ struct FilterBlocks {
 struct Walk {
   bool is_sliding;
   int64_t num_runs, run_length;
+  int64_t rows_per_run;  // of the packed block
 
-  explicit Walk(const Layer& d) {
-    is_sliding = d.stride_w == 1 && d.dilation_w == 1 && (d.S == 3 || d.S == 5) && d.Q >= 4;
+  explicit Walk(const Layer& d) : is_sliding(cpu::is_sliding(d)) {
     const bool is_merged = !is_sliding && d.dilation_w == 1;  // columns and channels are one contiguous run
     num_runs = is_sliding || is_merged ? d.R : d.R * d.S;
     run_length = is_sliding ? d.C : is_merged ? d.S * d.C : d.C;
+    rows_per_run = d.C * d.R * d.S / num_runs;
   }
   // Offset of run i from a position's first tap.
   int64_t offset(const Layer& d, int64_t i, int64_t row_pitch) const {
@@ -102,7 +110,7 @@ inline void pack_filter(const ForwardCall& call, const Walk& walk, int64_t o, in
 inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedForward to(d, packed);
-  const FilterBlocks blocks(d.O);
+  const FilterBlocks blocks(d);
   const Walk walk(d);
   const int64_t lane0 = blocks.first_register(block) * Simd::kLanes, width = blocks.width(block) * Simd::kLanes;
   float* filters = to.filters + lane0 * to.K;
@@ -133,9 +141,20 @@ struct ForwardTile {
   int64_t pixel_pitch;      // floats between neighbouring pixels (= C)
   int64_t y_pitch;          // floats between neighbouring outputs (= O)
   int64_t num_filters;      // of the block, without its tail
+  bool is_first, is_last;   // pass over the taps: between passes y holds the sums
 };
 
-// y = 2 acc - sum x + constant for one position.
+template <int V>
+inline void load_sums(const ForwardTile& t, const float* y, Simd::Reg (&acc)[V]) {
+  for (int v = 0; v < V; ++v) {
+    const int64_t left = t.num_filters - v * Simd::kLanes;
+    acc[v] = t.is_first || left <= 0 ? Simd::zero()
+             : left >= Simd::kLanes  ? Simd::load(y + v * Simd::kLanes)
+                                     : Simd::load_first(y + v * Simd::kLanes, static_cast<int>(left));
+  }
+}
+
+// y = 2 acc - sum x + constant for one position; before the last pass the sums alone.
 template <int V>
 inline void store_response(const ForwardTile& t, const Simd::Reg (&acc)[V], float x_sum, float* y) {
   const Simd::Reg minus_x = Simd::broadcast(-x_sum);
@@ -143,7 +162,7 @@ inline void store_response(const ForwardTile& t, const Simd::Reg (&acc)[V], floa
     const int64_t left = t.num_filters - v * Simd::kLanes;
     if (left <= 0) return;
     const Simd::Reg offset = Simd::add(minus_x, Simd::load(t.constant + v * Simd::kLanes));
-    const Simd::Reg value = Simd::scale_add(2.0f, acc[v], offset);
+    const Simd::Reg value = t.is_last ? Simd::scale_add(2.0f, acc[v], offset) : acc[v];
     if (left >= Simd::kLanes)
       Simd::store(y + v * Simd::kLanes, value);
     else
@@ -155,8 +174,7 @@ inline void store_response(const ForwardTile& t, const Simd::Reg (&acc)[V], floa
 template <int V, int M>
 void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum, float* const* y) {
   Simd::Reg acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = Simd::zero();
+  for (int m = 0; m < M; ++m) load_sums<V>(t, y[m], acc[m]);
   const float* w = t.filters;
   for (int64_t run = 0; run < t.num_runs; ++run) {
     const float* at[M];
@@ -179,8 +197,7 @@ void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum,
 template <int S, int V, int M>
 void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, float* y) {
   Simd::Reg acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = Simd::zero();
+  for (int m = 0; m < M; ++m) load_sums<V>(t, y + m * t.y_pitch, acc[m]);
   const float* w = t.filters;
   const int64_t pitch = t.pixel_pitch;
   for (int64_t run = 0; run < t.num_runs; ++run) {

@@ -6,6 +6,8 @@
 namespace addertrain::cpu {
 namespace {
 
+constexpr int64_t kPassFloats = 96 * 1024;
+
 struct ForwardScratch {
   Scratch window, pixel_sums, x_sums, response;
   PointerTable positions;
@@ -15,29 +17,46 @@ thread_local ForwardScratch forward_scratch;
 
 // ---------------------------------------------------------------- sums of the input
 
-// sum_c x of every pixel in the buffer; returns whether all of it is >= 0 (a NaN is not).
+// One pixel's channels added up register by register; lowers `lowest` to their minimum.
+inline Simd::Reg fold_pixel(const float* pixel, int64_t C, Simd::Reg& lowest) {
+  Simd::Reg sum = Simd::zero();
+  int64_t c = 0;
+  for (; c + Simd::kLanes <= C; c += Simd::kLanes) {
+    const Simd::Reg value = Simd::load(pixel + c);
+    lowest = Simd::min(lowest, value);
+    sum = Simd::add(sum, value);
+  }
+  if (c < C) {
+    const Simd::Reg value = Simd::load_first(pixel + c, static_cast<int>(C - c));
+    lowest = Simd::min(lowest, value);
+    sum = Simd::add(sum, value);
+  }
+  return sum;
+}
+
+inline void sum_row(const float* pixels, int64_t columns, int64_t C, Simd::Reg& lowest, float* sums) {
+  int64_t v = 0;
+  for (; v + Simd::kLanes <= columns; v += Simd::kLanes) {
+    if (C == 1) {
+      const Simd::Reg value = Simd::load(pixels + v);
+      lowest = Simd::min(lowest, value);
+      Simd::store(sums + v, value);
+      continue;
+    }
+    Simd::Reg folded[Simd::kLanes];
+    for (int i = 0; i < Simd::kLanes; ++i) folded[i] = fold_pixel(pixels + (v + i) * C, C, lowest);
+    Simd::store(sums + v, Simd::sums(folded));
+  }
+  for (; v < columns; ++v) sums[v] = Simd::sum(fold_pixel(pixels + v * C, C, lowest));
+}
+
+// sum_c x of every pixel in the buffer; returns whether all of it is >= 0. A lost NaN shows up in the sums.
 inline bool sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
   Simd::Reg lowest = Simd::zero();
   for (int64_t n = 0; n < images; ++n)
-    for (int64_t i = 0; i < window.rows; ++i) {
-      const float* pixel = x.data + n * x.image_pitch + i * x.row_pitch;
-      for (int64_t v = 0; v < window.columns; ++v, pixel += C) {
-        Simd::Reg sum = Simd::zero();
-        int64_t c = 0;
-        for (; c + Simd::kLanes <= C; c += Simd::kLanes) {
-          const Simd::Reg value = Simd::load(pixel + c);
-          lowest = Simd::min(lowest, value);
-          sum = Simd::add(sum, value);
-        }
-        if (c < C) {
-          const Simd::Reg value = Simd::load_first(pixel + c, static_cast<int>(C - c));
-          lowest = Simd::min(lowest, value);
-          sum = Simd::add(sum, value);
-        }
-        *sums++ = Simd::sum(sum);
-      }
-    }
-  return Simd::sum(lowest) == 0.0f;  // `lowest` has no positive lane; a lost NaN shows up in the sums of pixels
+    for (int64_t i = 0; i < window.rows; ++i, sums += window.columns)
+      sum_row(x.data + n * x.image_pitch + i * x.row_pitch, window.columns, C, lowest, sums);
+  return Simd::sum(lowest) == 0.0f;  // no lane is positive, so none cancels another
 }
 
 // sum_k x under every position: pixel sums over the filter's taps.
@@ -115,8 +134,8 @@ SlidingBlock sliding_block_of(int64_t width, int64_t Q) {
   return best_sliding_block<S, 1>(Q, Simd::SlidingWidths1{});
 }
 
-inline void run_block(const Layer& d, const Walk& walk, int64_t width, const ForwardTile& t, const ForwardUnit& unit,
-                      const float* const* positions) {
+inline void run_pass(const Layer& d, const Walk& walk, int64_t width, const ForwardTile& t, const ForwardUnit& unit,
+                     const float* const* positions) {
   if (walk.is_sliding) {
     const SlidingBlock block = d.S == 3 ? sliding_block_of<3>(width, d.Q) : sliding_block_of<5>(width, d.Q);
     block(d, t, unit);
@@ -126,6 +145,22 @@ inline void run_block(const Layer& d, const Walk& walk, int64_t width, const For
     if (width == 4) return plain_block<4, Simd::kForwardRows4>(d, t, unit, positions);
   if (width == 2) return plain_block<2, Simd::kForwardRows2>(d, t, unit, positions);
   plain_block<1, Simd::kForwardRows>(d, t, unit, positions);
+}
+
+// A block in as many passes over its taps as keep the packed filters of a pass in the second-level cache.
+inline void run_block(const Layer& d, const Walk& walk, int64_t width, const ForwardTile& block,
+                      const ForwardUnit& unit, const float* const* positions) {
+  const int64_t floats_per_run = walk.rows_per_run * width * Simd::kLanes;
+  const int64_t runs_per_pass = std::max<int64_t>(1, kPassFloats / floats_per_run);
+  for (int64_t run = 0; run < walk.num_runs; run += runs_per_pass) {
+    ForwardTile t = block;
+    t.filters += run * floats_per_run;
+    t.runs += run;
+    t.num_runs = std::min(runs_per_pass, walk.num_runs - run);
+    t.is_first = run == 0;
+    t.is_last = run + t.num_runs == walk.num_runs;
+    run_pass(d, walk, width, t, unit, positions);
+  }
 }
 
 // ---------------------------------------------------------------- units
@@ -173,12 +208,12 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
   int64_t* runs = scratch.runs.entries(walk.num_runs);
   for (int64_t i = 0; i < walk.num_runs; ++i) runs[i] = walk.offset(d, i, x.row_pitch);
 
-  const FilterBlocks blocks(d.O);
+  const FilterBlocks blocks(d);
   for (int64_t b = 0; b < blocks.count(); ++b) {
     const int64_t lane0 = blocks.first_register(b) * Simd::kLanes;
     const float* filters = (is_nonnegative ? packed.clipped : packed.filters) + lane0 * packed.K;
     const float* constant = (is_nonnegative ? packed.constant_clipped : packed.constant) + lane0;
-    const ForwardTile tile{filters, constant, runs, walk.num_runs, walk.run_length, d.C, d.O, d.O - lane0};
+    ForwardTile tile{filters, constant, runs, walk.num_runs, walk.run_length, d.C, d.O, d.O - lane0, true, true};
     ForwardUnit shifted = unit;
     shifted.y += lane0;
     run_block(d, walk, blocks.width(b), tile, shifted, at);
@@ -187,7 +222,7 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
 }
 
 inline int64_t forward_packed_floats(const ForwardCall& call) { return PackedForward::floats(call.layer); }
-inline int64_t forward_num_blocks(const ForwardCall& call) { return FilterBlocks(call.layer.O).count(); }
+inline int64_t forward_num_blocks(const ForwardCall& call) { return FilterBlocks(call.layer).count(); }
 inline int64_t forward_num_units(const ForwardCall& call) { return cut_forward(call.layer).count(); }
 
 inline void compute_forward(const ForwardCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {

@@ -126,7 +126,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   const Tensor source = dense(x, format);
   const ForwardCall call{d, image_of(source), w.const_data_ptr<float>(), strides_of(w), y.mutable_data_ptr<float>(),
                          format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw, offset_free};
-  run(kernels().forward, call, x);
+  run(kernels_for(d.O).forward, call, x);
   return y;
 }
 
@@ -172,10 +172,10 @@ Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w
     call.layer = flat.layer;
     call.w = flat.w.const_data_ptr<float>();
     call.w_strides = {flat.layer.C, 1, 0, 0};
-    run(kernels().grad_input, call, x);
+    run(kernels_for(flat.layer.C).grad_input, call, x);
     return dx;
   }
-  run(kernels().grad_input, call, x);
+  run(kernels_for(d.C).grad_input, call, x);
   return dx;
 }
 

@@ -31,6 +31,7 @@ struct Simd {
   static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg min(Reg a, Reg b) { return a < b ? a : b; }
+  static Reg sums(const Reg (&v)[kLanes]) { return Reg{sum(v[0]), sum(v[1]), sum(v[2]), sum(v[3])}; }
   static float sum(Reg value) { return (value[0] + value[2]) + (value[1] + value[3]); }
 
   static Reg add_min(Reg sum, Reg x, Reg w) { return sum + min(x, w); }

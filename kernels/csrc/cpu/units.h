@@ -14,6 +14,7 @@ namespace addertrain::cpu {
 namespace {
 
 constexpr int64_t kUnitPositions = 1024;      // enough that a packed block of filters is reused from the cache
+constexpr int64_t kFewTiles = 48, kManyUnits = 32;
 constexpr int64_t kUnitFloats = 64 * 1024;    // 256 KiB: a unit's input stays in the second-level cache
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -31,7 +32,10 @@ struct Cut {
     const int64_t by_floats = kUnitFloats / std::max<int64_t>(1, floats_per_row);
     const int64_t most_rows = std::max<int64_t>(1, std::min(by_positions, by_floats));
     if (most_rows >= rows_total) {
-      images = std::clamp<int64_t>(most_rows / rows_total, 1, std::max<int64_t>(1, N));
+      // Enough units for many threads, as long as each still fills a few tiles.
+      const int64_t for_tiles = ceil_div(kFewTiles, std::max<int64_t>(1, rows_total * positions_per_row));
+      const int64_t for_threads = std::max(for_tiles, ceil_div(N, kManyUnits));
+      images = std::clamp<int64_t>(std::min(most_rows / rows_total, for_threads), 1, std::max<int64_t>(1, N));
     } else {
       const int64_t bands = ceil_div(rows_total, most_rows);
       rows = ceil_div(ceil_div(rows_total, bands), rows_multiple) * rows_multiple;

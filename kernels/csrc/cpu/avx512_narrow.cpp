@@ -1,0 +1,14 @@
+// The kernels of one instruction set; CMake compiles this file, and no other, for it.
+#include "csrc/cpu/simd_avx512_narrow.h"
+// ^ first: the passes are written in its terms
+#include "csrc/cpu/forward_units.h"
+#include "csrc/cpu/grad_input_units.h"
+
+namespace addertrain::cpu {
+
+const Kernels& avx512_narrow_kernels() {
+  static const Kernels kernels{"avx512_narrow", kForwardPass, kGradInputPass};
+  return kernels;
+}
+
+}  // namespace addertrain::cpu
