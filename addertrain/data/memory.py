@@ -44,6 +44,8 @@ class MemoryLoader:
         ValueError: ranks that cannot share the global batch, fewer images than a batch or than ranks.
     """
 
+    batch_sampler = None  # Lightning reads it on every loader that has a `sampler`
+
     def __init__(
         self,
         arrays: ImageArrays,
@@ -83,8 +85,6 @@ class MemoryLoader:
             samples = order[self._share(batch)]
             self._num_consumed = batch + 1
             yield self._gather(samples, epoch)
-
-    batch_sampler = None  # Lightning reads it on every loader that has a `sampler`
 
     @property
     def sampler(self) -> "MemoryLoader":

@@ -51,13 +51,13 @@ def load_mnist_data(root: Path) -> ImageData:
 def _read(root: Path, *, train: bool) -> ImageArrays:
     dataset = MNIST(str(root), train=train)
     images, labels = dataset.data, dataset.targets
-    labels_file = Path(dataset.raw_folder) / list(_FILES)[1 if train else 3]
     if len(images) != len(labels) or not len(images):
         raise DataError(
             f"mnist: expected as many images as labels in {dataset.raw_folder}, "
             f"got {len(images)} and {len(labels)}; delete the files to download them again"
         )
     if labels.max() >= _NUM_CLASSES:
+        labels_file = Path(dataset.raw_folder) / f"{'train' if train else 't10k'}-labels-idx1-ubyte"
         raise DataError(
             f"mnist: expected labels of 0 to {_NUM_CLASSES - 1} in {labels_file}, got {labels.max()}; "
             "delete it to download it again"
@@ -78,7 +78,8 @@ def _download(root: Path, raw: Path) -> None:
             if _missing(raw):
                 MNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        # torchvision lists every mirror's complaint, a line each; the last one tells enough.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
             f"mnist: expected {missing} in {raw}, got none and no download ({reason}); "
             "put them there or name another folder with --data.root or ADDERTRAIN_DATA"

@@ -1,6 +1,6 @@
 """Which samples make up which batch, and which of them a rank gets.
 
-Order depends on (seed, epoch) and of the number of samples; the number of ranks only decides who reads what.
+Order depends on (seed, epoch) and on the number of samples; the number of ranks only decides who reads what.
 """
 
 import numpy as np

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 _WEYL = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: consecutive counters land far apart
-_MIX = (
-    (30, 0xBF58476D1CE4E5B9),
-    (27, 0x94D049BB133111EB),
-)  # the finaliser of splitmix64 (Steele et al., 2014)
+# The finaliser of splitmix64 (Steele et al., 2014): shifts and odd factors.
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 class Stream(IntEnum):
@@ -29,12 +27,8 @@ class Stream(IntEnum):
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:
     """One 64-bit draw for each sample, uniform over all 2^64 values."""
-    key = 0
-    for word in (
-        seed,
-        epoch,
-        int(stream),
-    ):  # hashed one after the other: (seed 1, epoch 0) is not (seed 0, epoch 1)
+    key = 0  # hashed one word after the other: (seed 1, epoch 0) is not (seed 0, epoch 1)
+    for word in (seed, epoch, int(stream)):
         key = int(_mix(np.array([(key + word + 1) * _WEYL & _MASK], dtype=np.uint64))[0])
     return _mix((samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_WEYL) + np.uint64(key))
 
