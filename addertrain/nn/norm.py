@@ -1,11 +1,17 @@
 """Batch normalisation with an optional ReLU, which every adder layer needs behind it."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from addertrain.ops.norm import batch_norm_relu, is_fused
+
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """torch's BatchNorm2d, followed by a ReLU if `relu`; the same parameters, buffers and state_dict."""
+    """torch's BatchNorm2d, followed by a ReLU if `relu`; the same parameters, buffers and state_dict.
+
+    In training, where the operator is faster than torch's norm and ReLU, both are one pass (`ops.norm`).
+    """
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, *, relu: bool = False
@@ -14,9 +20,27 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.relu = relu
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.momentum is not None and is_fused(input):
+            y, mean, var = batch_norm_relu(input, self.weight, self.bias, eps=self.eps, relu=self.relu)
+            self._track(mean, var, input.numel() // input.shape[1], self.momentum)
+            return y
         y = super().forward(input)
         # In place: neither backward needs the norm's own output.
         return relu(y, inplace=True) if self.relu else y
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: int, momentum: float) -> None:
+        """Exponential running mean and unbiased variance, as torch keeps them."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        if count < 2:
+            raise ValueError(
+                f"BatchNorm2d: expected more than 1 value per channel when training, got {count}; "
+                "use a larger batch or evaluation mode."
+            )
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), momentum)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}"

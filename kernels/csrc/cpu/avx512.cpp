@@ -3,11 +3,12 @@
 // ^ first: the passes are written in its terms
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
+#include "csrc/cpu/norm.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512", kForwardPass, kGradInputPass};
+  static const Kernels kernels{"avx512", kNormPasses, kForwardPass, kGradInputPass};
   return kernels;
 }
 

@@ -3,11 +3,12 @@
 // ^ first: the passes are written in its terms
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
+#include "csrc/cpu/norm.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx512_narrow_kernels() {
-  static const Kernels kernels{"avx512_narrow", kForwardPass, kGradInputPass};
+  static const Kernels kernels{"avx512_narrow", kNormPasses, kForwardPass, kGradInputPass};
   return kernels;
 }
 

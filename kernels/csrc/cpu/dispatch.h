@@ -7,6 +7,8 @@ namespace addertrain::cpu {
 
 enum class InstructionSet : int64_t { kBest = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
 
+constexpr int64_t kWholeRegister = INT64_MAX;
+
 // The kernels in use, for `along` filters (forward) or channels (input gradient) along the registers.
 const Kernels& kernels_for(int64_t along);
 

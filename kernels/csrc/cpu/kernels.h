@@ -47,8 +47,26 @@ struct Pass {
   void (*compute)(const Call&, const float* packed, int64_t unit_begin, int64_t unit_end);
 };
 
+// A batch norm over x as [rows][C], channels-last.
+struct NormCall {
+  const float* x;
+  int64_t rows, C;
+  bool relu;
+};
+
+// What norm.h does to the floats [begin, end) of x, whole rows; scale, shift and the others hold C values.
+struct NormPasses {
+  void (*moments)(const float* x, int64_t begin, int64_t end, int64_t C, double* sums, double* squares);
+  void (*apply)(const NormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);
+  void (*gradient_sums)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* mean,
+                        int64_t begin, int64_t end, double* sums, double* products);
+  void (*apply_gradient)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* slope,
+                         const float* offset, int64_t begin, int64_t end, float* dx);
+};
+
 struct Kernels {
   const char* name;
+  NormPasses norm;
   Pass<ForwardCall> forward;
   Pass<GradInputCall> grad_input;
 };

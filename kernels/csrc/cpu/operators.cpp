@@ -7,9 +7,8 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <vector>
-
 #include "csrc/cpu/dispatch.h"
+#include "csrc/tensors.h"
 #include "device/direct.h"
 
 namespace addertrain::cpu {
@@ -18,47 +17,20 @@ namespace {
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
-
-ImageStrides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
-
 // By strides alone, also where sizes of one would allow either name.
-bool is_channels_last(const Tensor& t) {
+bool is_dense_channels_last(const Tensor& t) {
   return t.stride(1) == 1 && t.stride(3) == t.size(1) && t.stride(2) == t.size(3) * t.size(1) &&
          t.stride(0) == t.size(2) * t.size(3) * t.size(1) && t.size(1) * t.size(2) * t.size(3) > 1;
 }
 
-MemoryFormat format_of(const Tensor& x) {
-  return is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-}
-
 // The tensor itself where it is dense in one of the two layouts, else a copy in `format`.
 Tensor dense(const Tensor& t, MemoryFormat format) {
-  if (is_channels_last(t) || t.is_contiguous()) return t;
+  if (is_dense_channels_last(t) || t.is_contiguous()) return t;
   return torch::stable::contiguous(t, format);
 }
 
 Image image_of(const Tensor& t) {
-  return {t.const_data_ptr<float>(), is_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
-}
-
-Tensor empty_like_input(const Sizes& sizes, const Tensor& x, MemoryFormat format) {
-  return torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
-}
-
-Layer layer_of(const Tensor& x, const Tensor& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
-  const auto out = [](int64_t size, int64_t taps, int64_t u, int64_t a, int64_t e) {
-    return (size + 2 * a - e * (taps - 1) - 1) / u + 1;
-  };
-  Layer d{};
-  d.N = x.size(0), d.C = x.size(1), d.H = x.size(2), d.W = x.size(3);
-  d.O = w.size(0), d.R = w.size(2), d.S = w.size(3);
-  d.stride_h = stride[0], d.stride_w = stride[1];
-  d.padding_h = padding[0], d.padding_w = padding[1];
-  d.dilation_h = dilation[0], d.dilation_w = dilation[1];
-  d.P = out(d.H, d.R, d.stride_h, d.padding_h, d.dilation_h);
-  d.Q = out(d.W, d.S, d.stride_w, d.padding_w, d.dilation_w);
-  return d;
+  return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
 }
 
 bool is_sixteen_bit(const Tensor& t) {
@@ -116,7 +88,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
                                     padding, dilation, offset_free);
     return convert(wide, x.scalar_type());
   }
-  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x, format);
+  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
   if (y.numel() == 0) return y;
   if (x.scalar_type() == ScalarType::Double) {
     forward_double(d, x, w, offset_free, y);
@@ -156,8 +128,9 @@ Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w
                                                convert(w, ScalarType::Float), stride, padding, dilation);
     return convert(wide, x.scalar_type());
   }
-  Layer d = layer_of(x, w, stride, padding, dilation);
-  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x, format);
+  const Layer d = layer_of(x, w, stride, padding, dilation);
+  check_grad_output(d, dy, x);
+  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
   if (x.scalar_type() == ScalarType::Double) {
     grad_input_double(d, dy, x, w, dx);

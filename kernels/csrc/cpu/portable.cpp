@@ -3,11 +3,12 @@
 // ^ first: the passes are written in its terms
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
+#include "csrc/cpu/norm.h"
 
 namespace addertrain::cpu {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable", kForwardPass, kGradInputPass};
+  static const Kernels kernels{"portable", kNormPasses, kForwardPass, kGradInputPass};
   return kernels;
 }
 

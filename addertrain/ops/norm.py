@@ -1,0 +1,100 @@
+"""Training-mode batch normalisation with ReLU as one operator: fused on CPUs, plain torch everywhere else.
+
+y = relu(weight * (x - mean) / sqrt(var + eps) + bias),  mean and biased var per channel over N, H, W
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addertrain.ops import schemas
+
+_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
+_LIBRARY.define(
+    "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, float eps, bool relu) -> (Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "batch_norm_relu_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, "
+    "float eps, bool relu) -> (Tensor, Tensor, Tensor)"
+)
+_BATCH_NORM_RELU = torch.ops.addertrain.batch_norm_relu
+_BACKWARD = torch.ops.addertrain.batch_norm_relu_backward
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def batch_norm_relu(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, relu: bool) -> Triple:
+    """y_nchw in the layout of `x`, and each channel's mean and biased variance (no gradients flow into them)."""
+    result: Triple = _BATCH_NORM_RELU(x, weight, bias, eps, relu)
+    return result
+
+
+def is_fused(x: Tensor) -> bool:
+    """Whether the operator beats torch's norm followed by a ReLU on `x`: float32, channels-last, on a CPU."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.dim() == 4
+        and x.numel() > 0
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+@torch.library.impl(_LIBRARY, "batch_norm_relu", "CompositeExplicitAutograd")
+def _reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
+    var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    y = _normalise(x, weight, bias, mean, var, eps)
+    return (y.clamp_min(0) if relu else y), mean, var
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    scale = weight * (var + eps).rsqrt()
+    return (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(bias)
+
+
+@torch.library.impl(_LIBRARY, "batch_norm_relu_backward", "CompositeExplicitAutograd")
+def _reference_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool
+) -> Triple:
+    y = _normalise(x, weight, bias, mean, var, eps)
+    g = torch.where(y > 0, dy, torch.zeros_like(dy)) if relu else dy
+    inverse_std = (var + eps).rsqrt()
+    x_hat = (x - _per_channel(mean)) * _per_channel(inverse_std)
+    dbias, dweight = g.sum((0, 2, 3)), (g * x_hat).sum((0, 2, 3))
+    count = x.numel() // x.shape[1]
+    dx = g - _per_channel(dbias / count) - x_hat * _per_channel(dweight / count)
+    return dx * _per_channel(weight * inverse_std), dweight, dbias
+
+
+@torch.library.register_fake(f"{schemas.NAMESPACE}::batch_norm_relu", lib=_LIBRARY)
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@torch.library.register_fake(f"{schemas.NAMESPACE}::batch_norm_relu_backward", lib=_LIBRARY)
+def _fake_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool
+) -> Triple:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
+    x, weight, bias, ctx.eps, ctx.relu = inputs
+    _, mean, var = output
+    ctx.save_for_backward(x, weight, bias, mean, var)
+    ctx.mark_non_differentiable(mean, var)
+
+
+def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tensor | None, ...]:
+    dx, dweight, dbias = _BACKWARD(dy, *ctx.saved_tensors, ctx.eps, ctx.relu)
+    return dx, dweight, dbias, None, None
+
+
+torch.library.register_autograd(
+    f"{schemas.NAMESPACE}::batch_norm_relu", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
+)

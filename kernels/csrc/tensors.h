@@ -1,0 +1,70 @@
+// What operators on any device read from tensors through the stable ABI: sizes, strides, and the layout of the result.
+// Python has checked the arguments; the checks here keep a direct call of the operator from reading foreign memory.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "device/layer.h"
+
+namespace addertrain {
+
+using Sizes = std::vector<int64_t>;
+
+inline ImageStrides strides_of(const torch::stable::Tensor& t) {
+  return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+}
+
+// The layout that a result takes from x: channels-last where strides ascend from channels over columns and rows to
+// images, as for torch's convolutions. By strides alone, also where sizes of one would allow either name.
+// `memory_format` in ops/geometry.py is the same rule for shapes without data.
+inline torch::headeronly::MemoryFormat format_of(const torch::stable::Tensor& x) {
+  using torch::headeronly::MemoryFormat;
+  if (x.stride(1) == 0) return MemoryFormat::Contiguous;
+  int64_t least = 0;
+  for (const int axis : {1, 3, 2, 0}) {
+    const bool is_ambiguous = axis == 0 && least == x.stride(1);  // N111
+    if (x.stride(axis) < least || is_ambiguous) return MemoryFormat::Contiguous;
+    least = x.stride(axis) * std::max<int64_t>(1, x.size(axis));
+  }
+  return MemoryFormat::ChannelsLast;
+}
+
+inline torch::stable::Tensor empty_like_input(const Sizes& sizes, const torch::stable::Tensor& x) {
+  return torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format_of(x));
+}
+
+inline Layer layer_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w, const Sizes& stride,
+                      const Sizes& padding, const Sizes& dilation) {
+  STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4 && x.size(1) == w.size(1),
+                  "adder2d: expected x_nchw and w_ocrs with 4 dimensions each and the same C");
+  STD_TORCH_CHECK(x.scalar_type() == w.scalar_type() && x.device() == w.device(),
+                  "adder2d: expected x and weight of one dtype on one device");
+  STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
+                  "adder2d: expected two numbers each for stride, padding and dilation");
+  const auto output_size = [](int64_t size, int64_t taps, int64_t u, int64_t a, int64_t e) {
+    return (size + 2 * a - e * (taps - 1) - 1) / u + 1;
+  };
+  Layer d{};
+  d.N = x.size(0), d.C = x.size(1), d.H = x.size(2), d.W = x.size(3);
+  d.O = w.size(0), d.R = w.size(2), d.S = w.size(3);
+  d.stride_h = stride[0], d.stride_w = stride[1];
+  d.padding_h = padding[0], d.padding_w = padding[1];
+  d.dilation_h = dilation[0], d.dilation_w = dilation[1];
+  d.P = output_size(d.H, d.R, d.stride_h, d.padding_h, d.dilation_h);
+  d.Q = output_size(d.W, d.S, d.stride_w, d.padding_w, d.dilation_w);
+  return d;
+}
+
+inline void check_grad_output(const Layer& d, const torch::stable::Tensor& dy, const torch::stable::Tensor& x) {
+  STD_TORCH_CHECK(dy.dim() == 4 && dy.size(0) == d.N && dy.size(1) == d.O && dy.size(2) == d.P && dy.size(3) == d.Q,
+                  "adder2d_grad_input: expected dy_nopq of the response's shape");
+  STD_TORCH_CHECK(dy.scalar_type() == x.scalar_type() && dy.device() == x.device(),
+                  "adder2d_grad_input: expected dy and x of one dtype on one device");
+}
+
+}  // namespace addertrain
