@@ -73,7 +73,7 @@ def test_wheel_holds_the_package_alone(pure_wheel: Path) -> None:
         entry_points = archive.read(
             next(name for name in names if name.endswith("entry_points.txt"))
         ).decode()
-    modules = {str(path.relative_to(ROOT)) for path in python_files()}
+    modules = {str(path.relative_to(ROOT)) for path in python_files()} | {"addertrain/py.typed"}
     others = {name for name in names - modules if ".dist-info/" not in name}
 
     assert modules <= names
