@@ -88,8 +88,7 @@ def _fit(arguments: argparse.Namespace, overrides: list[str]) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_resume(out)) from None
     if is_first_rank():
-        newest = f"{out}/checkpoints/{(out / 'checkpoints' / 'latest').read_text().strip()}"
-        print(f"checkpoint   {newest}")
+        print(f"checkpoint   {_newest_checkpoint(out)}")
         print(f"curves       tensorboard --logdir {out}")
         print(f"evaluate     addertrain evaluate {out}")
         print(
@@ -213,11 +212,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _how_to_resume(out: Path) -> str:
+def _newest_checkpoint(out: Path) -> Path | None:
     from addertrain.train.run_directory import RunDirectory
 
-    saved = RunDirectory(out).store.newest_first()
-    where = f"go on from {saved[0].name}" if saved else "start anew (no epoch was finished)"
+    return next(iter(RunDirectory(out).store.newest_first()), None)
+
+
+def _how_to_resume(out: Path) -> str:
+    newest = _newest_checkpoint(out)
+    where = f"go on from {newest.name}" if newest else "start anew (no epoch was finished)"
     return f"interrupted; the same command will {where} in {out}"
 
 

@@ -1,6 +1,6 @@
 """Loss, accuracy and speed of training, read off the device once in a while."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score, Totals
 from addertrain.train.module import AdderClassifier
+
+_EPOCH_SO_FAR = "epoch_so_far"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class TrainMeter(Callback):
         """Takes the epoch's score."""
         now = totals_of(pl_module)
         self.epoch, self._at_epoch = (now - self._at_epoch).score(), now
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds what has been counted of an epoch that is not over."""
+        checkpoint[_EPOCH_SO_FAR] = astuple(totals_of(pl_module) - self._at_epoch)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Goes on with an epoch that was not over."""
+        self._at_epoch = Totals() - Totals(*checkpoint[_EPOCH_SO_FAR])
 
     def _close_window(self, now: Totals) -> Window:
         train_seconds, wait_seconds = self._clock.train_seconds, self._data_wait.seconds

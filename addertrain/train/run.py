@@ -115,7 +115,7 @@ def _train(
     )
     leave_signals_alone(trainer)
     _say(world, _headline(recipe, data, run, world, checkpoint))
-    module = _module(recipe, data)
+    module = _module(recipe, data, num_steps=recipe.schedule.epochs * len(train_loader))
     try:
         trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
     except SystemExit:
@@ -135,7 +135,7 @@ def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -
         recipe, world, DirectoryCheckpointIO(), callbacks=[_fresh_statistics(recipe, data, world)]
     )
     leave_signals_alone(trainer)
-    module = _module(recipe, data)
+    module = _module(recipe, data, num_steps=1)  # an evaluation makes none
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
@@ -157,19 +157,25 @@ def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO,
     )
 
 
-def _module(recipe: Recipe, data: ImageData) -> AdderClassifier:
+def _module(recipe: Recipe, data: ImageData, *, num_steps: int) -> AdderClassifier:
     """The network with its first weights, the same on every rank."""
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes)
     return AdderClassifier(
-        model, mean=data.mean, std=data.std, optim=recipe.optim, schedule=recipe.schedule.name
+        model,
+        mean=data.mean,
+        std=data.std,
+        optim=recipe.optim,
+        schedule=recipe.schedule.name,
+        num_steps=num_steps,
     )
 
 
 def _load(recipe: Recipe) -> ImageData:
     """The data; the first rank comes first, because it may have to download them."""
-    on_first_rank(lambda: load_data(recipe.data) and None)
-    return load_data(recipe.data)
+    loaded: list[ImageData] = []
+    on_first_rank(lambda: loaded.append(load_data(recipe.data)))
+    return loaded[0] if loaded else load_data(recipe.data)
 
 
 def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:

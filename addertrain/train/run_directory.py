@@ -70,8 +70,12 @@ class RunDirectory:
         if not file.exists():
             return None
         try:
-            return Summary(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            plain: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            known: dict[str, Any] = {
+                key: math.nan if value is None else value for key, value in plain.items()
+            }
+            return Summary(**known)
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{file}: expected the summary of a run, got something else ({error}); remove it"
             ) from None
@@ -94,7 +98,7 @@ class RunDirectory:
             ) from None
 
     def write_summary(self, summary: Summary) -> None:
-        """Writes the result, the last file of a run."""
+        """Writes the result, the last file of a run; a NaN becomes null, as JSON has it."""
         plain = {
             key: value if not isinstance(value, float) or math.isfinite(value) else None
             for key, value in asdict(summary).items()

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
@@ -24,12 +23,10 @@ class DataParallel(NamedState, DDPStrategy):
 
 def make_strategy(name: str, world: World, checkpoint_io: CheckpointIO | None = None) -> Strategy:
     """What `train.strategy` names; "auto" is data parallel under a launcher, one process otherwise."""
-    accelerator = CUDAAccelerator() if world.device_type == "cuda" else CPUAccelerator()
     if name == "auto" and not world.is_launched:
         device = torch.device("cuda", 0) if world.device_type == "cuda" else torch.device("cpu")
-        return SingleProcess(device=device, accelerator=accelerator, checkpoint_io=checkpoint_io)
+        return SingleProcess(device=device, checkpoint_io=checkpoint_io)
     return DataParallel(
-        accelerator=accelerator,
         checkpoint_io=checkpoint_io,
         # Named, not detected: on a Slurm node Lightning would otherwise start processes of its own.
         cluster_environment=TorchElasticEnvironment() if world.is_launched else LightningEnvironment(),
@@ -45,7 +42,7 @@ def trainer_settings(
     """The arguments of Lightning's Trainer that say where and how a recipe runs."""
     return {
         "strategy": make_strategy(train.strategy, world, checkpoint_io),
-        "accelerator": "auto",
+        "accelerator": world.device_type,
         "devices": world.local_size,
         "num_nodes": world.num_nodes,
         "precision": {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}[train.precision],

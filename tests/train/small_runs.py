@@ -1,0 +1,96 @@
+"""Runs of seconds: the digits recipe cut short, and a network of two layers on random images."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from addertrain.data import ImageArrays, MemoryLoader
+from addertrain.nn import AdderConv2d, BatchNorm2d
+from addertrain.recipe import OptimRecipe, Recipe, load_recipe
+from addertrain.train.checkpoint_files import read_tensors
+from addertrain.train.run_directory import RunDirectory
+from tests.source_tree import ROOT
+
+DIGITS = ROOT / "recipes" / "digits" / "lenet5bn.yaml"
+# 5 steps an epoch; every checkpoint stays, so that a test can go back to any of them.
+SHORT = [
+    "--data.global_batch_size=256",
+    "--schedule.epochs=3",
+    "--train.recalibrate_batches=2",
+    "--train.keep_checkpoints=99",
+]
+OPTIM = OptimRecipe(lr=0.1, weight_decay=5e-4)
+
+
+def short_recipe(*overrides: str) -> Recipe:
+    return load_recipe(DIGITS, [*SHORT, *overrides])
+
+
+class TinyNet(nn.Module):
+    """An adder layer, a norm, a linear layer: 8x8 images to 10 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = AdderConv2d(1, 4, 3, offset_free=True)
+        self.norm = BatchNorm2d(4, relu=True)
+        self.head = nn.Linear(144, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.norm(self.conv(images))
+        logits: Tensor = self.head(features.flatten(1))
+        return logits
+
+
+def random_arrays(num_images: int = 96, *, seed: int = 1) -> ImageArrays:
+    """Images and labels that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (num_images, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (num_images,), generator=generator)
+    return ImageArrays(images.contiguous(memory_format=torch.channels_last), labels)
+
+
+def random_loader(
+    num_images: int = 96, *, training: bool, global_batch_size: int = 16, rank: int = 0, world_size: int = 1
+) -> MemoryLoader:
+    return MemoryLoader(
+        random_arrays(num_images, seed=1 if training else 2),
+        global_batch_size=global_batch_size,
+        rank=rank,
+        world_size=world_size,
+        training=training,
+    )
+
+
+def launched(rank: int | None = None) -> None:
+    """Sets a launcher's variables for a rank of `on_ranks`, whose group exists already."""
+    size = str(dist.get_world_size())
+    os.environ |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ |= {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(dist.get_rank())}
+
+
+def rewind(run: Path, *, to_epoch: int) -> None:
+    """Leaves `run` as a process that was killed after `to_epoch` whole epochs would have left it."""
+    (run / "summary.json").unlink()
+    for path in RunDirectory(run).store.newest_first():
+        if int(path.name.split("_")[1]) > to_epoch:
+            shutil.rmtree(path)
+
+
+def final_weights(run: Path) -> dict[str, Tensor]:
+    """Parameters, buffers and momentum of the newest checkpoint."""
+    newest = RunDirectory(run).store.newest_first()[0]
+    return (
+        read_tensors(newest, "model")
+        | read_tensors(newest, "optimizer")
+        | read_tensors(newest, "rank_buffers")
+    )
+
+
+def assert_same_bits(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    different = [name for name in left if not torch.equal(left[name], right[name])]
+    assert not different, different

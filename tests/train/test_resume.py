@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from addertrain.recipe import Recipe
+from addertrain.train.checkpoint_files import write_checkpoint
+from addertrain.train.errors import CheckpointError, UsageError
+from addertrain.train.processes import World
+from addertrain.train.recipe_record import recipe_to_record
+from addertrain.train.resume import Start, choose_start, locate_checkpoint
+from addertrain.train.run_directory import RunDirectory, Summary
+from tests.train.small_runs import short_recipe
+
+SUMMARY = Summary(
+    top1=98.5, top5=100.0, loss=0.1, epochs=3, steps=15, images_per_second=1e3, seconds=9.0, world_size=1,
+    seed=0, recipe="digits-lenet5bn", weights_sha256="00",
+)  # fmt: skip
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return short_recipe()
+
+
+@pytest.fixture
+def run(tmp_path: Path, recipe: Recipe) -> RunDirectory:
+    """A run with checkpoints after epochs 1 and 2."""
+    result = RunDirectory(tmp_path / "run")
+    result.open(recipe, World(), None)
+    for epoch in (1, 2):
+        _save(result, recipe, epoch)
+    return result
+
+
+def _save(run: RunDirectory, recipe: Recipe, epoch: int) -> Path:
+    path = run.store.path_for(epoch=epoch, global_step=5 * epoch)
+    tensors: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "rank_buffers": {}}
+    write_checkpoint(path, tensors, {"epoch": epoch, "recipe": recipe_to_record(recipe)})
+    return path
+
+
+def _silent(line: str) -> None:
+    raise AssertionError(line)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_folder_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
+    assert choose_start(recipe, RunDirectory(tmp_path / "new"), "auto", _silent) == Start()
+    assert choose_start(recipe, RunDirectory(tmp_path / "new"), "none", _silent) == Start()
+
+
+def test_auto_takes_the_newest(run: RunDirectory, recipe: Recipe) -> None:
+    assert choose_start(recipe, run, "auto", _silent).checkpoint == run.store.path_for(
+        epoch=2, global_step=10
+    )
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.open(recipe, World(), None)
+
+    assert choose_start(recipe, run, "auto", _silent) == Start()
+
+
+def test_a_finished_run_has_nothing_left_to_do(run: RunDirectory, recipe: Recipe) -> None:
+    run.write_summary(SUMMARY)
+
+    assert choose_start(recipe, run, "auto", _silent) == Start(summary=SUMMARY)
+
+
+def test_none_never_overwrites(run: RunDirectory, recipe: Recipe) -> None:
+    before = _files(run.path)
+
+    with pytest.raises(UsageError, match=r"holds a run already.*another --out"):
+        choose_start(recipe, run, "none", _silent)
+    assert _files(run.path) == before
+
+
+def test_another_recipe_is_refused_with_the_keys(run: RunDirectory) -> None:
+    other = short_recipe("--optim.lr=0.05", "--train.seed=3", "--schedule.epochs=4")
+
+    with pytest.raises(UsageError) as caught:
+        choose_start(other, run, "auto", _silent)
+
+    message = str(caught.value)
+    assert "optim.lr: 0.1 there, 0.05 here" in message
+    assert "train.seed: 0 there, 3 here" in message
+    assert "schedule.epochs: 3 there, 4 here" in message
+    assert "data.name" not in message
+
+
+def test_what_does_not_change_training_may_differ(run: RunDirectory) -> None:
+    other = short_recipe(
+        "--train.keep_checkpoints=2", "--expected.top1=99", "--data.root=elsewhere", "--train.strategy=ddp",
+        "--train.recalibrate_batches=0", "--name=renamed",
+    )  # fmt: skip
+
+    assert choose_start(other, run, "auto", _silent).checkpoint is not None
+
+
+def test_a_named_checkpoint_starts_another_run(run: RunDirectory, recipe: Recipe, tmp_path: Path) -> None:
+    named = run.store.path_for(epoch=1, global_step=5)
+
+    start = choose_start(recipe, RunDirectory(tmp_path / "branch"), str(named), _silent)
+
+    assert start.checkpoint == named
+
+
+def test_a_named_run_means_its_newest(run: RunDirectory, recipe: Recipe, tmp_path: Path) -> None:
+    start = choose_start(recipe, RunDirectory(tmp_path / "branch"), str(run.path), _silent)
+
+    assert start.checkpoint == run.store.path_for(epoch=2, global_step=10)
+
+
+def test_going_back_inside_a_run_is_refused(run: RunDirectory, recipe: Recipe) -> None:
+    named = run.store.path_for(epoch=1, global_step=5)
+
+    with pytest.raises(
+        UsageError, match=r"later results than epoch_0001_step_000005 \(epoch_0002_step_000010\)"
+    ):
+        choose_start(recipe, run, str(named), _silent)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"epoch_0002.*optim.eta: 0.2 there, 0.1 here"):
+        choose_start(
+            short_recipe("--optim.eta=0.1"), RunDirectory(tmp_path / "branch"), str(run.path), _silent
+        )
+
+
+def test_a_named_damaged_checkpoint_is_an_error(run: RunDirectory, recipe: Recipe, tmp_path: Path) -> None:
+    named = run.store.path_for(epoch=2, global_step=10)
+    (named / "model.safetensors").unlink()
+
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        choose_start(recipe, RunDirectory(tmp_path / "branch"), str(named), _silent)
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "empty"])
+def test_what_is_no_checkpoint_says_so(tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    if what == "file":
+        path.write_text("")
+    elif what == "empty":
+        path.mkdir()
+
+    with pytest.raises(CheckpointError, match=rf"{what}: expected"):
+        locate_checkpoint(path, _silent)
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "run").write_text("mine")
+
+    with pytest.raises(UsageError, match="got a file"):
+        choose_start(recipe, RunDirectory(tmp_path / "run"), "auto", _silent)

@@ -1,0 +1,113 @@
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
+from torch.utils.tensorboard import SummaryWriter
+
+from addertrain.train import run as run_module
+from addertrain.train.meter import TrainMeter
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from tests.train.small_runs import rewind, short_recipe
+
+LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")
+
+
+@pytest.fixture(autouse=True)
+def _a_window_every_second_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Often(TrainMeter):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, every_steps=2)
+
+    monkeypatch.setattr(run_module, "TrainMeter", Often)
+
+
+def _curves(run: Path) -> dict[str, list[ScalarEvent]]:
+    """What TensorBoard draws: points that a later session has declared void are gone."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+
+
+def _steps(curve: list[ScalarEvent]) -> list[int]:
+    return [point.step for point in curve]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tensorboard") / "run"
+
+
+def test_every_promised_curve_is_there(watched: Path) -> None:
+    summary = fit(short_recipe(), watched)
+    curves = _curves(watched)
+
+    per_window = {
+        "loss/train",
+        "accuracy/train_top1",
+        "speed/images_per_second",
+        "speed/data_wait",
+        "schedule/lr",
+    }
+    per_layer = {f"{kind}/{layer}" for kind in ("alr_alpha", "grad_norm", "weight_rms") for layer in LAYERS}
+    per_epoch = {
+        "loss/val", "accuracy/val_top1", "accuracy/val_top5", "loss/train_epoch", "accuracy/train_epoch",
+    }  # fmt: skip
+    assert set(curves) == per_window | per_layer | per_epoch
+    assert all(_steps(curves[tag]) == [2, 4, 6, 8, 10, 12, 14] for tag in per_window | per_layer)
+    assert all(_steps(curves[tag]) == [5, 10, 15] for tag in per_epoch)
+    assert math.isclose(curves["accuracy/val_top1"][-1].value, summary.top1, rel_tol=1e-6)
+
+
+def test_values_are_what_they_are_called(watched: Path) -> None:
+    curves = _curves(watched)
+
+    for point in curves["schedule/lr"]:
+        assert math.isclose(point.value, 0.05 * (1 + math.cos(math.pi * point.step / 15)), rel_tol=1e-5)
+    # Eq. 13: alpha * ||g|| = eta * sqrt(k)
+    for rate, norm in zip(curves["alr_alpha/conv3"], curves["grad_norm/conv3"], strict=True):
+        assert math.isclose(rate.value * norm.value, 0.2 * math.sqrt(120 * 16 * 25), rel_tol=1e-4)
+    assert 0.5 < curves["weight_rms/conv3"][0].value < 1.5  # weights begin as N(0, 1)
+    assert all(0.0 <= point.value <= 1.0 for point in curves["speed/data_wait"])
+
+
+def test_a_resumed_run_doubles_no_curve(watched: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(watched, tmp_path / "run"))
+    rewind(run, to_epoch=1)
+
+    fit(short_recipe(), run)
+
+    before, after = _curves(watched), _curves(run)
+    assert len(list(run.glob("events*"))) == 2
+    assert before.keys() == after.keys()
+    for tag, curve in after.items():
+        assert max(Counter(_steps(curve)).values()) == 1, tag
+        # A resumption starts a new window, so only the first one after it differs.
+        assert [step for step in _steps(curve) if step not in (6,)] == [
+            s for s in _steps(before[tag]) if s != 6
+        ]
+    assert [point.value for point in after["loss/val"]] == [point.value for point in before["loss/val"]]
+
+
+def test_points_beyond_the_checkpoint_are_purged(watched: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(watched, tmp_path / "run"))
+    rewind(run, to_epoch=2)
+    with SummaryWriter(str(run)) as killed:
+        killed.add_scalar("loss/val", 123.0, 10_000)
+
+    fit(short_recipe(), run)
+
+    assert _steps(_curves(run)["loss/val"]) == [5, 10, 15]
+
+
+def test_the_run_without_windows_still_shows_its_epochs(tmp_path: Path) -> None:
+    fit(short_recipe("--schedule.epochs=1", "--model.kind=conv"), tmp_path / "run")
+
+    curves = _curves(tmp_path / "run")
+
+    assert _steps(curves["accuracy/val_top1"]) == [5]
+    assert not [tag for tag in curves if tag.startswith("alr_alpha")]
+    assert RunDirectory(tmp_path / "run").read_summary() is not None
