@@ -1,7 +1,7 @@
 """Adder operators: schemas, reference, autograd, autocast and the compiled libraries behind them.
 
-Importing this package defines `torch.ops.addertrain.*` and loads the compiled libraries that are there. Without them
-every operator runs on the reference.
+Importing this package defines `torch.ops.addertrain.*` and loads the compiled libraries that are there.
+Without them every operator runs on the reference.
 """
 
 from addertrain.ops import library, norm, schemas  # noqa: F401  schemas define what libraries implement

@@ -21,22 +21,26 @@ def adder2d(
 
         Y[n,o,p,q] = -sum_{c,r,s} |X[n, c, p*u + r*e - a, q*u + s*e - a] - F[o,c,r,s]|
 
-    with stride u, dilation e and zero padding a; a padded tap contributes -|F|. With `offset_free` the response is
-    Y + sum|F|: the same network wherever a norm follows, and far less rounding. Gradients are the paper's, raw
-    (Eq. 5, 6): the adaptive learning rate belongs to the optimizer.
+    with stride u, dilation e and zero padding a; a padded tap contributes -|F|. With `offset_free` the
+    response is Y + sum|F|: the same network wherever a norm follows, and far less rounding. Gradients are the
+    paper's, raw (Eq. 5, 6): the adaptive learning rate belongs to the optimizer.
 
     Args:
         x: x_nchw, contiguous or channels-last; float64, float32, float16 or bfloat16.
         weight: w_ocrs of the same dtype.
 
     Returns:
-        y_nopq in the layout of `x`. Under autocast in its dtype, if `offset_free`; otherwise in float32, because the
-        offset would drown the signal in 16 bits.
+        y_nopq in the layout of `x`. Under autocast in its dtype, if `offset_free`; otherwise in float32,
+        because the offset would drown the signal in 16 bits.
 
     Raises:
         ValueError, TypeError: shapes, numbers, dtypes or devices that do not fit.
     """
-    strides, paddings, dilations = pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation")
+    strides, paddings, dilations = (
+        pair(stride, "stride"),
+        pair(padding, "padding"),
+        pair(dilation, "dilation"),
+    )
     is_autocast = torch.is_autocast_enabled(x.device.type)
     check_arguments(x, weight, strides, paddings, dilations, is_autocast=is_autocast)
     result: Tensor = schemas.ADDER2D(x, weight, strides, paddings, dilations, offset_free)

@@ -7,14 +7,16 @@ from torch import Tensor
 
 IntPair = int | Sequence[int]
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MAX_FILTER_SIZE = 64
+"""Rows and columns of a filter: kernels keep the set of taps that a position sees as bits of an integer."""
 
 
 def pair(value: IntPair, name: str) -> list[int]:
     """`value` as [vertical, horizontal]."""
-    numbers = [value, value] if isinstance(value, int) else list(value)
-    if len(numbers) != 2 or not all(isinstance(n, int) for n in numbers):
+    numbers = [value, value] if isinstance(value, int) else value
+    if not isinstance(numbers, list | tuple) or [isinstance(n, int) for n in numbers] != [True, True]:
         raise ValueError(f"adder2d: expected {name} as an int or a pair of ints, got {value!r}.")
-    return numbers
+    return list(numbers)
 
 
 def output_size(size: int, filter_size: int, stride: int, padding: int, dilation: int) -> int:
@@ -46,6 +48,18 @@ def check_arguments(
 
     Under autocast the dtypes may differ: it makes them one.
     """
+    _check_shapes(x, weight)
+    _check_kinds(x, weight, is_autocast=is_autocast)
+    _check_numbers(stride, padding, dilation)
+    if min(output_shape(x, weight, stride, padding, dilation)[2:]) < 1:
+        raise ValueError(
+            f"adder2d: expected an input that the filter fits into, got x_nchw={tuple(x.shape)}, "
+            f"w_ocrs={tuple(weight.shape)}, padding={tuple(padding)}, dilation={tuple(dilation)}; "
+            "increase the padding or use a smaller filter."
+        )
+
+
+def _check_shapes(x: Tensor, weight: Tensor) -> None:
     if x.dim() != 4 or weight.dim() != 4:
         raise ValueError(
             f"adder2d: expected x_nchw and w_ocrs with 4 dimensions each, got {tuple(x.shape)} and "
@@ -56,28 +70,45 @@ def check_arguments(
             f"adder2d: expected weight with C={x.shape[1]} input channels, got w_ocrs={tuple(weight.shape)}; "
             "grouped adder layers are not supported."
         )
-    if x.dtype not in FLOAT_DTYPES:
-        raise TypeError(f"adder2d: expected a floating-point x, got {x.dtype}; convert it with x.float().")
+    if min(weight.shape) < 1 or min(x.shape[1:]) < 1:
+        raise ValueError(
+            "adder2d: expected images and filters of at least one element each (the batch may be empty), got "
+            f"x_nchw={tuple(x.shape)} and w_ocrs={tuple(weight.shape)}; check the sizes of the layer before."
+        )
+    if max(weight.shape[2:]) > MAX_FILTER_SIZE:
+        raise ValueError(
+            f"adder2d: expected filters of at most {MAX_FILTER_SIZE} rows and columns, got "
+            f"w_ocrs={tuple(weight.shape)}; use smaller filters, or dilation."
+        )
+
+
+def _check_kinds(x: Tensor, weight: Tensor, *, is_autocast: bool) -> None:
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise TypeError(
+                f"adder2d: expected {name} in float64, float32, float16 or bfloat16, got {tensor.dtype}; "
+                f"convert it with {name}.float()."
+            )
+        if tensor.layout != torch.strided:
+            raise TypeError(
+                f"adder2d: expected {name} as a dense tensor, got {tensor.layout}; convert it with "
+                f"{name}.to_dense()."
+            )
     if x.dtype != weight.dtype and not is_autocast:
-        raise TypeError(f"adder2d: expected x and weight of one dtype, got {x.dtype} and {weight.dtype}.")
+        raise TypeError(
+            f"adder2d: expected x and weight of one dtype, got {x.dtype} and {weight.dtype}; convert one of "
+            "them, or use torch.autocast."
+        )
     if x.device != weight.device:
-        raise ValueError(f"adder2d: expected x and weight on one device, got {x.device} and {weight.device}.")
-    _check_numbers(x, weight, stride, padding, dilation)
+        raise ValueError(
+            f"adder2d: expected x and weight on one device, got {x.device} and {weight.device}; move one of "
+            "them."
+        )
 
 
-def _check_numbers(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> None:
+def _check_numbers(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> None:
     if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
         raise ValueError(
             f"adder2d: expected stride >= 1, padding >= 0 and dilation >= 1, got stride={tuple(stride)}, "
-            f"padding={tuple(padding)}, dilation={tuple(dilation)}."
-        )
-    if min(weight.shape[1:]) < 1:
-        raise ValueError(f"adder2d: expected a filter with at least one element, got w_ocrs={tuple(weight.shape)}.")
-    shape = output_shape(x, weight, stride, padding, dilation)
-    if min(shape[2:]) < 1:
-        raise ValueError(
-            f"adder2d: expected an input that the filter fits into, got x_nchw={tuple(x.shape)}, "
-            f"w_ocrs={tuple(weight.shape)}, padding={tuple(padding)}, dilation={tuple(dilation)}; increase the padding."
+            f"padding={tuple(padding)}, dilation={tuple(dilation)}; correct the one that is out of range."
         )

@@ -19,7 +19,7 @@ def adder2d_grad_weight(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs, on any device that has a convolution."""
+    """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs in the layout of `weight`; any device with a convolution."""
     if dy.numel() == 0:
         return torch.zeros_like(weight)
     if _is_matrix_product(x, weight, padding):
@@ -29,7 +29,8 @@ def adder2d_grad_weight(
             dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
         )[1]
     dy_sum_o = dy.sum((0, 2, 3), dtype=_accumulator(dy.dtype))
-    return dw - weight * dy_sum_o.view(-1, 1, 1, 1).to(weight.dtype)
+    # In 16 bits the product stays in float32: the two terms cancel wherever the mean of dY is not 0.
+    return torch.sub(dw, weight * dy_sum_o.view(-1, 1, 1, 1), out=torch.empty_like(weight))
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -4,9 +4,10 @@
     dF[o,c,r,s] = sum_{n,p,q} dY * (X - F)                                                         (Eq. 5)
     dX[n,c,h,w] = sum_{o,r,s} dY * HT(F - X),  HT(d) = min(max(d, -1), 1)                          (Eq. 6, 7)
 
-X is the zero-padded input under the filter; a padded tap is x = 0 and takes part. Chen et al., "AdderNet: Do We Really
-Need Multiplications in Deep Learning?", CVPR 2020. Computes in float64 for float64 and in float32 otherwise; one
-filter at a time, so that memory stays at one unfolded input.
+X is the zero-padded input under the filter; a padded tap is x = 0 and takes part. Chen et al., "AdderNet: Do
+We Really Need Multiplications in Deep Learning?", CVPR 2020. Computes in float64 for float64 and in float32
+otherwise; one filter at a time, so that memory stays at one unfolded input. Y and dX have the layout of X, dF
+that of F.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops.geometry import output_shape
+from addertrain.ops.layout import empty_like_input
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def _patches(
         _, _, p, q = output_shape(x, weight, stride, padding, dilation)
         return x.new_zeros(0, weight[0].numel(), p * q)
     return F.unfold(
-        x, list(weight.shape[2:]), dilation=list(dilation), padding=list(padding), stride=list(stride)
+        x, tuple(weight.shape[2:]), dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride)
     )
 
 
@@ -51,8 +53,7 @@ def adder2d(
         offset = w_k1.abs() if offset_free else 0.0
         responses.append((offset - (patches - w_k1).abs()).sum(1))
     shape = output_shape(x, weight, stride, padding, dilation)
-    y = torch.stack(responses, 1) if responses else patches.new_zeros(shape)
-    return _like_input(y.view(shape).to(x.dtype), x)
+    return empty_like_input(shape, x).copy_(torch.stack(responses, 1).view(shape))
 
 
 def adder2d_grad_input(
@@ -65,7 +66,7 @@ def adder2d_grad_input(
 ) -> Tensor:
     """Eq. 6 and 7. dy_nopq, x_nchw, w_ocrs -> dx_nchw."""
     if x.shape[0] == 0:
-        return _like_input(torch.zeros(x.shape, dtype=x.dtype, device=x.device), x)
+        return empty_like_input(x.shape, x)
     patches = _patches(_wide(x), weight, stride, padding, dilation)
     dy_nom = _wide(dy).flatten(2)
     dx_patches = torch.zeros_like(patches)
@@ -73,13 +74,13 @@ def adder2d_grad_input(
         dx_patches += dy_nom[:, o : o + 1] * (w_k.unsqueeze(1) - patches).clamp(-1, 1)
     dx = F.fold(
         dx_patches,
-        list(x.shape[2:]),
-        list(weight.shape[2:]),
-        dilation=list(dilation),
-        padding=list(padding),
-        stride=list(stride),
+        tuple(x.shape[2:]),
+        tuple(weight.shape[2:]),
+        dilation=tuple(dilation),
+        padding=tuple(padding),
+        stride=tuple(stride),
     )
-    return _like_input(dx.to(x.dtype), x)
+    return empty_like_input(x.shape, x).copy_(dx)
 
 
 def adder2d_grad_weight(
@@ -97,17 +98,4 @@ def adder2d_grad_weight(
         (dy_nom[:, o : o + 1] * (patches - w_k.unsqueeze(1))).sum((0, 2))
         for o, w_k in enumerate(_wide(weight).flatten(1))
     ]
-    dw = torch.stack(gradients) if gradients else patches.new_zeros(weight.shape)
-    return dw.view(weight.shape).to(weight.dtype)
-
-
-def _like_input(tensor: Tensor, x: Tensor) -> Tensor:
-    """Channels-last in, channels-last out."""
-    return tensor.contiguous(memory_format=memory_format(x))
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """The layout a result takes from `x`: channels-last where only that describes its strides, else contiguous."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return torch.channels_last
-    return torch.contiguous_format
+    return torch.empty_like(weight).copy_(torch.stack(gradients).view(weight.shape))

@@ -1,7 +1,7 @@
 """The operators' schemas, their shapes, their fallback, their derivative and their behaviour under autocast.
 
-Python owns all of it; a compiled library only registers kernels for its device. What has no kernel runs the reference,
-so no caller ever asks what was built.
+Python owns all of it; a compiled library only registers kernels for its device. What has no kernel runs the
+reference, so no caller ever asks what was built.
 """
 
 import warnings
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from addertrain.ops import grad_weight, reference
 from addertrain.ops.geometry import output_shape
+from addertrain.ops.layout import empty_like_input
 
 NAMESPACE = "addertrain"
 _SHAPE_ARGUMENTS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
@@ -27,28 +28,40 @@ GRAD_WEIGHT = torch.ops.addertrain.adder2d_grad_weight
 
 Sizes = Sequence[int]
 
+_warned_of: set[str] = set()
 
-def _warn_of_reference(device: torch.device) -> None:
+
+def _warn_of_reference(device_type: str) -> None:
+    """Once per device type, whatever the warning filters are: a training run has millions of calls."""
+    if device_type in _warned_of:
+        return
+    _warned_of.add(device_type)
     warnings.warn(
-        f"addertrain: no compiled kernels for {device.type}, adder layers run on the slow reference; "
+        f"addertrain: no compiled kernels for {device_type}, adder layers run on the slow reference; "
         "`addertrain --version` says what is missing.",
         stacklevel=2,
     )
 
 
 @torch.library.impl(_LIBRARY, "adder2d", "CompositeExplicitAutograd")
-def _adder2d(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool) -> Tensor:
-    _warn_of_reference(x.device)
+def _adder2d(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
+) -> Tensor:
+    _warn_of_reference(x.device.type)
     return reference.adder2d(x, weight, stride, padding, dilation, offset_free)
 
 
 @torch.library.impl(_LIBRARY, "adder2d_grad_input", "CompositeExplicitAutograd")
-def _grad_input(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+def _grad_input(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
     return reference.adder2d_grad_input(dy, x, weight, stride, padding, dilation)
 
 
 @torch.library.impl(_LIBRARY, "adder2d_grad_weight", "CompositeExplicitAutograd")
-def _grad_weight(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+def _grad_weight(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
     return grad_weight.adder2d_grad_weight(dy, x, weight, stride, padding, dilation)
 
 
@@ -56,18 +69,21 @@ def _grad_weight(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: 
 def _fake_adder2d(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
 ) -> Tensor:
-    shape = output_shape(x, weight, stride, padding, dilation)
-    return x.new_empty(shape).to(memory_format=reference.memory_format(x))
+    return empty_like_input(output_shape(x, weight, stride, padding, dilation), x)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::adder2d_grad_input", lib=_LIBRARY)
-def _fake_grad_input(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
-    return x.new_empty(x.shape).to(memory_format=reference.memory_format(x))
+def _fake_grad_input(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    return empty_like_input(x.shape, x)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::adder2d_grad_weight", lib=_LIBRARY)
-def _fake_grad_weight(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
-    return weight.new_empty(weight.shape)
+def _fake_grad_weight(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    return torch.empty_like(weight)
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,7 +92,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """Eq. 6 and Eq. 5. The offset sum|F| has no part in them: the paper's gradients are not the exact derivative."""
+    """Eq. 6 and Eq. 5. The offset sum|F| has no part in them: they are not the exact derivatives."""
     x, weight = ctx.saved_tensors
     sizes = (ctx.stride, ctx.padding, ctx.dilation)
     dx = GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
@@ -84,7 +100,25 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dw, None, None, None, None
 
 
-torch.library.register_autograd(f"{NAMESPACE}::adder2d", _backward, setup_context=_keep_for_backward, lib=_LIBRARY)
+def _refuse_second_derivative(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+    raise NotImplementedError(
+        "adder2d: expected to be differentiated once, got a second time (create_graph=True?); the paper's "
+        "gradients are no derivatives, so leave adder layers out of gradient penalties and Hessians."
+    )
+
+
+torch.library.register_autograd(
+    f"{NAMESPACE}::adder2d", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
+)
+for _name in ("adder2d_grad_input", "adder2d_grad_weight"):
+    torch.library.register_autograd(f"{NAMESPACE}::{_name}", _refuse_second_derivative, lib=_LIBRARY)
+
+
+def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, offset_free: bool) -> torch.dtype:
+    if torch.float64 in (x.dtype, weight.dtype):
+        return torch.float64  # autocast never narrows what asked for float64
+    # Raw Eq. 2 is a large constant plus a small signal; in 16 bits the constant's rounding drowns the signal.
+    return torch.get_autocast_dtype(device_type) if offset_free else torch.float32
 
 
 def _register_autocast(device_type: str, dispatch_key: str) -> None:
@@ -92,8 +126,7 @@ def _register_autocast(device_type: str, dispatch_key: str) -> None:
     def _cast(
         x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
     ) -> Tensor:
-        # Raw Eq. 2 is a large constant plus a small signal: in 16 bits the constant's rounding is the signal's size.
-        dtype = torch.get_autocast_dtype(device_type) if offset_free else torch.float32
+        dtype = _autocast_dtype(device_type, x, weight, offset_free)
         with torch.autocast(device_type, enabled=False):
             result: Tensor = ADDER2D(x.to(dtype), weight.to(dtype), stride, padding, dilation, offset_free)
         return result

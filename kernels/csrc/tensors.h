@@ -20,18 +20,18 @@ inline ImageStrides strides_of(const torch::stable::Tensor& t) {
 }
 
 // The layout that a result takes from x: channels-last where strides ascend from channels over columns and rows to
-// images, as for torch's convolutions. By strides alone, also where sizes of one would allow either name.
-// `memory_format` in ops/geometry.py is the same rule for shapes without data.
+// images. By strides alone, also where sizes of one would allow either name: a network on single-channel images keeps
+// the layout that its loader chose. `memory_format` in ops/layout.py is the same rule for tensors without data.
 inline torch::headeronly::MemoryFormat format_of(const torch::stable::Tensor& x) {
   using torch::headeronly::MemoryFormat;
-  if (x.stride(1) == 0) return MemoryFormat::Contiguous;
-  int64_t least = 0;
+  int64_t least = 1;
   for (const int axis : {1, 3, 2, 0}) {
-    const bool is_ambiguous = axis == 0 && least == x.stride(1);  // N111
-    if (x.stride(axis) < least || is_ambiguous) return MemoryFormat::Contiguous;
+    if (axis == 0 && x.size(axis) == 1) break;  // the pitch of a single image is arbitrary
+    if (x.stride(axis) < least) return MemoryFormat::Contiguous;
     least = x.stride(axis) * std::max<int64_t>(1, x.size(axis));
   }
-  return MemoryFormat::ChannelsLast;
+  const bool is_one_pixel = x.size(1) * x.size(2) * x.size(3) == 1;
+  return is_one_pixel ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
 }
 
 inline torch::stable::Tensor empty_like_input(const Sizes& sizes, const torch::stable::Tensor& x) {

@@ -17,10 +17,18 @@ namespace {
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-// By strides alone, also where sizes of one would allow either name.
+
+Layout layout_of(MemoryFormat format) { return format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw; }
+
+// Strides of sizes of one say nothing about where elements lie.
 bool is_dense_channels_last(const Tensor& t) {
-  return t.stride(1) == 1 && t.stride(3) == t.size(1) && t.stride(2) == t.size(3) * t.size(1) &&
-         t.stride(0) == t.size(2) * t.size(3) * t.size(1) && t.size(1) * t.size(2) * t.size(3) > 1;
+  int64_t pitch = 1;
+  for (const int axis : {1, 3, 2, 0}) {
+    if (t.size(axis) == 1) continue;
+    if (t.stride(axis) != pitch) return false;
+    pitch *= t.size(axis);
+  }
+  return true;
 }
 
 // The tensor itself where it is dense in one of the two layouts, else a copy in `format`.
@@ -81,15 +89,15 @@ void grad_input_double(const Layer& d, const Tensor& dy, const Tensor& x, const 
 }
 
 Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
-  const MemoryFormat format = format_of(x);
   const Layer d = layer_of(x, w, stride, padding, dilation);
+  const MemoryFormat format = format_of(x);
+  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
+  if (y.numel() == 0) return y;
   if (is_sixteen_bit(x)) {
     const Tensor wide = adder2d_cpu(convert(dense(x, format), ScalarType::Float), convert(w, ScalarType::Float), stride,
                                     padding, dilation, offset_free);
-    return convert(wide, x.scalar_type());
+    return torch::stable::copy_(y, wide);
   }
-  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
-  if (y.numel() == 0) return y;
   if (x.scalar_type() == ScalarType::Double) {
     forward_double(d, x, w, offset_free, y);
     return y;
@@ -97,7 +105,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
   const Tensor source = dense(x, format);
   const ForwardCall call{d, image_of(source), w.const_data_ptr<float>(), strides_of(w), y.mutable_data_ptr<float>(),
-                         format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw, offset_free};
+                         layout_of(format), offset_free};
   run(kernels_for(d.O).forward, call, x);
   return y;
 }
@@ -121,25 +129,25 @@ struct FullyConnected {
 
 Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                               Sizes dilation) {
+  const Layer d = layer_of(x, w, stride, padding, dilation);
   const MemoryFormat format = format_of(x);
+  check_grad_output(d, dy, x);
+  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
+  if (dx.numel() == 0) return dx;
   if (is_sixteen_bit(x)) {
     const Tensor wide = adder2d_grad_input_cpu(convert(dense(dy, format), ScalarType::Float),
                                                convert(dense(x, format), ScalarType::Float),
                                                convert(w, ScalarType::Float), stride, padding, dilation);
-    return convert(wide, x.scalar_type());
+    return torch::stable::copy_(dx, wide);
   }
-  const Layer d = layer_of(x, w, stride, padding, dilation);
-  check_grad_output(d, dy, x);
-  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
-  if (dx.numel() == 0) return dx;
   if (x.scalar_type() == ScalarType::Double) {
     grad_input_double(d, dy, x, w, dx);
     return dx;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
-  const Tensor g = dense(dy, format), source = dense(x, format);
-  GradInputCall call{d, image_of(g), image_of(source), w.const_data_ptr<float>(), strides_of(w),
-                     dx.mutable_data_ptr<float>()};
+  const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
+  GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)}, w.const_data_ptr<float>(),
+                     strides_of(w), dx.mutable_data_ptr<float>()};
   if (FullyConnected::fits(d) && d.H * d.W > 1) {
     const FullyConnected flat(d, w, format);
     call.layer = flat.layer;
