@@ -174,6 +174,7 @@ inline void store_response(const ForwardTile& t, const Simd::Reg (&acc)[V], floa
 template <int V, int M>
 void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum, float* const* y) {
   Simd::Reg acc[M][V];
+#pragma GCC unroll 32
   for (int m = 0; m < M; ++m) load_sums<V>(t, y[m], acc[m]);
   const float* w = t.filters;
   for (int64_t run = 0; run < t.num_runs; ++run) {
@@ -190,6 +191,7 @@ void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum,
       }
     }
   }
+#pragma GCC unroll 32
   for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y[m]);
 }
 
@@ -197,6 +199,7 @@ void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum,
 template <int S, int V, int M>
 void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, float* y) {
   Simd::Reg acc[M][V];
+#pragma GCC unroll 32
   for (int m = 0; m < M; ++m) load_sums<V>(t, y + m * t.y_pitch, acc[m]);
   const float* w = t.filters;
   const int64_t pitch = t.pixel_pitch;
@@ -208,7 +211,7 @@ void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, floa
       for (int s = 0; s < S; ++s)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) filter[s][v] = Simd::load(w + (s * V + v) * Simd::kLanes);
-#pragma GCC unroll 24
+#pragma GCC unroll 40
       for (int i = 0; i < M + S - 1; ++i) {
         const Simd::Reg pixel = Simd::broadcast(at[i * pitch]);
 #pragma GCC unroll 8
@@ -221,6 +224,7 @@ void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, floa
       }
     }
   }
+#pragma GCC unroll 32
   for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
 }
 

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kPassFloats = 96 * 1024;
 
 struct ForwardScratch {
-  Scratch window, pixel_sums, x_sums, response;
+  Scratch window, pixel_sums, across, x_sums, response;
   PointerTable positions;
   OffsetTable runs;
 };
@@ -59,23 +59,32 @@ inline bool sum_pixels(const Buffer& x, int64_t images, const Window& window, in
   return Simd::sum(lowest) == 0.0f;  // no lane is positive, so none cancels another
 }
 
-// sum_k x under every position: pixel sums over the filter's taps.
+// to[i] = from[i * stride], or to[i] += it.
+inline void add_strided(const float* from, int64_t stride, int64_t count, bool is_first, float* __restrict to) {
+  if (stride != 1) {
+    for (int64_t i = 0; i < count; ++i) to[i] = (is_first ? 0.0f : to[i]) + from[i * stride];
+    return;
+  }
+  int64_t i = 0;
+  for (; i + Simd::kLanes <= count; i += Simd::kLanes) {
+    const Simd::Reg value = Simd::load(from + i);
+    Simd::store(to + i, is_first ? value : Simd::add(Simd::load(to + i), value));
+  }
+  for (; i < count; ++i) to[i] = (is_first ? 0.0f : to[i]) + from[i];
+}
+
+// sum_k x under every position: pixel sums over the filter's columns, then over its rows. `across` is scratch for the
+// first of the two, window rows x Q.
 inline void sum_positions(const Layer& d, int64_t images, int64_t rows, const Window& window, const float* pixel_sums,
-                          float* x_sums) {
-  for (int64_t n = 0; n < images; ++n)
-    for (int64_t p = 0; p < rows; ++p, x_sums += d.Q) {
-      std::memset(x_sums, 0, sizeof(float) * d.Q);
+                          float* across, float* x_sums) {
+  for (int64_t n = 0; n < images; ++n, pixel_sums += window.rows * window.columns) {
+    for (int64_t i = 0; i < window.rows; ++i)
+      for (int64_t s = 0; s < d.S; ++s)
+        add_strided(pixel_sums + i * window.columns + s * d.dilation_w, d.stride_w, d.Q, s == 0, across + i * d.Q);
+    for (int64_t p = 0; p < rows; ++p, x_sums += d.Q)
       for (int64_t r = 0; r < d.R; ++r)
-        for (int64_t s = 0; s < d.S; ++s) {
-          const float* from = pixel_sums +
-                              (n * window.rows + p * d.stride_h + r * d.dilation_h) * window.columns +
-                              s * d.dilation_w;
-          if (d.stride_w == 1)
-            for (int64_t q = 0; q < d.Q; ++q) x_sums[q] += from[q];
-          else
-            for (int64_t q = 0; q < d.Q; ++q) x_sums[q] += from[q * d.stride_w];
-        }
-    }
+        add_strided(across + (p * d.stride_h + r * d.dilation_h) * d.Q, 1, d.Q, r == 0, x_sums);
+  }
 }
 
 // ---------------------------------------------------------------- tiles over a unit
@@ -198,7 +207,7 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
   float* pixel_sums = scratch.pixel_sums.entries(cut.images() * window.rows * window.columns);
   float* x_sums = scratch.x_sums.entries(positions + kMostRows);
   const bool is_nonnegative = sum_pixels(x, cut.images(), window, d.C, pixel_sums);
-  sum_positions(d, cut.images(), cut.rows(), window, pixel_sums, x_sums);
+  sum_positions(d, cut.images(), cut.rows(), window, pixel_sums, scratch.across.entries(window.rows * d.Q), x_sums);
   for (int64_t m = 0; m < kMostRows; ++m) x_sums[positions + m] = x_sums[positions - 1];
 
   const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;

@@ -69,6 +69,8 @@ struct Kernels {
   NormPasses norm;
   Pass<ForwardCall> forward;
   Pass<GradInputCall> grad_input;
+  // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.
+  int64_t (*spin)(bool is_forward, int64_t variant, int64_t iterations);
 };
 
 const Kernels& avx512_kernels();

@@ -160,6 +160,10 @@ Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w
   return dx;
 }
 
+int64_t cpu_ceiling_spin(bool is_forward, int64_t variant, int64_t iterations) {
+  return kernels_for(kWholeRegister).spin(is_forward, variant, iterations);
+}
+
 bool use_cpu_instruction_set(int64_t set) { return use_instruction_set(static_cast<InstructionSet>(set)); }
 
 }  // namespace
@@ -171,9 +175,11 @@ STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(addertrain, m) {
+  m.def("cpu_ceiling_spin(bool is_forward, int variant, int iterations) -> int");
   m.def("use_cpu_instruction_set(int instruction_set) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CompositeExplicitAutograd, m) {
+  m.impl("cpu_ceiling_spin", TORCH_BOX(&addertrain::cpu::cpu_ceiling_spin));
   m.impl("use_cpu_instruction_set", TORCH_BOX(&addertrain::cpu::use_cpu_instruction_set));
 }

@@ -1,6 +1,7 @@
 // The kernels of one instruction set; CMake compiles this file, and no other, for it.
 #include "csrc/cpu/simd_portable.h"
-// ^ first: the passes are written in its terms
+// ^ first: everything below is written in its terms
+#include "csrc/cpu/ceilings.h"
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
 #include "csrc/cpu/norm.h"
@@ -8,7 +9,7 @@
 namespace addertrain::cpu {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable", kNormPasses, kForwardPass, kGradInputPass};
+  static const Kernels kernels{"portable", kNormPasses, kForwardPass, kGradInputPass, spin};
   return kernels;
 }
 

@@ -26,6 +26,8 @@ struct Simd {
   static Reg load_first(const float* from, int count) { return _mm256_maskload_ps(from, mask(count)); }
   static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm256_maskstore_ps(to, mask(count), value); }
+  // Makes the compiler forget what it knows of a value.
+  static void hide(Reg& value) { asm volatile("" : "+x"(value)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static float sum(Reg value) {

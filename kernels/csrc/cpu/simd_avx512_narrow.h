@@ -17,7 +17,7 @@ struct Simd {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kMaxVectors = 2;
-  using SlidingWidths1 = TileWidths<4, 7, 8, 10, 12, 14>;
+  using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14, 28>;
   using SlidingWidths2 = TileWidths<4>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
 
@@ -27,6 +27,8 @@ struct Simd {
   static Reg load_first(const float* from, int count) { return _mm256_maskz_loadu_ps(mask(count), from); }
   static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm256_mask_storeu_ps(to, mask(count), value); }
+  // Makes the compiler forget what it knows of a value.
+  static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static float sum(Reg value) {

@@ -29,6 +29,8 @@ struct Simd {
   }
   static void store(float* to, Reg value) { store_first(to, value, kLanes); }
   static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
+  // Makes the compiler forget what it knows of a value.
+  static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg min(Reg a, Reg b) { return a < b ? a : b; }
   static Reg sums(const Reg (&v)[kLanes]) { return Reg{sum(v[0]), sum(v[1]), sum(v[2]), sum(v[3])}; }
