@@ -46,7 +46,6 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         data = _load(recipe)
-        on_first_rank(lambda: run.open(recipe, world, start.checkpoint))
         clock = _train(recipe, data, run, world, start.checkpoint)
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
         score = _evaluate(recipe, data, checkpoint, world)
@@ -85,6 +84,9 @@ def _train(
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
     val_loader = _loader(recipe, data, world, training=False)
+    on_first_rank(
+        lambda: run.open(recipe, world, checkpoint)
+    )  # nothing is written before all of this can be had
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
     callbacks: list[Callback] = [

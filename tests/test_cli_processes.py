@@ -1,0 +1,135 @@
+"""The command line in processes of its own: torchrun, kill -9, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from addertrain.recipe import load_recipe
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from tests.commands import run_command
+from tests.ranks import on_ranks
+from tests.source_tree import ROOT
+from tests.train.small_runs import DIGITS, SHORT, assert_same_bits, final_weights, launched
+
+# Some seconds: long enough to be ended in the middle.
+OVERRIDES = [*SHORT, "--schedule.epochs=20"]
+FIT = ["-m", "addertrain", "fit", str(DIGITS), *OVERRIDES]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+pytestmark = pytest.mark.distributed
+
+
+def _started(*command: str) -> subprocess.Popen[str]:
+    """Starts a command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 100.0
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run did not come far enough in time"
+        time.sleep(0.02)
+
+
+def _num_checkpoints(run: Path) -> int:
+    return len(RunDirectory(run).store.newest_first())
+
+
+def test_kill_9_and_the_same_command_give_the_uninterrupted_run(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, *FIT, "--out", str(killed)]
+    process = _started(*command)
+    _wait_for(lambda: _num_checkpoints(killed) >= 2, process)
+    process.kill()
+    process.communicate()
+    assert not (killed / "summary.json").exists()
+
+    resumed = run_command(*command, OMP_NUM_THREADS=str(torch.get_num_threads()))
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming epoch_" in resumed.stdout
+    fit(load_recipe(DIGITS, OVERRIDES), whole)
+    assert_same_bits(final_weights(killed), final_weights(whole))
+    assert not [path for path in (killed / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+def _fit_on_ranks(run: Path) -> None:
+    launched()
+    fit(load_recipe(DIGITS, OVERRIDES), run)
+
+
+def test_a_killed_rank_ends_the_launcher_soon_and_the_same_command_recovers(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [*TORCHRUN, *FIT, "--out", str(killed)]
+    process = _started(*command)
+    _wait_for(lambda: _num_checkpoints(killed) >= 1, process)
+    since = time.monotonic()
+
+    os.kill(_rank_process(process.pid, rank=1), signal.SIGKILL)
+    process.communicate(timeout=60)
+
+    assert process.returncode != 0
+    assert time.monotonic() - since < 20, "no signal handler may wait for the dead rank"
+    resumed = run_command(*command)
+    assert resumed.returncode == 0, resumed.stderr
+    headline, *epochs = resumed.stdout.splitlines()[:-4]
+    assert "2 processes on cpu; resuming epoch_" in headline
+    assert len(epochs) == len({line[:11] for line in epochs}), "one rank speaks"
+    on_ranks(2, _fit_on_ranks, whole)
+    assert_same_bits(final_weights(killed), final_weights(whole))
+
+
+def _rank_process(launcher: int, *, rank: int) -> int:
+    """The process id of a rank by its environment."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"PPid:\t{launcher}\n" not in (entry / "status").read_text():
+                    continue
+                if f"\0RANK={rank}\0".encode() in b"\0" + (entry / "environ").read_bytes():
+                    return int(entry.name)
+            except OSError:
+                continue
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _started(sys.executable, *FIT, "--out", str(run))
+    _wait_for(lambda: _num_checkpoints(run) >= 2, process)
+
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    (line,) = errors.splitlines()
+    assert line.startswith("addertrain: interrupted; the same command will go on from epoch_")
+    assert line.endswith(f"in {run}")
+
+
+def test_errors_come_from_one_rank(tmp_path: Path) -> None:
+    result = run_command(*TORCHRUN, *FIT, "--optim.lrr=1", "--out", str(tmp_path / "run"))
+
+    assert result.returncode != 0
+    assert result.stderr.count("addertrain: error: ") == 1
+    assert "did you mean 'optim.lr'?" in result.stderr
+    assert not (tmp_path / "run").exists()
