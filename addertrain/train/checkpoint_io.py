@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from safetensors import SafetensorError
 from torch import Tensor
 
 from addertrain.train.checkpoint_files import read_tensors, verify_checkpoint, write_checkpoint
+from addertrain.train.errors import CheckpointError
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 
@@ -29,7 +31,12 @@ class DirectoryCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
-        """Writes `checkpoint` as the directory `path`; what the caller holds stays as it is."""
+        """Writes `checkpoint` as the directory `path`; what the caller holds stays as it is.
+
+        Raises:
+            CheckpointError: the disk is full, the folder is gone; no half checkpoint is left.
+            TypeError: some value is neither a tensor in a known place nor plain JSON.
+        """
         state = dict(checkpoint)
         model = state.pop(MODEL)
         momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
@@ -53,7 +60,13 @@ class DirectoryCheckpointIO(CheckpointIO):
                 for name, value in own.items()
             },
         }
-        write_checkpoint(Path(path), tensors, manifest)
+        try:
+            write_checkpoint(Path(path), tensors, manifest)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole: "
+                "mend this and start again to go on from them"
+            ) from None
 
     def load_checkpoint(
         self,

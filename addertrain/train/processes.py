@@ -80,6 +80,9 @@ def detect_world() -> World:
 def joined_processes() -> Iterator[World]:
     """Joins the group that the launcher describes and leaves it at the end, all ranks together."""
     world = detect_world()
+    if world.device_type == "cuda":
+        # The weight gradient is cuDNN's; its fastest algorithms add in an order that changes from run to run.
+        torch.backends.cudnn.deterministic = True
     if not world.is_launched or dist.is_initialized():
         yield world
         return

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: one bar over the whole run on a terminal, else a line per epoch."""
 
+import os
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ class Progress(Callback):
 
     def __init__(self, meter: TrainMeter, clock: RunClock, *, is_terminal: bool | None = None) -> None:
         self._meter, self._clock = meter, clock
-        self._is_terminal = sys.stderr.isatty() if is_terminal is None else is_terminal
+        self._is_terminal = has_terminal() if is_terminal is None else is_terminal
         self._bar: tqdm[Any] | None = None
         self._first_epoch = 0
 
@@ -62,16 +63,20 @@ class Progress(Callback):
         self._bar.set_description_str(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False
         )
-        self._bar.set_postfix_str(f"loss {loss:.3f}, {_val(module)}{speed:.0f} images/s", refresh=False)
+        top1 = _val_top1(module)
+        val = f"val {top1:.2f} %, " if top1 is not None else ""
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {val}{speed:.0f} images/s", refresh=False)
 
     def _line(self, trainer: Trainer, module: LightningModule) -> str:
         epoch, num_epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         per_epoch = self._clock.session_seconds / (epoch - self._first_epoch)
         score = self._meter.epoch
         trained = f"loss {score.loss:.4f}  train {score.top1:6.2f} %  " if score else ""
+        top1 = _val_top1(module)
+        val = f"val {top1:6.2f} %  " if top1 is not None else ""
         speed = f"{self._speed(trainer):.0f} images/s"
         return (
-            f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}  {trained}{_val(module)}{speed}  "
+            f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}  {trained}{val}{speed}  "
             f"{duration(per_epoch * (num_epochs - epoch))} left"
         )
 
@@ -87,9 +92,17 @@ class Progress(Callback):
             self._bar = None
 
 
-def _val(module: LightningModule) -> str:
+def _val_top1(module: LightningModule) -> float | None:
     score = module.val_score if isinstance(module, AdderClassifier) else None
-    return f"val {score.top1:6.2f} %  " if score is not None else ""
+    return score.top1 if score is not None else None
+
+
+def has_terminal() -> bool:
+    """Whether stderr is a terminal that a bar can be drawn on; some have no width."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 def duration(seconds: float) -> str:

@@ -5,14 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from addertrain.train import progress
 from addertrain.train.progress import duration
 from addertrain.train.run import fit
 from tests.train.small_runs import rewind, short_recipe
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_without_a_terminal_there_is_a_line_per_epoch(
@@ -46,8 +42,9 @@ def test_a_resumed_run_says_where_it_goes_on(tmp_path: Path, capfd: pytest.Captu
 def test_on_a_terminal_one_bar_runs_over_the_whole_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal = _Terminal()
+    terminal = io.StringIO()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "has_terminal", lambda: True)
 
     fit(short_recipe(), tmp_path / "run")
 
