@@ -75,28 +75,42 @@ struct Position {
   Taps taps;
 };
 
+// The taps of a tile's M positions taken together.
+template <int M>
+struct TileTaps {
+  Taps any{0, 0};
+  bool is_mixed = false;  // the positions do not all see the same
+
+  explicit TileTaps(const Position* positions) {
+    Taps all = any = positions[0].taps;
+#pragma GCC unroll 32
+    for (int m = 1; m < M; ++m) {
+      any = {any.rows | positions[m].taps.rows, any.columns | positions[m].taps.columns};
+      all = {all.rows & positions[m].taps.rows, all.columns & positions[m].taps.columns};
+    }
+    is_mixed = !(any == all);
+  }
+};
+
 // M positions anywhere, one register of channels: acc[m][c] += dy[m][k] * HT(w[k][c] - x[m][c]). A tap that no
 // position sees is left out; one that only some see reads zeros for the others.
 template <int M>
 void grad_tile(const GradTile& t, const Position* positions, const float* x, float* dx) {
   Simd::Reg acc[M], at_x[M];
-  Taps any{0, 0};
-  bool is_mixed = false;
+  const TileTaps<M> taps(positions);
   for (int m = 0; m < M; ++m) {
     acc[m] = Simd::zero();
     const float* pixel = x + positions[m].pixel;
     at_x[m] = t.channels == Simd::kLanes ? Simd::load(pixel) : Simd::load_first(pixel, t.channels);
-    any = {any.rows | positions[m].taps.rows, any.columns | positions[m].taps.columns};
-    is_mixed |= !(positions[m].taps == positions[0].taps);
   }
   for (int64_t r = 0; r < t.R; ++r)
     for (int64_t s = 0; s < t.S; ++s) {
-      if (!any.has(r, s)) continue;
+      if (!taps.any.has(r, s)) continue;
       const float* w = t.filters + (r * t.S + s) * t.O * Simd::kLanes;
       const int64_t offset = t.down[r] + t.across[s];
       const float* at[M];
       for (int m = 0; m < M; ++m)
-        at[m] = is_mixed && !positions[m].taps.has(r, s) ? t.zeros : positions[m].dy + offset;
+        at[m] = taps.is_mixed && !positions[m].taps.has(r, s) ? t.zeros : positions[m].dy + offset;
       for (int64_t o = 0; o < t.O; ++o, w += Simd::kLanes) {
         const Simd::Reg filter = Simd::load(w);
 #pragma GCC unroll 16

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "csrc/cpu/grad_input.h"
+#include "csrc/cpu/grad_input_thin.h"
 
 namespace addertrain::cpu {
 namespace {
@@ -90,22 +91,29 @@ inline int64_t append_positions(const Layer& d, const GradUnit& unit, const Axis
   return at;
 }
 
+constexpr int64_t kMostRowsOfGrad = kThinSums;  // no tile is taller
+
 // All positions of a residue, those with the same taps side by side; padded to a whole tile with the last one.
 inline int64_t list_positions(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across,
                               Memory<Position>& table) {
-  Position* positions = table.entries(unit.cut.images() * down.size() * across.size() + Simd::kGradRows);
+  Position* positions = table.entries(unit.cut.images() * down.size() * across.size() + kMostRowsOfGrad);
   int64_t count = 0;
   for (int64_t i = 0; i < down.size(); i = end_of_segment(down, i))
     for (int64_t j = 0; j < across.size(); j = end_of_segment(across, j))
       count += append_positions(d, unit, down, across, i, end_of_segment(down, i), j, end_of_segment(across, j),
                                 {taps_of(down, i), taps_of(across, j)}, positions + count);
-  for (int64_t m = 0; m < Simd::kGradRows; ++m) positions[count + m] = positions[count - 1];
+  for (int64_t m = 0; m < kMostRowsOfGrad; ++m) positions[count + m] = positions[count - 1];
   return count;
 }
 
-inline void compute_residue(const Layer& d, const PackedGradInput& packed, const GradUnit& unit, const Axis& down,
+// Runs tile(first position) over `count` positions, `rows` at a time; the last tile overlaps the one before it.
+template <typename Tile>
+inline void for_tiles(int64_t count, int64_t rows, const Tile& tile) {
+  for (int64_t i = 0; i < count; i += rows) tile(std::max<int64_t>(0, std::min(i, count - rows)));
+}
+
+inline void compute_residue(const Layer& d, const float* packed, const GradUnit& unit, const Axis& down,
                             const Axis& across, GradScratch& scratch) {
-  constexpr int M = Simd::kGradRows;
   const int64_t count = list_positions(d, unit, down, across, scratch.positions);
   const Position* positions = scratch.positions.entries(0);
   int64_t* shifts_down = scratch.shifts.entries(d.R + d.S);
@@ -114,19 +122,26 @@ inline void compute_residue(const Layer& d, const PackedGradInput& packed, const
   for (int64_t s = 0, shift; s < d.S; ++s) shifts_across[s] = find_shift(across, s, shift) ? shift * d.O : 0;
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
+  GradTile tile{nullptr, nullptr, zeros, shifts_down, shifts_across, d.R, d.S, d.O, 0};
+  if (is_thin(d)) {
+    const PackedThin thin(d, const_cast<float*>(packed));
+    tile.filters = thin.filters, tile.poison = thin.poison;
+    const ThinTileOf of(d.C);
+    for_tiles(count, of.rows, [&](int64_t at) { of.tile(tile, positions + at, unit.x, unit.dx); });
+    return;
+  }
+  const PackedGradInput filters(d, const_cast<float*>(packed));
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
-    const GradTile tile{packed.filters + c0 * packed.K, packed.poison + c0, zeros, shifts_down, shifts_across, d.R, d.S,
-                        d.O, static_cast<int>(std::min<int64_t>(Simd::kLanes, d.C - c0))};
-    for (int64_t i = 0; i < count; i += M) {
-      const int64_t at = std::max<int64_t>(0, std::min(i, count - M));  // the last tile overlaps the one before it
-      grad_tile<M>(tile, positions + at, unit.x + c0, unit.dx + c0);
-    }
+    tile.filters = filters.filters + c0 * filters.K, tile.poison = filters.poison + c0;
+    tile.channels = static_cast<int>(std::min<int64_t>(Simd::kLanes, d.C - c0));
+    for_tiles(count, Simd::kGradRows,
+              [&](int64_t at) { grad_tile<Simd::kGradRows>(tile, positions + at, unit.x + c0, unit.dx + c0); });
   }
 }
 
 // ---------------------------------------------------------------- units
 
-inline void compute_grad_input_unit(const GradInputCall& call, const PackedGradInput& packed, const Unit& cut) {
+inline void compute_grad_input_unit(const GradInputCall& call, const float* packed, const Unit& cut) {
   const Layer& d = call.layer;
   GradScratch& scratch = grad_scratch;
   const ImageShape in{d.C, d.H, d.W}, out{d.O, d.P, d.Q};
@@ -148,18 +163,26 @@ inline void compute_grad_input_unit(const GradInputCall& call, const PackedGradI
 
 inline int64_t grad_input_packed_floats(const GradInputCall& call) {
   const PackedGradInput packed(call.layer, nullptr);
-  return (packed.K + 1) * packed.lanes;
+  return is_thin(call.layer) ? PackedThin::floats(call.layer) : (packed.K + 1) * packed.lanes;
 }
-inline int64_t grad_input_num_blocks(const GradInputCall& call) { return ceil_div(call.layer.C, Simd::kLanes); }
+inline int64_t grad_input_num_blocks(const GradInputCall& call) {
+  return is_thin(call.layer) ? 1 : ceil_div(call.layer.C, Simd::kLanes);
+}
 inline int64_t grad_input_num_units(const GradInputCall& call) { return cut_grad_input(call.layer).count(); }
 
-inline void compute_grad_input(const GradInputCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
-  const PackedGradInput filters(call.layer, const_cast<float*>(packed));
-  const Cut cut = cut_grad_input(call.layer);
-  for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, filters, Unit(cut, i));
+inline void pack_grad_input_block(const GradInputCall& call, int64_t block, float* packed) {
+  if (is_thin(call.layer))
+    pack_thin(call, packed);
+  else
+    pack_grad_input(call, block, packed);
 }
 
-constexpr Pass<GradInputCall> kGradInputPass{grad_input_packed_floats, grad_input_num_blocks, pack_grad_input,
+inline void compute_grad_input(const GradInputCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
+  const Cut cut = cut_grad_input(call.layer);
+  for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, packed, Unit(cut, i));
+}
+
+constexpr Pass<GradInputCall> kGradInputPass{grad_input_packed_floats, grad_input_num_blocks, pack_grad_input_block,
                                              grad_input_num_units, compute_grad_input};
 
 }  // namespace

@@ -110,6 +110,12 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   return y;
 }
 
+// What lies along the registers in an input gradient: channels, or filters where there are few channels.
+int64_t along_grad_input(const Layer& d) {
+  constexpr int64_t kFewChannels = 8;
+  return d.C <= kFewChannels ? d.O : d.C;
+}
+
 // A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
 // padding. Order of its channels: as the pixels lie in memory.
 struct FullyConnected {
@@ -153,10 +159,10 @@ Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w
     call.layer = flat.layer;
     call.w = flat.w.const_data_ptr<float>();
     call.w_strides = {flat.layer.C, 1, 0, 0};
-    run(kernels_for(flat.layer.C).grad_input, call, x);
+    run(kernels_for(along_grad_input(flat.layer)).grad_input, call, x);
     return dx;
   }
-  run(kernels_for(d.C).grad_input, call, x);
+  run(kernels_for(along_grad_input(d)).grad_input, call, x);
   return dx;
 }
 
