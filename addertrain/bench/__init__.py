@@ -1,0 +1,1 @@
+"""Benchmarks: `addertrain bench ops` times operators by layer, `bench step` whole training steps."""

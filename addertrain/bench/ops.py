@@ -1,0 +1,167 @@
+"""`addertrain bench ops`: elements/s of forward, input gradient and weight gradient, layer by layer.
+
+Beside them the ceiling of this processor (register-only loops in the same process), torch's convolution of
+the same shape, the paper's formulas by broadcasting and `torch.cdist(p=1)`. An element is one |x - w|, or one
+product in the weight gradient.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from addertrain.bench.broadcast import broadcast_training, cdist_forward, images_that_fit
+from addertrain.bench.ceilings import Ceilings, measure
+from addertrain.bench.layers import NETWORKS, LayerShape
+from addertrain.bench.timing import interleaved
+from addertrain.ops import library, schemas
+
+_HEAD = (
+    "layer                    images |  forward   (ceiling) | grad input (ceiling) | grad weight |"
+    "   conv |  cdist | formula, training"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """1e9 elements/s of one layer; `training` counts its three passes, `formula` the same by broadcasting."""
+
+    layer: str
+    images: int
+    forward: float
+    grad_input: float
+    grad_weight: float
+    conv: float
+    cdist: float
+    training: float
+    formula: float
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the benchmark from command-line words; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    ceilings = measure()
+    print(
+        f"{arguments.threads} thread(s), float32, {arguments.layout}; {library.status()}\n"
+        f"ceiling of one core, register-only: forward {ceilings.forward:.1f}, input gradient "
+        f"{ceilings.grad_input:.1f} (1e9 elements/s)"
+    )
+    rows: list[Row] = []
+    for network in arguments.networks or NETWORKS:
+        print(f"\n{network}\n{_HEAD}")
+        for layer in NETWORKS[network].layers:
+            batch = arguments.batch or NETWORKS[network].batch
+            row = measure_layer(layer, batch, layout=arguments.layout, seconds=arguments.seconds)
+            rows.append(row)
+            print(_line(row, ceilings, arguments.threads), flush=True)
+    if arguments.json:
+        report = {
+            "ceilings": asdict(ceilings),
+            "threads": arguments.threads,
+            "rows": [asdict(r) for r in rows],
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def measure_layer(layer: LayerShape, batch: int, *, layout: str, seconds: float) -> Row:
+    """Times one layer; the formula and cdist on as many images as they can take."""
+    x, weight, dy = _operands(layer, batch, layout)
+    sizes = ([layer.stride] * 2, [layer.padding] * 2, [1, 1])
+    conv = torch.nn.functional.conv2d
+    times = interleaved(
+        {
+            "forward": lambda: schemas.ADDER2D(x, weight, *sizes, True),
+            "grad_input": lambda: schemas.GRAD_INPUT(dy, x, weight, *sizes),
+            "grad_weight": lambda: schemas.GRAD_WEIGHT(dy, x, weight, *sizes),
+            "conv": lambda: conv(x, weight, None, layer.stride, layer.padding),
+        },
+        seconds=seconds,
+    )
+    few = images_that_fit(layer, batch)
+    slow = interleaved(
+        {
+            "cdist": lambda: cdist_forward(x[:few], weight, layer),
+            "formula": lambda: broadcast_training(x[:few], weight, dy[:few], layer),
+        },
+        seconds=0.0,
+        rounds=1,
+    )
+    elements = batch * layer.elements_per_image / 1e9
+    slow_elements = few * layer.elements_per_image / 1e9
+    passes = {name: elements / times[name].median for name in times}
+    return Row(
+        layer.name,
+        batch,
+        **passes,
+        cdist=slow_elements / slow["cdist"].median,
+        training=3 * elements / sum(times[name].median for name in ("forward", "grad_input", "grad_weight")),
+        formula=3 * slow_elements / slow["formula"].median,
+    )
+
+
+def _operands(layer: LayerShape, batch: int, layout: str) -> tuple[Tensor, Tensor, Tensor]:
+    """x behind a ReLU, weight, dy."""
+    size, out = layer.size, layer.output_size
+    if layout == "channels-last":
+        x = torch.randn(batch, size, size, layer.C).relu().permute(0, 3, 1, 2)
+        dy = torch.randn(batch, out, out, layer.O).permute(0, 3, 1, 2)
+    else:
+        x = torch.randn(batch, layer.C, size, size).relu()
+        dy = torch.randn(batch, layer.O, out, out)
+    return x, 2 * torch.randn(layer.O, layer.C, layer.kernel, layer.kernel), dy
+
+
+def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
+    forward_share = 100 * row.forward / (ceilings.forward * threads)
+    grad_share = 100 * row.grad_input / (ceilings.grad_input * threads)
+    return (
+        f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)  | "
+        f"{row.grad_input:10.1f} ({grad_share:4.0f} %)  | {row.grad_weight:11.1f} | {row.conv:6.1f} | {row.cdist:6.2f} | "
+        f"{row.formula:.3f}, {row.training / row.formula:.0f} times slower"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="addertrain bench ops",
+        description="1e9 elements/s of the adder operators on this CPU, layer by layer.",
+        epilog="Measure on an idle machine: a busy neighbour halves every figure, ceiling included.",
+    )
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        choices=[[], *NETWORKS],
+        metavar="NETWORK",
+        help=f"{', '.join(NETWORKS)} (default: all)",
+    )
+    parser.add_argument("--threads", type=_positive, default=1, help="processor cores to use (default: 1)")
+    parser.add_argument("--batch", type=_positive, help="images (default: 256, 128 or 16 with the network)")
+    parser.add_argument("--layout", choices=["channels-last", "nchw"], default="channels-last")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time for each layer (default: 0.5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
+    return parser
+
+
+def _network(name: str) -> str:
+    if name not in NETWORKS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(NETWORKS)}, got {name!r}")
+    return name
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""`addertrain bench step`: a training step of an adder network beside its convolutional twin, in one run.
+
+The twin has the same layers as torch convolutions, with torch's norm and ReLU, and torch's SGD.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from addertrain.bench.layers import NETWORKS, LayerShape
+from addertrain.bench.timing import Timing, interleaved
+from addertrain.models import build_model
+from addertrain.nn import AdderConv2d, BatchNorm2d, param_groups
+from addertrain.optim import AdderSGD
+
+
+class TorchNorm(nn.BatchNorm2d):
+    """torch's norm, followed by torch's ReLU where the network has one."""
+
+    def __init__(self, num_features: int, *, relu: bool) -> None:
+        super().__init__(num_features)
+        self.relu = relu
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        return F.relu(y, inplace=True) if self.relu else y
+
+
+def torch_norms(model: nn.Module) -> nn.Module:
+    """The model with torch's norm and ReLU instead of the fused ones."""
+    for name, child in model.named_children():
+        if isinstance(child, BatchNorm2d):
+            setattr(model, name, TorchNorm(child.num_features, relu=child.relu))
+        else:
+            torch_norms(child)
+    return model
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to time: its two kinds, its input and its number of classes."""
+
+    adder: nn.Module
+    conv: nn.Module
+    image_chw: tuple[int, int, int]
+    num_outputs: int
+
+
+def _lenet5bn() -> Case:
+    adder = build_model("lenet5bn", kind="adder", num_classes=10)
+    return Case(adder, torch_norms(build_model("lenet5bn", kind="conv", num_classes=10)), (1, 32, 32), 10)
+
+
+def _resnet20_layers() -> Case:
+    """ResNet-20's nineteen main adder layers in a row, norm and ReLU behind each: no shortcuts, no head."""
+    main = [layer for layer in NETWORKS["resnet20"].layers if layer.kernel == 3]
+    adder = nn.Sequential(*(m for layer in main for _ in range(layer.count) for m in _block(layer, "adder")))
+    conv = nn.Sequential(*(m for layer in main for _ in range(layer.count) for m in _block(layer, "conv")))
+    return Case(adder, conv, (16, 32, 32), main[-1].O)
+
+
+def _block(layer: LayerShape, kind: str) -> list[nn.Module]:
+    sizes = (layer.C, layer.O, layer.kernel, layer.stride, layer.padding)
+    if kind == "adder":
+        return [AdderConv2d(*sizes, offset_free=True), BatchNorm2d(layer.O, relu=True)]
+    return [nn.Conv2d(*sizes, bias=False), TorchNorm(layer.O, relu=True)]
+
+
+CASES: dict[str, Callable[[], Case]] = {"lenet5bn": _lenet5bn, "resnet20-layers": _resnet20_layers}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the benchmark from command-line words; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="addertrain bench step",
+        description="A training step beside the convolutional twin's, on this CPU.",
+    )
+    parser.add_argument("network", choices=CASES)
+    parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
+    parser.add_argument("--batch", type=int, default=256, help="images (default: 256)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="time in all (default: 15)")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    times = measure_step(CASES[arguments.network](), arguments.batch, seconds=arguments.seconds)
+    print(
+        f"{arguments.network}, batch {arguments.batch}, {arguments.threads} thread(s), float32, channels-last"
+    )
+    for name, timing in times.items():
+        print(f"{name:6s} median {1e3 * timing.median:7.2f} ms, best {1e3 * timing.best:7.2f} ms a step")
+    print(f"adder / conv: {times['adder'].median / times['conv'].median:.2f}")
+    return 0
+
+
+def measure_step(case: Case, batch: int, *, seconds: float) -> dict[str, Timing]:
+    """Seconds of forward, backward and update for both kinds, on the same random images."""
+    c, h, w = case.image_chw
+    images = torch.randn(batch, h, w, c).permute(0, 3, 1, 2)
+    labels = torch.randint(case.num_outputs, (batch,))
+    adder = case.adder.to(memory_format=torch.channels_last)
+    conv = case.conv.to(memory_format=torch.channels_last)
+    adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=0.1)
+    conv_sgd = torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return interleaved(
+        {
+            "adder": lambda: _step(adder, adder_sgd, images, labels),
+            "conv": lambda: _step(conv, conv_sgd, images, labels),
+        },
+        seconds=seconds,
+    )
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    y = model(images)
+    loss = F.cross_entropy(y.mean((2, 3)) if y.dim() == 4 else y, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
