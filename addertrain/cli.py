@@ -46,6 +46,14 @@ _EVALUATE = f"""examples:
 {EXIT_CODES}"""
 
 
+_BENCH = """usage: addertrain bench {ops,step} [options]
+
+  ops [NETWORK ...]   elements/s of every layer of a network, beside what this processor could do
+  step NETWORK        a training step, beside that of the convolutional twin
+
+See addertrain bench ops --help and addertrain bench step --help."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -112,17 +120,15 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    benchmarks = ("ops",)
     if words[:1] in ([], ["-h"], ["--help"]):
-        print(
-            f"usage: addertrain bench {{{','.join(benchmarks)}}} [options]\n\nSee addertrain bench ops --help"
-        )
+        print(_BENCH)
         return 0
-    if words[0] not in benchmarks:
-        raise UsageError(f"bench: expected one of {', '.join(benchmarks)}, got '{words[0]}'")
-    from addertrain.bench import ops
+    benchmark, *rest = words
+    if benchmark not in ("ops", "step"):
+        raise UsageError(f"bench: expected ops or step, got '{benchmark}'; see addertrain bench --help")
+    from addertrain.bench import ops, step
 
-    return ops.main(words[1:]) or 0
+    return (ops if benchmark == "ops" else step).main(rest)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""What people write without kernels: the paper's formulas by broadcasting, and `torch.cdist`, on unfolded input."""
+"""What people write without kernels: the paper's formulas by broadcasting, and `torch.cdist`."""
 
 import torch
 import torch.nn.functional as F

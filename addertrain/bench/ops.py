@@ -124,7 +124,8 @@ def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
     grad_share = 100 * row.grad_input / (ceilings.grad_input * threads)
     return (
         f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)  | "
-        f"{row.grad_input:10.1f} ({grad_share:4.0f} %)  | {row.grad_weight:11.1f} | {row.conv:6.1f} | {row.cdist:6.2f} | "
+        f"{row.grad_input:10.1f} ({grad_share:4.0f} %)  | {row.grad_weight:11.1f} | "
+        f"{row.conv:6.1f} | {row.cdist:6.2f} | "
         f"{row.formula:.3f}, {row.training / row.formula:.0f} times slower"
     )
 

@@ -25,7 +25,7 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 def batch_norm_relu(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, relu: bool) -> Triple:
-    """y_nchw in the layout of `x`, and each channel's mean and biased variance (no gradients flow into them)."""
+    """y_nchw in the layout of `x`, and each channel's mean and biased variance (without gradients)."""
     result: Triple = _BATCH_NORM_RELU(x, weight, bias, eps, relu)
     return result
 

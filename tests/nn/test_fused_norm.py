@@ -78,7 +78,7 @@ def test_forward_gradients_and_statistics_match_float64(shape: tuple[int, ...], 
 
 
 def test_mean_a_thousand_times_the_deviation_keeps_the_variance() -> None:
-    """A wide adder layer's raw response is like this; E[y^2] - E[y]^2 in float32 would leave nothing of it."""
+    """A wide adder layer's raw response is like this; E[y^2] - E[y]^2 in float32 would lose it."""
     torch.manual_seed(0)
     fused, wide = pair_of_norms(16, relu=False)
     x = channels_last((64, 16, 8, 8), mean=1300.0)
