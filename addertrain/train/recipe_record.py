@@ -18,12 +18,16 @@ def recipe_to_record(recipe: Recipe) -> dict[str, Any]:
     return dataclasses.asdict(recipe)
 
 
-def recipe_from_record(record: dict[str, Any], *, source: str) -> Recipe:
+def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
     """The inverse of `recipe_to_record`.
 
     Raises:
-        CheckpointError: the record has other keys, because another version wrote it.
+        CheckpointError: there is none, or it has other keys, because another version wrote it.
     """
+    if record is None:
+        raise CheckpointError(
+            f"{source}: expected a recipe in its manifest, got none; evaluate it in the script that wrote it"
+        )
     hints = typing.get_type_hints(Recipe)
     try:
         return Recipe(

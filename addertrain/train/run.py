@@ -73,7 +73,7 @@ def evaluate(path: str | Path) -> Evaluation:
     silence_lightning()
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
-        recipe = recipe_from_record(read_manifest(checkpoint)["recipe"], source=str(checkpoint))
+        recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         score = _evaluate(recipe, _load(recipe), checkpoint, world)
         return Evaluation(score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint))
 
@@ -84,9 +84,8 @@ def _train(
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
     val_loader = _loader(recipe, data, world, training=False)
-    on_first_rank(
-        lambda: run.open(recipe, world, checkpoint)
-    )  # nothing is written before all of this can be had
+    # Nothing is written before data and loaders are there.
+    on_first_rank(lambda: run.open(recipe, world, checkpoint))
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
     callbacks: list[Callback] = [

@@ -74,6 +74,11 @@ def test_a_recipe_survives_its_record() -> None:
     assert recipe_from_record(record, source="here") == recipe
 
 
+def test_a_checkpoint_without_a_recipe_says_so() -> None:
+    with pytest.raises(CheckpointError, match="here: expected a recipe"):
+        recipe_from_record(None, source="here")
+
+
 def test_a_record_with_unknown_keys_is_refused() -> None:
     record = recipe_to_record(short_recipe())
     record["optim"]["lars"] = True
