@@ -137,7 +137,7 @@ struct ForwardTile {
   const float* filters;     // packed block
   const float* constant;    // per filter of the block
   const int64_t* runs;      // offsets of runs
-  int64_t num_runs, run_length;
+  int64_t first_run, num_runs, run_length;
   int64_t pixel_pitch;      // floats between neighbouring pixels (= C)
   int64_t y_pitch;          // floats between neighbouring outputs (= O)
   int64_t num_filters;      // of the block, without its tail

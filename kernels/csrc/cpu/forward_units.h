@@ -2,6 +2,7 @@
 #pragma once
 
 #include "csrc/cpu/forward.h"
+#include "csrc/cpu/forward_sparse.h"
 
 namespace addertrain::cpu {
 namespace {
@@ -12,6 +13,7 @@ struct ForwardScratch {
   Scratch window, pixel_sums, across, x_sums, response;
   PointerTable positions;
   OffsetTable runs;
+  NonZeroScratch non_zeros;
 };
 thread_local ForwardScratch forward_scratch;
 
@@ -92,8 +94,9 @@ inline void sum_positions(const Layer& d, int64_t images, int64_t rows, const Wi
 struct ForwardUnit {
   Buffer x;
   int64_t images, rows;
-  const float* x_sums;  // of every position, padded to a whole tile
-  float* y;             // position-major, O floats a position
+  const NonZeros* non_zeros;  // null where x is dense
+  const float* x_sums;        // of every position, padded to a whole tile
+  float* y;                   // position-major, O floats a position
 };
 
 template <int V, int M>
@@ -120,33 +123,72 @@ void sliding_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit
     }
 }
 
+template <int S, int V, int M>
+void sparse_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit) {
+  const NonZeros& x = *unit.non_zeros;
+  for (int64_t n = 0; n < unit.images; ++n)
+    for (int64_t p = 0; p < unit.rows; ++p) {
+      const int64_t position = (n * unit.rows + p) * d.Q;
+      const int64_t pixel = n * x.image_pitch + p * d.stride_h * x.row_pitch;
+      for (int64_t q = 0; q < d.Q; q += M) {
+        const int64_t at = std::min(q, d.Q - M);
+        sparse_tile<S, V, M>(t, x, pixel + at, d.dilation_h * x.row_pitch, unit.x_sums + position + at,
+                             unit.y + (position + at) * d.O);
+      }
+    }
+}
+
 using SlidingBlock = void (*)(const Layer&, const ForwardTile&, const ForwardUnit&);
 
 // The tile width of a list that wastes least on rows of Q outputs; the list starts with the narrowest, 4.
-template <int S, int V, int... Ms>
-SlidingBlock best_sliding_block(int64_t Q, TileWidths<Ms...>) {
+template <template <int> typename BlockOf, int... Ms>
+SlidingBlock best_block(int64_t Q, TileWidths<Ms...>) {
   SlidingBlock best = nullptr;
   int64_t best_cost = INT64_MAX;
-  const auto consider = [&](int64_t M, SlidingBlock block) {
+  [[maybe_unused]] const auto consider = [&](int64_t M, SlidingBlock block) {
     const int64_t cost = ceil_div(Q, M) * (M + 1);
     if (M <= Q && cost <= best_cost) best = block, best_cost = cost;
   };
-  (consider(Ms, &sliding_block<S, V, Ms>), ...);
+  (consider(Ms, BlockOf<Ms>::run), ...);
   return best;
 }
 
+template <int S, int V>
+struct Sliding {
+  template <int M>
+  struct Of {
+    static constexpr SlidingBlock run = &sliding_block<S, V, M>;
+  };
+};
+
+template <int S, int V>
+struct Sparse {
+  template <int M>
+  struct Of {
+    static constexpr SlidingBlock run = &sparse_block<S, V, M>;
+  };
+};
+
 template <int S>
-SlidingBlock sliding_block_of(int64_t width, int64_t Q) {
+SlidingBlock sliding_block_of(int64_t width, int64_t Q, bool is_sparse) {
+  if constexpr (Simd::kHasCompress)
+    if (is_sparse) {
+      if (width == 4) return best_block<Sparse<S, 4>::template Of>(Q, Simd::SparseWidths4{});
+      if (width == 2) return best_block<Sparse<S, 2>::template Of>(Q, Simd::SparseWidths2{});
+      return best_block<Sparse<S, 1>::template Of>(Q, Simd::SparseWidths1{});
+    }
   if constexpr (Simd::kMaxVectors >= 4)
-    if (width == 4) return best_sliding_block<S, 4>(Q, Simd::SlidingWidths4{});
-  if (width == 2) return best_sliding_block<S, 2>(Q, Simd::SlidingWidths2{});
-  return best_sliding_block<S, 1>(Q, Simd::SlidingWidths1{});
+    if (width == 4) return best_block<Sliding<S, 4>::template Of>(Q, Simd::SlidingWidths4{});
+  if (width == 2) return best_block<Sliding<S, 2>::template Of>(Q, Simd::SlidingWidths2{});
+  return best_block<Sliding<S, 1>::template Of>(Q, Simd::SlidingWidths1{});
 }
 
 inline void run_pass(const Layer& d, const Walk& walk, int64_t width, const ForwardTile& t, const ForwardUnit& unit,
                      const float* const* positions) {
   if (walk.is_sliding) {
-    const SlidingBlock block = d.S == 3 ? sliding_block_of<3>(width, d.Q) : sliding_block_of<5>(width, d.Q);
+    const bool is_sparse = unit.non_zeros != nullptr;
+    const SlidingBlock block =
+        d.S == 3 ? sliding_block_of<3>(width, d.Q, is_sparse) : sliding_block_of<5>(width, d.Q, is_sparse);
     block(d, t, unit);
     return;
   }
@@ -165,6 +207,7 @@ inline void run_block(const Layer& d, const Walk& walk, int64_t width, const For
     ForwardTile t = block;
     t.filters += run * floats_per_run;
     t.runs += run;
+    t.first_run = run;
     t.num_runs = std::min(runs_per_pass, walk.num_runs - run);
     t.is_first = run == 0;
     t.is_last = run + t.num_runs == walk.num_runs;
@@ -212,7 +255,12 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
 
   const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
   float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
-  const ForwardUnit unit{x, cut.images(), cut.rows(), x_sums, y};
+  NonZeros non_zeros;
+  const bool is_sparse =
+      is_nonnegative && can_be_sparse(d, walk) &&
+      static_cast<double>(list_non_zeros(x, cut.images(), window, d.C, scratch.non_zeros, non_zeros)) <
+          kSparseShare * static_cast<double>(cut.images() * window.rows * window.columns * d.C);
+  const ForwardUnit unit{x, cut.images(), cut.rows(), is_sparse ? &non_zeros : nullptr, x_sums, y};
   const float* const* at = walk.is_sliding ? nullptr : list_positions(d, unit, scratch.positions);
   int64_t* runs = scratch.runs.entries(walk.num_runs);
   for (int64_t i = 0; i < walk.num_runs; ++i) runs[i] = walk.offset(d, i, x.row_pitch);
@@ -222,7 +270,7 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
     const int64_t lane0 = blocks.first_register(b) * Simd::kLanes;
     const float* filters = (is_nonnegative ? packed.clipped : packed.filters) + lane0 * packed.K;
     const float* constant = (is_nonnegative ? packed.constant_clipped : packed.constant) + lane0;
-    ForwardTile tile{filters, constant, runs, walk.num_runs, walk.run_length, d.C, d.O, d.O - lane0, true, true};
+    ForwardTile tile{filters, constant, runs, 0, walk.num_runs, walk.run_length, d.C, d.O, d.O - lane0, true, true};
     ForwardUnit shifted = unit;
     shifted.y += lane0;
     run_block(d, walk, blocks.width(b), tile, shifted, at);

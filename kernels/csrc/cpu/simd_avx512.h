@@ -17,6 +17,10 @@ struct Simd {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kMaxVectors = 4;
+  static constexpr bool kHasCompress = true;
+  using SparseWidths1 = TileWidths<4, 7, 8, 14, 28>;
+  using SparseWidths2 = TileWidths<4, 7, 8, 14>;
+  using SparseWidths4 = TileWidths<4, 7>;
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 12, 14>;
   using SlidingWidths2 = TileWidths<4, 7, 8>;
   using SlidingWidths4 = TileWidths<4>;
@@ -56,6 +60,17 @@ struct Simd {
     const Reg difference = is_odd ? _mm512_fmsub_ps(w, one, x) : _mm512_sub_ps(w, x);
     constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
     return _mm512_fmadd_ps(_mm512_range_ps(difference, one, kSmallerMagnitudeSignOfFirst), g, sum);
+  }
+  // Writes the non-zeros of from[0, count) and their indices from `first` on, a whole register each; returns how many.
+  // Compressed in a register: compressing into memory takes Zen 4 a hundred cycles.
+  static int compress_non_zeros(const float* from, int count, int32_t first, float* values, int32_t* indices) {
+    const Reg value = load_first(from, count);
+    const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    store(values, _mm512_maskz_compress_ps(is_non_zero, value));
+    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32(is_non_zero, index));
+    return __builtin_popcount(is_non_zero);
   }
   // scale * a + b
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm512_fmadd_ps(_mm512_set1_ps(scale), a, b); }

@@ -17,6 +17,11 @@ struct Simd {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kMaxVectors = 2;
+  static constexpr bool kHasCompress = false;
+  using SparseWidths1 = TileWidths<>;
+  using SparseWidths2 = TileWidths<>;
+  using SparseWidths4 = TileWidths<>;
+  static int compress_non_zeros(const float*, int, int32_t, float*, int32_t*) { return 0; }  // never called
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14, 28>;
   using SlidingWidths2 = TileWidths<4>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
