@@ -1,0 +1,98 @@
+"""Every operator over the whole table against the float64 reference."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer, grad_weight_answer
+from tests.ops.implementations import COMPILED, EVERY_CPU, REFERENCE, Implementation
+from tests.ops.layers import TABLE, Layer
+
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+# float64 and 16 bits are the same code around every instruction set's kernels.
+FLOAT32_EVERYWHERE = [(implementation, torch.float32) for implementation in EVERY_CPU]
+OTHERS_ON_ONE = list(itertools.product([COMPILED[0], REFERENCE], (torch.float64, *SIXTEEN_BITS)))
+
+in_every_way = pytest.mark.parametrize(
+    ("implementation", "dtype"),
+    [*FLOAT32_EVERYWHERE, *OTHERS_ON_ONE],
+    ids=lambda value: getattr(value, "name", str(value).removeprefix("torch.")),
+)
+over_the_table = pytest.mark.parametrize("group", TABLE)
+
+
+def mistake(got: torch.Tensor, answer: Answer, layer: Layer, layout: str) -> str | None:
+    """What is wrong with `got`, or None."""
+    expected = answer.value
+    if got.shape != expected.shape:
+        return f"{layer}, {layout}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    if got.numel() == 0:
+        return None
+    excess = (got.cpu().double() - expected).abs() / answer.tolerance
+    worst = int(excess.nan_to_num(nan=torch.inf).argmax())
+    if excess.flatten()[worst] <= 1:
+        return None
+    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape))
+    return f"{layer}, {layout}: {got[at].item():.9g} at {at}, expected {expected[at].item():.9g}"
+
+
+def forward_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+    found = []
+    for layer, layout, offset_free, behind_relu in itertools.product(
+        TABLE[group], LAYOUTS, (False, True), (False, True)
+    ):
+        data = data_of(layer, dtype, behind_relu)
+        x = data.x.to(implementation.device, memory_format=LAYOUTS[layout])
+        y = implementation.forward(layer, x, data.w.to(implementation.device), offset_free)
+        found.append(mistake(y, forward_answer(layer, dtype, offset_free, behind_relu), layer, layout))
+    return [one for one in found if one]
+
+
+def grad_input_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+    found = []
+    for layer, layout in itertools.product(TABLE[group], LAYOUTS):
+        data = data_of(layer, dtype)
+        dy, x = (t.to(implementation.device, memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
+        dx = implementation.grad_input(layer, dy, x, data.w.to(implementation.device))
+        found.append(mistake(dx, grad_input_answer(layer, dtype), layer, layout))
+    return [one for one in found if one]
+
+
+def grad_weight_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+    found = []
+    for layer, layout in itertools.product(TABLE[group], LAYOUTS):
+        data = data_of(layer, dtype)
+        dy, x = (t.to(implementation.device, memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
+        dw = implementation.grad_weight(layer, dy, x, data.w.to(implementation.device))
+        found.append(mistake(dw, grad_weight_answer(layer, dtype), layer, layout))
+    return [one for one in found if one]
+
+
+@in_every_way
+@over_the_table
+def test_forward(implementation: Implementation, dtype: torch.dtype, group: str) -> None:
+    with implementation.use():
+        mistakes = forward_mistakes(implementation, group, dtype)
+
+    assert not mistakes, "\n".join(mistakes[:20])
+
+
+@in_every_way
+@over_the_table
+def test_grad_input(implementation: Implementation, dtype: torch.dtype, group: str) -> None:
+    with implementation.use():
+        mistakes = grad_input_mistakes(implementation, group, dtype)
+
+    assert not mistakes, "\n".join(mistakes[:20])
+
+
+@pytest.mark.parametrize("implementation", [COMPILED[0], REFERENCE], ids=["convolution", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *SIXTEEN_BITS], ids=str)
+@over_the_table
+def test_grad_weight(implementation: Implementation, dtype: torch.dtype, group: str) -> None:
+    with implementation.use():
+        mistakes = grad_weight_mistakes(implementation, group, dtype)
+
+    assert not mistakes, "\n".join(mistakes[:20])
