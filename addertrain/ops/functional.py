@@ -9,6 +9,11 @@ from addertrain.ops.geometry import IntPair, check_arguments, pair
 __all__ = ["adder2d"]
 
 
+def _is_autocast(device_type: str) -> bool:
+    """Not every device type knows autocast: meta does not."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def adder2d(
     x: Tensor,
     weight: Tensor,
@@ -41,7 +46,6 @@ def adder2d(
         pair(padding, "padding"),
         pair(dilation, "dilation"),
     )
-    is_autocast = torch.is_autocast_enabled(x.device.type)
-    check_arguments(x, weight, strides, paddings, dilations, is_autocast=is_autocast)
+    check_arguments(x, weight, strides, paddings, dilations, is_autocast=_is_autocast(x.device.type))
     result: Tensor = schemas.ADDER2D(x, weight, strides, paddings, dilations, offset_free)
     return result

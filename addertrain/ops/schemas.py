@@ -93,6 +93,11 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     """Eq. 6 and Eq. 5. The offset sum|F| has no part in them: they are not the exact derivatives."""
+    if torch.is_grad_enabled():  # a second derivative would lose terms in silence
+        raise NotImplementedError(
+            "adder2d: expected to be differentiated once, got create_graph=True; the paper's gradients have "
+            "no derivatives, so leave adder layers out of gradient penalties and Hessians."
+        )
     x, weight = ctx.saved_tensors
     sizes = (ctx.stride, ctx.padding, ctx.dilation)
     dx = GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
@@ -100,18 +105,9 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dw, None, None, None, None
 
 
-def _refuse_second_derivative(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-    raise NotImplementedError(
-        "adder2d: expected to be differentiated once, got a second time (create_graph=True?); the paper's "
-        "gradients are no derivatives, so leave adder layers out of gradient penalties and Hessians."
-    )
-
-
 torch.library.register_autograd(
     f"{NAMESPACE}::adder2d", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
 )
-for _name in ("adder2d_grad_input", "adder2d_grad_weight"):
-    torch.library.register_autograd(f"{NAMESPACE}::{_name}", _refuse_second_derivative, lib=_LIBRARY)
 
 
 def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, offset_free: bool) -> torch.dtype:
