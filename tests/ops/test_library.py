@@ -1,0 +1,52 @@
+"""Which compiled libraries serve, and what is said where none does."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from addertrain.ops import library, schemas
+
+
+def test_status_names_both_libraries() -> None:
+    assert library.status().startswith("_C ")
+    assert ", _C_cuda " in library.status()
+    assert "\n" not in library.status()
+
+
+def test_a_damaged_library_is_named_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_C.so").write_bytes(b"not a library")
+    monkeypatch.setattr(library, "_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(library, "_status", dict(library._status))
+
+    library.load()
+
+    assert library.status().startswith("_C not loaded (")
+    assert "_C.so" in library.status()
+    assert "_C_cuda not built" in library.status() or not torch.version.cuda
+
+
+def test_the_reference_is_announced_once_per_device_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "_warned_of", set())
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for device_type in ("cpu", "cuda", "cpu", "cuda", "cpu"):
+            schemas._warn_of_reference(device_type)
+
+    messages = [str(one.message) for one in caught]
+    assert len(messages) == 2
+    assert "no compiled kernels for cpu" in messages[0]
+    assert "no compiled kernels for cuda" in messages[1]
+    assert "`addertrain --version`" in messages[0]
+
+
+def test_instruction_sets_are_chosen_by_number() -> None:
+    if "_C loaded" not in library.status():
+        pytest.skip(f"the CPU library is missing: {library.status()}")
+    portable, unknown, best = 3, 9, 0
+
+    assert torch.ops.addertrain.use_cpu_instruction_set(portable)
+    assert not torch.ops.addertrain.use_cpu_instruction_set(unknown)
+    assert torch.ops.addertrain.use_cpu_instruction_set(best)

@@ -1,0 +1,119 @@
+"""Mistakes that other implementations of the adder layer have made, one test each."""
+
+import pytest
+import torch
+
+from addertrain.ops.functional import adder2d
+from tests.ops.answers import data_of, grad_input_answer, grad_weight_answer
+from tests.ops.implementations import EVERY_CPU, Implementation
+from tests.ops.layers import Layer
+from tests.ops.test_table import mistake
+
+every_implementation = pytest.mark.parametrize("implementation", EVERY_CPU, ids=lambda one: one.name)
+
+
+@every_implementation
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_stride_2_input_gradient_reaches_every_pixel(
+    implementation: Implementation, kernel: int, size: int
+) -> None:
+    """The most copied CUDA kernel loses three quarters of it."""
+    layer = Layer(2, 4, 6, size, size, kernel, kernel, (2, 2), (kernel // 2, kernel // 2))
+    data = data_of(layer, torch.float32)
+
+    with implementation.use():
+        dx = implementation.grad_input(layer, data.dy, data.x, data.w)
+
+    assert mistake(dx, grad_input_answer(layer, torch.float32), layer, "NCHW") is None
+    if kernel == 3:
+        assert (dx != 0).all()
+
+
+def test_filter_gradient_is_not_transposed() -> None:
+    """A filter that sees one pixel of one channel gets its gradient at that tap and no other."""
+    x, weight = torch.zeros(1, 2, 3, 5), torch.zeros(3, 2, 3, 5, requires_grad=True)
+    x[0, 1, 2, 3] = 7.0
+    y = adder2d(x, weight)
+
+    y[0, 2, 0, 0].backward()
+
+    expected = torch.zeros_like(weight)
+    expected[2, 1, 2, 3] = 7.0
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, expected)
+
+
+@every_implementation
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_filters_of_any_size(implementation: Implementation, channels: int) -> None:
+    """K = 9, 27, 45 is no multiple of a tile; nor are 5 filters and 35 positions."""
+    layer = Layer(1, channels, 5, 5, 7, 3, 3, padding=(1, 1))
+    data = data_of(layer, torch.float64)
+    exact = (
+        -(torch.nn.functional.unfold(data.x, 3, padding=1).unsqueeze(1) - data.w.flatten(1).unsqueeze(2))
+        .abs()
+        .sum(2)
+    )
+
+    with implementation.use():
+        y = implementation.forward(layer, data.x.float(), data.w.float())
+
+    torch.testing.assert_close(y.double().flatten(2), exact, rtol=1e-5, atol=1e-5)
+
+
+@every_implementation
+def test_every_sample_of_the_batch_is_computed(implementation: Implementation) -> None:
+    layer = Layer(37, 2, 3, 4, 4, 3, 3)
+    data = data_of(layer, torch.float32)
+    dy = torch.zeros_like(data.dy)
+    dy[36] = 1.0
+
+    with implementation.use():
+        y = implementation.forward(layer, data.x, data.w)
+        last = implementation.forward(layer, data.x[36:], data.w)
+        dx = implementation.grad_input(layer, dy, data.x, data.w)
+
+    torch.testing.assert_close(y[36:], last, rtol=1e-5, atol=1e-5)
+    assert not dx[:36].any()
+    assert dx[36].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_sixteen_bits_are_read_as_what_they_are(dtype: torch.dtype) -> None:
+    layer = Layer(2, 3, 4, 6, 6, 3, 3)
+    data = data_of(layer, dtype)
+    x, weight = data.x.clone().requires_grad_(), data.w.clone().requires_grad_()
+
+    adder2d(x, weight, offset_free=True).backward(data.dy)
+
+    assert x.grad is not None
+    assert weight.grad is not None
+    assert mistake(x.grad, grad_input_answer(layer, dtype), layer, "NCHW") is None
+    assert mistake(weight.grad, grad_weight_answer(layer, dtype), layer, "NCHW") is None
+
+
+@every_implementation
+def test_channels_last_is_not_read_as_nchw(implementation: Implementation) -> None:
+    layer = Layer(2, 6, 5, 6, 6, 3, 3, padding=(1, 1))
+    data = data_of(layer, torch.float32)
+
+    with implementation.use():
+        y = implementation.forward(layer, data.x, data.w)
+        y_last = implementation.forward(layer, data.x.to(memory_format=torch.channels_last), data.w)
+
+    torch.testing.assert_close(y_last, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_bfloat16_filter_gradient_with_a_stride_of_rows_alone(layout: torch.memory_format) -> None:
+    """oneDNN writes past its buffers here: heap corruption, seen as a crash in three runs of five."""
+    layer = Layer(2, 3, 5, 8, 13, 1, 1, (2, 1))
+    data = data_of(layer, torch.bfloat16)
+    x, weight = data.x.to(memory_format=layout), data.w.clone().requires_grad_()
+
+    for _ in range(50):
+        weight.grad = None
+        adder2d(x, weight, stride=(2, 1)).backward(data.dy.to(memory_format=layout))
+        assert weight.grad is not None
+        assert mistake(weight.grad, grad_weight_answer(layer, torch.bfloat16), layer, str(layout)) is None
