@@ -1,5 +1,6 @@
 // One output at a time, straight from the equations: any stride, padding, dilation and layout. The slow, obvious path
-// (float64 on CPUs; every type on GPUs until the tiled kernels take over). No atomics: each output has one owner.
+// (float64 on CPUs; every type on GPUs until the tiled kernels take over). No atomics: each output has one owner, who
+// sums in `Acc` and rounds once.
 #pragma once
 
 #include "device/elementwise.h"
@@ -55,5 +56,61 @@ ADDERTRAIN_HOST_DEVICE inline Acc direct_grad_input(const Layer& d, const T* dy,
   }
   return sum;
 }
+
+// Element i of an image tensor, counted along memory: channels first where they are the innermost axis.
+struct Element {
+  int64_t n, c, h, w;
+
+  ADDERTRAIN_HOST_DEVICE Element(int64_t i, int64_t C, int64_t H, int64_t W, const ImageStrides& strides) {
+    if (strides.c == 1) {
+      n = i / (C * W * H), h = i / (C * W) % H, w = i / C % W, c = i % C;
+    } else {
+      n = i / (W * H * C), c = i / (W * H) % C, h = i / W % H, w = i % W;
+    }
+  }
+  ADDERTRAIN_HOST_DEVICE int64_t offset(const ImageStrides& strides) const {
+    return n * strides.n + c * strides.c + h * strides.h + w * strides.w;
+  }
+};
+
+// The passes as lists of outputs: call with every i in [0, count()), in any order, on any thread.
+template <typename Acc, typename T>
+struct DirectForward {
+  Layer d;
+  const T* x;
+  ImageStrides x_strides;
+  const T* w;
+  ImageStrides w_strides;
+  T* y;
+  ImageStrides y_strides;
+  bool offset_free;
+
+  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * d.O * d.P * d.Q; }
+  ADDERTRAIN_HOST_DEVICE void operator()(int64_t i) const {
+    const Element at(i, d.O, d.P, d.Q, y_strides);
+    y[at.offset(y_strides)] =
+        T(direct_forward<Acc>(d, x, x_strides, w, w_strides, offset_free, at.n, at.c, at.h, at.w));
+  }
+};
+
+template <typename Acc, typename T>
+struct DirectGradInput {
+  Layer d;
+  const T* dy;
+  ImageStrides dy_strides;
+  const T* x;
+  ImageStrides x_strides;
+  const T* w;
+  ImageStrides w_strides;
+  T* dx;
+  ImageStrides dx_strides;
+
+  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * d.C * d.H * d.W; }
+  ADDERTRAIN_HOST_DEVICE void operator()(int64_t i) const {
+    const Element at(i, d.C, d.H, d.W, dx_strides);
+    dx[at.offset(dx_strides)] =
+        T(direct_grad_input<Acc>(d, dy, dy_strides, x, x_strides, w, w_strides, at.n, at.c, at.h, at.w));
+  }
+};
 
 }  // namespace addertrain

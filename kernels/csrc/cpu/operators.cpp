@@ -7,6 +7,8 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
+
 #include "csrc/cpu/dispatch.h"
 #include "csrc/tensors.h"
 #include "device/direct.h"
@@ -47,45 +49,51 @@ bool is_sixteen_bit(const Tensor& t) {
 
 Tensor convert(const Tensor& t, ScalarType type) { return torch::stable::to(t, type); }
 
+// Waking a thread costs tens of microseconds: a part of a loop is worth it from about 64 K floats packed, or a million
+// elements evaluated, on.
+constexpr int64_t kPackGrain = 64 * 1024;
+constexpr int64_t kComputeGrain = 1024 * 1024;
+
+// How many of `count` equal parts of `work` make a grain.
+int64_t grain_of(int64_t grain, int64_t count, int64_t work) {
+  return std::clamp<int64_t>(count * grain / std::max<int64_t>(work, 1), 1, std::max<int64_t>(count, 1));
+}
+
+int64_t elements(const Layer& d) { return d.N * d.P * d.Q * d.O * d.C * d.R * d.S; }
+
 template <typename Call>
 void run(const Pass<Call>& pass, const Call& call, const Tensor& like) {
   const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
   float* filters = packed.mutable_data_ptr<float>();
-  torch::stable::parallel_for(0, pass.num_blocks(call), 1, [&](int64_t begin, int64_t end) {
+  const int64_t blocks = pass.num_blocks(call), units = pass.num_units(call);
+  const int64_t pack_grain = grain_of(kPackGrain, blocks, pass.packed_floats(call));
+  torch::stable::parallel_for(0, blocks, pack_grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) pass.pack(call, block, filters);
   });
-  torch::stable::parallel_for(0, pass.num_units(call), 1, [&](int64_t begin, int64_t end) {
+  const int64_t compute_grain = grain_of(kComputeGrain, units, elements(call.layer));
+  torch::stable::parallel_for(0, units, compute_grain, [&](int64_t begin, int64_t end) {
     pass.compute(call, filters, begin, end);
   });
 }
 
-void forward_double(const Layer& d, const Tensor& x, const Tensor& w, bool offset_free, Tensor& y) {
-  const double* px = x.const_data_ptr<double>();
-  const double* pw = w.const_data_ptr<double>();
-  double* py = y.mutable_data_ptr<double>();
-  const ImageStrides xs = strides_of(x), ws = strides_of(w), ys = strides_of(y);
-  torch::stable::parallel_for(0, d.N * d.O, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t p = 0; p < d.P; ++p)
-        for (int64_t q = 0; q < d.Q; ++q)
-          py[i / d.O * ys.n + i % d.O * ys.c + p * ys.h + q * ys.w] =
-              direct_forward<double>(d, px, xs, pw, ws, offset_free, i / d.O, i % d.O, p, q);
+// Every output of a direct pass.
+template <typename Direct>
+void run_direct(const Direct& pass) {
+  constexpr int64_t kGrain = 64;
+  torch::stable::parallel_for(0, pass.count(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) pass(i);
   });
 }
 
+void forward_double(const Layer& d, const Tensor& x, const Tensor& w, bool offset_free, Tensor& y) {
+  run_direct(DirectForward<double, double>{d, x.const_data_ptr<double>(), strides_of(x), w.const_data_ptr<double>(),
+                                           strides_of(w), y.mutable_data_ptr<double>(), strides_of(y), offset_free});
+}
+
 void grad_input_double(const Layer& d, const Tensor& dy, const Tensor& x, const Tensor& w, Tensor& dx) {
-  const double* pg = dy.const_data_ptr<double>();
-  const double* px = x.const_data_ptr<double>();
-  const double* pw = w.const_data_ptr<double>();
-  double* out = dx.mutable_data_ptr<double>();
-  const ImageStrides gs = strides_of(dy), xs = strides_of(x), ws = strides_of(w), os = strides_of(dx);
-  torch::stable::parallel_for(0, d.N * d.C, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t h = 0; h < d.H; ++h)
-        for (int64_t v = 0; v < d.W; ++v)
-          out[i / d.C * os.n + i % d.C * os.c + h * os.h + v * os.w] =
-              direct_grad_input<double>(d, pg, gs, px, xs, pw, ws, i / d.C, i % d.C, h, v);
-  });
+  run_direct(DirectGradInput<double, double>{d, dy.const_data_ptr<double>(), strides_of(dy), x.const_data_ptr<double>(),
+                                             strides_of(x), w.const_data_ptr<double>(), strides_of(w),
+                                             dx.mutable_data_ptr<double>(), strides_of(dx)});
 }
 
 Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
