@@ -22,14 +22,9 @@ def adder2d_grad_weight(
     """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs in the layout of `weight`; any device with a convolution."""
     if dy.numel() == 0:
         return torch.zeros_like(weight)
-    if x.dtype == torch.float16 and x.device.type == "cpu":
-        # torch's float16 convolutions on CPUs are slow, and those with dilation add up in float16.
+    if _needs_float32(x, stride):
         dw = adder2d_grad_weight(dy.float(), x.float(), weight.float(), stride, padding, dilation)
         return torch.empty_like(weight).copy_(dw)
-    if _is_uneven_point(x, weight, stride, padding):
-        # oneDNN's bfloat16 code writes past its buffers for 1x1 filters with a stride of rows alone (torch
-        # 2.14.1): leave out what the stride skips.
-        x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
     if _is_matrix_product(x, weight, padding):
         dw = _matrix_product(dy, x, weight)
     else:
@@ -45,9 +40,16 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _is_uneven_point(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
-    is_point = tuple(weight.shape[2:]) == (1, 1) and max(padding) == 0
-    return is_point and stride[0] != stride[1] and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+def _needs_float32(x: Tensor, stride: Sequence[int]) -> bool:
+    """Whether 16 bits must be widened: convolutions on CPUs that torch 2.14.1 gets wrong.
+
+    float16: slow, and added up in float16 where the filter is dilated. bfloat16 with a stride, channels-last:
+    oneDNN writes past its buffers (1x1, a stride of rows alone) or reads what nobody wrote (one column of
+    outputs).
+    """
+    if x.device.type != "cpu":
+        return False
+    return x.dtype == torch.float16 or (x.dtype == torch.bfloat16 and max(stride) > 1)
 
 
 def _is_matrix_product(x: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
