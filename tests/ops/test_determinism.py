@@ -8,7 +8,7 @@ from torch import Tensor
 
 from addertrain.ops import schemas
 from tests.ops.answers import data_of
-from tests.ops.implementations import COMPILED, Implementation
+from tests.ops.implementations import COMPILED, Implementation, name_of
 from tests.ops.layers import Layer
 
 LAYERS = [
@@ -38,7 +38,7 @@ def _all_passes(implementation: Implementation, layer: Layer, layout: torch.memo
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("implementation", COMPILED, ids=lambda one: one.name)
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
 def test_threads_change_no_bit(implementation: Implementation, layout: torch.memory_format) -> None:
     with implementation.use():
         for layer in LAYERS:

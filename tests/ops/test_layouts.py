@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from addertrain.ops import schemas
 from addertrain.ops.layout import memory_format
 from tests.ops.answers import data_of, forward_answer, grad_input_answer, grad_weight_answer
-from tests.ops.implementations import COMPILED, EVERY_CPU, REFERENCE, Implementation
+from tests.ops.implementations import COMPILED, EVERY_CPU, REFERENCE, Implementation, name_of, ways
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
 from tests.ops.views import FORMS
@@ -21,10 +21,7 @@ LAYERS = [
     Layer(4, 6, 9, 3, 2, 3, 2),
     Layer(2, 1, 4, 9, 6, 5, 3, padding=(2, 1)),
 ]
-WAYS = [
-    *((implementation, torch.float32) for implementation in EVERY_CPU),
-    *((one, dtype) for one in (COMPILED[0], REFERENCE) for dtype in (torch.float64, torch.bfloat16)),
-]
+WAYS = ways(torch.float64, torch.bfloat16, cuda_dtypes=(torch.float32, torch.float64, torch.bfloat16))
 
 
 def mistakes_over_views(implementation: Implementation, dtype: torch.dtype) -> list[str]:
@@ -42,7 +39,7 @@ def mistakes_over_views(implementation: Implementation, dtype: torch.dtype) -> l
     return [one for one in found if one]
 
 
-@pytest.mark.parametrize(("implementation", "dtype"), WAYS, ids=lambda way: getattr(way, "name", str(way)))
+@pytest.mark.parametrize(("implementation", "dtype"), WAYS, ids=name_of)
 def test_views_give_the_same_answers(implementation: Implementation, dtype: torch.dtype) -> None:
     with implementation.use():
         mistakes = mistakes_over_views(implementation, dtype)
@@ -50,7 +47,7 @@ def test_views_give_the_same_answers(implementation: Implementation, dtype: torc
     assert not mistakes, "\n".join(mistakes[:20])
 
 
-@pytest.mark.parametrize("implementation", EVERY_CPU, ids=lambda one: one.name)
+@pytest.mark.parametrize("implementation", EVERY_CPU, ids=name_of)
 def test_expanded_tensors(implementation: Implementation) -> None:
     """One image shown to a batch, one filter bank shown to all channels, and the gradient of a sum."""
     layer = Layer(4, 6, 5, 6, 7, 3, 3, (1, 2), (1, 1))
@@ -97,7 +94,7 @@ def test_fakes_lie_as_the_real_results(form: str, dtype: torch.dtype) -> None:
             assert real == _strides_of_results(x, w, padding, REFERENCE), "the reference lies elsewhere"
 
 
-@pytest.mark.parametrize("implementation", EVERY_CPU, ids=lambda one: one.name)
+@pytest.mark.parametrize("implementation", EVERY_CPU, ids=name_of)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_layout_comes_out_as_it_went_in(implementation: Implementation, layout: torch.memory_format) -> None:
     layer = Layer(2, 3, 4, 6, 5, 3, 3)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from addertrain.ops import reference
 from tests.ops.answers import Data, data_of
-from tests.ops.implementations import COMPILED, EVERY_CPU, REFERENCE, Implementation
+from tests.ops.implementations import EVERY_CPU, Implementation, name_of, ways
 from tests.ops.layers import Layer
 
 LAYERS = [
@@ -20,13 +20,8 @@ LAYERS = [
     Layer(1, 256, 66, 4, 5, 3, 3, padding=(1, 1)),
 ]
 VALUES = {"NaN": torch.nan, "inf": torch.inf, "-inf": -torch.inf}
-WAYS = [
-    *((implementation, torch.float32) for implementation in EVERY_CPU),
-    *((one, dtype) for one in (COMPILED[0], REFERENCE) for dtype in (torch.float64, torch.bfloat16)),
-]
-in_every_way = pytest.mark.parametrize(
-    ("implementation", "dtype"), WAYS, ids=lambda way: getattr(way, "name", str(way))
-)
+WAYS = ways(torch.float64, torch.bfloat16, cuda_dtypes=(torch.float32, torch.float64, torch.bfloat16))
+in_every_way = pytest.mark.parametrize(("implementation", "dtype"), WAYS, ids=name_of)
 with_every_value = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 
 
@@ -135,7 +130,7 @@ def test_input_gradient_of_infinite_differences_is_clipped(
             )
 
 
-@pytest.mark.parametrize("implementation", EVERY_CPU, ids=lambda one: one.name)
+@pytest.mark.parametrize("implementation", EVERY_CPU, ids=name_of)
 def test_sums_past_the_largest_number_are_not_finite(implementation: Implementation) -> None:
     layer = LAYERS[0]
     data = data_of(layer, torch.float32)

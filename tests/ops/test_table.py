@@ -6,19 +6,14 @@ import pytest
 import torch
 
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer, grad_weight_answer
-from tests.ops.implementations import COMPILED, EVERY_CPU, REFERENCE, Implementation
+from tests.ops.implementations import COMPILED, CUDA, REFERENCE, Implementation, Operators, name_of, ways
 from tests.ops.layers import TABLE, Layer
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-SIXTEEN_BITS = (torch.float16, torch.bfloat16)
-# float64 and 16 bits are the same code around every instruction set's kernels.
-FLOAT32_EVERYWHERE = [(implementation, torch.float32) for implementation in EVERY_CPU]
-OTHERS_ON_ONE = list(itertools.product([COMPILED[0], REFERENCE], (torch.float64, *SIXTEEN_BITS)))
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 in_every_way = pytest.mark.parametrize(
-    ("implementation", "dtype"),
-    [*FLOAT32_EVERYWHERE, *OTHERS_ON_ONE],
-    ids=lambda value: getattr(value, "name", str(value).removeprefix("torch.")),
+    ("implementation", "dtype"), ways(*DTYPES[1:], cuda_dtypes=DTYPES), ids=name_of
 )
 over_the_table = pytest.mark.parametrize("group", TABLE)
 
@@ -30,7 +25,7 @@ def mistake(got: torch.Tensor, answer: Answer, layer: Layer, layout: str) -> str
         return f"{layer}, {layout}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
     if got.numel() == 0:
         return None
-    excess = (got.cpu().double() - expected).abs() / answer.tolerance
+    excess = (got.double() - expected).abs() / answer.tolerance
     worst = int(excess.nan_to_num(nan=torch.inf).argmax())
     if excess.flatten()[worst] <= 1:
         return None
@@ -38,34 +33,33 @@ def mistake(got: torch.Tensor, answer: Answer, layer: Layer, layout: str) -> str
     return f"{layer}, {layout}: {got[at].item():.9g} at {at}, expected {expected[at].item():.9g}"
 
 
-def forward_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+def forward_mistakes(operators: Operators, group: str, dtype: torch.dtype) -> list[str]:
     found = []
     for layer, layout, offset_free, behind_relu in itertools.product(
         TABLE[group], LAYOUTS, (False, True), (False, True)
     ):
         data = data_of(layer, dtype, behind_relu)
-        x = data.x.to(implementation.device, memory_format=LAYOUTS[layout])
-        y = implementation.forward(layer, x, data.w.to(implementation.device), offset_free)
+        y = operators.forward(layer, data.x.to(memory_format=LAYOUTS[layout]), data.w, offset_free)
         found.append(mistake(y, forward_answer(layer, dtype, offset_free, behind_relu), layer, layout))
     return [one for one in found if one]
 
 
-def grad_input_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+def grad_input_mistakes(operators: Operators, group: str, dtype: torch.dtype) -> list[str]:
     found = []
     for layer, layout in itertools.product(TABLE[group], LAYOUTS):
         data = data_of(layer, dtype)
-        dy, x = (t.to(implementation.device, memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
-        dx = implementation.grad_input(layer, dy, x, data.w.to(implementation.device))
+        dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
+        dx = operators.grad_input(layer, dy, x, data.w)
         found.append(mistake(dx, grad_input_answer(layer, dtype), layer, layout))
     return [one for one in found if one]
 
 
-def grad_weight_mistakes(implementation: Implementation, group: str, dtype: torch.dtype) -> list[str]:
+def grad_weight_mistakes(operators: Operators, group: str, dtype: torch.dtype) -> list[str]:
     found = []
     for layer, layout in itertools.product(TABLE[group], LAYOUTS):
         data = data_of(layer, dtype)
-        dy, x = (t.to(implementation.device, memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
-        dw = implementation.grad_weight(layer, dy, x, data.w.to(implementation.device))
+        dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
+        dw = operators.grad_weight(layer, dy, x, data.w)
         found.append(mistake(dw, grad_weight_answer(layer, dtype), layer, layout))
     return [one for one in found if one]
 
@@ -88,8 +82,10 @@ def test_grad_input(implementation: Implementation, dtype: torch.dtype, group: s
     assert not mistakes, "\n".join(mistakes[:20])
 
 
-@pytest.mark.parametrize("implementation", [COMPILED[0], REFERENCE], ids=["convolution", "reference"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *SIXTEEN_BITS], ids=str)
+@pytest.mark.parametrize(
+    "implementation", [COMPILED[0], REFERENCE, pytest.param(CUDA, marks=pytest.mark.gpu)], ids=name_of
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @over_the_table
 def test_grad_weight(implementation: Implementation, dtype: torch.dtype, group: str) -> None:
     with implementation.use():
