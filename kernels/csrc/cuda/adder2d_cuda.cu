@@ -1,0 +1,78 @@
+// One thread an output, straight from the equations: right for every type, layout and geometry, and slow. The tiled
+// kernels take over case by case; this is what they are held against.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "csrc/cuda/adder2d_cuda.h"
+#include "device/direct.h"
+
+namespace addertrain::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename Acc, typename T>
+__global__ void __launch_bounds__(kThreads) adder2d_kernel(const DirectForward<Acc, T> pass) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;  // passes 2^31 on large activations
+  if (i < pass.count()) pass(i);
+}
+
+template <typename Acc, typename T>
+__global__ void __launch_bounds__(kThreads) adder2d_grad_input_kernel(const DirectGradInput<Acc, T> pass) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < pass.count()) pass(i);
+}
+
+// A grid holds 2^31 - 1 blocks: more threads than any memory has elements.
+unsigned num_blocks(int64_t count) { return static_cast<unsigned>((count + kThreads - 1) / kThreads); }
+
+template <typename Acc, typename T>
+cudaError_t launch(const ForwardCall& call, cudaStream_t stream) {
+  const DirectForward<Acc, T> pass{call.layer,
+                                   static_cast<const T*>(call.x.data),
+                                   call.x.strides,
+                                   static_cast<const T*>(call.w.data),
+                                   call.w.strides,
+                                   static_cast<T*>(call.y.data),
+                                   call.y.strides,
+                                   call.offset_free};
+  adder2d_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
+  return cudaGetLastError();
+}
+
+template <typename Acc, typename T>
+cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
+  const DirectGradInput<Acc, T> pass{call.layer,
+                                     static_cast<const T*>(call.dy.data),
+                                     call.dy.strides,
+                                     static_cast<const T*>(call.x.data),
+                                     call.x.strides,
+                                     static_cast<const T*>(call.w.data),
+                                     call.w.strides,
+                                     static_cast<T*>(call.dx.data),
+                                     call.dx.strides};
+  adder2d_grad_input_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
+  return cudaGetLastError();
+}
+
+// 16-bit tensors are summed in float32.
+template <typename Call>
+cudaError_t launch_for_type(const Call& call, cudaStream_t stream) {
+  switch (call.type) {
+    case Type::kFloat64: return launch<double, double>(call, stream);
+    case Type::kFloat32: return launch<float, float>(call, stream);
+    case Type::kFloat16: return launch<float, __half>(call, stream);
+    case Type::kBfloat16: return launch<float, __nv_bfloat16>(call, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+cudaError_t adder2d_cuda(const ForwardCall& call, cudaStream_t stream) { return launch_for_type(call, stream); }
+
+cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, cudaStream_t stream) {
+  return launch_for_type(call, stream);
+}
+
+}  // namespace addertrain::cuda
