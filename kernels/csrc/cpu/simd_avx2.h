@@ -1,62 +1,23 @@
-// Eight floats in an AVX2 register. Included by avx2.cpp alone, which is compiled for AVX2 and FMA.
+// AVX2 and FMA, sixteen registers. Included by avx2.cpp alone, which is compiled for them.
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstdint>
-
-#include "csrc/cpu/units.h"
+#include "csrc/cpu/simd_eight.h"
 
 namespace addertrain::cpu {
 namespace {
 
-struct Simd {
-  using Reg = __m256;
-  static constexpr int kLanes = 8;
+struct Simd : EightFloats {
   static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
-  static constexpr int kMaxVectors = 2;
-  static constexpr bool kHasCompress = false;
-  using SparseWidths1 = TileWidths<>;
-  using SparseWidths2 = TileWidths<>;
-  using SparseWidths4 = TileWidths<>;
-  static int compress_non_zeros(const float*, int, int32_t, float*, int32_t*) { return 0; }  // never called
   using SlidingWidths1 = TileWidths<4, 7, 8>;
-  using SlidingWidths2 = TileWidths<4>;
-  using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
 
-  static Reg zero() { return _mm256_setzero_ps(); }
-  static Reg broadcast(float value) { return _mm256_set1_ps(value); }
-  static Reg load(const float* from) { return _mm256_loadu_ps(from); }
   static Reg load_first(const float* from, int count) { return _mm256_maskload_ps(from, mask(count)); }
-  static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm256_maskstore_ps(to, mask(count), value); }
-  // Makes the compiler forget what it knows of a value.
-  static void hide(Reg& value) { asm volatile("" : "+x"(value)); }
-  static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
-  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
-  static float sum(Reg value) {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-  }
-  // Lane i of the result: the sum of v[i].
-  static Reg sums(const Reg (&v)[kLanes]) {
-    const Reg low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    const Reg high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-    return add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
-  }
-
-  static Reg add_min(Reg sum, Reg x, Reg w) {
-    return _mm256_fmadd_ps(_mm256_min_ps(x, w), _mm256_set1_ps(1.0f), sum);
-  }
   static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool) {
     const Reg clipped =
         _mm256_max_ps(_mm256_min_ps(_mm256_sub_ps(w, x), _mm256_set1_ps(1.0f)), _mm256_set1_ps(-1.0f));
     return _mm256_fmadd_ps(clipped, g, sum);
   }
-  static Reg scale_add(float scale, Reg a, Reg b) { return _mm256_fmadd_ps(_mm256_set1_ps(scale), a, b); }
-  static Reg keep_nan(Reg value, Reg x) { return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
 
  private:
   static __m256i mask(int count) {
