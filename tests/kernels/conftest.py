@@ -1,0 +1,17 @@
+"""The device code compiled for the host, once for all tests."""
+
+import ctypes
+
+import pytest
+
+from tests.kernels.host import HostKernels, compile_host_library
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return compile_host_library(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="session")
+def host_kernels(host_library: ctypes.CDLL) -> HostKernels:
+    return HostKernels(host_library)

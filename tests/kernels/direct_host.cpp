@@ -1,0 +1,72 @@
+// The device code of device/direct.h as a host library: what a GPU's threads run, here one output after the other.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "device/direct.h"
+
+namespace {
+
+using namespace addertrain;
+
+// bfloat16 as a GPU has it: the upper half of a float, rounded to nearest even.
+struct Bfloat16 {
+  uint16_t bits;
+
+  explicit Bfloat16(float value) {
+    uint32_t word;
+    std::memcpy(&word, &value, sizeof(word));
+    const bool is_nan = value != value;
+    bits = is_nan ? 0x7fc0 : static_cast<uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
+  }
+  operator float() const {
+    const uint32_t word = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &word, sizeof(value));
+    return value;
+  }
+};
+
+// In reverse: no output may lean on one before it.
+template <typename Pass>
+void run(const Pass& pass) {
+  for (int64_t i = pass.count(); i-- > 0;) pass(i);
+}
+
+template <typename Acc, typename T>
+void forward(const Layer& d, const ImageStrides* strides, const void* x, const void* w, void* y, bool offset_free) {
+  run(DirectForward<Acc, T>{d, static_cast<const T*>(x), strides[0], static_cast<const T*>(w), strides[1],
+                            static_cast<T*>(y), strides[2], offset_free});
+}
+
+template <typename Acc, typename T>
+void grad_input(const Layer& d, const ImageStrides* strides, const void* dy, const void* x, const void* w, void* dx) {
+  run(DirectGradInput<Acc, T>{d, static_cast<const T*>(dy), strides[0], static_cast<const T*>(x), strides[1],
+                              static_cast<const T*>(w), strides[2], static_cast<T*>(dx), strides[3]});
+}
+
+}  // namespace
+
+// The types in the order of adder2d_cuda.h: float64, float32, float16, bfloat16.
+extern "C" void adder2d(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w, void* y,
+                        bool offset_free) {
+  switch (type) {
+    case 0: return forward<double, double>(*d, strides, x, w, y, offset_free);
+    case 1: return forward<float, float>(*d, strides, x, w, y, offset_free);
+    case 2: return forward<float, _Float16>(*d, strides, x, w, y, offset_free);
+    case 3: return forward<float, Bfloat16>(*d, strides, x, w, y, offset_free);
+  }
+}
+
+extern "C" void adder2d_grad_input(int type, const Layer* d, const ImageStrides* strides, const void* dy,
+                                   const void* x, const void* w, void* dx) {
+  switch (type) {
+    case 0: return grad_input<double, double>(*d, strides, dy, x, w, dx);
+    case 1: return grad_input<float, float>(*d, strides, dy, x, w, dx);
+    case 2: return grad_input<float, _Float16>(*d, strides, dy, x, w, dx);
+    case 3: return grad_input<float, Bfloat16>(*d, strides, dy, x, w, dx);
+  }
+}
+
+extern "C" double similarity_of(double x, double w, bool offset_free) { return similarity(x, w, offset_free); }
+extern "C" double hard_tanh_of(double difference) { return hard_tanh(difference); }

@@ -1,0 +1,122 @@
+"""What only a GPU shows: streams, devices, graphs, large tensors. tests/ops runs the operator table on it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from addertrain.ops import library, schemas
+from addertrain.ops.functional import adder2d
+from tests.ops.answers import data_of, forward_answer
+from tests.ops.layers import Layer
+from tests.ops.test_table import mistake
+
+pytestmark = pytest.mark.gpu
+
+LAYER = Layer(4, 19, 33, 15, 14, 3, 3, (2, 1), (1, 1))
+
+
+def _on_gpu(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    data = data_of(LAYER, dtype)
+    return data.dy.cuda(), data.x.cuda(), data.w.cuda()
+
+
+def test_the_compiled_kernels_serve() -> None:
+    """Without them the reference would pass every other test."""
+    assert "_C_cuda loaded" in library.status(), library.status()
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA")
+
+
+def test_twenty_runs_give_the_same_bits_on_a_gpu() -> None:
+    dy, x, w = _on_gpu()
+    first = schemas.ADDER2D(x, w, *LAYER.sizes, True), schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes)
+
+    for _ in range(20):
+        assert torch.equal(first[0], schemas.ADDER2D(x, w, *LAYER.sizes, True))
+        assert torch.equal(first[1], schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes))
+
+
+def test_work_is_queued_on_the_current_stream() -> None:
+    """A graph records its own stream alone: work on the default stream would break the capture."""
+    dy, x, w = _on_gpu()
+    schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes)  # loads the kernels before the capture
+    schemas.ADDER2D(x, w, *LAYER.sizes, False)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = schemas.ADDER2D(x, w, *LAYER.sizes, False)
+        dx = schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes)
+
+    x.neg_()
+    graph.replay()
+    torch.cuda.synchronize()
+
+    assert torch.equal(y, schemas.ADDER2D(x, w, *LAYER.sizes, False))
+    assert torch.equal(dx, schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes))
+
+
+def test_a_training_step_is_captured_in_a_graph() -> None:
+    _, x, w = _on_gpu()
+    weight = w.clone().requires_grad_()
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(adder2d(x, weight, *LAYER.sizes, offset_free=True).square().sum(), weight)[
+            0
+        ]
+
+    warm_up = torch.cuda.Stream()
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):
+        gradient()
+    torch.cuda.current_stream().wait_stream(warm_up)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = gradient()
+    graph.replay()
+    torch.cuda.synchronize()
+
+    torch.testing.assert_close(captured, gradient(), rtol=1e-4, atol=1e-3)
+
+
+def test_tensors_of_another_device_than_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    data = data_of(LAYER, torch.float32)
+
+    with torch.cuda.device(0):
+        y = schemas.ADDER2D(data.x.to("cuda:1"), data.w.to("cuda:1"), *LAYER.sizes, False)
+
+    assert y.device.index == 1
+    assert mistake(y.cpu(), forward_answer(LAYER, torch.float32, False), LAYER, "NCHW") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_on_a_gpu(dtype: torch.dtype) -> None:
+    _, x, w = _on_gpu()
+    weight = w.clone().requires_grad_()
+
+    with torch.autocast("cuda", dtype):
+        raw, offset_free = (
+            adder2d(x, weight, *LAYER.sizes),
+            adder2d(x, weight, *LAYER.sizes, offset_free=True),
+        )
+    offset_free.float().sum().backward()
+
+    assert (raw.dtype, offset_free.dtype) == (torch.float32, dtype)
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def test_more_outputs_than_32_bits_count() -> None:
+    rows, columns = 46341, 46342  # 2^31 + 38374 pixels
+    if torch.cuda.mem_get_info()[0] < 20 * 2**30:
+        pytest.skip("needs 20 GiB of free GPU memory")
+    x = torch.zeros(1, 1, rows, columns, dtype=torch.float16, device="cuda")
+    x[0, 0, -1, -1] = 3.0
+    w = torch.ones(1, 1, 1, 1, dtype=torch.float16, device="cuda")
+
+    y = schemas.ADDER2D(x, w, [1, 1], [0, 0], [1, 1], False)
+    dx = schemas.GRAD_INPUT(y, x, w, [1, 1], [0, 0], [1, 1])
+
+    assert y[0, 0, -1, -2:].tolist() == [-1.0, -2.0]
+    assert dx[0, 0, -1, -2:].tolist() == [-1.0, 2.0]
+    assert (y[0, 0, -1, :-1] == -1).all()
