@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -12,25 +11,12 @@ import pytest
 import torch
 
 from tests.commands import run_command
+from tests.kernels.builds import configure, tool
 from tests.source_tree import ROOT
 
 ONE_ARCHITECTURE = "90-real"
 ALL_ARCHITECTURES = {"80-real", "86-real", "89-real", "90-real", "100-real", "120"}
 BEFORE_BLACKWELL = {"80-real", "86-real", "89-real", "90"}
-
-
-def _tool(name: str) -> str:
-    """From the environment's own folder or from PATH."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (it comes with the dev extra)")
-    return found
-
-
-def _configure(folder: Path, *definitions: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = (_tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "kernels"), "-B", str(folder))
-    fixed = (f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}")
-    return run_command(*command, *fixed, *definitions, **environment)
 
 
 @dataclass(frozen=True)
@@ -48,9 +34,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     if not torch.version.cuda:
         pytest.skip("this torch is built without CUDA")
     folder = tmp_path_factory.mktemp("cuda")
-    configured = _configure(folder, f"-DCMAKE_CUDA_ARCHITECTURES={ONE_ARCHITECTURE}")
+    configured = configure(folder, f"-DCMAKE_CUDA_ARCHITECTURES={ONE_ARCHITECTURE}")
     assert configured.returncode == 0, configured.stdout + configured.stderr
-    built = run_command(_tool("ninja"), "-C", str(folder), "_C_cuda")
+    built = run_command(tool("ninja"), "-C", str(folder), "_C_cuda")
     assert built.returncode == 0, built.stdout + built.stderr
     return Build(folder / "_C_cuda.so", configured.stdout + built.stdout)
 
@@ -103,7 +89,7 @@ def test_it_names_no_folder_of_this_machine(build: Build) -> None:
 def test_a_build_without_cuda_says_why(
     tmp_path: Path, definition: str, environment: dict[str, str], reason: str
 ) -> None:
-    result = _configure(tmp_path, definition, **environment)
+    result = configure(tmp_path, definition, **environment)
 
     assert result.returncode == 0, result.stderr
     expected = reason if torch.version.cuda or "OFF" in reason else "a build without CUDA"
@@ -117,7 +103,7 @@ def test_wheels_hold_every_architecture(tmp_path: Path) -> None:
     if shutil.which("nvcc") is None or not torch.version.cuda:
         pytest.skip("no nvcc, or a torch without CUDA")
 
-    result = _configure(tmp_path)
+    result = configure(tmp_path)
 
     assert result.returncode == 0, result.stderr
     built_for = re.search(r"_C_cuda is built for (\S+)", result.stdout)

@@ -1,0 +1,36 @@
+"""Runs a sanitized CPU library over the operator table: python -m tests.kernels.sanitized LIBRARY.
+
+The sanitizers end the process at the first wrong access; wrong answers are counted.
+"""
+
+import sys
+
+import torch
+
+_load = torch.ops.load_library
+torch.ops.load_library = lambda path: None  # type: ignore[method-assign]  # not the package's own library
+
+from addertrain.ops import library  # noqa: E402
+from tests.ops.implementations import COMPILED  # noqa: E402
+from tests.ops.layers import TABLE  # noqa: E402
+from tests.ops.test_table import forward_mistakes, grad_input_mistakes  # noqa: E402
+
+
+def main(path: str) -> int:
+    _load(path)
+    assert "_C " in library.status()
+    mistakes = []
+    for number, implementation in enumerate(COMPILED, start=1):
+        if not torch.ops.addertrain.use_cpu_instruction_set(number):
+            continue
+        for group in TABLE:
+            print(implementation.name, group, flush=True)
+            for dtype in (torch.float32, torch.bfloat16):
+                mistakes += forward_mistakes(implementation, group, dtype)
+                mistakes += grad_input_mistakes(implementation, group, dtype)
+    print("\n".join(mistakes[:20]))
+    return len(mistakes)
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(sys.argv[1])))
