@@ -22,24 +22,28 @@ from addertrain.bench.timing import interleaved
 from addertrain.ops import library, schemas
 
 _HEAD = (
-    "layer                    images |  forward   (ceiling) | grad input (ceiling) | grad weight |"
-    "   conv |  cdist | formula, training"
+    "layer                    images |  forward   (ceiling)   half zeros | grad input (ceiling) | grad weight"
+    " |   conv |  cdist | formulas, training"
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """1e9 elements/s of one layer; `training` counts its three passes, `formula` the same by broadcasting."""
+    """1e9 elements/s of one layer; `training` counts its three passes, `formula` the same by broadcasting.
+
+    `forward` is on positive inputs, all others on a ReLU's output, of which half is 0; None: not measured.
+    """
 
     layer: str
     images: int
     forward: float
+    forward_relu: float
     grad_input: float
     grad_weight: float
     conv: float
-    cdist: float
     training: float
-    formula: float
+    cdist: float | None = None
+    formula: float | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,7 +62,13 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{network}\n{_HEAD}")
         for layer in NETWORKS[network].layers:
             batch = arguments.batch or NETWORKS[network].batch
-            row = measure_layer(layer, batch, layout=arguments.layout, seconds=arguments.seconds)
+            row = measure_layer(
+                layer,
+                batch,
+                layout=arguments.layout,
+                seconds=arguments.seconds,
+                with_formulas=not arguments.kernels_only,
+            )
             rows.append(row)
             print(_line(row, ceilings, arguments.threads), flush=True)
     if arguments.json:
@@ -71,40 +81,47 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure_layer(layer: LayerShape, batch: int, *, layout: str, seconds: float) -> Row:
-    """Times one layer; the formula and cdist on as many images as they can take."""
+def measure_layer(
+    layer: LayerShape, batch: int, *, layout: str, seconds: float, with_formulas: bool = True
+) -> Row:
+    """Times one layer; the formulas and cdist once, on as many images as they can take."""
     x, weight, dy = _operands(layer, batch, layout)
+    positive = x.abs() + torch.rand_like(x)
     sizes = ([layer.stride] * 2, [layer.padding] * 2, [1, 1])
     conv = torch.nn.functional.conv2d
     times = interleaved(
         {
-            "forward": lambda: schemas.ADDER2D(x, weight, *sizes, True),
+            "forward": lambda: schemas.ADDER2D(positive, weight, *sizes, True),
+            "forward_relu": lambda: schemas.ADDER2D(x, weight, *sizes, True),
             "grad_input": lambda: schemas.GRAD_INPUT(dy, x, weight, *sizes),
             "grad_weight": lambda: schemas.GRAD_WEIGHT(dy, x, weight, *sizes),
             "conv": lambda: conv(x, weight, None, layer.stride, layer.padding),
         },
         seconds=seconds,
     )
-    few = images_that_fit(layer, batch)
-    slow = interleaved(
+    elements = batch * layer.elements_per_image / 1e9
+    passes = {name: elements / timing.median for name, timing in times.items()}
+    training = (
+        3 * elements / sum(times[name].median for name in ("forward_relu", "grad_input", "grad_weight"))
+    )
+    slow = _formulas(x, weight, dy, layer) if with_formulas else {}
+    return Row(layer.name, batch, **passes, training=training, **slow)
+
+
+def _formulas(x: Tensor, weight: Tensor, dy: Tensor, layer: LayerShape) -> dict[str, float]:
+    """1e9 elements/s of cdist's forward, and of the broadcast formulas' three passes."""
+    few = images_that_fit(layer, len(x))
+    times = interleaved(
         {
             "cdist": lambda: cdist_forward(x[:few], weight, layer),
             "formula": lambda: broadcast_training(x[:few], weight, dy[:few], layer),
         },
         seconds=0.0,
         rounds=1,
+        warm_up=False,
     )
-    elements = batch * layer.elements_per_image / 1e9
-    slow_elements = few * layer.elements_per_image / 1e9
-    passes = {name: elements / times[name].median for name in times}
-    return Row(
-        layer.name,
-        batch,
-        **passes,
-        cdist=slow_elements / slow["cdist"].median,
-        training=3 * elements / sum(times[name].median for name in ("forward", "grad_input", "grad_weight")),
-        formula=3 * slow_elements / slow["formula"].median,
-    )
+    elements = few * layer.elements_per_image / 1e9
+    return {"cdist": elements / times["cdist"].median, "formula": 3 * elements / times["formula"].median}
 
 
 def _operands(layer: LayerShape, batch: int, layout: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,12 +139,14 @@ def _operands(layer: LayerShape, batch: int, layout: str) -> tuple[Tensor, Tenso
 def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
     forward_share = 100 * row.forward / (ceilings.forward * threads)
     grad_share = 100 * row.grad_input / (ceilings.grad_input * threads)
-    return (
-        f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)  | "
-        f"{row.grad_input:10.1f} ({grad_share:4.0f} %)  | {row.grad_weight:11.1f} | "
-        f"{row.conv:6.1f} | {row.cdist:6.2f} | "
-        f"{row.formula:.3f}, {row.training / row.formula:.0f} times slower"
+    line = (
+        f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)    "
+        f"{row.forward_relu:10.1f} | {row.grad_input:10.1f} ({grad_share:4.0f} %)  | "
+        f"{row.grad_weight:11.1f} | {row.conv:6.1f} |"
     )
+    if row.cdist is None or row.formula is None:
+        return line
+    return f"{line} {row.cdist:6.2f} | {row.formula:.3f}, {row.training / row.formula:.0f} times slower"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=_positive, help="images (default: 256, 128 or 16 with the network)")
     parser.add_argument("--layout", choices=["channels-last", "nchw"], default="channels-last")
     parser.add_argument("--seconds", type=float, default=0.5, help="time for each layer (default: 0.5)")
+    parser.add_argument("--kernels-only", action="store_true", help="leave out cdist and the slow formulas")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     return parser
 

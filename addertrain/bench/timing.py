@@ -26,13 +26,13 @@ def clock() -> float:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], *, seconds: float, rounds: int = 3
+    calls: Mapping[str, Callable[[], object]], *, seconds: float, rounds: int = 3, warm_up: bool = True
 ) -> dict[str, Timing]:
     """Times every call in turn, round after round for `seconds` in all and at least `rounds` rounds.
 
     One round gives each call one turn, so that a slow spell of the machine falls on all of them.
     """
-    for call in calls.values():
+    for call in calls.values() if warm_up else ():
         call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
