@@ -25,22 +25,42 @@ struct NonZeroScratch {
   Memory<int32_t> channels, counts;
 };
 
-// Fewer zeros than this do not pay for walking lists.
-constexpr double kSparseShare = 0.75;
+constexpr int64_t kSampledPixels = 64;
+
+// With a larger share of non-zeros than this, walking lists does not pay: a list reads its filters anew for every pixel,
+// which costs more where they do not stay near (docs/kernels.md).
+inline double largest_share(const Layer& d, const Walk& walk) {
+  constexpr int64_t kNearFloats = 32 * 1024;
+  const int64_t floats_per_run = walk.rows_per_run * FilterBlocks(d).width(0) * Simd::kLanes;
+  return floats_per_run <= kNearFloats ? 0.5 : 0.25;
+}
 
 inline bool can_be_sparse(const Layer& d, const Walk& walk) {
   return Simd::kHasCompress && walk.is_sliding && d.C >= Simd::kLanes;
 }
 
-// Lists the non-zeros of a unit; returns how many there are.
-inline int64_t list_non_zeros(const Buffer& x, int64_t images, const Window& window, int64_t C, NonZeroScratch& scratch,
-                              NonZeros& out) {
+// By a sample of pixels, spatial padding among them: lists of a dense unit would only push its filters out of the cache.
+inline bool has_many_zeros(const Buffer& x, int64_t images, const Window& window, int64_t C, double share) {
+  const int64_t pixels = images * window.rows * window.columns;
+  const int64_t step = ceil_div(pixels, kSampledPixels);
+  int64_t non_zeros = 0, sampled = 0;
+  for (int64_t at = 0; at < pixels; at += step, sampled += C) {
+    const int64_t row = at / window.columns, image = row / window.rows;
+    const float* pixel = x.data + image * x.image_pitch + row % window.rows * x.row_pitch + at % window.columns * C;
+    for (int64_t c = 0; c < C; c += Simd::kLanes)
+      non_zeros += Simd::count_non_zeros(pixel + c, static_cast<int>(std::min<int64_t>(Simd::kLanes, C - c)));
+  }
+  return static_cast<double>(non_zeros) < share * static_cast<double>(sampled);
+}
+
+inline NonZeros list_non_zeros(const Buffer& x, int64_t images, const Window& window, int64_t C,
+                               NonZeroScratch& scratch) {
   const int64_t pitch = C + Simd::kLanes;  // a register is stored whole
   const int64_t pixels = images * window.rows * window.columns;
   float* values = scratch.values.entries(pixels * pitch);
   int32_t* channels = scratch.channels.entries(pixels * pitch);
   int32_t* counts = scratch.counts.entries(pixels);
-  int64_t total = 0, at = 0;
+  int64_t at = 0;
   for (int64_t n = 0; n < images; ++n)
     for (int64_t i = 0; i < window.rows; ++i) {
       const float* pixel = x.data + n * x.image_pitch + i * x.row_pitch;
@@ -51,11 +71,9 @@ inline int64_t list_non_zeros(const Buffer& x, int64_t images, const Window& win
                                             static_cast<int32_t>(c), values + at * pitch + count,
                                             channels + at * pitch + count);
         counts[at] = count;
-        total += count;
       }
     }
-  out = {values, channels, counts, pitch, window.columns, window.rows * window.columns};
-  return total;
+  return {values, channels, counts, pitch, window.columns, window.rows * window.columns};
 }
 
 // As sliding_tile, over the lists of the pixels from `pixel` on; run r reads the row r * `rows_apart` further down.

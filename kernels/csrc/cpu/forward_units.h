@@ -255,11 +255,11 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
 
   const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
   float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
-  NonZeros non_zeros;
   const bool is_sparse =
       is_nonnegative && can_be_sparse(d, walk) &&
-      static_cast<double>(list_non_zeros(x, cut.images(), window, d.C, scratch.non_zeros, non_zeros)) <
-          kSparseShare * static_cast<double>(cut.images() * window.rows * window.columns * d.C);
+      has_many_zeros(x, cut.images(), window, d.C, largest_share(d, walk));
+  NonZeros non_zeros{};
+  if (is_sparse) non_zeros = list_non_zeros(x, cut.images(), window, d.C, scratch.non_zeros);
   const ForwardUnit unit{x, cut.images(), cut.rows(), is_sparse ? &non_zeros : nullptr, x_sums, y};
   const float* const* at = walk.is_sliding ? nullptr : list_positions(d, unit, scratch.positions);
   int64_t* runs = scratch.runs.entries(walk.num_runs);

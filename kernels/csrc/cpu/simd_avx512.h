@@ -61,6 +61,9 @@ struct Simd {
     constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
     return _mm512_fmadd_ps(_mm512_range_ps(difference, one, kSmallerMagnitudeSignOfFirst), g, sum);
   }
+  static int count_non_zeros(const float* from, int count) {
+    return __builtin_popcount(_mm512_cmp_ps_mask(load_first(from, count), zero(), _CMP_NEQ_UQ));
+  }
   // Writes the non-zeros of from[0, count) and their indices from `first` on, a whole register each; returns how many.
   // Compressed in a register: compressing into memory takes Zen 4 a hundred cycles.
   static int compress_non_zeros(const float* from, int count, int32_t first, float* values, int32_t* indices) {

@@ -23,6 +23,7 @@ struct EightFloats {
   using SparseWidths2 = TileWidths<>;
   using SparseWidths4 = TileWidths<>;
   static int compress_non_zeros(const float*, int, int32_t, float*, int32_t*) { return 0; }  // never called
+  static int count_non_zeros(const float*, int count) { return count; }
 
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg broadcast(float value) { return _mm256_set1_ps(value); }

@@ -20,6 +20,7 @@ struct Simd {
   using SparseWidths2 = TileWidths<>;
   using SparseWidths4 = TileWidths<>;
   static int compress_non_zeros(const float*, int, int32_t, float*, int32_t*) { return 0; }  // never called
+  static int count_non_zeros(const float*, int count) { return count; }
   using SlidingWidths1 = TileWidths<4, 7>;
   using SlidingWidths2 = TileWidths<4>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors

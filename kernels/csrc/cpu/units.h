@@ -14,7 +14,7 @@ namespace addertrain::cpu {
 namespace {
 
 constexpr int64_t kUnitPositions = 1024;      // enough that a packed block of filters is reused from the cache
-constexpr int64_t kFewTiles = 48, kManyUnits = 32;
+constexpr int64_t kFewTiles = 64, kManyUnits = 32;
 constexpr int64_t kUnitFloats = 64 * 1024;    // 256 KiB: a unit's input stays in the second-level cache
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
