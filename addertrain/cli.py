@@ -214,7 +214,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     evaluate.add_argument(
         "path", metavar="RUN_OR_CHECKPOINT", help="a run directory (its newest checkpoint) or a checkpoint"
     )
-    commands.add_parser("bench", help="measure speed: bench ops", add_help=False)
+    commands.add_parser("bench", help="measure speed: bench ops, bench step", add_help=False)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What holds for every test: no launcher's variables, the same random numbers, no GPU test without a GPU."""
+"""What holds for every test: no launcher's variables, one thread, the same random numbers."""
 
 import pytest
 import torch
@@ -34,3 +34,9 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def _seed() -> None:
     """A test draws the same numbers alone and in the whole suite."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """As in the processes that tests start: the last bits of oneDNN's filter gradient follow the threads."""
+    torch.set_num_threads(1)
