@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 
 from addertrain.recipe import RecipeError, load_recipe, recipe_help
 from addertrain.train.errors import RunError, UsageError
+
+_SECONDS_FOR_THE_FIRST_RANK = 5.0
 
 EXIT_CODES = """exit codes:
   0 done   1 failed   2 bad usage or recipe   130 interrupted by Ctrl-C (start again to resume)"""
@@ -241,5 +244,9 @@ def _complain(message: str, *, prefix: str = "error: ", from_any_rank: bool = Fa
     """One line on stderr; ranks meet most errors together, and the first one speaks for all."""
     if is_first_rank():
         print(f"addertrain: {prefix}{message}", file=sys.stderr, flush=True)
-    elif from_any_rank:
+        return
+    if from_any_rank:
         print(f"addertrain: {prefix}[rank {os.environ['RANK']}] {message}", file=sys.stderr, flush=True)
+    elif prefix:
+        # The launcher ends all ranks when one of them exits: let it be the first that does, having spoken.
+        time.sleep(_SECONDS_FOR_THE_FIRST_RANK)
