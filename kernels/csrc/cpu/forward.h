@@ -86,7 +86,7 @@ struct PackedForward {
   }
 };
 
-// sum|w| and sum w of a filter in float64, and whether all of it is finite.
+// sum|w| and sum w of a filter in float64.
 struct FilterSums {
   double absolute = 0, plain = 0;
 };

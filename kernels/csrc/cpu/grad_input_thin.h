@@ -9,8 +9,6 @@
 namespace addertrain::cpu {
 namespace {
 
-constexpr int64_t kThinChannels = 8;
-
 inline bool is_thin(const Layer& d) { return d.C <= kThinChannels; }
 
 // Packed filters: [r][s][register of filters][c][lane], zeros behind the last filter; then the poison of each channel.

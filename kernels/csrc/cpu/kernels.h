@@ -11,6 +11,9 @@
 
 namespace addertrain::cpu {
 
+// With at most so many channels an input gradient lays filters along the registers instead (grad_input_thin.h).
+constexpr int64_t kThinChannels = 8;
+
 enum class Layout { kNchw, kNhwc };
 
 struct Image {

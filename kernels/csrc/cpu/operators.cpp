@@ -120,8 +120,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
 
 // What lies along the registers in an input gradient: channels, or filters where there are few channels.
 int64_t along_grad_input(const Layer& d) {
-  constexpr int64_t kFewChannels = 8;
-  return d.C <= kFewChannels ? d.O : d.C;
+  return d.C <= kThinChannels ? d.O : d.C;
 }
 
 // A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
