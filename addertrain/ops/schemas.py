@@ -19,11 +19,19 @@ NAMESPACE = "addertrain"
 _SHAPE_ARGUMENTS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _LIBRARY.define(f"adder2d(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}, bool offset_free) -> Tensor")
+_LIBRARY.define(f"adder2d_rectified(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}, bool offset_free) -> Tensor")
 _LIBRARY.define(f"adder2d_grad_input(Tensor dy, Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> Tensor")
+_LIBRARY.define(
+    f"adder2d_rectified_grad_input(Tensor dy, Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> Tensor"
+)
 _LIBRARY.define(f"adder2d_grad_weight(Tensor dy, Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> Tensor")
 
 ADDER2D = torch.ops.addertrain.adder2d
 GRAD_INPUT = torch.ops.addertrain.adder2d_grad_input
+# For an x that a ReLU made: the same response and filter gradient. The ReLU will drop the input gradient wherever x = 0,
+# so there a kernel may leave it out, and it is 0 or Eq. 6.
+RECTIFIED = torch.ops.addertrain.adder2d_rectified
+RECTIFIED_GRAD_INPUT = torch.ops.addertrain.adder2d_rectified_grad_input
 GRAD_WEIGHT = torch.ops.addertrain.adder2d_grad_weight
 
 Sizes = Sequence[int]
@@ -51,6 +59,22 @@ def _adder2d(
     return reference.adder2d(x, weight, stride, padding, dilation, offset_free)
 
 
+@torch.library.impl(_LIBRARY, "adder2d_rectified", "CompositeExplicitAutograd")
+def _rectified(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
+) -> Tensor:
+    result: Tensor = ADDER2D(x, weight, stride, padding, dilation, offset_free)
+    return result
+
+
+@torch.library.impl(_LIBRARY, "adder2d_rectified_grad_input", "CompositeExplicitAutograd")
+def _rectified_grad_input(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    result: Tensor = GRAD_INPUT(dy, x, weight, stride, padding, dilation)
+    return result
+
+
 @torch.library.impl(_LIBRARY, "adder2d_grad_input", "CompositeExplicitAutograd")
 def _grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
@@ -65,6 +89,7 @@ def _grad_weight(
     return grad_weight.adder2d_grad_weight(dy, x, weight, stride, padding, dilation)
 
 
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_rectified", lib=_LIBRARY)
 @torch.library.register_fake(f"{NAMESPACE}::adder2d", lib=_LIBRARY)
 def _fake_adder2d(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
@@ -72,6 +97,7 @@ def _fake_adder2d(
     return empty_like_input(output_shape(x, weight, stride, padding, dilation), x)
 
 
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_rectified_grad_input", lib=_LIBRARY)
 @torch.library.register_fake(f"{NAMESPACE}::adder2d_grad_input", lib=_LIBRARY)
 def _fake_grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
@@ -91,23 +117,34 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
     ctx.save_for_backward(x, weight)
 
 
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """Eq. 6 and Eq. 5. The offset sum|F| has no part in them: they are not the exact derivatives."""
-    if torch.is_grad_enabled():  # a second derivative would lose terms in silence
-        raise NotImplementedError(
-            "adder2d: expected to be differentiated once, got create_graph=True; the paper's gradients have "
-            "no derivatives, so leave adder layers out of gradient penalties and Hessians."
-        )
-    x, weight = ctx.saved_tensors
-    sizes = (ctx.stride, ctx.padding, ctx.dilation)
-    dx = GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
-    dw = GRAD_WEIGHT(dy, x, weight, *sizes) if ctx.needs_input_grad[1] else None
-    return dx, dw, None, None, None, None
+def _backward_through(grad_input: Any) -> Any:
+    """The derivative, by one of the two operators for the input's.
+
+    Eq. 6 and Eq. 5. The offset sum|F| has no part in them: they are not the exact derivatives.
+    """
+
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # a second derivative would lose terms in silence
+            raise NotImplementedError(
+                "adder2d: expected to be differentiated once, got create_graph=True; the paper's gradients have "
+                "no derivatives, so leave adder layers out of gradient penalties and Hessians."
+            )
+        x, weight = ctx.saved_tensors
+        sizes = (ctx.stride, ctx.padding, ctx.dilation)
+        dx = grad_input(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
+        dw = GRAD_WEIGHT(dy, x, weight, *sizes) if ctx.needs_input_grad[1] else None
+        return dx, dw, None, None, None, None
+
+    return backward
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::adder2d", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
-)
+for _name, _grad_input_of in (("adder2d", GRAD_INPUT), ("adder2d_rectified", RECTIFIED_GRAD_INPUT)):
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{_name}",
+        _backward_through(_grad_input_of),
+        setup_context=_keep_for_backward,
+        lib=_LIBRARY,
+    )
 
 
 def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, offset_free: bool) -> torch.dtype:
@@ -117,16 +154,17 @@ def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, offset_free: bo
     return torch.get_autocast_dtype(device_type) if offset_free else torch.float32
 
 
-def _register_autocast(device_type: str, dispatch_key: str) -> None:
-    @torch.library.impl(_LIBRARY, "adder2d", dispatch_key)
+def _register_autocast(operator: Any, name: str, device_type: str, dispatch_key: str) -> None:
+    @torch.library.impl(_LIBRARY, name, dispatch_key)
     def _cast(
         x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
     ) -> Tensor:
         dtype = _autocast_dtype(device_type, x, weight, offset_free)
         with torch.autocast(device_type, enabled=False):
-            result: Tensor = ADDER2D(x.to(dtype), weight.to(dtype), stride, padding, dilation, offset_free)
+            result: Tensor = operator(x.to(dtype), weight.to(dtype), stride, padding, dilation, offset_free)
         return result
 
 
-_register_autocast("cpu", "AutocastCPU")
-_register_autocast("cuda", "AutocastCUDA")
+for _operator, _operator_name in ((ADDER2D, "adder2d"), (RECTIFIED, "adder2d_rectified")):
+    _register_autocast(_operator, _operator_name, "cpu", "AutocastCPU")
+    _register_autocast(_operator, _operator_name, "cuda", "AutocastCUDA")

@@ -67,9 +67,9 @@ inline NonZeros list_non_zeros(const Buffer& x, int64_t images, const Window& wi
       for (int64_t v = 0; v < window.columns; ++v, ++at, pixel += C) {
         int32_t count = 0;
         for (int64_t c = 0; c < C; c += Simd::kLanes)
-          count += Simd::compress_non_zeros(pixel + c, static_cast<int>(std::min<int64_t>(Simd::kLanes, C - c)),
-                                            static_cast<int32_t>(c), values + at * pitch + count,
-                                            channels + at * pitch + count);
+          count += Simd::compress_non_zeros(
+              Simd::load_first(pixel + c, static_cast<int>(std::min<int64_t>(Simd::kLanes, C - c))),
+              static_cast<int32_t>(c), values + at * pitch + count, channels + at * pitch + count);
         counts[at] = count;
       }
     }

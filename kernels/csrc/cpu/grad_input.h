@@ -10,8 +10,7 @@
 #include <cmath>
 #include <limits>
 
-#include "csrc/cpu/kernels.h"
-#include "csrc/cpu/units.h"
+#include "csrc/cpu/grad_positions.h"
 
 namespace addertrain::cpu {
 namespace {
@@ -58,21 +57,6 @@ struct GradTile {
   const int64_t* across; // per filter column
   int64_t R, S, O;
   int channels;          // of the block, at most a register's
-};
-
-// Filter rows and columns through which a position sees an output, as bits.
-struct Taps {
-  uint64_t rows, columns;
-
-  bool has(int64_t r, int64_t s) const { return (rows >> r & 1) && (columns >> s & 1); }
-  bool operator==(const Taps& other) const { return rows == other.rows && columns == other.columns; }
-};
-
-// A position: the output at its base (not read unless a tap leads there), its place in x and dX, its taps.
-struct Position {
-  const float* dy;
-  int64_t pixel;
-  Taps taps;
 };
 
 // The taps of a tile's M positions taken together.

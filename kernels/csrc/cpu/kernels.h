@@ -38,6 +38,7 @@ struct GradInputCall {
   const float* w;
   ImageStrides w_strides;
   float* dx;  // in the layout of x
+  bool only_non_zeros;  // where x is 0, so is dX
 };
 
 // One pass: pack the filters once (a block of filters at a time), then compute units. `packed` has `packed_floats`.

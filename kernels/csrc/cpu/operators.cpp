@@ -118,11 +118,6 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   return y;
 }
 
-// What lies along the registers in an input gradient: channels, or filters where there are few channels.
-int64_t along_grad_input(const Layer& d) {
-  return d.C <= kThinChannels ? d.O : d.C;
-}
-
 // A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
 // padding. Order of its channels: as the pixels lie in memory.
 struct FullyConnected {
@@ -140,17 +135,41 @@ struct FullyConnected {
   }
 };
 
-Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
-                              Sizes dilation) {
+// By a sample of x, whatever its layout.
+bool has_many_zeros(const Tensor& x) {
+  constexpr int64_t kSamples = 1024;
+  constexpr double kShare = 0.3;
+  const float* data = x.const_data_ptr<float>();
+  const int64_t step = std::max<int64_t>(1, x.numel() / kSamples) | 1;  // odd: no channel is left out
+  int64_t zeros = 0, sampled = 0;
+  for (int64_t i = 0; i < x.numel(); i += step, ++sampled) zeros += data[i] == 0.0f;
+  return static_cast<double>(zeros) > kShare * static_cast<double>(sampled);
+}
+
+// Whether lists of non-zeros pay: what a position sees of a channel's filters has to make up for walking a list.
+bool uses_lists(const Layer& d, const Tensor& x) {
+  constexpr int64_t kManyFilters = 32, kManyTaps = 128;
+  return d.O >= kManyFilters && d.O * d.R * d.S >= kManyTaps * d.stride_h * d.stride_w && has_many_zeros(x);
+}
+
+void run_grad_input(GradInputCall call, const Tensor& x, bool is_rectified) {
+  call.only_non_zeros = is_rectified && uses_lists(call.layer, x);
+  const Layer& d = call.layer;
+  const int64_t along = call.only_non_zeros || d.C <= kThinChannels ? d.O : d.C;
+  run(kernels_for(along).grad_input, call, x);
+}
+
+Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
+                  bool is_rectified) {
   const Layer d = layer_of(x, w, stride, padding, dilation);
   const MemoryFormat format = format_of(x);
   check_grad_output(d, dy, x);
   Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
   if (is_sixteen_bit(x)) {
-    const Tensor wide = adder2d_grad_input_cpu(convert(dense(dy, format), ScalarType::Float),
-                                               convert(dense(x, format), ScalarType::Float),
-                                               convert(w, ScalarType::Float), stride, padding, dilation);
+    const Tensor wide = grad_input(convert(dense(dy, format), ScalarType::Float),
+                                   convert(dense(x, format), ScalarType::Float), convert(w, ScalarType::Float), stride,
+                                   padding, dilation, is_rectified);
     return torch::stable::copy_(dx, wide);
   }
   if (x.scalar_type() == ScalarType::Double) {
@@ -160,17 +179,27 @@ Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
   const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
   GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)}, w.const_data_ptr<float>(),
-                     strides_of(w), dx.mutable_data_ptr<float>()};
+                     strides_of(w), dx.mutable_data_ptr<float>(), false};
   if (FullyConnected::fits(d) && d.H * d.W > 1) {
     const FullyConnected flat(d, w, format);
     call.layer = flat.layer;
     call.w = flat.w.const_data_ptr<float>();
     call.w_strides = {flat.layer.C, 1, 0, 0};
-    run(kernels_for(along_grad_input(flat.layer)).grad_input, call, x);
+    run_grad_input(call, source, is_rectified);
     return dx;
   }
-  run(kernels_for(along_grad_input(d)).grad_input, call, x);
+  run_grad_input(call, source, is_rectified);
   return dx;
+}
+
+Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                              Sizes dilation) {
+  return grad_input(dy, x, w, stride, padding, dilation, false);
+}
+
+Tensor adder2d_rectified_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                                        Sizes dilation) {
+  return grad_input(dy, x, w, stride, padding, dilation, true);
 }
 
 int64_t cpu_ceiling_spin(bool is_forward, int64_t variant, int64_t iterations) {
@@ -185,6 +214,7 @@ bool use_cpu_instruction_set(int64_t set) { return use_instruction_set(static_ca
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cpu::adder2d_cpu));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_grad_input_cpu));
+  m.impl("adder2d_rectified_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_rectified_grad_input_cpu));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(addertrain, m) {

@@ -9,6 +9,7 @@ namespace {
 struct Simd : EightFloats {
   static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
+  static constexpr int kListRows = 4;
   using SlidingWidths1 = TileWidths<4, 7, 8>;
 
   static Reg load_first(const float* from, int count) { return _mm256_maskload_ps(from, mask(count)); }

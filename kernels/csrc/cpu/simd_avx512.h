@@ -16,6 +16,7 @@ struct Simd {
   // Tiles of positions x registers of filters, from measurements (docs/kernels.md).
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
+  static constexpr int kListRows = 10;
   static constexpr int kMaxVectors = 4;
   static constexpr bool kHasCompress = true;
   using SparseWidths1 = TileWidths<4, 7, 8, 14, 28>;
@@ -64,16 +65,39 @@ struct Simd {
   static int count_non_zeros(const float* from, int count) {
     return __builtin_popcount(_mm512_cmp_ps_mask(load_first(from, count), zero(), _CMP_NEQ_UQ));
   }
-  // Writes the non-zeros of from[0, count) and their indices from `first` on, a whole register each; returns how many.
+  // Writes the non-zeros and their lanes, counted from `first` on, a whole register each; returns how many.
   // Compressed in a register: compressing into memory takes Zen 4 a hundred cycles.
-  static int compress_non_zeros(const float* from, int count, int32_t first, float* values, int32_t* indices) {
-    const Reg value = load_first(from, count);
+  static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
     const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
     store(values, _mm512_maskz_compress_ps(is_non_zero, value));
-    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32(is_non_zero, index));
+    _mm512_storeu_si512(lanes, _mm512_maskz_compress_epi32(is_non_zero, index));
     return __builtin_popcount(is_non_zero);
+  }
+  // Lane j of v[i] to lane i of v[j].
+  static void transpose(Reg (&v)[kLanes]) {
+    Reg pairs[16], fours[16];
+    for (int i = 0; i < 16; i += 2) {
+      pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+      pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+      for (int j = 0; j < 2; ++j) {
+        const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + 2 + j]);
+        fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+        fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+      }
+    for (int j = 0; j < 4; ++j) {  // quarter q of fours[4 k + j]: lanes 4 q + j of registers 4 k to 4 k + 3
+      const Reg a = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0b10001000);
+      const Reg b = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0b11011101);
+      const Reg c = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0b10001000);
+      const Reg e = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0b11011101);
+      v[j] = _mm512_shuffle_f32x4(a, c, 0b10001000);
+      v[8 + j] = _mm512_shuffle_f32x4(a, c, 0b11011101);
+      v[4 + j] = _mm512_shuffle_f32x4(b, e, 0b10001000);
+      v[12 + j] = _mm512_shuffle_f32x4(b, e, 0b11011101);
+    }
   }
   // scale * a + b
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm512_fmadd_ps(_mm512_set1_ps(scale), a, b); }

@@ -14,12 +14,12 @@ struct Simd {
   static constexpr int kLanes = 4;
   static constexpr int kForwardRows = 4, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
+  static constexpr int kListRows = 4;
   static constexpr int kMaxVectors = 2;
   static constexpr bool kHasCompress = false;
   using SparseWidths1 = TileWidths<>;
   using SparseWidths2 = TileWidths<>;
   using SparseWidths4 = TileWidths<>;
-  static int compress_non_zeros(const float*, int, int32_t, float*, int32_t*) { return 0; }  // never called
   static int count_non_zeros(const float*, int count) { return count; }
   using SlidingWidths1 = TileWidths<4, 7>;
   using SlidingWidths2 = TileWidths<4>;
@@ -35,6 +35,24 @@ struct Simd {
   }
   static void store(float* to, Reg value) { store_first(to, value, kLanes); }
   static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
+  // See simd_avx512.h.
+  static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
+    float from[kLanes];
+    store(from, value);
+    int count = 0;
+    for (int i = 0; i < kLanes; ++i) {
+      values[count] = from[i];
+      lanes[count] = first + i;
+      count += from[i] != 0;
+    }
+    return count;
+  }
+  static void transpose(Reg (&v)[kLanes]) {
+    float lanes[kLanes][kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      for (int j = 0; j < kLanes; ++j) lanes[j][i] = v[i][j];
+    for (int i = 0; i < kLanes; ++i) v[i] = load(lanes[i]);
+  }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
   static Reg add(Reg a, Reg b) { return a + b; }
