@@ -1,7 +1,8 @@
 """Optimizer of adder networks: AdderSGD, its adaptive learning rate and schedules."""
 
 from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.clipping import clip_others_
 from addertrain.optim.modes import AlrMode
-from addertrain.optim.schedules import SCHEDULES, Schedule, cosine
+from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine
 
-__all__ = ["SCHEDULES", "AdderSGD", "AlrMode", "Schedule", "cosine"]
+__all__ = ["SCHEDULES", "AdderSGD", "AlrMode", "Schedule", "build_schedule", "clip_others_", "cosine"]

@@ -43,6 +43,9 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
     )
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+    num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
+    is_cut = num_parts >= 1 and batch % num_parts == 0
+    yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
 
 
 def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
@@ -58,11 +61,23 @@ def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
     decay = optim.weight_decay
     yield "optim.weight_decay", decay >= 0 and math.isfinite(decay), decay, "a finite number, 0 or above"
     has_momentum = optim.momentum > 0 or not optim.nesterov
+    smoothing, clip_norm = optim.label_smoothing, optim.clip_norm
+    yield "optim.label_smoothing", 0 <= smoothing < 1, smoothing, "a number from 0 to below 1"
+    is_norm = clip_norm is None or 0 < clip_norm < math.inf
+    yield "optim.clip_norm", is_norm, clip_norm, "a finite number above 0, or null"
     yield "optim.nesterov", has_momentum, optim.nesterov, "false where optim.momentum is 0"
 
 
 def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:
     yield "schedule.epochs", schedule.epochs >= 1, schedule.epochs, "at least 1"
+    warmup = schedule.warmup_epochs
+    expected = f"0 or above, below schedule.epochs ({schedule.epochs})"
+    yield "schedule.warmup_epochs", 0 <= warmup < schedule.epochs, warmup, expected
+    power = schedule.power
+    yield "schedule.power", power > 0 and math.isfinite(power), power, "a finite number above 0"
+    yield "schedule.step_epochs", schedule.step_epochs >= 1, schedule.step_epochs, "at least 1"
+    factor = schedule.step_factor
+    yield "schedule.step_factor", 0 < factor < 1, factor, "a number between 0 and 1"
 
 
 def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:

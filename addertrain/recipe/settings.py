@@ -41,14 +41,24 @@ class OptimRecipe:
         "ALR after the reduction over ranks, before it (for comparison), not at all, or a constant factor",
     ] = "global"
     increase: Annotated[float, "the constant factor of alr: increased"] = 100.0
+    label_smoothing: Annotated[float, "share of every label that goes to all classes alike"] = 0.0
+    clip_norm: Annotated[
+        float | None, "largest norm of all gradients but the adder layers' together; null: not clipped"
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRecipe:
     """How long to train, and how the rate falls."""
 
-    name: Annotated[Literal["cosine"], "how the rate falls, step by step, to 0"] = "cosine"
+    name: Annotated[
+        Literal["cosine", "polynomial", "step"], "how the rate falls: step by step to 0, or in large steps"
+    ] = "cosine"
     epochs: Annotated[int, "passes over the training images"]
+    warmup_epochs: Annotated[float, "epochs in which the rate rises linearly first; 0: none"] = 0.0
+    power: Annotated[float, "schedule.name polynomial: the rate falls as (1 - progress)^power"] = 1.0
+    step_epochs: Annotated[int, "schedule.name step: epochs between two falls of the rate"] = 30
+    step_factor: Annotated[float, "schedule.name step: what the rate is multiplied by at each fall"] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,7 @@ class TrainRecipe:
     precision: Annotated[Literal["fp32", "bf16-mixed"], "arithmetic of the forward and backward passes"] = (
         "fp32"
     )
+    accumulate: Annotated[int, "parts in which a global batch passes through, to save memory"] = 1
     seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"

@@ -1,22 +1,22 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
-from addertrain.models import build_model
-from addertrain.recipe import Recipe
+from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.checkpoint_files import read_manifest, read_tensors
 from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
+from addertrain.train.errors import UsageError
 from addertrain.train.meter import TrainMeter
-from addertrain.train.module import AdderClassifier
+from addertrain.train.network import build_classifier
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.progress import Progress
 from addertrain.train.quiet import leave_signals_alone, silence_lightning
@@ -84,6 +84,13 @@ def _train(
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
     val_loader = _loader(recipe, data, world, training=False)
+    num_parts = recipe.train.accumulate
+    steps_per_epoch = len(train_loader) // num_parts
+    if steps_per_epoch == 0:
+        raise UsageError(
+            f"{recipe.name}: expected at least one global batch of {recipe.data.global_batch_size} training "
+            f"images, got {len(data.train.labels)} images; lower data.global_batch_size"
+        )
     # Nothing is written before data and loaders are there.
     on_first_rank(lambda: run.open(recipe, world, checkpoint))
     clock, data_wait = RunClock(), DataWait()
@@ -93,6 +100,7 @@ def _train(
         meter,
         _fresh_statistics(recipe, data, world),
         Progress(meter, clock),
+        *_step_callbacks(recipe),
         SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
     ]
     if world.is_first:
@@ -113,10 +121,12 @@ def _train(
         callbacks=callbacks,
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
+        accumulate_grad_batches=num_parts,
+        limit_train_batches=steps_per_epoch * num_parts,  # no step of less than a global batch
     )
     leave_signals_alone(trainer)
     _say(world, _headline(recipe, data, run, world, checkpoint))
-    module = _module(recipe, data, num_steps=recipe.schedule.epochs * len(train_loader))
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
     try:
         trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
     except SystemExit:
@@ -136,7 +146,7 @@ def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -
         recipe, world, DirectoryCheckpointIO(), callbacks=[_fresh_statistics(recipe, data, world)]
     )
     leave_signals_alone(trainer)
-    module = _module(recipe, data, num_steps=1)  # an evaluation makes none
+    module = build_classifier(recipe, data, steps_per_epoch=1)  # an evaluation makes none
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
@@ -158,20 +168,6 @@ def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO,
     )
 
 
-def _module(recipe: Recipe, data: ImageData, *, num_steps: int) -> AdderClassifier:
-    """The network with its first weights, the same on every rank."""
-    torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes)
-    return AdderClassifier(
-        model,
-        mean=data.mean,
-        std=data.std,
-        optim=recipe.optim,
-        schedule=recipe.schedule.name,
-        num_steps=num_steps,
-    )
-
-
 def _load(recipe: Recipe) -> ImageData:
     """The data; the first rank comes first, because it may have to download them."""
     loaded: list[ImageData] = []
@@ -179,18 +175,29 @@ def _load(recipe: Recipe) -> ImageData:
     return loaded[0] if loaded else load_data(recipe.data)
 
 
+def _step_callbacks(recipe: Recipe) -> list[Callback]:
+    """What a recipe adds to every step."""
+    return [ClipNorm(recipe.optim.clip_norm)] if recipe.optim.clip_norm is not None else []
+
+
 def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
     return build_loader(
-        data, recipe.data, training=training, seed=recipe.train.seed, rank=world.rank, world_size=world.size
-    )
+        data, _parts(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
+        world_size=world.size,
+    )  # fmt: skip
+
+
+def _parts(recipe: Recipe) -> DataRecipe:
+    """The settings under which a loader delivers the parts of a global batch one by one."""
+    return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)
 
 
 def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
     num_batches = recipe.train.recalibrate_batches
     if num_batches == 0:
         return FreshStatistics(None)
-    loader = build_loader(data, recipe.data, training=True, seed=recipe.train.seed)
-    num_batches = min(num_batches, len(loader))
+    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
+    num_batches = min(num_batches * recipe.train.accumulate, len(loader))
     return FreshStatistics(FirstBatches(loader, num_batches, rank=world.rank, world_size=world.size))
 
 

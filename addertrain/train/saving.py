@@ -27,7 +27,8 @@ class SaveCheckpoints(Callback):
         self.save(trainer, pl_module)
 
     def save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes a checkpoint of this moment; every rank has to call it."""
+        """Writes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it."""
+        assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
         position = position_of(trainer)
         path = self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
         score = module.val_score if isinstance(module, AdderClassifier) else None
@@ -60,3 +61,8 @@ def position_of(trainer: Trainer) -> dict[str, int]:
     trained = loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
     batches = trained - epoch * int(trainer.num_training_batches)
     return {"epoch": epoch, "batches": batches, "global_step": trainer.global_step}
+
+
+def between_steps(trainer: Trainer) -> bool:
+    """Whether every batch so far has gone into a step; false between the parts of a batch."""
+    return position_of(trainer)["batches"] % trainer.accumulate_grad_batches == 0
