@@ -135,6 +135,7 @@ def test_off_is_a_word_and_numbers_are_decimal(tmp_path: Path) -> None:
         ("epochs: 4", "epochs: 4.5", ["schedule.epochs", "a whole number", "4.5"]),
         ("epochs: 4", "epochs: 0", ["schedule.epochs", "at least 1", "--schedule.epochs VALUE"]),
         ("size: 64", "size: -64", ["data.global_batch_size", "at least 1", "-64"]),
+        ("name: lenet5bn", "name: lenet5bn\n  head: linear", ["model.head", "norm for lenet5bn", "'linear'"]),
         ("seed: 3", "seed: -1", ["train.seed", "0 to 4294967295", "-1"]),
         ("seed: 3", "keep_checkpoints: 0", ["train.keep_checkpoints", "at least 1"]),
         ("seed: 3", "recalibrate_batches: -1", ["train.recalibrate_batches", "0 or above"]),

@@ -1,6 +1,7 @@
 """Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.convert import convert
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
@@ -10,6 +11,7 @@ __all__ = [
     "AdderConv2d",
     "AdderLinear",
     "BatchNorm2d",
+    "BinaryConv2d",
     "average_buffers",
     "convert",
     "param_groups",

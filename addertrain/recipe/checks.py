@@ -8,6 +8,7 @@ from addertrain.recipe.errors import RecipeError
 from addertrain.recipe.settings import (
     DataRecipe,
     ExpectedRecipe,
+    ModelRecipe,
     OptimRecipe,
     Recipe,
     ScheduleRecipe,
@@ -18,6 +19,7 @@ from addertrain.recipe.settings import (
 _Rule = tuple[str, bool, object, str]
 
 _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
+_PICTURE_SETS = ("imagenet", "imagenette", "folder")  # of pictures of any size, which are never in memory
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 
@@ -33,6 +35,7 @@ def check_recipe(recipe: Recipe, *, source: str = "recipe") -> None:
 def _rules(recipe: Recipe) -> Iterator[_Rule]:
     is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name) is not None
     yield "name", is_name, recipe.name, "letters, digits, '.', '_' and '-' (it names a folder)"
+    yield from _model_rules(recipe.model)
     yield from _data_rules(recipe.data)
     yield from _optim_rules(recipe.optim)
     yield from _schedule_rules(recipe.schedule)
@@ -48,9 +51,34 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
 
 
+def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:
+    has_head = model.head == "norm" or not model.name.startswith("lenet")
+    yield "model.head", has_head, model.head, f"norm for {model.name}, whose last layer is of its kind"
+
+
 def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
     yield "data.root", data.root != "", data.root, "a folder, or null"
     yield "data.global_batch_size", data.global_batch_size >= 1, data.global_batch_size, "at least 1"
+    yield from _picture_rules(data)
+
+
+def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
+    loaders = ("ffcv", "torchvision") if data.name in _PICTURE_SETS else ("memory",)
+    expected = f"{' or '.join(loaders)} for data.name: {data.name}"
+    yield "data.loader", data.loader in loaders, data.loader, expected
+    unfit = "crop_flip" if data.name in _PICTURE_SETS else "resized_crop_flip"
+    expected = f"none or {'resized_crop_flip' if data.name in _PICTURE_SETS else 'crop_flip'} for {data.name}"
+    yield "data.augmentation", data.augmentation != unfit, data.augmentation, expected
+    for name in ("image_size", "first_image_size", "eval_image_size"):
+        size = getattr(data, name)
+        yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"
+    is_growing = data.first_image_size is None or 0 <= data.grow_from < data.grow_until
+    expected = "an epoch behind data.grow_from, where data.first_image_size is given"
+    yield "data.grow_until", is_growing, data.grow_until, expected
+    yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a share above 0, up to 1"
+    yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a share above 0, up to 1"
+    yield "data.threads", data.threads is None or data.threads >= 1, data.threads, "at least 1, or null"
+    yield "data.timeout_seconds", data.timeout_seconds > 0, data.timeout_seconds, "seconds above 0"
 
 
 def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:

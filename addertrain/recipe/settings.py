@@ -11,19 +11,48 @@ from typing import Annotated, Literal
 class ModelRecipe:
     """The network."""
 
-    name: Annotated[Literal["lenet5bn"], "which network"]
-    kind: Annotated[Literal["adder", "conv"], "adder layers, or the convolutional twin"] = "adder"
+    name: Annotated[
+        Literal[
+            "lenet5bn", "lenet++", "vgg_small", "resnet20", "resnet32", "resnet18", "resnet50", "resnet101"
+        ],
+        "which network",
+    ]
+    kind: Annotated[
+        Literal["adder", "conv", "binary"], "adder layers, the convolutional twin, or XNOR-Net's layers"
+    ] = "adder"
+    head: Annotated[
+        Literal["norm", "linear"], "last layer: a convolution and a norm on the logits, or torchvision's"
+    ] = "norm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """The images, and how they reach the network."""
 
-    name: Annotated[Literal["digits", "mnist"], "which data set"]
+    name: Annotated[
+        Literal["digits", "mnist", "imagenet", "imagenette", "folder"],
+        "which data set; folder: any with train/CLASS/ and val/CLASS/ in data.root",
+    ]
     root: Annotated[str | None, "folder of the data sets; null means $ADDERTRAIN_DATA, else ./data"] = None
-    loader: Annotated[Literal["memory"], "what reads the images"] = "memory"
+    loader: Annotated[
+        Literal["memory", "ffcv", "torchvision"],
+        "what reads the images: all at once, or pictures from .beton files or from the originals",
+    ] = "memory"
     global_batch_size: Annotated[int, "images in one step, over all ranks together"]
-    augmentation: Annotated[Literal["none", "crop_flip"], "what varies the training images"] = "none"
+    augmentation: Annotated[
+        Literal["none", "crop_flip", "resized_crop_flip"], "what varies the training images"
+    ] = "none"
+    image_size: Annotated[int, "height and width that pictures are resized to (ffcv, torchvision)"] = 224
+    first_image_size: Annotated[
+        int | None, "height and width up to epoch grow_from, in steps of 32 from there on; null: image_size"
+    ] = None
+    grow_from: Annotated[int, "the epoch after which training images grow"] = 0
+    grow_until: Annotated[int, "the epoch from which on they have image_size"] = 0
+    eval_image_size: Annotated[int | None, "height and width in evaluations; null: image_size"] = None
+    min_crop_area: Annotated[float, "smallest share of a picture that resized_crop_flip shows"] = 0.08
+    center_crop: Annotated[float, "side of the part an evaluation sees, by the picture's shorter side"] = 0.875
+    threads: Annotated[int | None, "decoding threads a rank; null: the rank's share of the cores"] = None
+    timeout_seconds: Annotated[float, "how long a batch of pictures may take to arrive"] = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ from addertrain.train.module import AdderClassifier
 def build_classifier(recipe: Recipe, data: ImageData, *, steps_per_epoch: int) -> AdderClassifier:
     """The network with its first weights, the same on every rank, and its schedule of optimizer steps."""
     torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes)
+    model = build_model(
+        recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
+    )
     return AdderClassifier(
         model,
         mean=data.mean,
