@@ -14,3 +14,7 @@ class CheckpointError(RunError):
 
 class UsageError(RunError):
     """A command that contradicts what is on disk or how the processes were started."""
+
+
+class NonFiniteError(RunError):
+    """A loss or a gradient that is NaN or infinite; the update it belongs to was not made."""

@@ -15,6 +15,7 @@ from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
+from addertrain.train.guard import FiniteGuard
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
 from addertrain.train.processes import World, joined_processes, on_first_rank
@@ -100,7 +101,7 @@ def _train(
         meter,
         _fresh_statistics(recipe, data, world),
         Progress(meter, clock),
-        *_step_callbacks(recipe),
+        *_step_callbacks(recipe, run),
         SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
     ]
     if world.is_first:
@@ -175,9 +176,12 @@ def _load(recipe: Recipe) -> ImageData:
     return loaded[0] if loaded else load_data(recipe.data)
 
 
-def _step_callbacks(recipe: Recipe) -> list[Callback]:
-    """What a recipe adds to every step."""
-    return [ClipNorm(recipe.optim.clip_norm)] if recipe.optim.clip_norm is not None else []
+def _step_callbacks(recipe: Recipe, run: RunDirectory) -> list[Callback]:
+    """What acts on every step, in the order in which it does."""
+    callbacks: list[Callback] = [FiniteGuard(run.store)]
+    if recipe.optim.clip_norm is not None:
+        callbacks.append(ClipNorm(recipe.optim.clip_norm))
+    return callbacks
 
 
 def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
