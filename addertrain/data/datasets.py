@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from addertrain.data.arrays import ImageData
+from addertrain.data.cifar import load_cifar_data
 from addertrain.data.digits import load_digits_data
 from addertrain.data.errors import DataError
 from addertrain.recipe import DataRecipe
@@ -20,6 +21,8 @@ def load_data(settings: DataRecipe) -> ImageData:
     """
     if settings.name == "digits":
         return load_digits_data()
+    if settings.name in ("cifar10", "cifar100"):
+        return load_cifar_data(settings.name, data_root(settings))
     # Here and nowhere else: torchvision takes seconds to import, and the digits do without it.
     from addertrain.data.mnist import load_mnist_data
 

@@ -30,7 +30,7 @@ class DataRecipe:
     """The images, and how they reach the network."""
 
     name: Annotated[
-        Literal["digits", "mnist", "imagenet", "imagenette", "folder"],
+        Literal["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"],
         "which data set; folder: any with train/CLASS/ and val/CLASS/ in data.root",
     ]
     root: Annotated[str | None, "folder of the data sets; null means $ADDERTRAIN_DATA, else ./data"] = None
