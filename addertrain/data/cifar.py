@@ -18,7 +18,7 @@ from addertrain.data.safe_pickle import UnsafePickle, read_pickle
 
 IMAGE_SIZE = 32
 _IMAGE_BYTES = 3 * IMAGE_SIZE**2
-# Of CIFAR-10, used for both sets as in the authors' recipe; std is an image's on average, not that of all pixels.
+# Of CIFAR-10, used for both sets; std is an image's on average, as in the authors' code, not all pixels'.
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
