@@ -1,0 +1,13 @@
+// The tiled kernels of each type and pass; each file that implements them compiles on its own.
+#pragma once
+
+#include "csrc/cuda/calls.h"
+
+namespace addertrain::cuda {
+
+int64_t forward_f32_bytes(const ForwardCall& call);
+cudaError_t forward_f32(const ForwardCall& call, void* workspace, cudaStream_t stream);
+int64_t grad_input_f32_bytes(const GradInputCall& call);
+cudaError_t grad_input_f32(const GradInputCall& call, void* workspace, cudaStream_t stream);
+
+}  // namespace addertrain::cuda
