@@ -15,9 +15,9 @@ from typing import Protocol
 
 from addertrain.cli import bench, evaluate, fit
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
-from addertrain.cli.ranks import is_first_rank
+from addertrain.cli.ranks import is_first_of_machine, is_first_rank
 from addertrain.recipe import RecipeError
-from addertrain.train.errors import RunError, UsageError
+from addertrain.train.errors import LostRankError, RunError, UsageError
 
 __all__ = ["main", "split_overrides"]
 
@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_debug:
             traceback.print_exc()
-        is_known = isinstance(error, RunError | ValueError | OSError)
-        _complain(_one_line(error), from_any_rank=not is_known)
+        _complain(_one_line(error), from_any_rank=_is_own(error))
         return 2 if isinstance(error, RecipeError | UsageError) else 1
 
 
@@ -113,6 +112,13 @@ def _parser() -> CommandParser:
 
 def _name(command: Command) -> str:
     return command.__name__.rpartition(".")[2]
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether the error is this rank's alone, or its machine's, rather than one that all ranks meet."""
+    if isinstance(error, LostRankError):  # each machine's log says what broke
+        return is_first_of_machine()
+    return not isinstance(error, RunError | ValueError | OSError)
 
 
 def _one_line(error: Exception) -> str:

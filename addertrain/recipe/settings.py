@@ -50,7 +50,9 @@ class DataRecipe:
     grow_until: Annotated[int, "the epoch from which on they have image_size"] = 0
     eval_image_size: Annotated[int | None, "height and width in evaluations; null: image_size"] = None
     min_crop_area: Annotated[float, "smallest share of a picture that resized_crop_flip shows"] = 0.08
-    center_crop: Annotated[float, "side of the part an evaluation sees, by the picture's shorter side"] = 0.875
+    center_crop: Annotated[float, "side of the part an evaluation sees, by the picture's shorter side"] = (
+        0.875
+    )
     threads: Annotated[int | None, "decoding threads a rank; null: the rank's share of the cores"] = None
     timeout_seconds: Annotated[float, "how long a batch of pictures may take to arrive"] = 300.0
 
@@ -106,6 +108,9 @@ class TrainRecipe:
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
     ] = 10
     keep_checkpoints: Annotated[int, "how many of the last checkpoints stay"] = 3
+    timeout_s: Annotated[
+        float, "seconds that ranks wait for one that does not answer before they give up"
+    ] = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,3 +18,7 @@ class UsageError(RunError):
 
 class NonFiniteError(RunError):
     """A loss or a gradient that is NaN or infinite; the update it belongs to was not made."""
+
+
+class LostRankError(RunError):
+    """Another rank ended, or did not answer in time; this one is well."""

@@ -41,7 +41,7 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
     """
     silence_lightning()
     run = RunDirectory(Path(out))
-    with joined_processes() as world:
+    with joined_processes(timeout_s=recipe.train.timeout_s) as world:
         start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
         if start.summary is not None:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
