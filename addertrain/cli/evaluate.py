@@ -32,8 +32,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     result = evaluate(arguments.path)
     if is_first_rank():
+        stale = f", {result.top1_stale:.2f} % not recalibrated" if result.top1_stale is not None else ""
         print(
             f"{result.recipe}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f} "
-            f"on {result.num_images} images ({Path(result.checkpoint).name})"
+            f"on {result.num_images} images{stale} ({Path(result.checkpoint).name})"
         )
     return 0

@@ -46,6 +46,9 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
     )
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+    is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
+    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
+    yield "train.strategy", is_whole, recipe.train.strategy, expected
     num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_parts >= 1 and batch % num_parts == 0
     yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
@@ -109,6 +112,10 @@ def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:
 
 
 def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
+    decay = train.ema_decay
+    is_average = decay == 0 or (0 < decay < 1 and train.recalibrate_batches > 0)
+    expected = "a number from 0 to below 1, and train.recalibrate_batches above 0: averaged weights need it"
+    yield "train.ema_decay", is_average, decay, expected
     yield "train.seed", 0 <= train.seed <= _MAX_SEED, train.seed, f"0 to {_MAX_SEED}"
     yield "train.recalibrate_batches", train.recalibrate_batches >= 0, train.recalibrate_batches, "0 or above"
     yield "train.keep_checkpoints", train.keep_checkpoints >= 1, train.keep_checkpoints, "at least 1"

@@ -50,9 +50,7 @@ class DataRecipe:
     grow_until: Annotated[int, "the epoch from which on they have image_size"] = 0
     eval_image_size: Annotated[int | None, "height and width in evaluations; null: image_size"] = None
     min_crop_area: Annotated[float, "smallest share of a picture that resized_crop_flip shows"] = 0.08
-    center_crop: Annotated[float, "side of the part an evaluation sees, by the picture's shorter side"] = (
-        0.875
-    )
+    center_crop: Annotated[float, "side of what an evaluation sees, by the picture's shorter side"] = 0.875
     threads: Annotated[int | None, "decoding threads a rank; null: the rank's share of the cores"] = None
     timeout_seconds: Annotated[float, "how long a batch of pictures may take to arrive"] = 300.0
 
@@ -107,6 +105,13 @@ class TrainRecipe:
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
     ] = 10
+    evaluate_stale: Annotated[
+        bool, "whether evaluations while training also measure the network as it is, not recalibrated"
+    ] = True
+    ema_decay: Annotated[
+        float,
+        "evaluate the exponential average of the weights, with this decay per step; 0: the live weights",
+    ] = 0.0
     keep_checkpoints: Annotated[int, "how many of the last checkpoints stay"] = 3
     timeout_s: Annotated[
         float, "seconds that ranks wait for one that does not answer before they give up"

@@ -1,16 +1,19 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
 from addertrain.recipe import DataRecipe, Recipe
+from addertrain.train.averaging import WeightAverage
 from addertrain.train.checkpoint_files import read_manifest, read_tensors
-from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.checkpoint_io import AVERAGE, DirectoryCheckpointIO
 from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
@@ -26,6 +29,7 @@ from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
 
@@ -49,13 +53,18 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
         data = _load(recipe)
         clock = _train(recipe, data, run, world, start.checkpoint)
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
-        score = _evaluate(recipe, data, checkpoint, world)
+        score, _ = _evaluate(recipe, data, checkpoint, world)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: top1 and top5 in percent, over every test image once."""
+    """What `evaluate` found: top1 and top5 in percent, over every test image once.
+
+    They are the numbers that recipes and summaries quote: statistics recalibrated (unless
+    train.recalibrate_batches is 0), weights averaged where train.ema_decay says so. `top1_stale` is the
+    network as training left it, None where that is the same or not asked for.
+    """
 
     top1: float
     top5: float
@@ -63,6 +72,7 @@ class Evaluation:
     num_images: int
     recipe: str
     checkpoint: str
+    top1_stale: float | None = None
 
 
 def evaluate(path: str | Path) -> Evaluation:
@@ -75,8 +85,11 @@ def evaluate(path: str | Path) -> Evaluation:
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
         recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
-        score = _evaluate(recipe, _load(recipe), checkpoint, world)
-        return Evaluation(score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint))
+        score, stale = _evaluate(recipe, _load(recipe), checkpoint, world)
+        return Evaluation(
+            score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
+            stale.top1 if stale is not None else None,
+        )  # fmt: skip
 
 
 def _train(
@@ -96,10 +109,11 @@ def _train(
     on_first_rank(lambda: run.open(recipe, world, checkpoint))
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
+    evaluation = _evaluation_callbacks(recipe, data, world)
     callbacks: list[Callback] = [
         clock,
         meter,
-        _fresh_statistics(recipe, data, world),
+        *evaluation,
         Progress(meter, clock),
         *_step_callbacks(recipe, run),
         SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
@@ -108,7 +122,8 @@ def _train(
         # TensorBoard takes a second to import, which only the rank that writes has to spend.
         from addertrain.train.tensorboard import TensorBoard
 
-        callbacks.insert(3, TensorBoard(run.path, meter))
+        fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
+        callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation)))
     about = {
         "recipe": recipe_to_record(recipe),
         "seed": recipe.train.seed,
@@ -141,17 +156,18 @@ def _train(
     return clock
 
 
-def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> Score:
-    """The score of a checkpoint's weights; the one procedure behind every number reported at the end."""
-    trainer = _trainer(
-        recipe, world, DirectoryCheckpointIO(), callbacks=[_fresh_statistics(recipe, data, world)]
-    )
+def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> tuple[Score, Score | None]:
+    """A checkpoint's score, the one procedure behind every number reported at the end; and the stale one."""
+    average = read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
+    evaluation = _evaluation_callbacks(recipe, data, world, average)
+    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=evaluation)
     leave_signals_alone(trainer)
     module = build_classifier(recipe, data, steps_per_epoch=1)  # an evaluation makes none
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
-    return module.val_score
+    stale = _stale_score(evaluation)
+    return module.val_score, stale.score if stale is not None else None
 
 
 def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
@@ -196,6 +212,27 @@ def _parts(recipe: Recipe) -> DataRecipe:
     return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)
 
 
+def _evaluation_callbacks(
+    recipe: Recipe, data: ImageData, world: World, average: Mapping[str, Tensor] | None = None
+) -> list[Callback]:
+    """What an evaluation reads in place of live weights and statistics, and the comparison with those.
+
+    Args:
+        average: a checkpoint's averaged weights, for an evaluation outside a training.
+    """
+    fresh = _fresh_statistics(recipe, data, world)
+    decay = recipe.train.ema_decay
+    averages = [WeightAverage(decay, average)] if decay else []
+    callbacks: list[Callback] = [*averages, fresh]  # averaged weights first: statistics are made for them
+    if recipe.train.evaluate_stale and fresh.batches is not None:
+        callbacks.append(StaleScore(fresh, *averages))
+    return callbacks
+
+
+def _stale_score(callbacks: list[Callback]) -> StaleScore | None:
+    return next((callback for callback in callbacks if isinstance(callback, StaleScore)), None)
+
+
 def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
     num_batches = recipe.train.recalibrate_batches
     if num_batches == 0:
@@ -233,7 +270,7 @@ def _headline(
     processes = "1 process" if world.size == 1 else f"{world.size} processes"
     begin = f"resuming {checkpoint.name}" if checkpoint else "new run"
     return (
-        f"{recipe.name}: {len(data.train.labels)} training and {len(data.test.labels)} test images, "
+        f"{recipe.name}: {len(data.train)} training and {len(data.test)} test images, "
         f"{recipe.schedule.epochs} epochs, {processes} on {world.device_type}; {begin} in {run.path}"
     )
 
