@@ -14,7 +14,8 @@ from addertrain.optim.zero_layout import partition_shards, partitioned_parameter
 
 _FLAT = ("DeepSpeedZeroOptimizer", "BF16_Optimizer")
 _PARTITIONED = "DeepSpeedZeroOptimizer_Stage3"
-_WHOLE = ("AdderSGD", "FP16_UnfusedOptimizer")
+_COPIES = "FP16_UnfusedOptimizer"
+_WHOLE = ("AdderSGD", _COPIES)
 
 
 def bind(engine: Any) -> AdderSGD:
@@ -41,6 +42,8 @@ def bind(engine: Any) -> AdderSGD:
         )
     _check_settings(engine, optimizer)
     kind = type(engine.optimizer).__name__
+    if kind == _COPIES:
+        _restore_copies(optimizer)
     for index, shards in _shards(engine.optimizer, optimizer, kind).items():
         optimizer.install(index, shards)
     if kind in _FLAT or kind == _PARTITIONED:
@@ -72,6 +75,15 @@ def _shards(engine_optimizer: Any, optimizer: AdderSGD, kind: str) -> dict[int, 
         index: [partition_shards(optimizer.originals[index], flat, group)]
         for index, flat, group in zip(present, flats, groups, strict=True)
     }
+
+
+@torch.no_grad()
+def _restore_copies(optimizer: AdderSGD) -> None:
+    """Undo the step with zero gradients that DeepSpeed made to initialise the state: it decays the weights."""
+    for group, originals in zip(optimizer.param_groups, filter(None, optimizer.originals), strict=True):
+        for copy, original in zip(group["params"], originals, strict=True):
+            copy.copy_(original.param)
+    optimizer.state.clear()
 
 
 @torch.no_grad()
