@@ -182,14 +182,16 @@ def collectives_of_a_step(stage: int) -> list[torch.Size]:
     return [shape for shape in shapes if shape == torch.Size([3])]
 
 
-def deepspeed_parts(fp16_cases: dict[str, dict[str, Any]], refused_cases: dict[str, Any]) -> dict[str, Any]:
-    """All short questions in one set of processes: starting DeepSpeed costs seconds."""
+def answers(cases: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """All questions in one set of processes: starting DeepSpeed costs seconds."""
     return {
-        "refused": refused(refused_cases),
+        "fp32": train_cases(cases["fp32"]),
+        "bf16": train_cases(cases["bf16"]),
+        "refused": refused(cases["refused"]),
         "without bind": step_without_bind(),
         "round robin": read_round_robin(),
         "state": read_state(),
         "collectives": {stage: collectives_of_a_step(stage) for stage in (0, 1, 2, 3)},
         "overflow": {stage: overflow(stage) for stage in (1, 2, 3)},
-        "fp16": train_fp16(fp16_cases),
+        "fp16": train_fp16(cases["fp16"]),
     }
