@@ -70,5 +70,5 @@ def _newest_checkpoint(out: Path) -> Path | None:
 
 def _how_to_resume(out: Path) -> str:
     newest = _newest_checkpoint(out)
-    where = f"go on from {newest.name}" if newest else "start anew (no epoch was finished)"
+    where = f"go on from {newest.name}" if newest else "start anew (nothing was saved yet)"
     return f"interrupted; the same command will {where} in {out}"

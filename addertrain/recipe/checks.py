@@ -119,8 +119,11 @@ def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
     yield "train.seed", 0 <= train.seed <= _MAX_SEED, train.seed, f"0 to {_MAX_SEED}"
     yield "train.recalibrate_batches", train.recalibrate_batches >= 0, train.recalibrate_batches, "0 or above"
     yield "train.keep_checkpoints", train.keep_checkpoints >= 1, train.keep_checkpoints, "at least 1"
-    timeout = train.timeout_s
-    yield "train.timeout_s", timeout > 0 and math.isfinite(timeout), timeout, "a finite number above 0"
+    steps, minutes, timeout = train.save_every_steps, train.save_every_minutes, train.timeout_seconds
+    yield "train.save_every_steps", steps is None or steps >= 1, steps, "at least 1, or null"
+    is_time = minutes is None or (minutes > 0 and math.isfinite(minutes))
+    yield "train.save_every_minutes", is_time, minutes, "a finite number above 0, or null"
+    yield "train.timeout_seconds", timeout > 0 and math.isfinite(timeout), timeout, "a finite number above 0"
 
 
 def _expected_rules(expected: ExpectedRecipe) -> Iterator[_Rule]:

@@ -113,9 +113,11 @@ class TrainRecipe:
         "evaluate the exponential average of the weights, with this decay per step; 0: the live weights",
     ] = 0.0
     keep_checkpoints: Annotated[int, "how many of the last checkpoints stay"] = 3
-    timeout_s: Annotated[
-        float, "seconds that ranks wait for one that does not answer before they give up"
-    ] = 600.0
+    save_every_steps: Annotated[
+        int | None, "steps between checkpoints inside an epoch; null: only at its end"
+    ] = None
+    save_every_minutes: Annotated[float | None, "the same by the clock, counted from the last save"] = None
+    timeout_seconds: Annotated[float, "how long ranks wait for one that does not answer"] = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,3 +22,7 @@ class NonFiniteError(RunError):
 
 class LostRankError(RunError):
     """Another rank ended, or did not answer in time; this one is well."""
+
+
+class SavedAfterSignal(RunError):
+    """The run saved and ended because a signal asked for it; starting it again resumes."""

@@ -11,7 +11,7 @@ from addertrain.train.errors import CheckpointError
 # evaluated, and how the ranks share the work and wait for each other (the strategies train alike).
 _HARMLESS = {
     "name", "data.root", "train.strategy", "train.recalibrate_batches", "train.evaluate_stale",
-    "train.keep_checkpoints", "train.timeout_s",
+    "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
 }  # fmt: skip
 _HARMLESS_SECTIONS = {"expected"}
 

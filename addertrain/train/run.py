@@ -29,6 +29,7 @@ from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.signals import SignalWatch
 from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
@@ -41,17 +42,18 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
 
     Raises:
+        SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
         RunError, RecipeError, DataError: one line about what stands in the way.
     """
     silence_lightning()
     run = RunDirectory(Path(out))
-    with joined_processes(timeout_s=recipe.train.timeout_s) as world:
+    with SignalWatch() as signals, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
         start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
         if start.summary is not None:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         data = _load(recipe)
-        clock = _train(recipe, data, run, world, start.checkpoint)
+        clock = _train(recipe, data, run, world, start.checkpoint, signals)
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
         score, _ = _evaluate(recipe, data, checkpoint, world)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
@@ -93,7 +95,12 @@ def evaluate(path: str | Path) -> Evaluation:
 
 
 def _train(
-    recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
+    recipe: Recipe,
+    data: ImageData,
+    run: RunDirectory,
+    world: World,
+    checkpoint: Path | None,
+    signals: SignalWatch,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
@@ -116,7 +123,13 @@ def _train(
         *evaluation,
         Progress(meter, clock),
         *_step_callbacks(recipe, run),
-        SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
+        SaveCheckpoints(
+            run.store,
+            keep=recipe.train.keep_checkpoints,
+            every_steps=recipe.train.save_every_steps,
+            every_minutes=recipe.train.save_every_minutes,
+            signals=signals,
+        ),
     ]
     if world.is_first:
         # TensorBoard takes a second to import, which only the rank that writes has to spend.
