@@ -38,20 +38,20 @@ struct StatisticsParams {
   double* sums;        // [sum, sum of squares][column]
 };
 
-// A block adds kStatisticsColumns columns of one part: kStatisticsRows threads take every so manieth tile, in order.
-inline __global__ void __launch_bounds__(kStatisticsColumns* kStatisticsRows)
-    adder_statistics_kernel(const __grid_constant__ StatisticsParams p) {
+// A block adds kColumns columns of one part; kRows threads a column take every so manieth tile, in order.
+template <int kColumns, int kRows>
+__global__ void __launch_bounds__(kColumns* kRows) adder_statistics_kernel(const __grid_constant__ StatisticsParams p) {
   double* shared = reinterpret_cast<double*>(dynamic_shared());
-  const int lane = threadIdx.x % kStatisticsColumns, row = threadIdx.x / kStatisticsColumns;
-  const int n = blockIdx.x * kStatisticsColumns + lane, part = blockIdx.y;
+  const int lane = threadIdx.x % kColumns, row = threadIdx.x / kColumns;
+  const int n = blockIdx.x * kColumns + lane, part = blockIdx.y;
   double sum = 0.0;
   if (n < p.columns)
-    for (int tile = row; tile < p.num_tiles; tile += kStatisticsRows)
+    for (int tile = row; tile < p.num_tiles; tile += kRows)
       sum += p.tiles[(int64_t{2} * tile + part) * p.columns + n];
   shared[threadIdx.x] = sum;
   barrier();
   if (row != 0 || n >= p.columns) return;
-  for (int other = 1; other < kStatisticsRows; ++other) sum += shared[other * kStatisticsColumns + lane];
+  for (int other = 1; other < kRows; ++other) sum += shared[other * kColumns + lane];
   p.sums[part * p.columns + n] = sum;
 }
 

@@ -1,6 +1,8 @@
 """The GPU's tiled kernels run by an emulator on this machine's processor (tests/kernels/emulator)."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +40,20 @@ class EmulatedKernels:
     """`Operators` (tests/ops/implementations.py) over the emulated kernels. Results start as NaN."""
 
     device = "cpu"
+    saturates = True
+
+    @contextmanager
+    def use(self) -> Iterator["EmulatedKernels"]:
+        """As an `Implementation`: nothing has to be chosen."""
+        yield self
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
 
-    def serves(self, layer: Layer, dtype: torch.dtype) -> bool:
+    @staticmethod
+    def serves(layer: Layer) -> bool:
         """Whether tiles, not the direct kernel, compute dense tensors of this layer."""
-        return dtype != torch.float64 and max(layer.R, layer.S) <= 16
+        return max(layer.R, layer.S) <= 16
 
     def forward(
         self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False, fused: Fused = Fused()

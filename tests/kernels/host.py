@@ -58,6 +58,7 @@ class HostKernels:
     """`Operators` (tests/ops/implementations.py) over the compiled device code. Results start as NaN."""
 
     device = "cpu"
+    saturates = False
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library

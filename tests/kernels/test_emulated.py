@@ -1,6 +1,6 @@
 """The tiled kernels' own source over the operator table, emulated: tests GPUs' results where no GPU is.
 
-By default each layer runs in one layout and form, in turn; `-m long` runs all of them.
+By default each layer (in 16 bits every fourth) runs in one layout and form, in turn; `-m long` runs all.
 """
 
 import itertools
@@ -9,26 +9,35 @@ import pytest
 import torch
 
 from tests.kernels.emulated import EmulatedKernels
+from tests.ops import test_nonfinite
 from tests.ops.answers import data_of, forward_answer, grad_input_answer
 from tests.ops.implementations import name_of
 from tests.ops.layers import TABLE, Layer
 from tests.ops.test_table import LAYOUTS, mistake
 from tests.ops.views import FORMS
 
-DTYPES = (torch.float32,)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 EVERY_FORM = list(itertools.product(LAYOUTS, (False, True), (False, True)))
 
 over_the_table = pytest.mark.parametrize("group", TABLE)
 in_every_type = pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 
 
-def _layers(emulator: EmulatedKernels, group: str, dtype: torch.dtype) -> list[tuple[int, Layer]]:
-    return [(i, layer) for i, layer in enumerate(TABLE[group]) if emulator.serves(layer, dtype)]
+FIRST = {torch.float16: 0, torch.bfloat16: 2}
+"""Of every fourth layer: an mma is slow to emulate, and the two types share all but their elements."""
 
 
-def forward_mistakes(emulator: EmulatedKernels, group: str, dtype: torch.dtype, num_forms: int) -> list[str]:
+def _layers(group: str, dtype: torch.dtype, is_long: bool) -> list[tuple[int, Layer]]:
+    numbered = [(i, layer) for i, layer in enumerate(TABLE[group]) if EmulatedKernels.serves(layer)]
+    return numbered if is_long or dtype == torch.float32 else numbered[FIRST[dtype] :: 4]
+
+
+def forward_mistakes(
+    emulator: EmulatedKernels, group: str, dtype: torch.dtype, *, is_long: bool = False
+) -> list[str]:
+    num_forms = len(EVERY_FORM) if is_long else 1
     found = []
-    for i, layer in _layers(emulator, group, dtype):
+    for i, layer in _layers(group, dtype, is_long):
         for form in range(num_forms):
             layout, offset_free, behind_relu = EVERY_FORM[(i + form) % len(EVERY_FORM)]
             data = data_of(layer, dtype, behind_relu)
@@ -38,10 +47,11 @@ def forward_mistakes(emulator: EmulatedKernels, group: str, dtype: torch.dtype, 
 
 
 def grad_input_mistakes(
-    emulator: EmulatedKernels, group: str, dtype: torch.dtype, num_layouts: int
+    emulator: EmulatedKernels, group: str, dtype: torch.dtype, *, is_long: bool = False
 ) -> list[str]:
+    num_layouts = len(LAYOUTS) if is_long else 1
     found = []
-    for i, layer in _layers(emulator, group, dtype):
+    for i, layer in _layers(group, dtype, is_long):
         data = data_of(layer, dtype)
         for layout in itertools.islice(itertools.cycle(LAYOUTS), i % 2, i % 2 + num_layouts):
             dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
@@ -53,7 +63,7 @@ def grad_input_mistakes(
 @in_every_type
 @over_the_table
 def test_emulated_forward(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
-    mistakes = forward_mistakes(emulator, group, dtype, 1)
+    mistakes = forward_mistakes(emulator, group, dtype)
 
     assert not mistakes, "\n".join(mistakes[:20])
 
@@ -61,7 +71,7 @@ def test_emulated_forward(emulator: EmulatedKernels, dtype: torch.dtype, group: 
 @in_every_type
 @over_the_table
 def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
-    mistakes = grad_input_mistakes(emulator, group, dtype, 1)
+    mistakes = grad_input_mistakes(emulator, group, dtype)
 
     assert not mistakes, "\n".join(mistakes[:20])
 
@@ -70,8 +80,8 @@ def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, grou
 @in_every_type
 @over_the_table
 def test_every_form_of_every_layer(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
-    mistakes = forward_mistakes(emulator, group, dtype, len(EVERY_FORM))
-    mistakes += grad_input_mistakes(emulator, group, dtype, len(LAYOUTS))
+    mistakes = forward_mistakes(emulator, group, dtype, is_long=True)
+    mistakes += grad_input_mistakes(emulator, group, dtype, is_long=True)
 
     assert not mistakes, "\n".join(mistakes[:20])
 
@@ -108,3 +118,18 @@ def test_tensors_are_read_where_they_lie(emulator: EmulatedKernels, dtype: torch
             names = f"x {x_form}, w {w_form}, dy {dy_form}"
             assert mistake(emulator.forward(layer, x, w), answers[0], layer, names) is None
             assert mistake(emulator.grad_input(layer, dy, x, w), answers[1], layer, names) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
+def test_what_is_not_finite_stays_so(
+    emulator: EmulatedKernels, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        test_nonfinite, "LAYERS", [Layer(2, 5, 6, 7, 8, 3, 3), Layer(1, 8, 18, 5, 6, 3, 3, (2, 2))]
+    )
+    for value in (torch.inf, -torch.inf, torch.nan):
+        test_nonfinite.test_forward_with_a_nonfinite_input(emulator, dtype, value)
+        test_nonfinite.test_forward_with_a_nonfinite_filter(emulator, dtype, value)
+    test_nonfinite.test_input_gradient_with_nan(emulator, dtype)
+    test_nonfinite.test_input_gradient_with_nan_in_dy(emulator, dtype)
+    test_nonfinite.test_input_gradient_of_infinite_differences_is_clipped(emulator, dtype)

@@ -52,11 +52,15 @@ def forward_answer(layer: Layer, dtype: torch.dtype, offset_free: bool, behind_r
 
 @lru_cache(maxsize=4096)
 def grad_input_answer(layer: Layer, dtype: torch.dtype, is_saturated: bool = False) -> Answer:
-    """`is_saturated`: GPUs form HT(w - x) as 2 sat((w + 1)/2 - x/2) - 1 in `dtype`.
+    return grad_input_answer_of(layer, data_of(layer, dtype), is_saturated)
+
+
+def grad_input_answer_of(layer: Layer, given: Data, is_saturated: bool = False) -> Answer:
+    """`is_saturated`: GPUs form HT(w - x) as 2 sat((w + 1)/2 - x/2) - 1 in the tensors' dtype.
 
     The rounding of (w + 1)/2 moves such an element by u (1 + |w|) at most, independently of the others.
     """
-    data = data_of(layer, dtype).double()
+    dtype, data = given.x.dtype, given.double()
     dx = reference.adder2d_grad_input(data.dy, data.x, data.w, *layer.sizes)
     far_below = torch.full_like(data.x, -1e6)  # HT(w - x) = 1
     magnitude = reference.adder2d_grad_input(data.dy.abs(), far_below, data.w, *layer.sizes)

@@ -50,7 +50,7 @@ def grad_input_mistakes(operators: Operators, group: str, dtype: torch.dtype) ->
         data = data_of(layer, dtype)
         dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
         dx = operators.grad_input(layer, dy, x, data.w)
-        answer = grad_input_answer(layer, dtype, operators.device == "cuda")
+        answer = grad_input_answer(layer, dtype, operators.saturates)
         found.append(mistake(dx, answer, layer, layout))
     return [one for one in found if one]
 

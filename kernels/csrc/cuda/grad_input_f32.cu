@@ -4,6 +4,7 @@
 #include "csrc/cuda/words.h"
 
 namespace addertrain::cuda {
+
 int64_t grad_input_f32_bytes(const GradInputCall& call) {
   return words_workspace_bytes<GradInputTiles>(typed<float>(call));
 }

@@ -54,6 +54,7 @@ struct Copy {
 struct Thread {
   dim3 index;
   std::vector<std::vector<Copy>> groups{1};  // committed ones, and last the open one
+  unsigned num_exchanges = 0;                // with the other lanes of the warp
 };
 
 struct Lane {
@@ -89,7 +90,7 @@ inline void wait(size_t pending) {
 inline void run_block(unsigned num_threads) {
   while (lanes.size() < num_threads) lanes.push_back(std::make_unique<Lane>());
   for (unsigned t = 0; t < num_threads; ++t) {
-    lanes[t]->thread = Thread{dim3(t, 0, 0)};
+    lanes[t]->thread = Thread{.index = dim3(t, 0, 0)};
     lanes[t]->fiber.start([] { body(); });
   }
   for (bool is_over = false; !is_over;) {  // a round: everybody up to the next barrier
