@@ -3,6 +3,7 @@
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.convert import convert
+from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.recalibrate import average_buffers, recalibrated
@@ -16,4 +17,5 @@ __all__ = [
     "convert",
     "param_groups",
     "recalibrated",
+    "set_form",
 ]
