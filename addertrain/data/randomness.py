@@ -24,6 +24,7 @@ class Stream(IntEnum):
     FLIP = 3
     SPLIT = 4
     CROP_BOX = 5
+    STORED_FORM = 6
 
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:

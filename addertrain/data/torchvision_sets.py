@@ -71,7 +71,7 @@ def torchvision_pictures(set_name: str, root: Path, split: str) -> TorchvisionPi
 @functools.cache
 def _open(set_name: str, root: str, split: str) -> Any:
     kind: Any = getattr(torchvision.datasets, set_name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, VisionDataset)):
+    if not _is_set(kind):
         raise DataError(
             f"torchvision:{set_name}: expected the name of a class of torchvision.datasets, such as CIFAR10"
         )
@@ -84,6 +84,10 @@ def _open(set_name: str, root: str, split: str) -> Any:
         raise DataError(
             f"torchvision:{set_name}: expected its files in {root} and a split '{split}', got: {reason}"
         ) from None
+
+
+def _is_set(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, VisionDataset)
 
 
 def _labels(dataset: Any) -> Any:

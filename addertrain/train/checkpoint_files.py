@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from addertrain.train.durable import flush_directory, flush_file, sha256_of
+from addertrain.durable import flush_directory, flush_file, sha256_of
 from addertrain.train.errors import CheckpointError
 
 FORMAT_VERSION = 1

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from addertrain.data import Batch, ImageData, ImageLoader, PictureLoader, build_loader, load_data
 from addertrain.data.crops import random_crops
+from addertrain.data.ffcv import BetonReader
 from addertrain.data.folder import folder_of_classes
 from addertrain.data.torchvision import TorchvisionReader
 from addertrain.recipe import DataRecipe
@@ -20,10 +21,12 @@ def loader(reader: Any, **options: Any) -> PictureLoader:
     return PictureLoader(reader, **(defaults | options))
 
 
-@pytest.fixture(scope="session", params=["torchvision"])
+@pytest.fixture(scope="session", params=["torchvision", "ffcv"])
 def reader(request: pytest.FixtureRequest, folder: Path) -> Any:
     """One reader of each kind, over the same 45 pictures."""
-    return TorchvisionReader(folder_of_classes(folder))
+    if request.param == "torchvision":
+        return TorchvisionReader(folder_of_classes(folder))
+    return BetonReader.open(request.getfixturevalue("beton"))
 
 
 def hashes(batches: Any) -> list[tuple[int, list[int], list[int]]]:
