@@ -16,7 +16,9 @@ import torch.distributed as dist
 # A server that has imported torch once forks the ranks (forking the test process would copy its threads).
 # torch._dynamo, which every optimizer imports, takes seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "torch.nn.parallel", "addertrain.train.run"])
+_CONTEXT.set_forkserver_preload(
+    ["torch", "torch._dynamo", "torch.nn.parallel", "addertrain.train.run", "addertrain.data.decode"]
+)
 
 
 def on_ranks(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.commands import run_command
 
-SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages")
+SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages", "torchrun")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -46,3 +46,19 @@ def test_environment_shares_the_cores_and_keeps_what_is_set() -> None:
         == "1 passive\n"
     )
     assert run_command("bash", "-c", shared, OMP_NUM_THREADS="7").stdout == "7 passive\n"
+
+
+def test_torchrun_passes_the_commands_exit_code_on_and_does_not_repeat_a_bad_one() -> None:
+    result = run_command("launch/torchrun", "--nproc-per-node", "1", "fit", "absent.yaml")
+
+    assert result.returncode == 2
+    complaint, end = result.stderr.splitlines()
+    assert complaint.startswith("addertrain: error: absent.yaml: expected a recipe file")
+    assert end == "launch/torchrun: rank 0 ended first, with exit code 2"
+
+
+def test_torchrun_refuses_an_option_without_a_value() -> None:
+    result = run_command("launch/torchrun", "--nnodes")
+
+    assert result.returncode != 0
+    assert "expected a value after --nnodes" in result.stderr

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 from addertrain.data.arrays import ImageData
+from addertrain.data.cifar import load_cifar_data
 from addertrain.data.digits import load_digits_data
 from addertrain.data.errors import DataError
+from addertrain.data.imagenet import load_picture_data
 from addertrain.recipe import DataRecipe
 
 ROOT_VARIABLE = "ADDERTRAIN_DATA"
@@ -13,13 +15,17 @@ _DEFAULT_ROOT = Path("data")
 
 
 def load_data(settings: DataRecipe) -> ImageData:
-    """Reads the recipe's data set into memory; nothing but a download is ever written.
+    """Opens the recipe's data set, small ones in memory; nothing but a download is ever written.
 
     Raises:
         DataError: data that is missing or damaged.
     """
     if settings.name == "digits":
         return load_digits_data()
+    if settings.name in ("imagenet", "imagenette", "folder"):
+        return load_picture_data(settings, data_root(settings))
+    if settings.name in ("cifar10", "cifar100"):
+        return load_cifar_data(settings.name, data_root(settings))
     # Here and nowhere else: torchvision takes seconds to import, and the digits do without it.
     from addertrain.data.mnist import load_mnist_data
 

@@ -1,10 +1,14 @@
 """What training and evaluation ask of a loader, and the choice of one."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Protocol
 
-from addertrain.data.arrays import ImageData
-from addertrain.data.memory import Batch, MemoryLoader
+from addertrain.data.arrays import ImageArrays, ImageData
+from addertrain.data.memory import MemoryLoader
+from addertrain.data.ordered import Batch
+from addertrain.data.pictures import PictureLoader
+from addertrain.data.sizes import decode_threads, evaluation_size, training_size
 from addertrain.recipe import DataRecipe
 
 
@@ -19,6 +23,9 @@ class ImageLoader(Protocol):
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch, from the position that was set; without one, the same epoch from its beginning."""
+
+    def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
+        """These batches of an epoch and no others; leaves the loader's own place alone."""
 
     @property
     def sampler(self) -> Any:
@@ -45,12 +52,24 @@ def build_loader(
     Raises:
         ValueError: a global batch that the ranks cannot share, or that is larger than the data set.
     """
-    return MemoryLoader(
-        data.train if training else data.test,
-        global_batch_size=settings.global_batch_size,
-        rank=rank,
-        world_size=world_size,
-        seed=seed,
-        augmentation=settings.augmentation,
-        training=training,
+    images = data.train if training else data.test
+    share: dict[str, Any] = {
+        "global_batch_size": settings.global_batch_size,
+        "rank": rank,
+        "world_size": world_size,
+        "seed": seed,
+        "training": training,
+    }
+    if isinstance(images, ImageArrays):
+        assert settings.augmentation != "resized_crop_flip", "the recipe's checks refuse it"
+        return MemoryLoader(images, augmentation=settings.augmentation, **share)
+    return PictureLoader(
+        images,
+        image_size=functools.partial(training_size if training else evaluation_size, settings),
+        is_random=settings.augmentation == "resized_crop_flip",
+        min_area=settings.min_crop_area,
+        center_share=settings.center_crop,
+        num_threads=decode_threads(settings),
+        timeout_seconds=settings.timeout_seconds,
+        **share,
     )

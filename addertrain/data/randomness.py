@@ -23,6 +23,8 @@ class Stream(IntEnum):
     CROP_COLUMN = 2
     FLIP = 3
     SPLIT = 4
+    CROP_BOX = 5
+    STORED_FORM = 6
 
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:
@@ -39,6 +41,19 @@ def draw_integers(
     """One integer of 0 .. bound - 1 for each sample; the bias is `bound` / 2^32, so let `bound` be small."""
     high = draw(seed, epoch, samples, stream) >> np.uint64(32)
     return ((high * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+
+
+def draw_sequences(
+    seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream, *, count: int
+) -> NDArray[np.uint64]:
+    """`count` 64-bit draws for each sample, (N, count): splitmix64 started at the sample's own draw."""
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_WEYL)
+    return _mix(draw(seed, epoch, samples, stream)[:, np.newaxis] + steps)
+
+
+def uniforms(draws: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers from 0 to below 1: the upper 53 bits of each draw."""
+    return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,13 +1,10 @@
-"""LeNet-5-BN for MNIST: every layer is an adder, the fully connected ones too (Chen et al. 2020, 4.1)."""
-
-from typing import Literal
+"""LeNets for MNIST: every layer is an adder, the fully connected ones too (Chen et al. 2020, 4.1 and 4.4)."""
 
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from addertrain.nn import AdderConv2d, BatchNorm2d
-
-Kind = Literal["adder", "conv"]
+from addertrain.models.layers import Kind, layer, norm
+from addertrain.nn import BatchNorm2d
 
 
 class LeNet5BN(nn.Module):
@@ -17,7 +14,7 @@ class LeNet5BN(nn.Module):
     that tensors stay N,C,H,W to the end. ReLU behind every norm but the last.
 
     Args:
-        kind: "adder", or "conv" for the convolutional twin, with torch's initialisation.
+        kind: see `addertrain.models.layers`.
 
     Raises:
         ValueError: for another kind.
@@ -25,15 +22,15 @@ class LeNet5BN(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, kind: Kind = "adder") -> None:
         super().__init__()
-        self.conv1 = _layer(kind, in_channels, 6, 5)
-        self.norm1 = BatchNorm2d(6, relu=True)
-        self.conv2 = _layer(kind, 6, 16, 5)
-        self.norm2 = BatchNorm2d(16, relu=True)
-        self.conv3 = _layer(kind, 16, 120, 5)
-        self.norm3 = BatchNorm2d(120, relu=True)
-        self.fc1 = _layer(kind, 120, 84, 1)
-        self.norm4 = BatchNorm2d(84, relu=True)
-        self.fc2 = _layer(kind, 84, num_classes, 1)
+        self.conv1 = layer(kind, in_channels, 6, 5)
+        self.norm1 = norm(kind, 6)
+        self.conv2 = layer(kind, 6, 16, 5)
+        self.norm2 = norm(kind, 16)
+        self.conv3 = layer(kind, 16, 120, 5)
+        self.norm3 = norm(kind, 120)
+        self.fc1 = layer(kind, 120, 84, 1)
+        self.norm4 = norm(kind, 84)
+        self.fc2 = layer(kind, 84, num_classes, 1)
         self.norm5 = BatchNorm2d(num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
@@ -45,9 +42,38 @@ class LeNet5BN(nn.Module):
         return x.flatten(1)
 
 
-def _layer(kind: Kind, in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
-    if kind == "adder":
-        return AdderConv2d(in_channels, out_channels, kernel_size, offset_free=True)
-    if kind == "conv":
-        return nn.Conv2d(in_channels, out_channels, kernel_size, bias=False)
-    raise ValueError(f"LeNet5BN: expected kind to be adder or conv, got {kind!r}.")
+class LeNetPlusPlus(nn.Module):
+    """32x32 images to two features that can be drawn, and from these to logits.
+
+    Six 5x5 layers of 32, 32, 64, 64, 128 and 128 filters with a pool behind each pair, a 2-wide fully
+    connected layer, and the classes (the network: Wen et al. 2016, section 4.1).
+
+    Raises:
+        ValueError: for another kind.
+    """
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 1, kind: Kind = "adder") -> None:
+        super().__init__()
+        channels = in_channels
+        for index, width in enumerate((32, 32, 64, 64, 128, 128), start=1):
+            self.add_module(f"conv{index}", layer(kind, channels, width, 5, padding=2))
+            self.add_module(f"norm{index}", norm(kind, width))
+            channels = width
+        self.fc1 = layer(kind, 16 * channels, 2, 1)
+        self.norm7 = BatchNorm2d(2)
+        self.fc2 = layer(kind, 2, num_classes, 1)
+        self.norm8 = BatchNorm2d(num_classes)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y: Tensor = self.norm8(self.fc2(self.features(x_nchw)))
+        return y.flatten(1)
+
+    def features(self, x_nchw: Tensor) -> Tensor:
+        """The two features, normalised but without a ReLU, so that they use the whole plane: (N, 2, 1, 1)."""
+        x = x_nchw
+        for index in range(1, 7):
+            x = self.get_submodule(f"norm{index}")(self.get_submodule(f"conv{index}")(x))
+            if index % 2 == 0:
+                x = max_pool2d(x, 2)
+        y: Tensor = self.norm7(self.fc1(x.flatten(1).unsqueeze(2).unsqueeze(3)))
+        return y

@@ -1,7 +1,9 @@
 """Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.convert import convert
+from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.recalibrate import average_buffers, recalibrated
@@ -10,8 +12,10 @@ __all__ = [
     "AdderConv2d",
     "AdderLinear",
     "BatchNorm2d",
+    "BinaryConv2d",
     "average_buffers",
     "convert",
     "param_groups",
     "recalibrated",
+    "set_form",
 ]

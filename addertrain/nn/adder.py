@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.ops import functional
+from addertrain.ops.forms import Form
 
 Size2d = int | tuple[int, int]
 
@@ -27,6 +28,9 @@ class AdderConv2d(nn.Module):
     Raises:
         ValueError, TypeError: sizes that are not positive (padding: negative), or groups other than 1.
     """
+
+    form: Form | None = None
+    """Another form of the layer (`addertrain.nn.set_form`); None: the paper's."""
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class AdderConv2d(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.adder2d(x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
+        adder2d = functional.adder2d if self.form is None else self.form.adder2d
+        y = adder2d(x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
         # In the response's dtype: under autocast a float32 bias would widen it.
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 
@@ -95,6 +100,9 @@ class AdderLinear(nn.Module):
     Raises:
         ValueError, TypeError: sizes that are not positive, or an input of another width.
     """
+
+    form: Form | None = None
+    """As AdderConv2d's."""
 
     def __init__(
         self,
@@ -132,7 +140,8 @@ class AdderLinear(nn.Module):
                 "flatten the other dimensions first."
             )
         w_ocrs = self.weight.view(self.out_features, self.in_features, 1, 1)
-        y = functional.adder2d(x.reshape(-1, self.in_features, 1, 1), w_ocrs, offset_free=self.offset_free)
+        adder2d = functional.adder2d if self.form is None else self.form.adder2d
+        y = adder2d(x.reshape(-1, self.in_features, 1, 1), w_ocrs, offset_free=self.offset_free)
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 

@@ -1,7 +1,22 @@
 """Optimizer of adder networks: AdderSGD, its adaptive learning rate and schedules."""
 
 from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.bind import bind
+from addertrain.optim.clipping import clip_others_
 from addertrain.optim.modes import AlrMode
-from addertrain.optim.schedules import SCHEDULES, Schedule, cosine
+from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine
+from addertrain.optim.whole import load_whole_state, whole_parameters, whole_state
 
-__all__ = ["SCHEDULES", "AdderSGD", "AlrMode", "Schedule", "cosine"]
+__all__ = [
+    "SCHEDULES",
+    "AdderSGD",
+    "AlrMode",
+    "Schedule",
+    "bind",
+    "build_schedule",
+    "clip_others_",
+    "cosine",
+    "load_whole_state",
+    "whole_parameters",
+    "whole_state",
+]

@@ -1,23 +1,24 @@
 """SGD for adder networks: the order of one update, in foreach operations and without a host sync.
 
-Leaves the rate to scaling.py, the norms to norms.py, the authors' variant to local_scaling.py and refusals to
-validation.py.
+Leaves the rate to scaling.py, the norms to norms.py, what lies where to shards.py, the arithmetic of SGD to
+descent.py, the authors' variant to local_scaling.py and refusals to validation.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, cast, overload
+from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.optim.descent import descend
 from addertrain.optim.local_scaling import LocalScaling
 from addertrain.optim.modes import AlrMode
 from addertrain.optim.norms import sq_norms
 from addertrain.optim.scaling import local_rate
+from addertrain.optim.shards import Original, Shards, find_shards, local
 from addertrain.optim.validation import (
     Group,
-    check_filters,
     check_groups,
     check_hyperparameters,
     check_saved_state,
@@ -29,7 +30,8 @@ class AdderSGD(Optimizer):
 
     In the order of the authors' code: alpha_l = eta * sqrt(k) / ||g_l|| scales the raw gradient of layer l,
     weight decay is added, then momentum, then lr. The gradient is the one `step` finds: after all-reduce,
-    accumulation and unscaling. Other parameters take plain SGD. `p.grad` is left as it is.
+    accumulation and unscaling, whole or in shards (FSDP2; DeepSpeed after `bind`). Other parameters take
+    plain SGD. `p.grad` is left as it is.
 
     Args:
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
@@ -63,22 +65,48 @@ class AdderSGD(Optimizer):
         check_hyperparameters(defaults)
         super().__init__(params, defaults)
         check_groups(self.param_groups)
-        group = self._adder_group()
-        self._filters: list[Tensor] = list(group["params"])
+        self.built_groups: list[Group] = list(self.param_groups)
+        self.originals: list[list[Original]] = [
+            [Original.of(param) for param in group["params"]] for group in self.param_groups
+        ]
+        self._shards: dict[tuple[int, ...], Shards] = {}
+        self._installed: dict[int, list[Shards]] = {}
+        group = self.built_groups[self.adder_index]
         self.layer_names: list[str] = list(group["layer_names"])
-        self.last_sq_norms = torch.zeros(len(self._filters))
-        self.last_rates = torch.zeros(len(self._filters))
-        device = self._filters[0].device if self._filters else None
+        device = self.filters[0].device if self.filters else None
+        self.last_sq_norms = torch.zeros(len(self.layer_names), device=device)
+        self.last_rates = torch.zeros(len(self.layer_names), device=device)
         self._numel = torch.tensor(group["layer_numel"], dtype=torch.float64, device=device)
         self._local: LocalScaling | None = None
         if group["alr"] == "local":
-            self._local = LocalScaling(self._filters, eta=group["eta"], owner=self)
+            self._local = LocalScaling(self.filters, eta=group["eta"], owner=self)
+
+    @property
+    def adder_index(self) -> int:
+        """Number of the adder group among `built_groups`, which keep what engines take out as empty."""
+        return next(index for index, group in enumerate(self.built_groups) if group["adder"])
+
+    @property
+    def filters(self) -> list[Tensor]:
+        """The adder filters it was built with; whole, unless an engine has cut or emptied them."""
+        return [original.param for original in self.originals[self.adder_index]]
 
     def remove_hooks(self) -> None:
         """Take the backward hooks of alr="local" off; without them this optimizer refuses to step."""
         if self._local is not None:
             self._local.remove()
             self._local = None
+
+    def install(self, index: int, shards: Sequence[Shards]) -> None:
+        """Take `shards` as those of built group number `index` from now on; what `bind` calls."""
+        self._installed[index] = list(shards)
+        self._shards |= {_key(each.tensors): each for each in shards}
+
+    def shards_of(self, index: int) -> list[Shards]:
+        """The shards of built group number `index`; more than one where an engine splits it."""
+        if index in self._installed:
+            return self._installed[index]
+        return [find_shards(self.originals[index], self.built_groups[index]["params"])]
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -94,49 +122,74 @@ class AdderSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            # Stage 3 of ZeRO empties all groups but the one whose turn it is.
+            shards = self._shards_in(group) if group["adder"] and group["params"] else None
             params = [param for param in group["params"] if param.grad is not None]
-            if group["adder"]:
-                check_filters(group, self._filters)
             if not params:
                 continue
-            grads = self._scaled_grads(group) if group["adder"] else [param.grad for param in params]
-            descend(params, grads, self._momentum_buffers(params, group), group)
+            grads, owns_grads = [local(param.grad) for param in params], False
+            if shards is not None:
+                grads, owns_grads = self._scaled(group, shards, params, grads)
+            buffers = self._momentum_buffers(params, group)
+            descend([local(param) for param in params], grads, buffers, group, owns_grads=owns_grads)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load momentum and hyperparameters; refuses the state of other layers before anything is changed."""
         check_saved_state(state_dict, self.param_groups)
+        present = [any(group is kept for kept in self.param_groups) for group in self.built_groups]
         super().load_state_dict(state_dict)
+        loaded = iter(self.param_groups)
+        self.built_groups = [
+            next(loaded) if is_present else group
+            for group, is_present in zip(self.built_groups, present, strict=True)
+        ]
         if self._local is not None:
-            self._local.eta = self._adder_group()["eta"]
+            self._local.eta = self.built_groups[self.adder_index]["eta"]
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(
             "AdderSGD: expected to be rebuilt, not copied or pickled; use state_dict and load_state_dict."
         )
 
-    def _adder_group(self) -> Group:
-        return next(group for group in self.param_groups if group["adder"])
+    def _shards_in(self, group: Group) -> Shards:
+        """What the adder group holds now; engines exchange its tensors between calls of `step`."""
+        key = _key(group["params"])
+        if key not in self._shards:
+            self._shards[key] = find_shards(self.originals[self.adder_index], group["params"])
+        return self._shards[key]
 
-    def _scaled_grads(self, group: Group) -> list[Tensor]:
-        """alpha_l * g_l of every filter that has a gradient."""
-        grads: list[Tensor | None] = [param.grad for param in self._filters]
-        present = [grad for grad in grads if grad is not None]
+    def _scaled(
+        self, group: Group, shards: Shards, params: Sequence[Tensor], grads: list[Tensor]
+    ) -> tuple[list[Tensor], bool]:
+        """alpha_l * g_l of this rank's shards, and whether these are new tensors."""
         if group["alr"] == "local":  # scaled in backward
             if self._local is None:
                 raise ValueError(
                     'AdderSGD: expected the hooks of alr="local", got none; do not step after remove_hooks.'
                 )
-            self.last_sq_norms, self.last_rates = self._local.seen(present[0])
-            return present
-        sq_norm = sq_norms(grads)
+            self.last_sq_norms, self.last_rates = self._local.seen(grads[0])
+            return grads, False
+        by_id = {id(param): grad for param, grad in zip(params, grads, strict=True)}
+        slices = shards.by_index(by_id)
+        by_layer = [slices.get(layer) for layer in range(len(self.layer_names))]
+        sq_norm = sq_norms(by_layer, like=grads[0], groups=shards.groups)
         rate = self._rates(group, sq_norm)
-        self.last_sq_norms, self.last_rates = sq_norm.float(), rate.float()
+        self._note(sq_norm, rate, shards)
         if group["alr"] == "off":
-            return present
+            return grads, False
         # 0-dim tensors as factors: reading them as numbers would wait for the device.
-        rates = [alpha for alpha, grad in zip(rate.unbind(), grads, strict=True) if grad is not None]
-        return list(torch._foreach_mul(present, rates))
+        scaled = shards.scaled(by_id, rate.unbind())
+        return [scaled[id(param)] for param in params], True
+
+    def _note(self, sq_norm: Tensor, rate: Tensor, shards: Shards) -> None:
+        """Keeps norms and rates for logging, of the layers that this call covered."""
+        sq_norm, rate = sq_norm.float(), rate.float()
+        if len(shards.covered) < len(self.layer_names):
+            covered = torch.tensor(shards.covered, device=sq_norm.device)
+            sq_norm = self.last_sq_norms.to(sq_norm.device).index_copy(0, covered, sq_norm[covered])
+            rate = self.last_rates.to(rate.device).index_copy(0, covered, rate[covered])
+        self.last_sq_norms, self.last_rates = sq_norm, rate
 
     def _rates(self, group: Group, sq_norm: Tensor) -> Tensor:
         if group["alr"] == "global":
@@ -146,27 +199,15 @@ class AdderSGD(Optimizer):
         return torch.full_like(sq_norm, group["increase"] if group["alr"] == "increased" else 1.0)
 
     def _momentum_buffers(self, params: Sequence[Tensor], group: Group) -> list[Tensor]:
+        """This rank's part of the momentum of `params`; none where there is no momentum."""
         if group["momentum"] == 0:
             return []
         for param in params:
             if "momentum_buffer" not in self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(param)
-        return [cast(Tensor, self.state[param]["momentum_buffer"]) for param in params]
+        return [local(self.state[param]["momentum_buffer"]) for param in params]
 
 
-def descend(
-    params: Sequence[Tensor], grads: Sequence[Tensor], buffers: Sequence[Tensor], group: Group
-) -> None:
-    """One SGD update in place: g += wd * p; m = mu * m + g; p -= lr * (g + mu * m if nesterov else m)."""
-    params, grads, buffers = list(params), list(grads), list(buffers)
-    if group["weight_decay"] != 0:
-        grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-    if group["momentum"] != 0:
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, grads)
-        grads = (
-            list(torch._foreach_add(grads, buffers, alpha=group["momentum"]))
-            if group["nesterov"]
-            else buffers
-        )
-    torch._foreach_add_(params, grads, alpha=-group["lr"])
+def _key(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Tells lists of tensors apart by identity; the shards that are kept under it keep the tensors alive."""
+    return tuple(id(tensor) for tensor in tensors)

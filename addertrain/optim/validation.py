@@ -1,7 +1,8 @@
-"""What AdderSGD accepts: groups in which every layer is whole, and hyperparameters that mean something.
+"""What AdderSGD is built with: groups that name every layer's true size, and hyperparameters with a meaning.
 
 An adder layer's rate needs the norm of its whole gradient. A parameter that is a part of a layer, or several
-layers in one, would train with a wrong rate and no error; so whatever is not recognised here is refused.
+layers in one, would train with a wrong rate and no error; so whatever is not recognised here, or in shards.py
+at the first step, is refused.
 """
 
 import math
@@ -9,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from addertrain.optim.modes import AlrMode
+from addertrain.optim.shards import Original
 
 Group = dict[str, Any]
 
@@ -44,11 +47,11 @@ def check_hyperparameters(group: Mapping[str, Any]) -> None:
 
 
 def check_groups(groups: Sequence[Group]) -> None:
-    """Refuse groups that do not mark the adder filters, or whose tensors are not whole and dense.
+    """Refuse groups that do not mark the adder filters, or whose tensors are not known to be layers.
 
     Raises:
         ValueError: if there is no group, or more than one, with adder=True, or its layers do not match.
-        TypeError: if a parameter is a sharded, flattened or lazy one.
+        TypeError: if a parameter is flattened, lazy or of a kind that is not known.
     """
     num_adder = sum(bool(group.get("adder")) for group in groups)
     if num_adder != 1:
@@ -59,36 +62,18 @@ def check_groups(groups: Sequence[Group]) -> None:
     for index, group in enumerate(groups):
         check_hyperparameters(group)
         for param in group["params"]:
-            if type(param) not in (Parameter, Tensor) or not param.is_floating_point():
+            if type(param) not in (Parameter, Tensor, DTensor) or not param.is_floating_point():
                 raise TypeError(
-                    "AdderSGD: expected whole, dense floating-point parameters, got a "
-                    f"{type(param).__name__} of {param.dtype} in group {index}; sharded and lazy parameters "
-                    "are not supported, use one process or DDP."
+                    "AdderSGD: expected floating-point parameters, whole or sharded by fully_shard, got a "
+                    f"{type(param).__name__} of {param.dtype} in group {index}; build the optimizer after "
+                    "the first forward of lazy layers, and use fully_shard in place of FSDP1."
                 )
         if group.get("adder"):
             _check_layers(index, group)
 
 
-def check_filters(group: Group, filters: Sequence[Tensor]) -> None:
-    """Refuse an adder group whose tensors are no longer the filters the optimizer was built with.
-
-    Sharding engines put flat partitions or copies in their place. Compares identities only.
-
-    Raises:
-        ValueError: if a tensor was replaced, added or removed.
-    """
-    params = group["params"]
-    if len(params) != len(filters) or any(
-        param is not known for param, known in zip(params, filters, strict=True)
-    ):
-        raise ValueError(
-            f"AdderSGD: expected the {len(filters)} adder filters it was built with, got {len(params)} other "
-            "tensors in their group (a flat partition of a sharding engine?); use one process or DDP."
-        )
-
-
-def check_saved_state(saved: Mapping[str, Any], groups: Sequence[Group]) -> None:
-    """Refuse the state of other layers, or of another kind of ALR, before anything is overwritten.
+def check_saved_groups(saved: Mapping[str, Any], groups: Sequence[Group]) -> None:
+    """Refuse groups of other layers, or of another kind of ALR.
 
     Raises:
         ValueError: naming the first difference.
@@ -105,6 +90,16 @@ def check_saved_state(saved: Mapping[str, Any], groups: Sequence[Group]) -> None
                     f"AdderSGD: expected a state with {key}={_short(mine.get(key))}, got "
                     f"{_short(theirs.get(key))}; load a checkpoint of the same model and recipe."
                 )
+
+
+def check_saved_state(saved: Mapping[str, Any], groups: Sequence[Group]) -> None:
+    """Refuse the state of other layers, or of another kind of ALR, before anything is overwritten.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    check_saved_groups(saved, groups)
+    for mine, theirs in zip(groups, saved["param_groups"], strict=True):
         for param, index in zip(mine["params"], theirs["params"], strict=False):
             buffer = saved["state"].get(index, {}).get("momentum_buffer")
             if buffer is not None and buffer.shape != param.shape:
@@ -123,11 +118,16 @@ def _check_layers(index: int, group: Group) -> None:
             "addertrain.nn.param_groups(model)."
         )
     for name, numel, param in zip(names, numels, params, strict=True):
-        if param.numel() != numel:
+        if Original.of(param).numel != numel:
             raise ValueError(
                 f"AdderSGD: expected the whole filter of layer {name} with {numel} elements, got a tensor of "
-                f"{param.numel()}; sharded parameters are not supported yet, use one process or DDP."
+                f"{param.numel()}; build it from the model's own parameters, or after fully_shard."
             )
+    if group["alr"] == "local" and any(isinstance(param, DTensor) for param in params):
+        raise ValueError(
+            'AdderSGD: expected whole gradients in backward with alr="local", got sharded parameters; use '
+            "one process or DDP."
+        )
     places = {(param.device, param.dtype) for param in params}
     if len(places) > 1:
         raise ValueError(

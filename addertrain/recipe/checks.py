@@ -8,6 +8,7 @@ from addertrain.recipe.errors import RecipeError
 from addertrain.recipe.settings import (
     DataRecipe,
     ExpectedRecipe,
+    ModelRecipe,
     OptimRecipe,
     Recipe,
     ScheduleRecipe,
@@ -18,6 +19,7 @@ from addertrain.recipe.settings import (
 _Rule = tuple[str, bool, object, str]
 
 _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
+_PICTURE_SETS = ("imagenet", "imagenette", "folder")  # of pictures of any size, which are never in memory
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 
@@ -33,6 +35,7 @@ def check_recipe(recipe: Recipe, *, source: str = "recipe") -> None:
 def _rules(recipe: Recipe) -> Iterator[_Rule]:
     is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name) is not None
     yield "name", is_name, recipe.name, "letters, digits, '.', '_' and '-' (it names a folder)"
+    yield from _model_rules(recipe.model)
     yield from _data_rules(recipe.data)
     yield from _optim_rules(recipe.optim)
     yield from _schedule_rules(recipe.schedule)
@@ -43,11 +46,42 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
     )
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+    is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
+    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
+    yield "train.strategy", is_whole, recipe.train.strategy, expected
+    num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
+    is_cut = num_parts >= 1 and batch % num_parts == 0
+    yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
+
+
+def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:
+    has_head = model.head == "norm" or not model.name.startswith("lenet")
+    yield "model.head", has_head, model.head, f"norm for {model.name}, whose last layer is of its kind"
 
 
 def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
     yield "data.root", data.root != "", data.root, "a folder, or null"
     yield "data.global_batch_size", data.global_batch_size >= 1, data.global_batch_size, "at least 1"
+    yield from _picture_rules(data)
+
+
+def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
+    loaders = ("ffcv", "torchvision") if data.name in _PICTURE_SETS else ("memory",)
+    expected = f"{' or '.join(loaders)} for data.name: {data.name}"
+    yield "data.loader", data.loader in loaders, data.loader, expected
+    unfit = "crop_flip" if data.name in _PICTURE_SETS else "resized_crop_flip"
+    expected = f"none or {'resized_crop_flip' if data.name in _PICTURE_SETS else 'crop_flip'} for {data.name}"
+    yield "data.augmentation", data.augmentation != unfit, data.augmentation, expected
+    for name in ("image_size", "first_image_size", "eval_image_size"):
+        size = getattr(data, name)
+        yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"
+    is_growing = data.first_image_size is None or 0 <= data.grow_from < data.grow_until
+    expected = "an epoch behind data.grow_from, where data.first_image_size is given"
+    yield "data.grow_until", is_growing, data.grow_until, expected
+    yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a share above 0, up to 1"
+    yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a share above 0, up to 1"
+    yield "data.threads", data.threads is None or data.threads >= 1, data.threads, "at least 1, or null"
+    yield "data.timeout_seconds", data.timeout_seconds > 0, data.timeout_seconds, "seconds above 0"
 
 
 def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
@@ -58,17 +92,38 @@ def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
     decay = optim.weight_decay
     yield "optim.weight_decay", decay >= 0 and math.isfinite(decay), decay, "a finite number, 0 or above"
     has_momentum = optim.momentum > 0 or not optim.nesterov
+    smoothing, clip_norm = optim.label_smoothing, optim.clip_norm
+    yield "optim.label_smoothing", 0 <= smoothing < 1, smoothing, "a number from 0 to below 1"
+    is_norm = clip_norm is None or 0 < clip_norm < math.inf
+    yield "optim.clip_norm", is_norm, clip_norm, "a finite number above 0, or null"
     yield "optim.nesterov", has_momentum, optim.nesterov, "false where optim.momentum is 0"
 
 
 def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:
     yield "schedule.epochs", schedule.epochs >= 1, schedule.epochs, "at least 1"
+    warmup = schedule.warmup_epochs
+    expected = f"0 or above, below schedule.epochs ({schedule.epochs})"
+    yield "schedule.warmup_epochs", 0 <= warmup < schedule.epochs, warmup, expected
+    power = schedule.power
+    yield "schedule.power", power > 0 and math.isfinite(power), power, "a finite number above 0"
+    yield "schedule.step_epochs", schedule.step_epochs >= 1, schedule.step_epochs, "at least 1"
+    factor = schedule.step_factor
+    yield "schedule.step_factor", 0 < factor < 1, factor, "a number between 0 and 1"
 
 
 def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
+    decay = train.ema_decay
+    is_average = decay == 0 or (0 < decay < 1 and train.recalibrate_batches > 0)
+    expected = "a number from 0 to below 1, and train.recalibrate_batches above 0: averaged weights need it"
+    yield "train.ema_decay", is_average, decay, expected
     yield "train.seed", 0 <= train.seed <= _MAX_SEED, train.seed, f"0 to {_MAX_SEED}"
     yield "train.recalibrate_batches", train.recalibrate_batches >= 0, train.recalibrate_batches, "0 or above"
     yield "train.keep_checkpoints", train.keep_checkpoints >= 1, train.keep_checkpoints, "at least 1"
+    steps, minutes, timeout = train.save_every_steps, train.save_every_minutes, train.timeout_seconds
+    yield "train.save_every_steps", steps is None or steps >= 1, steps, "at least 1, or null"
+    is_time = minutes is None or (minutes > 0 and math.isfinite(minutes))
+    yield "train.save_every_minutes", is_time, minutes, "a finite number above 0, or null"
+    yield "train.timeout_seconds", timeout > 0 and math.isfinite(timeout), timeout, "a finite number above 0"
 
 
 def _expected_rules(expected: ExpectedRecipe) -> Iterator[_Rule]:

@@ -11,19 +11,48 @@ from typing import Annotated, Literal
 class ModelRecipe:
     """The network."""
 
-    name: Annotated[Literal["lenet5bn"], "which network"]
-    kind: Annotated[Literal["adder", "conv"], "adder layers, or the convolutional twin"] = "adder"
+    name: Annotated[
+        Literal[
+            "lenet5bn", "lenet++", "vgg_small", "resnet20", "resnet32", "resnet18", "resnet50", "resnet101"
+        ],
+        "which network",
+    ]
+    kind: Annotated[
+        Literal["adder", "conv", "binary"], "adder layers, the convolutional twin, or XNOR-Net's layers"
+    ] = "adder"
+    head: Annotated[
+        Literal["norm", "linear"], "last layer: a convolution and a norm on the logits, or torchvision's"
+    ] = "norm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """The images, and how they reach the network."""
 
-    name: Annotated[Literal["digits", "mnist"], "which data set"]
+    name: Annotated[
+        Literal["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"],
+        "which data set; folder: any with train/CLASS/ and val/CLASS/ in data.root",
+    ]
     root: Annotated[str | None, "folder of the data sets; null means $ADDERTRAIN_DATA, else ./data"] = None
-    loader: Annotated[Literal["memory"], "what reads the images"] = "memory"
+    loader: Annotated[
+        Literal["memory", "ffcv", "torchvision"],
+        "what reads the images: all at once, or pictures from .beton files or from the originals",
+    ] = "memory"
     global_batch_size: Annotated[int, "images in one step, over all ranks together"]
-    augmentation: Annotated[Literal["none", "crop_flip"], "what varies the training images"] = "none"
+    augmentation: Annotated[
+        Literal["none", "crop_flip", "resized_crop_flip"], "what varies the training images"
+    ] = "none"
+    image_size: Annotated[int, "height and width that pictures are resized to (ffcv, torchvision)"] = 224
+    first_image_size: Annotated[
+        int | None, "height and width up to epoch grow_from, in steps of 32 from there on; null: image_size"
+    ] = None
+    grow_from: Annotated[int, "the epoch after which training images grow"] = 0
+    grow_until: Annotated[int, "the epoch from which on they have image_size"] = 0
+    eval_image_size: Annotated[int | None, "height and width in evaluations; null: image_size"] = None
+    min_crop_area: Annotated[float, "smallest share of a picture that resized_crop_flip shows"] = 0.08
+    center_crop: Annotated[float, "side of what an evaluation sees, by the picture's shorter side"] = 0.875
+    threads: Annotated[int | None, "decoding threads a rank; null: the rank's share of the cores"] = None
+    timeout_seconds: Annotated[float, "how long a batch of pictures may take to arrive"] = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +70,24 @@ class OptimRecipe:
         "ALR after the reduction over ranks, before it (for comparison), not at all, or a constant factor",
     ] = "global"
     increase: Annotated[float, "the constant factor of alr: increased"] = 100.0
+    label_smoothing: Annotated[float, "share of every label that goes to all classes alike"] = 0.0
+    clip_norm: Annotated[
+        float | None, "largest norm of all gradients but the adder layers' together; null: not clipped"
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRecipe:
     """How long to train, and how the rate falls."""
 
-    name: Annotated[Literal["cosine"], "how the rate falls, step by step, to 0"] = "cosine"
+    name: Annotated[
+        Literal["cosine", "polynomial", "step"], "how the rate falls: step by step to 0, or in large steps"
+    ] = "cosine"
     epochs: Annotated[int, "passes over the training images"]
+    warmup_epochs: Annotated[float, "epochs in which the rate rises linearly first; 0: none"] = 0.0
+    power: Annotated[float, "schedule.name polynomial: the rate falls as (1 - progress)^power"] = 1.0
+    step_epochs: Annotated[int, "schedule.name step: epochs between two falls of the rate"] = 30
+    step_factor: Annotated[float, "schedule.name step: what the rate is multiplied by at each fall"] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +100,24 @@ class TrainRecipe:
     precision: Annotated[Literal["fp32", "bf16-mixed"], "arithmetic of the forward and backward passes"] = (
         "fp32"
     )
+    accumulate: Annotated[int, "parts in which a global batch passes through, to save memory"] = 1
     seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
     ] = 10
+    evaluate_stale: Annotated[
+        bool, "whether evaluations while training also measure the network as it is, not recalibrated"
+    ] = True
+    ema_decay: Annotated[
+        float,
+        "evaluate the exponential average of the weights, with this decay per step; 0: the live weights",
+    ] = 0.0
     keep_checkpoints: Annotated[int, "how many of the last checkpoints stay"] = 3
+    save_every_steps: Annotated[
+        int | None, "steps between checkpoints inside an epoch; null: only at its end"
+    ] = None
+    save_every_minutes: Annotated[float | None, "the same by the clock, counted from the last save"] = None
+    timeout_seconds: Annotated[float, "how long ranks wait for one that does not answer"] = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)

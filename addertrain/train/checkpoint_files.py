@@ -4,6 +4,7 @@
         model.safetensors         parameters and buffers by name (buffers: the mean over the ranks)
         optimizer.safetensors     momentum by parameter name
         rank_buffers.safetensors  the buffers of every rank, as "RANK/NAME"
+        average.safetensors       only where weights are averaged: the average by parameter name
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
@@ -23,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from addertrain.train.durable import flush_directory, flush_file, sha256_of
+from addertrain.durable import flush_directory, flush_file, sha256_of
 from addertrain.train.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TENSOR_FILES = ("model", "optimizer", "rank_buffers")
+OPTIONAL_FILES = ("average",)
 
 
 def write_checkpoint(
@@ -38,14 +40,14 @@ def write_checkpoint(
 
     Args:
         path: the final name; its parent has to exist.
-        tensors: for each of `TENSOR_FILES` the tensors by name.
+        tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name.
         manifest: plain values; the format version and the checksums are added here.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ... Nothing appears under the final name
             then.
     """
-    assert set(tensors) == set(TENSOR_FILES), sorted(tensors)
+    assert set(TENSOR_FILES) <= set(tensors) <= {*TENSOR_FILES, *OPTIONAL_FILES}, sorted(tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -108,8 +110,13 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def has_tensors(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a checkpoint holds the file of tensors `name`."""
+    return f"{name}.safetensors" in manifest["files"]
+
+
 def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one of `TENSOR_FILES`, on the CPU."""
+    """The tensors of one of the files, on the CPU."""
     try:
         return load_file(path / f"{name}.safetensors")
     except (OSError, SafetensorError) as error:

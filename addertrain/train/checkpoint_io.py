@@ -1,7 +1,7 @@
 """Lightning's checkpoint dictionary to and from files: tensors apart, everything else as plain JSON.
 
-No pickle is written or read. What is neither a tensor in one of the three known places nor plain JSON is
-refused by its path.
+No pickle is written or read. What is neither a tensor in one of the known places nor plain JSON is refused
+by its path.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,16 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from torch import Tensor
 
-from addertrain.train.checkpoint_files import read_tensors, verify_checkpoint, write_checkpoint
+from addertrain.train.checkpoint_files import (
+    has_tensors,
+    read_tensors,
+    verify_checkpoint,
+    write_checkpoint,
+)
 from addertrain.train.errors import CheckpointError
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
+AVERAGE = "average"
 
 
 class DirectoryCheckpointIO(CheckpointIO):
@@ -41,6 +47,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         model = state.pop(MODEL)
         momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
         rank_buffers = state.pop(RANK_BUFFERS, [])
+        average = state.pop(AVERAGE, None)
         manifest = {
             "format": "addertrain checkpoint",
             **state.pop(
@@ -60,6 +67,8 @@ class DirectoryCheckpointIO(CheckpointIO):
                 for name, value in own.items()
             },
         }
+        if average is not None:
+            tensors[AVERAGE] = average
         try:
             write_checkpoint(Path(path), tensors, manifest)
         except (OSError, SafetensorError) as error:
@@ -86,8 +95,10 @@ class DirectoryCheckpointIO(CheckpointIO):
             rank, _, name = key.partition("/")
             rank_buffers += [{} for _ in range(len(rank_buffers), int(rank) + 1)]
             rank_buffers[int(rank)][name] = value
+        average = {AVERAGE: read_tensors(path, AVERAGE)} if has_tensors(manifest, AVERAGE) else {}
         return {
             **manifest["state"],
+            **average,
             MODEL: read_tensors(path, "model"),
             OPTIMIZERS: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),
             RANK_BUFFERS: rank_buffers,

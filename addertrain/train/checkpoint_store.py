@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from addertrain.durable import write_text
 from addertrain.train.checkpoint_files import read_manifest, verify_checkpoint
-from addertrain.train.durable import write_text
 from addertrain.train.errors import CheckpointError
 
 LATEST = "latest"

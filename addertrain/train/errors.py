@@ -14,3 +14,15 @@ class CheckpointError(RunError):
 
 class UsageError(RunError):
     """A command that contradicts what is on disk or how the processes were started."""
+
+
+class NonFiniteError(RunError):
+    """A loss or a gradient that is NaN or infinite; the update it belongs to was not made."""
+
+
+class LostRankError(RunError):
+    """Another rank ended, or did not answer in time; this one is well."""
+
+
+class SavedAfterSignal(RunError):
+    """The run saved and ended because a signal asked for it; starting it again resumes."""

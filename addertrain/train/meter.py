@@ -35,17 +35,20 @@ class TrainMeter(Callback):
         self._clock, self._data_wait = clock, data_wait
         self._at_window = self._at_epoch = Totals()
         self._train_seconds = self._wait_seconds = 0.0
+        self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the first window."""
         self._train_seconds, self._wait_seconds = self._clock.train_seconds, self._data_wait.seconds
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Closes a window where one ends."""
         self.window = None
-        if trainer.global_step % self.every_steps == 0:
+        has_stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
+        if has_stepped and trainer.global_step % self.every_steps == 0:
             self.window = self._close_window(totals_of(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,13 +6,13 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from addertrain.nn import param_groups
-from addertrain.optim import SCHEDULES, AdderSGD
+from addertrain.optim import SCHEDULES, AdderSGD, Schedule
 from addertrain.recipe import OptimRecipe
 from addertrain.train.counts import ClassificationCounts, Score
+from addertrain.train.loss import classification_loss, hard_labels
 
 
 class LabelledImages(Protocol):
@@ -24,7 +24,7 @@ class LabelledImages(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N]."""
+        """int64 [N]; in training also float [N, classes], the mixtures of mixup and cutmix."""
 
 
 class AdderClassifier(LightningModule):
@@ -37,9 +37,10 @@ class AdderClassifier(LightningModule):
         model: maps normalised images to logits [N, classes].
         mean, std: per channel, for values in 0..1.
         optim: rate, momentum, decay and ALR.
-        schedule: a name in `addertrain.optim.SCHEDULES`.
+        schedule: a schedule, or a name in `addertrain.optim.SCHEDULES`.
         num_steps: length of the schedule in optimizer steps; asking Lightning's trainer for it instead would
             make it open the loaders before a checkpoint is loaded, and lose their place in an epoch.
+        label_smoothing: of the training loss.
 
     `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
     """
@@ -53,8 +54,9 @@ class AdderClassifier(LightningModule):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         optim: OptimRecipe,
-        schedule: str = "cosine",
+        schedule: str | Schedule = "cosine",
         num_steps: int,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -63,8 +65,9 @@ class AdderClassifier(LightningModule):
             )
         self.model = model
         self.optim = optim
-        self.schedule = SCHEDULES[schedule]
+        self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.num_steps = num_steps
+        self.label_smoothing = label_smoothing
         # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
         # images.
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
@@ -95,17 +98,17 @@ class AdderClassifier(LightningModule):
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
         logits = self(batch.images)
-        loss = functional.cross_entropy(logits, batch.labels)
+        loss = classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)
         if self.train_counts is None:
             self.train_counts = ClassificationCounts(self.device, top5=False)
-        self.train_counts.add(logits, batch.labels, loss)
+        self.train_counts.add(logits, hard_labels(batch.labels), loss)
         return loss
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Counts a batch; nothing is communicated, so ranks may have different numbers of batches."""
         logits = self(batch.images)
         assert self.val_counts is not None
-        self.val_counts.add(logits, batch.labels, functional.cross_entropy(logits, batch.labels))
+        self.val_counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting at zero."""

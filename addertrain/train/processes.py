@@ -4,7 +4,9 @@ Under torchrun (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL
 joins one group; without a launcher there is one process and no group.
 """
 
+import datetime
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ from typing import Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from addertrain.train.errors import CheckpointError, RunError, UsageError
+from addertrain.train.errors import CheckpointError, LostRankError, RunError, UsageError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _T = TypeVar("_T")
 _KINDS: dict[str, type[RunError]] = {kind.__name__: kind for kind in (CheckpointError, UsageError)}
+# How gloo and the store speak of a rank that is gone: they raise plain RuntimeErrors.
+_LOST = re.compile(r"gloo|Timed out|timed out|Connection (closed|reset|refused)|Broken pipe|unreachable")
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,15 @@ def detect_world() -> World:
 
 
 @contextmanager
-def joined_processes() -> Iterator[World]:
-    """Joins the group that the launcher describes and leaves it at the end, all ranks together."""
+def joined_processes(*, timeout_s: float = 600.0) -> Iterator[World]:
+    """Joins the group that the launcher describes and leaves it at the end, all ranks together.
+
+    Args:
+        timeout_s: how long a rank may keep the others waiting before they give up.
+
+    Raises:
+        LostRankError: a rank ended, or could not be reached for so long.
+    """
     world = detect_world()
     if world.device_type == "cuda":
         # The weight gradient is cuDNN's; its fastest algorithms add in an order that changes from run to run.
@@ -86,18 +97,35 @@ def joined_processes() -> Iterator[World]:
     if not world.is_launched or dist.is_initialized():
         yield world
         return
-    if world.device_type == "cuda":
-        device = torch.device("cuda", world.local_rank)
-        torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
-    else:
-        dist.init_process_group("gloo")
     try:
+        _join(world, datetime.timedelta(seconds=timeout_s))
         yield world
         # Ranks that leave at different times can tear a group down under each other.
         dist.barrier()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or _LOST.search(str(error)):
+            raise LostRankError(_lost(error, timeout_s)) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join(world: World, timeout: datetime.timedelta) -> None:
+    if world.device_type == "cuda":
+        device = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device, timeout=timeout)
+    else:
+        dist.init_process_group("gloo", timeout=timeout)
+
+
+def _lost(error: RuntimeError, timeout_s: float) -> str:
+    reason = str(error).splitlines()[0].rpartition("] ")[2]
+    return (
+        f"expected an answer of all ranks within {timeout_s:g} s, got: {reason}; look for the first error of "
+        "another rank, else check the network; start again to resume"
+    )
 
 
 def on_first_rank(function: Callable[[], _T]) -> _T:

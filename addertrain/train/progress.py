@@ -28,8 +28,8 @@ class Progress(Callback):
             total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
             self._bar = tqdm(
                 total=total,
-                initial=trainer.global_step,
-                unit="step",
+                initial=trainer.global_step * trainer.accumulate_grad_batches,
+                unit="batch",
                 dynamic_ncols=True,
                 smoothing=0.05,
                 file=sys.stderr,

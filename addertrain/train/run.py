@@ -1,22 +1,26 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
-from addertrain.models import build_model
-from addertrain.recipe import Recipe
+from addertrain.recipe import DataRecipe, Recipe
+from addertrain.train.averaging import WeightAverage
 from addertrain.train.checkpoint_files import read_manifest, read_tensors
-from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.checkpoint_io import AVERAGE, DirectoryCheckpointIO
+from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
+from addertrain.train.errors import UsageError
+from addertrain.train.guard import FiniteGuard
 from addertrain.train.meter import TrainMeter
-from addertrain.train.module import AdderClassifier
+from addertrain.train.network import build_classifier
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.progress import Progress
 from addertrain.train.quiet import leave_signals_alone, silence_lightning
@@ -25,6 +29,8 @@ from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.signals import SignalWatch
+from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
 
@@ -36,25 +42,31 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
 
     Raises:
+        SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
         RunError, RecipeError, DataError: one line about what stands in the way.
     """
     silence_lightning()
     run = RunDirectory(Path(out))
-    with joined_processes() as world:
+    with SignalWatch() as signals, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
         start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
         if start.summary is not None:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         data = _load(recipe)
-        clock = _train(recipe, data, run, world, start.checkpoint)
+        clock = _train(recipe, data, run, world, start.checkpoint, signals)
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
-        score = _evaluate(recipe, data, checkpoint, world)
+        score, _ = _evaluate(recipe, data, checkpoint, world)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: top1 and top5 in percent, over every test image once."""
+    """What `evaluate` found: top1 and top5 in percent, over every test image once.
+
+    They are the numbers that recipes and summaries quote: statistics recalibrated (unless
+    train.recalibrate_batches is 0), weights averaged where train.ema_decay says so. `top1_stale` is the
+    network as training left it, None where that is the same or not asked for.
+    """
 
     top1: float
     top5: float
@@ -62,6 +74,7 @@ class Evaluation:
     num_images: int
     recipe: str
     checkpoint: str
+    top1_stale: float | None = None
 
 
 def evaluate(path: str | Path) -> Evaluation:
@@ -74,32 +87,56 @@ def evaluate(path: str | Path) -> Evaluation:
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
         recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
-        score = _evaluate(recipe, _load(recipe), checkpoint, world)
-        return Evaluation(score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint))
+        score, stale = _evaluate(recipe, _load(recipe), checkpoint, world)
+        return Evaluation(
+            score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
+            stale.top1 if stale is not None else None,
+        )  # fmt: skip
 
 
 def _train(
-    recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
+    recipe: Recipe,
+    data: ImageData,
+    run: RunDirectory,
+    world: World,
+    checkpoint: Path | None,
+    signals: SignalWatch,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
     val_loader = _loader(recipe, data, world, training=False)
+    num_parts = recipe.train.accumulate
+    steps_per_epoch = len(train_loader) // num_parts
+    if steps_per_epoch == 0:
+        raise UsageError(
+            f"{recipe.name}: expected at least one global batch of {recipe.data.global_batch_size} training "
+            f"images, got {len(data.train.labels)} images; lower data.global_batch_size"
+        )
     # Nothing is written before data and loaders are there.
     on_first_rank(lambda: run.open(recipe, world, checkpoint))
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
+    evaluation = _evaluation_callbacks(recipe, data, world)
     callbacks: list[Callback] = [
         clock,
         meter,
-        _fresh_statistics(recipe, data, world),
+        *evaluation,
         Progress(meter, clock),
-        SaveCheckpoints(run.store, keep=recipe.train.keep_checkpoints),
+        *_step_callbacks(recipe, run),
+        SaveCheckpoints(
+            run.store,
+            keep=recipe.train.keep_checkpoints,
+            every_steps=recipe.train.save_every_steps,
+            every_minutes=recipe.train.save_every_minutes,
+            signals=signals,
+        ),
     ]
     if world.is_first:
         # TensorBoard takes a second to import, which only the rank that writes has to spend.
         from addertrain.train.tensorboard import TensorBoard
 
-        callbacks.insert(3, TensorBoard(run.path, meter))
+        fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
+        callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation)))
     about = {
         "recipe": recipe_to_record(recipe),
         "seed": recipe.train.seed,
@@ -113,10 +150,12 @@ def _train(
         callbacks=callbacks,
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
+        accumulate_grad_batches=num_parts,
+        limit_train_batches=steps_per_epoch * num_parts,  # no step of less than a global batch
     )
     leave_signals_alone(trainer)
     _say(world, _headline(recipe, data, run, world, checkpoint))
-    module = _module(recipe, data, num_steps=recipe.schedule.epochs * len(train_loader))
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
     try:
         trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
     except SystemExit:
@@ -130,17 +169,18 @@ def _train(
     return clock
 
 
-def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> Score:
-    """The score of a checkpoint's weights; the one procedure behind every number reported at the end."""
-    trainer = _trainer(
-        recipe, world, DirectoryCheckpointIO(), callbacks=[_fresh_statistics(recipe, data, world)]
-    )
+def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> tuple[Score, Score | None]:
+    """A checkpoint's score, the one procedure behind every number reported at the end; and the stale one."""
+    average = read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
+    evaluation = _evaluation_callbacks(recipe, data, world, average)
+    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=evaluation)
     leave_signals_alone(trainer)
-    module = _module(recipe, data, num_steps=1)  # an evaluation makes none
+    module = build_classifier(recipe, data, steps_per_epoch=1)  # an evaluation makes none
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
-    return module.val_score
+    stale = _stale_score(evaluation)
+    return module.val_score, stale.score if stale is not None else None
 
 
 def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
@@ -158,20 +198,6 @@ def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO,
     )
 
 
-def _module(recipe: Recipe, data: ImageData, *, num_steps: int) -> AdderClassifier:
-    """The network with its first weights, the same on every rank."""
-    torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes)
-    return AdderClassifier(
-        model,
-        mean=data.mean,
-        std=data.std,
-        optim=recipe.optim,
-        schedule=recipe.schedule.name,
-        num_steps=num_steps,
-    )
-
-
 def _load(recipe: Recipe) -> ImageData:
     """The data; the first rank comes first, because it may have to download them."""
     loaded: list[ImageData] = []
@@ -179,18 +205,53 @@ def _load(recipe: Recipe) -> ImageData:
     return loaded[0] if loaded else load_data(recipe.data)
 
 
+def _step_callbacks(recipe: Recipe, run: RunDirectory) -> list[Callback]:
+    """What acts on every step, in the order in which it does."""
+    callbacks: list[Callback] = [FiniteGuard(run.store)]
+    if recipe.optim.clip_norm is not None:
+        callbacks.append(ClipNorm(recipe.optim.clip_norm))
+    return callbacks
+
+
 def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
     return build_loader(
-        data, recipe.data, training=training, seed=recipe.train.seed, rank=world.rank, world_size=world.size
-    )
+        data, _parts(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
+        world_size=world.size,
+    )  # fmt: skip
+
+
+def _parts(recipe: Recipe) -> DataRecipe:
+    """The settings under which a loader delivers the parts of a global batch one by one."""
+    return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)
+
+
+def _evaluation_callbacks(
+    recipe: Recipe, data: ImageData, world: World, average: Mapping[str, Tensor] | None = None
+) -> list[Callback]:
+    """What an evaluation reads in place of live weights and statistics, and the comparison with those.
+
+    Args:
+        average: a checkpoint's averaged weights, for an evaluation outside a training.
+    """
+    fresh = _fresh_statistics(recipe, data, world)
+    decay = recipe.train.ema_decay
+    averages = [WeightAverage(decay, average)] if decay else []
+    callbacks: list[Callback] = [*averages, fresh]  # averaged weights first: statistics are made for them
+    if recipe.train.evaluate_stale and fresh.batches is not None:
+        callbacks.append(StaleScore(fresh, *averages))
+    return callbacks
+
+
+def _stale_score(callbacks: list[Callback]) -> StaleScore | None:
+    return next((callback for callback in callbacks if isinstance(callback, StaleScore)), None)
 
 
 def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
     num_batches = recipe.train.recalibrate_batches
     if num_batches == 0:
         return FreshStatistics(None)
-    loader = build_loader(data, recipe.data, training=True, seed=recipe.train.seed)
-    num_batches = min(num_batches, len(loader))
+    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
+    num_batches = min(num_batches * recipe.train.accumulate, len(loader))
     return FreshStatistics(FirstBatches(loader, num_batches, rank=world.rank, world_size=world.size))
 
 
@@ -222,7 +283,7 @@ def _headline(
     processes = "1 process" if world.size == 1 else f"{world.size} processes"
     begin = f"resuming {checkpoint.name}" if checkpoint else "new run"
     return (
-        f"{recipe.name}: {len(data.train.labels)} training and {len(data.test.labels)} test images, "
+        f"{recipe.name}: {len(data.train)} training and {len(data.test)} test images, "
         f"{recipe.schedule.epochs} epochs, {processes} on {world.device_type}; {begin} in {run.path}"
     )
 

@@ -1,33 +1,90 @@
 """Decides when a checkpoint is written and which ones stay."""
 
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from addertrain.train.agreement import Agreement
 from addertrain.train.checkpoint_io import POSITION
 from addertrain.train.checkpoint_store import CheckpointStore
+from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
+from addertrain.train.signals import SignalWatch
 
 
 class SaveCheckpoints(Callback):
-    """Saves after every epoch; keeps the last `keep` checkpoints and the one with the best top-1 accuracy.
+    """Saves after every epoch, and in between by steps, by the clock, or when a signal asks the run to leave.
 
-    The trainer's strategy has to be one of `strategies.py` over a `DirectoryCheckpointIO`. Give this callback
-    last: what others hold in their state is then complete when it saves.
+    Keeps the last `keep` checkpoints and the one with the best top-1 accuracy. The trainer's strategy has to
+    be one of `strategies.py` over a `DirectoryCheckpointIO`. Give this callback last: what others hold in
+    their state is then complete when it saves.
+
+    Args:
+        every_steps, every_minutes: what lies between two saves inside an epoch; None: no bound.
+        signals: noted signals; a rank that gets one makes all of them save and raise `SavedAfterSignal`.
     """
 
-    def __init__(self, store: CheckpointStore, *, keep: int) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        keep: int,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        signals: SignalWatch | None = None,
+    ) -> None:
         self.store = store
         self.keep = keep
+        self.every_steps = every_steps
+        self.every_seconds = None if every_minutes is None else 60 * every_minutes
+        self.signals = signals or SignalWatch()
         self.best: str | None = None
         self.best_top1: float | None = None
+        self._agreement: Agreement | None = None
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock between saves."""
+        self._agreement = Agreement(num_flags=2)
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves between two steps where that is due, on all ranks or none.
+
+        Raises:
+            SavedAfterSignal: a rank got a signal; all of them have saved.
+        """
+        if not between_steps(trainer):
+            return
+        assert self._agreement is not None
+        # Clocks differ between ranks: the first one's counts.
+        is_due, shall_leave = self._agreement.exchange(
+            trainer.is_global_zero and self._is_late(), self.signals.received is not None
+        )
+        if shall_leave:
+            self.save(trainer, pl_module)
+            self._leave(trainer)
+        # An epoch's own save follows its last step.
+        if trainer.is_last_batch:
+            return
+        if is_due or (self.every_steps is not None and trainer.global_step % self.every_steps == 0):
+            self.save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves; the evaluation of this epoch is over by now."""
         self.save(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets the last exchange between the ranks end."""
+        if self._agreement is not None:
+            self._agreement.close()
+
     def save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes a checkpoint of this moment; every rank has to call it."""
+        """Writes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it."""
+        assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
         position = position_of(trainer)
         path = self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
         score = module.val_score if isinstance(module, AdderClassifier) else None
@@ -37,6 +94,7 @@ class SaveCheckpoints(Callback):
         if trainer.is_global_zero:
             self.store.publish(path)
             self.store.prune(keep=self.keep, best=self.best)
+        self._saved_at = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -52,6 +110,17 @@ class SaveCheckpoints(Callback):
         """Takes the best checkpoint so far."""
         self.best, self.best_top1 = state_dict["best"], state_dict["best_top1"]
 
+    def _is_late(self) -> bool:
+        return self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
+
+    def _leave(self, trainer: Trainer) -> None:
+        # The first rank tidies up after a save: none may end, and the launcher with it, before that is done.
+        trainer.strategy.barrier()
+        self.signals.is_answered = True
+        newest = self.store.newest_first()[0]
+        reason = f"{self.signals.received} to this process" if self.signals.received else "a signal"
+        raise SavedAfterSignal(f"saved {newest.name} after {reason}; the same command will go on from it")
+
 
 def position_of(trainer: Trainer) -> dict[str, int]:
     """Whole epochs, batches of the current epoch that are trained on, and optimizer steps."""
@@ -60,3 +129,8 @@ def position_of(trainer: Trainer) -> dict[str, int]:
     trained = loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
     batches = trained - epoch * int(trainer.num_training_batches)
     return {"epoch": epoch, "batches": batches, "global_step": trainer.global_step}
+
+
+def between_steps(trainer: Trainer) -> bool:
+    """Whether every batch so far has gone into a step; false between the parts of a batch."""
+    return position_of(trainer)["batches"] % trainer.accumulate_grad_batches == 0

@@ -1,8 +1,9 @@
 """Curves for TensorBoard, written by the first rank into the run directory.
 
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
-AdderSGD: α_l, ‖g_l‖ and RMS(w). After a resumption points beyond the checkpoint are purged, so that no curve
-is drawn twice.
+AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
+weights where there are any, statistics recalibrated; `accuracy/val_top1_stale` is the network as training
+left it. After a resumption points beyond the checkpoint are purged, so that no curve is drawn twice.
 """
 
 from pathlib import Path
@@ -16,14 +17,26 @@ from torch.utils.tensorboard import SummaryWriter
 from addertrain.optim import AdderSGD
 from addertrain.train.meter import TrainMeter, Window
 from addertrain.train.module import AdderClassifier
+from addertrain.train.recalibration import FreshStatistics
+from addertrain.train.staleness import StaleScore
 
 
 class TensorBoard(Callback):
-    """Writes a point wherever `meter` has closed a window, and one per evaluation."""
+    """Writes a point wherever `meter` has closed a window, and one per evaluation.
 
-    def __init__(self, folder: Path, meter: TrainMeter) -> None:
+    Args:
+        fresh, stale: what recalibration costs, and the accuracy without it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        meter: TrainMeter,
+        fresh: FreshStatistics | None = None,
+        stale: StaleScore | None = None,
+    ) -> None:
         self._folder = folder
-        self._meter = meter
+        self._meter, self._fresh, self._stale = meter, fresh, stale
         self._writer: SummaryWriter | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +68,7 @@ class TensorBoard(Callback):
                 "accuracy/val_top1": score.top1,
                 "accuracy/val_top5": score.top5,
             }
-            self._write(points, trainer.global_step)
+            self._write(points | self._statistics(), trainer.global_step)
         if (score := self._meter.epoch) is not None:
             self._write(
                 {"loss/train_epoch": score.loss, "accuracy/train_epoch": score.top1}, trainer.global_step
@@ -69,6 +82,15 @@ class TensorBoard(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the file: what has been written is worth keeping."""
         self._close()
+
+    def _statistics(self) -> dict[str, float]:
+        """What BatchNorm's statistics did to the last evaluation."""
+        points: dict[str, float] = {}
+        if self._fresh is not None:
+            points["speed/recalibration_seconds"] = self._fresh.seconds
+        if self._stale is not None and (score := self._stale.score) is not None:
+            points |= {"loss/val_stale": score.loss, "accuracy/val_top1_stale": score.top1}
+        return points
 
     def _write(self, points: dict[str, float], step: int) -> None:
         assert self._writer is not None

@@ -1,6 +1,6 @@
 // One output at a time, straight from the equations: any stride, padding, dilation and layout. The slow, obvious path
-// (float64 on CPUs; every type on GPUs until the tiled kernels take over). No atomics: each output has one owner, who
-// sums in `Acc` and rounds once.
+// (float64; on GPUs also what no tile can hold). No atomics: each output has one owner, who sums in `Acc` and rounds
+// once.
 #pragma once
 
 #include "device/elementwise.h"

@@ -4,6 +4,7 @@ import ctypes
 
 import pytest
 
+from tests.kernels.emulated import EmulatedKernels, compile_emulator
 from tests.kernels.host import HostKernels, compile_host_library
 
 
@@ -15,3 +16,8 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 @pytest.fixture(scope="session")
 def host_kernels(host_library: ctypes.CDLL) -> HostKernels:
     return HostKernels(host_library)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> EmulatedKernels:
+    return EmulatedKernels(compile_emulator(tmp_path_factory.mktemp("emulator")))

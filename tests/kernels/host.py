@@ -14,20 +14,25 @@ from tests.ops.layers import Layer
 from tests.source_tree import ROOT
 
 TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_SOURCE = ROOT / "tests" / "kernels" / "direct_host.cpp"
+_FOLDER = ROOT / "tests" / "kernels"
 
 
-def compile_host_library(folder: Path) -> ctypes.CDLL:
-    """direct_host.cpp as a shared library; skips where there is no compiler."""
+def compile_shared(source: str, folder: Path, *options: str) -> ctypes.CDLL:
+    """A source beside this file as a shared library; skips where there is no compiler."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    library = folder / "direct_host.so"
-    options = ["-std=c++20", "-O2", "-march=native", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-    command = [compiler, *options, f"-I{ROOT / 'kernels'}", str(_SOURCE), "-o", str(library)]
+    library = folder / f"{source}.so"
+    fixed = ["-std=c++20", "-march=native", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    command = [compiler, *fixed, *options, f"-I{ROOT / 'kernels'}", str(_FOLDER / source), "-o", str(library)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    loaded = ctypes.CDLL(str(library))
+    return ctypes.CDLL(str(library))
+
+
+def compile_host_library(folder: Path) -> ctypes.CDLL:
+    """The direct kernels of device/direct.h."""
+    loaded = compile_shared("direct_host.cpp", folder, "-O2")
     loaded.similarity_of.argtypes = [ctypes.c_double, ctypes.c_double, ctypes.c_bool]
     loaded.similarity_of.restype = ctypes.c_double
     loaded.hard_tanh_of.argtypes = [ctypes.c_double]
@@ -39,13 +44,13 @@ def _numbers(*values: int) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * len(values))(*values)
 
 
-def _layer(layer: Layer) -> ctypes.Array[ctypes.c_int64]:
+def layer_numbers(layer: Layer) -> ctypes.Array[ctypes.c_int64]:
     """`Layer` of device/layer.h."""
     sizes = (layer.N, layer.C, layer.H, layer.W, layer.O, layer.R, layer.S, *layer.output)
     return _numbers(*sizes, *layer.stride, *layer.padding, *layer.dilation)
 
 
-def _strides(*tensors: Tensor) -> ctypes.Array[ctypes.c_int64]:
+def stride_numbers(*tensors: Tensor) -> ctypes.Array[ctypes.c_int64]:
     return _numbers(*(stride for tensor in tensors for stride in tensor.stride()))
 
 
@@ -53,6 +58,7 @@ class HostKernels:
     """`Operators` (tests/ops/implementations.py) over the compiled device code. Results start as NaN."""
 
     device = "cpu"
+    saturates = False
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
@@ -61,14 +67,16 @@ class HostKernels:
         y = empty_like_input([layer.N, layer.O, *layer.output], x).fill_(torch.nan)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, w, y)]
         type_ = TYPES.index(x.dtype)
-        self.library.adder2d(type_, _layer(layer), _strides(x, w, y), *pointers, ctypes.c_bool(offset_free))
+        self.library.adder2d(
+            type_, layer_numbers(layer), stride_numbers(x, w, y), *pointers, ctypes.c_bool(offset_free)
+        )
         return y
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (dy, x, w, dx)]
         self.library.adder2d_grad_input(
-            TYPES.index(x.dtype), _layer(layer), _strides(dy, x, w, dx), *pointers
+            TYPES.index(x.dtype), layer_numbers(layer), stride_numbers(dy, x, w, dx), *pointers
         )
         return dx
 

@@ -1,10 +1,10 @@
-"""LeNet-5-BN and build_model."""
+"""LeNet-5-BN and LeNet++: shapes, sizes, and what the three kinds share."""
 
 import pytest
 import torch
 from torch import nn
 
-from addertrain.models import MODELS, LeNet5BN, build_model
+from addertrain.models import LeNet5BN, LeNetPlusPlus, build_model
 from addertrain.nn import AdderConv2d, BatchNorm2d
 
 
@@ -30,18 +30,6 @@ def test_size_and_operations_are_lenets() -> None:
     assert positions == {"conv1": 784, "conv2": 100, "conv3": 1, "fc1": 1, "fc2": 1}
 
 
-@pytest.mark.parametrize("kind", ["adder", "conv"])
-def test_both_kinds_have_one_state_and_train(kind: str) -> None:
-    model = build_model("lenet5bn", kind=kind, num_classes=7)
-    assert {name: v.shape for name, v in model.state_dict().items()} == {
-        name: v.shape for name, v in LeNet5BN(7).state_dict().items()
-    }
-    logits = model(torch.randn(3, 1, 32, 32))
-    assert logits.shape == (3, 7)
-    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
-    assert all(param.grad is not None and param.grad.isfinite().all() for param in model.parameters())
-
-
 def test_channels_last_input_gives_the_same_logits() -> None:
     model = LeNet5BN(in_channels=3).eval()
     x = torch.randn(2, 3, 32, 32)
@@ -50,21 +38,24 @@ def test_channels_last_input_gives_the_same_logits() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_initialisation_follows_torchs_random_state() -> None:
-    models = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        models.append(build_model("lenet5bn", kind="adder", num_classes=10))
-    weights = [model.conv1.weight for model in models]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
+def test_lenet_plus_plus_shows_two_signed_features_behind_seven_adder_layers() -> None:
+    model = LeNetPlusPlus()
+    widths = [layer.out_channels for layer in model.modules() if isinstance(layer, AdderConv2d)]
+    assert widths == [32, 32, 64, 64, 128, 128, 2, 10]
+    features = model.features(torch.randn(4, 1, 32, 32))
+    assert features.shape == (4, 2, 1, 1)
+    assert features.min() < 0 < features.max()
 
 
-def test_unknown_names_and_kinds_are_refused_with_what_is_known() -> None:
-    with pytest.raises(ValueError, match=r"got 'lenet5'; did you mean 'lenet5bn'\?"):
-        build_model("lenet5", kind="adder", num_classes=10)
-    with pytest.raises(ValueError, match="the known ones are lenet5bn"):
-        build_model("x", kind="adder", num_classes=10)
-    with pytest.raises(ValueError, match="expected kind to be adder or conv, got 'binary'"):
-        build_model("lenet5bn", kind="binary", num_classes=10)
-    assert set(MODELS) == {"lenet5bn"}
+@pytest.mark.parametrize("kind", ["adder", "conv", "binary"])
+@pytest.mark.parametrize("name", ["lenet5bn", "lenet++"])
+def test_every_kind_has_one_state_and_trains(name: str, kind: str) -> None:
+    model = build_model(name, kind=kind, num_classes=7)
+    adder = build_model(name, kind="adder", num_classes=7)
+    assert {name: v.shape for name, v in model.state_dict().items()} == {
+        name: v.shape for name, v in adder.state_dict().items()
+    }
+    logits = model(torch.randn(3, 1, 32, 32))
+    assert logits.shape == (3, 7)
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    assert all(param.grad is not None and param.grad.isfinite().all() for param in model.parameters())

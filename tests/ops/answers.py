@@ -9,7 +9,7 @@ from torch import Tensor
 
 from addertrain.ops import reference
 from tests.ops.layers import Layer
-from tests.ops.tolerances import tolerance
+from tests.ops.tolerances import SAFETY, tolerance, unit_roundoff
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,27 @@ def forward_answer(layer: Layer, dtype: torch.dtype, offset_free: bool, behind_r
 
 
 @lru_cache(maxsize=4096)
-def grad_input_answer(layer: Layer, dtype: torch.dtype) -> Answer:
-    data = data_of(layer, dtype).double()
+def grad_input_answer(layer: Layer, dtype: torch.dtype, is_saturated: bool = False) -> Answer:
+    return grad_input_answer_of(layer, data_of(layer, dtype), is_saturated)
+
+
+def grad_input_answer_of(layer: Layer, given: Data, is_saturated: bool = False) -> Answer:
+    """`is_saturated`: GPUs form HT(w - x) as 2 sat((w + 1)/2 - x/2) - 1 in the tensors' dtype.
+
+    The rounding of (w + 1)/2 moves such an element by u (1 + |w|) at most, independently of the others.
+    """
+    dtype, data = given.x.dtype, given.double()
     dx = reference.adder2d_grad_input(data.dy, data.x, data.w, *layer.sizes)
     far_below = torch.full_like(data.x, -1e6)  # HT(w - x) = 1
     magnitude = reference.adder2d_grad_input(data.dy.abs(), far_below, data.w, *layer.sizes)
-    return Answer(dx, tolerance(dtype, layer.O * layer.R * layer.S, magnitude, dx))
+    allowed = tolerance(dtype, layer.O * layer.R * layer.S, magnitude, dx)
+    if is_saturated:
+        # The same gather with (1 + |w|)^2 in the place of HT: a convolution's input gradient.
+        squares = torch.nn.grad.conv2d_input(
+            data.x.shape, (1 + data.w.abs()) ** 2, data.dy**2, layer.stride, layer.padding, layer.dilation
+        )
+        allowed = allowed + SAFETY * unit_roundoff(dtype) * squares.sqrt()
+    return Answer(dx, allowed)
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,10 @@ class Operators(Protocol):
     @property
     def device(self) -> str: ...
 
+    @property
+    def saturates(self) -> bool:
+        """Whether HT is formed from (w + 1)/2 and x/2, and 16 bits on tensor cores: see docs/cuda.md."""
+
     def forward(self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False) -> Tensor: ...
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
@@ -38,6 +42,10 @@ class Implementation:
     @property
     def device(self) -> str:
         return "cuda" if self.name == "cuda" else "cpu"
+
+    @property
+    def saturates(self) -> bool:
+        return self.name == "cuda"
 
     @contextmanager
     def use(self) -> Iterator["Implementation"]:

@@ -50,7 +50,8 @@ def grad_input_mistakes(operators: Operators, group: str, dtype: torch.dtype) ->
         data = data_of(layer, dtype)
         dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
         dx = operators.grad_input(layer, dy, x, data.w)
-        found.append(mistake(dx, grad_input_answer(layer, dtype), layer, layout))
+        answer = grad_input_answer(layer, dtype, operators.saturates)
+        found.append(mistake(dx, answer, layer, layout))
     return [one for one in found if one]
 
 

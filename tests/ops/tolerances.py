@@ -27,6 +27,11 @@ _UNIT_ROUNDOFF = {
 }
 
 
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the distance between 1 and the next number, relative."""
+    return _UNIT_ROUNDOFF[dtype]
+
+
 def tolerance(dtype: torch.dtype, num_terms: int, magnitude: Tensor, rounded: Tensor) -> Tensor:
     """Per output. `magnitude` is sum|terms|, `rounded` the size of what is rounded to `dtype`, in float64."""
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32

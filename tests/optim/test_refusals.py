@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn import Parameter, UninitializedParameter
 
-from addertrain.optim import AdderSGD
+from addertrain.optim import AdderSGD, bind
 from tests.optim.parameters import groups, parameters, set_gradients
 
 
@@ -88,16 +91,33 @@ def one_rank() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.usefixtures("one_rank")
-def test_dtensor_parameters() -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
+def _dtensor(param: Parameter, placement: Any) -> Parameter:
     mesh = init_device_mesh("cpu", (1,))
+    return Parameter(distribute_tensor(param.detach(), mesh, [placement]))
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_some_filters_sharded_and_others_whole() -> None:
     filters, others = parameters()
-    filters[0] = Parameter(distribute_tensor(filters[0].detach(), mesh, [Shard(0)]))
-    with pytest.raises(TypeError, match="expected whole, dense floating-point parameters, got a DTensor"):
-        AdderSGD(groups(filters, others))
+    filters[0] = _dtensor(filters[0], Shard(0))
+    optimizer = AdderSGD(groups(filters, others))
+    with pytest.raises(ValueError, match="expected all parameters of a group sharded alike"):
+        optimizer.step()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_filters_sharded_along_another_dimension() -> None:
+    filters, others = parameters()
+    optimizer = AdderSGD(groups([_dtensor(param, Shard(1)) for param in filters], others))
+    with pytest.raises(ValueError, match="expected parameters sharded along dimension 0 or replicated"):
+        optimizer.step()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_local_rates_of_sharded_filters() -> None:
+    filters, others = parameters()
+    with pytest.raises(ValueError, match='expected whole gradients in backward with alr="local"'):
+        AdderSGD(groups([_dtensor(param, Shard(0)) for param in filters], others), alr="local")
 
 
 def test_flat_partition_put_in_place_of_the_filters_later() -> None:
@@ -107,9 +127,41 @@ def test_flat_partition_put_in_place_of_the_filters_later() -> None:
     flat.grad = torch.ones_like(flat)
     optimizer.param_groups[0]["params"] = [flat]
     with pytest.raises(
-        ValueError, match="expected the 3 adder filters it was built with, got 1 other tensors"
+        ValueError, match=r"expected the 3 parameters it was built with, got 1 other.*bind\(engine\)"
     ):
         optimizer.step()
+
+
+def test_filters_resized_by_an_unknown_wrapper() -> None:
+    filters, others = parameters()
+    optimizer = AdderSGD(groups(filters, others))
+    filters[0].data = filters[0].data.flatten()[:7]
+    with pytest.raises(ValueError, match=r"got 3 other or resized tensors.*Parameter of shape \(7,\)"):
+        optimizer.step()
+
+
+def test_copies_that_hold_other_values() -> None:
+    filters, others = parameters()
+    optimizer = AdderSGD(groups(filters, others))
+    optimizer.param_groups[0]["params"] = [Parameter(param.detach() + 1) for param in filters]
+    with pytest.raises(ValueError, match="expected the 3 parameters it was built with"):
+        optimizer.step()
+
+
+def test_copies_in_another_precision_are_the_layers() -> None:
+    filters, others = parameters(torch.bfloat16)
+    optimizer = AdderSGD(groups(filters, others))
+    masters = [Parameter(param.detach().float()) for param in filters]
+    optimizer.param_groups[0]["params"] = masters
+    set_gradients(masters, 0)
+    optimizer.step()
+    assert (optimizer.last_rates > 0).all()
+
+
+@pytest.mark.parametrize("engine", [nn.Linear(2, 2), None], ids=["module", "nothing"])
+def test_binding_what_is_no_engine(engine: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected the engine that deepspeed.initialize returned, got"):
+        bind(engine)
 
 
 def _trained_state() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checkpoints in the middle of an epoch: not written by default yet, but exact where they are."""
+"""Checkpoints in the middle of an epoch are exact."""
 
 from pathlib import Path
 from typing import Any

@@ -1,9 +1,11 @@
+import socket
+
 import pytest
 import torch
 import torch.distributed as dist
 
-from addertrain.train.errors import CheckpointError, RunError, UsageError
-from addertrain.train.processes import World, detect_world, on_first_rank
+from addertrain.train.errors import CheckpointError, LostRankError, RunError, UsageError
+from addertrain.train.processes import World, detect_world, joined_processes, on_first_rank
 from tests.ranks import on_ranks
 
 
@@ -88,3 +90,25 @@ def test_an_error_of_the_first_rank_reaches_all(kind: type[Exception], elsewhere
     assert first.startswith(kind.__name__)
     assert second.startswith(elsewhere.__name__)
     assert "expected this, got that" in second
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[../gloo/unbound_buffer.cc:81] Timed out waiting 5000ms for recv operation to complete",
+        "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:41",
+    ],
+)
+def test_a_rank_that_does_not_answer_is_one_line(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    _launch(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    _launch(monkeypatch, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+
+    with pytest.raises(LostRankError) as caught, joined_processes(timeout_s=5):
+        raise RuntimeError(message)
+
+    said = str(caught.value)
+    assert said.startswith(f"expected an answer of all ranks within 5 s, got: {message.partition('] ')[2]};")
+    assert said.endswith("start again to resume")
+    assert not dist.is_initialized()

@@ -5,7 +5,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "csrc/cuda/adder2d_cuda.h"
+#include "csrc/cuda/calls.h"
 #include "csrc/tensors.h"
 
 namespace addertrain::cuda {
@@ -36,13 +36,20 @@ cudaStream_t current_stream(const Tensor& t) {
   return static_cast<cudaStream_t>(stream);
 }
 
+// From torch's allocator, which hands memory on in the order of the stream, also while a graph is captured.
+template <class Call>
+Tensor workspace_for(const Call& call, const Tensor& x) {
+  return torch::stable::empty({workspace_bytes(call)}, ScalarType::Byte, std::nullopt, x.device());
+}
+
 Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
   const Layer d = layer_of(x, w, stride, padding, dilation);
   const DeviceGuard guard(x.get_device_index());
   const Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
   if (y.numel() == 0) return y;
-  const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), offset_free};
-  STD_CUDA_CHECK(adder2d_cuda(call, current_stream(x)));
+  const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), offset_free, {}, nullptr};
+  const Tensor workspace = workspace_for(call, x);
+  STD_CUDA_CHECK(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
 }
 
@@ -54,7 +61,8 @@ Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Si
   const Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
   const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx)};
-  STD_CUDA_CHECK(adder2d_grad_input_cuda(call, current_stream(x)));
+  const Tensor workspace = workspace_for(call, x);
+  STD_CUDA_CHECK(adder2d_grad_input_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return dx;
 }
 

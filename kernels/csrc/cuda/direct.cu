@@ -1,9 +1,9 @@
-// One thread an output, straight from the equations: right for every type, layout and geometry, and slow. The tiled
-// kernels take over case by case; this is what they are held against.
+// One thread an output, straight from the equations: right for every type, layout and geometry, and slow. It serves
+// float64 and what the tiles' numbers cannot hold (plan.h).
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "csrc/cuda/adder2d_cuda.h"
+#include "csrc/cuda/direct.h"
 #include "device/direct.h"
 
 namespace addertrain::cuda {
@@ -12,13 +12,13 @@ namespace {
 constexpr int kThreads = 256;
 
 template <typename Acc, typename T>
-__global__ void __launch_bounds__(kThreads) adder2d_kernel(const DirectForward<Acc, T> pass) {
+__global__ void __launch_bounds__(kThreads) adder_direct_kernel(const DirectForward<Acc, T> pass) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;  // passes 2^31 on large activations
   if (i < pass.count()) pass(i);
 }
 
 template <typename Acc, typename T>
-__global__ void __launch_bounds__(kThreads) adder2d_grad_input_kernel(const DirectGradInput<Acc, T> pass) {
+__global__ void __launch_bounds__(kThreads) adder_direct_grad_input_kernel(const DirectGradInput<Acc, T> pass) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i < pass.count()) pass(i);
 }
@@ -36,7 +36,7 @@ cudaError_t launch(const ForwardCall& call, cudaStream_t stream) {
                                    static_cast<T*>(call.y.data),
                                    call.y.strides,
                                    call.offset_free};
-  adder2d_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
+  adder_direct_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
 }
 
@@ -51,7 +51,7 @@ cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
                                      call.w.strides,
                                      static_cast<T*>(call.dx.data),
                                      call.dx.strides};
-  adder2d_grad_input_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
+  adder_direct_grad_input_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
 }
 
@@ -69,10 +69,8 @@ cudaError_t launch_for_type(const Call& call, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t adder2d_cuda(const ForwardCall& call, cudaStream_t stream) { return launch_for_type(call, stream); }
+cudaError_t direct_forward(const ForwardCall& call, cudaStream_t stream) { return launch_for_type(call, stream); }
 
-cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, cudaStream_t stream) {
-  return launch_for_type(call, stream);
-}
+cudaError_t direct_grad_input(const GradInputCall& call, cudaStream_t stream) { return launch_for_type(call, stream); }
 
 }  // namespace addertrain::cuda

@@ -1,0 +1,143 @@
+"""The command line: what was asked for, what is said about it, and the exit code.
+
+Every command is a file of this folder with `add_parser` and `run`, and stands in `_COMMANDS`. Nothing heavy
+is imported before it is needed: help and a mistyped recipe answer at once.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from addertrain.cli import bench, evaluate, fit
+from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
+from addertrain.cli.ranks import is_first_of_machine, is_first_rank
+from addertrain.recipe import RecipeError
+from addertrain.train.errors import LostRankError, RunError, SavedAfterSignal, UsageError
+
+__all__ = ["main", "split_overrides"]
+
+
+class Command(Protocol):
+    """What a command's module has; its last name is the command's."""
+
+    __name__: str
+
+    def add_parser(self, commands: Commands) -> None:
+        """Adds the command's words."""
+
+    def run(self, arguments: argparse.Namespace, overrides: list[str]) -> int:
+        """Does it; `overrides` are the words for the recipe. Returns the exit code."""
+
+
+_COMMANDS: tuple[Command, ...] = (fit, evaluate, bench)
+# Those whose words may hold keys of a recipe.
+_TAKE_OVERRIDES: tuple[Command, ...] = (fit,)
+
+_SECONDS_FOR_THE_FIRST_RANK = 5.0
+
+_EPILOG = f"""examples:
+  addertrain fit recipes/digits/lenet5bn.yaml             train; run it again and it goes on where it stopped
+  addertrain evaluate runs/digits-lenet5bn                accuracy of the trained network
+  addertrain bench ops                                    speed of the adder operators
+  torchrun --nproc-per-node 2 -m addertrain fit ...       the same on two processes (one for each GPU)
+
+{EXIT_CODES}"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    is_debug = "--debug" in words
+    try:
+        return _run([word for word in words if word != "--debug"])
+    except KeyboardInterrupt as interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the message
+        _complain(str(interrupt) or "interrupted", prefix="")
+        return 130
+    except SavedAfterSignal as saved:
+        _complain(str(saved), prefix="")
+        return 75
+    except Exception as error:
+        if is_debug:
+            traceback.print_exc()
+        _complain(_one_line(error), from_any_rank=_is_own(error))
+        return 2 if isinstance(error, RecipeError | UsageError) else 1
+
+
+def _run(words: list[str]) -> int:
+    # Everything behind "bench" belongs to the benchmark's own parser.
+    if words[:1] == ["bench"]:
+        return bench.run(argparse.Namespace(words=words[1:]), [])
+    own, overrides = split_overrides(words)
+    arguments = _parser().parse_args(own)
+    command = {_name(command): command for command in _COMMANDS}[arguments.command]
+    if overrides and command not in _TAKE_OVERRIDES:
+        takers = " and ".join(map(_name, _TAKE_OVERRIDES))
+        raise UsageError(
+            f"{overrides[0]}: keys of a recipe can be given to {takers} alone; see addertrain --help"
+        )
+    return command.run(arguments, overrides)
+
+
+class _Version(argparse.Action):
+    """Prints the versions that a report of a problem needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import torch
+
+        from addertrain import __version__
+        from addertrain.ops import library
+
+        print(f"addertrain {__version__} (torch {torch.__version__}; {library.status()})")
+        parser.exit()
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="addertrain",
+        description="Trains AdderNets: networks whose layers add instead of multiply.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print versions and which kernels are compiled"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, too")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _name(command: Command) -> str:
+    return command.__name__.rpartition(".")[2]
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether the error is this rank's alone, or its machine's, rather than one that all ranks meet."""
+    if isinstance(error, LostRankError):  # each machine's log says what broke
+        return is_first_of_machine()
+    return not isinstance(error, RunError | ValueError | OSError)
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RunError | ValueError):
+        return message
+    return f"{type(error).__name__}: {message:.500} (--debug shows where)"
+
+
+def _complain(message: str, *, prefix: str = "error: ", from_any_rank: bool = False) -> None:
+    """One line on stderr; ranks meet most errors together, and the first one speaks for all."""
+    if is_first_rank():
+        print(f"addertrain: {prefix}{message}", file=sys.stderr, flush=True)
+        return
+    if from_any_rank:
+        print(f"addertrain: {prefix}[rank {os.environ['RANK']}] {message}", file=sys.stderr, flush=True)
+    elif prefix:
+        # The launcher ends all ranks when one of them exits: let it be the first that does, having spoken.
+        time.sleep(_SECONDS_FOR_THE_FIRST_RANK)

@@ -1,0 +1,40 @@
+"""`addertrain evaluate`: accuracy of a run or a checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.ranks import is_first_rank
+
+_EPILOG = f"""examples:
+  addertrain evaluate runs/digits-lenet5bn
+  addertrain evaluate runs/digits-lenet5bn/checkpoints/epoch_0040_step_000880
+
+{EXIT_CODES}"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command's words."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="accuracy of a run or a checkpoint",
+        description="Measures a checkpoint on the test images of its recipe, every image once.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "path", metavar="RUN_OR_CHECKPOINT", help="a run directory (its newest checkpoint) or a checkpoint"
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Evaluates and prints the result."""
+    from addertrain.train.run import evaluate
+
+    result = evaluate(arguments.path)
+    if is_first_rank():
+        stale = f", {result.top1_stale:.2f} % not recalibrated" if result.top1_stale is not None else ""
+        print(
+            f"{result.recipe}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f} "
+            f"on {result.num_images} images{stale} ({Path(result.checkpoint).name})"
+        )
+    return 0

@@ -1,0 +1,74 @@
+"""`addertrain fit`: train a recipe, or go on with it."""
+
+import argparse
+from pathlib import Path
+
+from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.ranks import is_first_rank
+from addertrain.recipe import load_recipe, recipe_help
+
+_EPILOG = f"""examples:
+  addertrain fit recipes/digits/lenet5bn.yaml
+  addertrain fit recipes/mnist/lenet5bn.yaml --out runs/small-lr --optim.lr 0.05
+  torchrun --nproc-per-node 2 -m addertrain fit recipes/mnist/lenet5bn.yaml
+
+The run directory holds recipe.yaml (every key), environment.json, TensorBoard events, checkpoints/ and,
+written last, summary.json.
+
+keys of a recipe that can be overridden:
+{{keys}}
+
+{EXIT_CODES}"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command's words."""
+    parser = commands.add_parser(
+        "fit",
+        help="train a recipe, or go on with it",
+        description="Trains the network that a recipe describes, or goes on where an earlier start stopped.",
+        late_epilog=lambda: _EPILOG.format(keys=recipe_help()),
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
+    parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/ and the recipe's name)")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|none|PATH",
+        default="auto",
+        help="auto (default): go on from the newest whole checkpoint in DIR, if any; none: start anew, only "
+        "where DIR holds no run; PATH: go on from that checkpoint or run",
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains, and ends with the result and where everything is."""
+    recipe = load_recipe(arguments.recipe, overrides)
+    out = Path(arguments.out or Path("runs") / recipe.name)
+    from addertrain.train.run import fit
+
+    try:
+        summary = fit(recipe, out, arguments.resume)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_resume(out)) from None
+    if is_first_rank():
+        print(f"checkpoint   {_newest_checkpoint(out)}")
+        print(f"curves       tensorboard --logdir {out}")
+        print(f"evaluate     addertrain evaluate {out}")
+        print(
+            f"{summary.recipe}: top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} %, "
+            f"loss {summary.loss:.4f} after {summary.epochs} epochs in {summary.seconds:.0f} s "
+            f"({summary.images_per_second:.0f} images/s)"
+        )
+    return 0
+
+
+def _newest_checkpoint(out: Path) -> Path | None:
+    from addertrain.train.run_directory import RunDirectory
+
+    return next(iter(RunDirectory(out).store.newest_first()), None)
+
+
+def _how_to_resume(out: Path) -> str:
+    newest = _newest_checkpoint(out)
+    where = f"go on from {newest.name}" if newest else "start anew (nothing was saved yet)"
+    return f"interrupted; the same command will {where} in {out}"

@@ -1,0 +1,47 @@
+"""ImageNet, Imagenette, or any folder of pictures in two parts: train/CLASS/ and val/CLASS/."""
+
+from pathlib import Path
+
+from addertrain.data.arrays import ImageData
+from addertrain.data.errors import DataError
+from addertrain.data.folder import folder_of_classes
+from addertrain.data.pictures import PictureReader
+from addertrain.recipe import DataRecipe
+
+# Of ImageNet's training images, as every published network uses them.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NUM_CLASSES = {"imagenet": 1000, "imagenette": 10}
+
+
+def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
+    """ROOT/imagenet/, ROOT/imagenette/, or for `folder` ROOT itself; what is read is data.loader's choice.
+
+    Raises:
+        DataError: files that are missing or damaged, or parts that do not belong together.
+    """
+    folder = root if settings.name == "folder" else root / settings.name
+    train, test = (_open(folder / part, settings.loader) for part in ("train", "val"))
+    if train.classes != test.classes:
+        only = sorted(set(train.classes) ^ set(test.classes)) or ["another order"]
+        raise DataError(
+            f"{folder}: expected the same classes in train and val, got {len(train.classes)} and "
+            f"{len(test.classes)} (different: {', '.join(only[:3])}); make them alike"
+        )
+    expected = _NUM_CLASSES.get(settings.name)
+    if expected is not None and len(train.classes) != expected:
+        raise DataError(
+            f"{folder}: expected {expected} classes of {settings.name}, got {len(train.classes)}; "
+            "data.name: folder takes any number"
+        )
+    return ImageData(train=train, test=test, mean=_MEAN, std=_STD, num_classes=len(train.classes))
+
+
+def _open(part: Path, loader: str) -> PictureReader:
+    # Here: either takes a second to import, and only one is needed.
+    if loader == "torchvision":
+        from addertrain.data.torchvision import TorchvisionReader
+
+        return TorchvisionReader(folder_of_classes(part))
+    from addertrain.data.ffcv import BetonReader
+
+    return BetonReader.open(part.with_name(f"{part.name}.beton"))

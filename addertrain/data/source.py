@@ -1,0 +1,52 @@
+"""Where pictures come from before they are packed: files in folders, files in a list, a torchvision set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addertrain.data.errors import DataError
+
+
+class PictureSource(Protocol):
+    """Labelled pictures of any size, by number; what a process is given of it can be pickled."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every picture, (N,)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+
+    @property
+    def description(self) -> str:
+        """What it is, for the record."""
+
+    def __len__(self) -> int:
+        """Pictures in all."""
+
+    def name(self, sample: int) -> str:
+        """What an error calls a picture."""
+
+    def picture(self, sample: int) -> NDArray[np.uint8]:
+        """The picture in RGB, (H, W, 3).
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def some(self, samples: Sequence[int]) -> Self:
+        """A source of these pictures alone, small enough to be sent to another process."""
+
+
+def check_labels(labels: NDArray[np.int64], num_classes: int, *, where: str | Path) -> None:
+    """Raises a DataError for the first label outside 0 .. num_classes - 1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise DataError(
+            f"{where}: expected labels of 0 to {num_classes - 1}, got {labels[wrong[0]]} for picture "
+            f"{wrong[0]} (and {len(wrong) - 1} more such); write the file anew from its source"
+        )

@@ -1,0 +1,61 @@
+"""What the three kinds of network are made of; everything else about a network is the same for all kinds."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d
+
+Kind = Literal["adder", "conv", "binary"]
+"""adder: AdderConv2d. conv: the convolutional twin. binary: XNOR-Net's layer."""
+
+Head = Literal["norm", "linear"]
+"""norm: a convolution to the classes and a norm on the logits, the authors'. linear: torchvision's."""
+
+
+def layer(
+    kind: Kind, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
+) -> nn.Module:
+    """One layer without bias, for a norm to follow; an adder one starts from N(0, 1), the others as torch's.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind == "adder":
+        return AdderConv2d(in_channels, out_channels, kernel_size, stride, padding, offset_free=True)
+    if kind == "conv":
+        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    if kind == "binary":
+        return BinaryConv2d(in_channels, out_channels, kernel_size, stride, padding)
+    raise ValueError(f"build_model: expected kind to be adder, conv or binary, got {kind!r}.")
+
+
+def norm(kind: Kind, num_features: int) -> BatchNorm2d:
+    """A norm and its activation: ReLU, or none before binary layers, whose sign is the activation."""
+    return BatchNorm2d(num_features, relu=kind != "binary")
+
+
+def add_residual(kind: Kind, x: Tensor, identity: Tensor) -> Tensor:
+    """The sum at the end of a residual block, and its activation."""
+    total = x + identity
+    return total if kind == "binary" else torch.relu(total)
+
+
+def last_layers(head: Head, num_features: int, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """The last layer, never an adder or binary one here, and the norm behind it.
+
+    Raises:
+        ValueError: for another head.
+    """
+    if head == "norm":
+        return nn.Conv2d(num_features, num_classes, 1, bias=False), BatchNorm2d(num_classes)
+    if head == "linear":
+        return nn.Linear(num_features, num_classes), nn.Identity()
+    raise ValueError(f"build_model: expected head to be norm or linear, got {head!r}.")
+
+
+def logits(last: nn.Module, norm_behind: nn.Module, features: Tensor) -> Tensor:
+    """Logits (N, classes) of features (N, C, 1, 1)."""
+    y: Tensor = last(features.flatten(1) if isinstance(last, nn.Linear) else features)
+    return norm_behind(y).flatten(1)

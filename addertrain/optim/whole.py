@@ -1,0 +1,116 @@
+"""Sharded parameters and momentum as whole tensors, and back: what a checkpoint holds under any sharding.
+
+    {"state": {number: {"momentum_buffer": tensor}}, "param_groups": [...]}
+
+the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.shards import Shards, local, summed
+from addertrain.optim.validation import check_saved_groups
+
+_MOMENTUM = "momentum_buffer"
+
+
+def whole_parameters(optimizer: AdderSGD, *, keep: bool) -> list[Tensor]:
+    """Every parameter as the optimizer steps on it (an engine's fp32 master copy), in the groups' order.
+
+    A collective where parameters are sharded. Ranks with keep=False take part and get empty tensors.
+    """
+    found = _whole(optimizer, local, keep=keep)
+    return [found[number] for number in sorted(found)]
+
+
+def whole_state(optimizer: AdderSGD, *, keep: bool) -> dict[str, Any]:
+    """Momentum of every parameter and the groups' settings; a collective where parameters are sharded.
+
+    Ranks with keep=False take part and get empty tensors.
+    """
+
+    def momentum(tensor: Tensor) -> Tensor | None:
+        buffer = optimizer.state.get(tensor, {}).get(_MOMENTUM)
+        return None if buffer is None else local(buffer)
+
+    number, groups = 0, []
+    for group, originals in zip(optimizer.built_groups, optimizer.originals, strict=True):
+        numbers = list(range(number, number + len(originals)))
+        groups.append({**{key: value for key, value in group.items() if key != "params"}, "params": numbers})
+        number += len(originals)
+    found = _whole(optimizer, momentum, keep=keep)
+    return {
+        "state": {number: {_MOMENTUM: buffer} for number, buffer in found.items()},
+        "param_groups": groups,
+    }
+
+
+@torch.no_grad()
+def load_whole_state(optimizer: AdderSGD, state: Mapping[str, Any]) -> None:
+    """Give every rank its part of a state of `whole_state`, saved under any sharding.
+
+    Raises:
+        ValueError: the state is of other layers or of another rule; nothing is changed then.
+    """
+    check_saved_groups(state, optimizer.built_groups)
+    _check_shapes(optimizer, state["state"])
+    number = 0
+    for index, (group, saved) in enumerate(zip(optimizer.built_groups, state["param_groups"], strict=True)):
+        group.update({key: value for key, value in saved.items() if key != "params"})
+        for shards in optimizer.shards_of(index) if optimizer.originals[index] else []:
+            for tensor in shards.tensors if any(number + i in state["state"] for i in shards.covered) else ():
+                optimizer.state[tensor].setdefault(_MOMENTUM, torch.zeros_like(tensor))
+            _scatter(optimizer, shards, state["state"], number)
+        number += len(optimizer.originals[index])
+
+
+def _scatter(optimizer: AdderSGD, shards: Shards, saved: Mapping[int, Any], first: int) -> None:
+    for each in shards.slices:
+        if (values := saved.get(first + each.index)) is not None:
+            target = each.of(local(optimizer.state[each.tensor][_MOMENTUM]))
+            part = values[_MOMENTUM].reshape(-1)[each.offset : each.offset + each.numel]
+            target.copy_(part.view(target.shape))
+
+
+def _check_shapes(optimizer: AdderSGD, saved: Mapping[int, Any]) -> None:
+    originals = [original for group in optimizer.originals for original in group]
+    for number, values in saved.items():
+        if values[_MOMENTUM].shape != originals[number].shape:
+            raise ValueError(
+                f"AdderSGD: expected momentum of shape {tuple(originals[number].shape)} for parameter "
+                f"{number}, got {tuple(values[_MOMENTUM].shape)}; load a checkpoint of the same model and "
+                "recipe."
+            )
+
+
+@torch.no_grad()
+def _whole(
+    optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None], *, keep: bool
+) -> dict[int, Tensor]:
+    """Number of a parameter -> its whole tensor, of this rank's parts that lie as those it steps on do."""
+    found: dict[int, Tensor] = {}
+    first = 0
+    for index, originals in enumerate(optimizer.originals):
+        for shards in optimizer.shards_of(index) if originals else []:
+            slices = {each.index: each for each in shards.slices}
+            for covered in shards.covered:
+                each = slices.get(covered)
+                part = part_of(shards.tensors[0] if each is None else each.tensor)
+                if part is None:
+                    continue
+                if each is not None and each.is_whole and not shards.groups:
+                    found[first + covered] = part
+                    continue
+                whole = part.new_zeros(originals[covered].numel)
+                if each is not None:
+                    whole[each.offset : each.offset + each.numel] = each.of(part).reshape(-1)
+                for group in shards.groups:
+                    # Bytes, of which all ranks but one have zero: exact, down to the sign of a zero.
+                    whole = summed(whole.view(torch.uint8), group).view(part.dtype)
+                found[first + covered] = whole.view(originals[covered].shape) if keep else part.new_empty(0)
+        first += len(originals)
+    return found

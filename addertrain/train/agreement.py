@@ -1,0 +1,44 @@
+"""What all ranks learn at the same step about wishes that one of them may have: to save, to stop.
+
+A collective that a rank waits for would hold up its GPU at every step. One whose result is read a step later
+does not: it runs beside the step, between the processors, and is over by then.
+"""
+
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Agreement:
+    """Exchanges flags between the ranks; all of them make it, and call it, the same number of times."""
+
+    def __init__(self, num_flags: int) -> None:
+        is_shared = dist.is_initialized() and dist.get_world_size() > 1
+        # gloo's, whatever the run's is: NCCL would bring the flags onto the GPU and its stream.
+        self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if is_shared else None
+        self._flags = torch.zeros(num_flags, dtype=torch.uint8)
+        self._work: dist.Work | None = None
+
+    def exchange(self, *flags: bool) -> list[bool]:
+        """Hands this rank's flags in; returns those that some rank handed in at the call before this one.
+
+        In a run of one process they come back at once.
+        """
+        if self._group is None:
+            return list(flags)
+        agreed = self._arrived()
+        self._flags = torch.tensor(flags, dtype=torch.uint8)
+        self._work = dist.all_reduce(self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return [bool(flag) for flag in agreed.tolist()]
+
+    def close(self) -> None:
+        """Waits for the last exchange, which nobody reads; the ranks may then leave the group."""
+        self._arrived()
+
+    def _arrived(self) -> Tensor:
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return self._flags

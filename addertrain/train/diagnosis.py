@@ -1,0 +1,118 @@
+"""What is wrong with a step whose loss or gradient is not finite: the first bad layer, and the images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from addertrain.train.loss import classification_loss
+from addertrain.train.module import AdderClassifier, LabelledImages
+
+_MAX_IMAGES = 5
+_IN_FORWARD, _IN_LOSS, _IN_BACKWARD, _NOWHERE = range(4)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`what` is bad, in which batch (`where`), and how late in a step it shows (`depth`, lowest first)."""
+
+    what: str
+    where: str
+    depth: int
+
+
+def find(module: AdderClassifier, batches: Sequence[tuple[int, LabelledImages]]) -> Finding:
+    """Repeats the forward pass of a step's batches, without gradients, until something is not finite.
+
+    Args:
+        batches: (number in the epoch, batch) of every part of the step; `p.grad` still holds its gradient.
+    """
+    for number, batch in batches:
+        if (finding := _find_forward(module, number, batch)) is not None:
+            return finding
+    where = _name_batches([number for number, _ in batches])
+    bad = [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    if not bad:
+        return Finding("no such number when repeated", where, _NOWHERE)
+    first = bad[-1].removeprefix(module.checkpoint_prefix)  # backward meets the last layer first
+    return Finding(
+        f"{_bad_kind(module.get_parameter(bad[-1]).grad)} in the gradient of {first}", where, _IN_BACKWARD
+    )
+
+
+@torch.no_grad()
+def _find_forward(module: AdderClassifier, number: int, batch: LabelledImages) -> Finding | None:
+    images = module.normalised(batch.images)
+    if (rows := _bad_rows(images)) is not None:
+        return Finding(f"{_bad_kind(images)} in the images", _name(number, batch, rows), _IN_FORWARD)
+    watch = _FirstBadOutput(module.model)
+    with torch.compiler.set_stance("force_eager"), watch:
+        logits = module.model(images)
+    if watch.found is not None:
+        what, rows = watch.found
+        return Finding(what, _name(number, batch, rows), _IN_FORWARD)
+    loss = classification_loss(logits, batch.labels)
+    if not loss.isfinite():
+        rows = _bad_rows(batch.labels)
+        return Finding(f"{_bad_kind(loss)} in the loss", _name(number, batch, rows), _IN_LOSS)
+    return None
+
+
+class _FirstBadOutput:
+    """While active, notes the first layer of `model` whose output is not finite, and the bad rows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: tuple[str, Tensor | None] | None = None
+        self._leaves = [(name, leaf) for name, leaf in model.named_modules() if not list(leaf.children())]
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._handles = [leaf.register_forward_hook(self._hook(name)) for name, leaf in self._leaves]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if self.found is not None or not isinstance(output, Tensor):
+                return
+            if (rows := _bad_rows(output)) is not None:
+                what = f"{_bad_kind(output)} in the output of {name} ({type(layer).__name__})"
+                self.found = what, rows
+
+        return look
+
+
+def _bad_rows(tensor: Tensor) -> Tensor | None:
+    """Indices along the first dimension of what is not finite; None where all is."""
+    if not tensor.is_floating_point():
+        return None
+    is_bad = ~tensor.isfinite().flatten(1).all(1)
+    return is_bad.nonzero().flatten() if is_bad.any() else None
+
+
+def _bad_kind(tensor: Tensor | None) -> str:
+    return "NaN" if tensor is not None and tensor.isnan().any() else "infinity"
+
+
+def _name(number: int, batch: LabelledImages, rows: Tensor | None) -> str:
+    """The batch, and which images of the data set the bad rows are, where the loader says so."""
+    samples = getattr(batch, "samples", None)
+    where = _name_batches([number])
+    if rows is None or samples is None or len(rows) == len(batch.images):
+        return where
+    images = samples[rows.to(samples.device)].tolist()
+    text = ", ".join(map(str, images[:_MAX_IMAGES])) + (", ..." if len(images) > _MAX_IMAGES else "")
+    return f"{where} (image{'s' if len(images) > 1 else ''} {text})"
+
+
+def _name_batches(numbers: Sequence[int]) -> str:
+    first, last = numbers[0] + 1, numbers[-1] + 1
+    return f"batch {first}" if first == last else f"batches {first} to {last}"

@@ -1,0 +1,26 @@
+"""From a recipe to the module that trains: the one place that builds a network to train."""
+
+import torch
+
+from addertrain.data import ImageData
+from addertrain.models import build_model
+from addertrain.optim import build_schedule
+from addertrain.recipe import Recipe
+from addertrain.train.module import AdderClassifier
+
+
+def build_classifier(recipe: Recipe, data: ImageData, *, steps_per_epoch: int) -> AdderClassifier:
+    """The network with its first weights, the same on every rank, and its schedule of optimizer steps."""
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(
+        recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
+    )
+    return AdderClassifier(
+        model,
+        mean=data.mean,
+        std=data.std,
+        optim=recipe.optim,
+        schedule=build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch),
+        num_steps=recipe.schedule.epochs * steps_per_epoch,
+        label_smoothing=recipe.optim.label_smoothing,
+    )

@@ -1,0 +1,11 @@
+// What no tile serves: one thread an output.
+#pragma once
+
+#include "csrc/cuda/calls.h"
+
+namespace addertrain::cuda {
+
+cudaError_t direct_forward(const ForwardCall& call, cudaStream_t stream);
+cudaError_t direct_grad_input(const GradInputCall& call, cudaStream_t stream);
+
+}  // namespace addertrain::cuda

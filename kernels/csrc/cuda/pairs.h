@@ -1,0 +1,64 @@
+// Plans and launches a pass on the tensor cores' kernel.
+#pragma once
+
+#include "csrc/cuda/passes.h"
+#include "device/contract_pairs.h"
+
+namespace addertrain::cuda {
+
+template <class P, class T>
+Plan plan_pairs(const TypedCall<T>& call) {
+  return make_plan(call.problem, {P::BM, P::BN, P::kSlab}, sizeof(T), call.sums != nullptr);
+}
+
+template <class P, class T, bool kIsGrad, bool kVector>
+cudaError_t run_pairs(const TypedCall<T>& call, void* bytes, cudaStream_t stream) {
+  const Plan plan = plan_pairs<P>(call);
+  const Workspace<T> workspace(bytes, plan);
+  constexpr Pass kPass = kIsGrad ? Pass::kGradInput : Pass::kForward;
+  cudaError_t error = launch_packing<T, kPass, false>(call, plan, workspace, stream);
+  if (error != cudaSuccess) return error;
+
+  const Problem& p = call.problem;
+  const PairParams<T> params{p,
+                             reinterpret_cast<const uint16_t*>(call.a),
+                             reinterpret_cast<const uint16_t*>(workspace.packed),
+                             call.x,
+                             call.out,
+                             call.x_strides,
+                             epilogue_of(call, plan, workspace),
+                             plan.phase_size,
+                             plan.steps,
+                             plan.tiles_n,
+                             plan.slabs_per_split,
+                             plan.outputs,
+                             is_channels_last(call.out, p.out, p.columns, 8, 16)};
+  const dim3 grid(plan.tiles_m * plan.tiles_n, plan.splits, p.phases_h * p.phases_w);
+  error = launch(adder_contract_pairs_kernel<P, T, kIsGrad, kVector>, grid, P::kThreads, P::kSharedBytes, stream,
+                 params);
+  if (error != cudaSuccess) return error;
+  return launch_second_passes(call, plan, workspace, stream);
+}
+
+// Calls run.operator()<tile, is vector>() for the tile that suits the result's columns.
+template <class Tiles, class T, class Run>
+auto with_pair_tile(const TypedCall<T>& call, Run run) {
+  if (!is_channels_last(call.a, call.a_strides, call.problem.channels, 8, 16))
+    return run.template operator()<typename Tiles::Any, false>();
+  if (call.problem.columns <= 32) return run.template operator()<typename Tiles::Thin, true>();
+  if (call.problem.columns <= 64) return run.template operator()<typename Tiles::Narrow, true>();
+  return run.template operator()<typename Tiles::Wide, true>();
+}
+
+template <class Tiles, class T>
+int64_t pairs_workspace_bytes(const TypedCall<T>& call) {
+  return with_pair_tile<Tiles>(call, [&]<class P, bool kVector>() { return plan_pairs<P>(call).bytes; });
+}
+
+template <class Tiles, bool kIsGrad, class T>
+cudaError_t launch_pairs(const TypedCall<T>& call, void* workspace, cudaStream_t stream) {
+  return with_pair_tile<Tiles>(
+      call, [&]<class P, bool kVector>() { return run_pairs<P, T, kIsGrad, kVector>(call, workspace, stream); });
+}
+
+}  // namespace addertrain::cuda

@@ -1,0 +1,131 @@
+// The launches around a contraction, whatever its arithmetic: packing before it, second passes after it.
+#pragma once
+
+#include "csrc/cuda/calls.h"
+#include "csrc/cuda/plan.h"
+#include "device/pack.h"
+#include "device/reduce.h"
+
+namespace addertrain::cuda {
+
+// A pass in the types of its kernels.
+template <class T>
+struct TypedCall {
+  Problem problem;
+  const T* a;               // X, or dY
+  const T* w;
+  const T* x;               // input gradient: where HT is taken
+  T* out;
+  ImageStrides a_strides, w_strides, x_strides;
+  int R, S;
+  ColumnTerm term;
+  Evaluation evaluation;
+  double* sums;
+};
+
+template <class T>
+TypedCall<T> typed(const ForwardCall& call, ColumnTerm term) {
+  const Layer& d = call.layer;
+  return {forward_problem(d, call.x.strides, call.y.strides),
+          static_cast<const T*>(call.x.data),
+          static_cast<const T*>(call.w.data),
+          nullptr,
+          static_cast<T*>(call.y.data),
+          call.x.strides,
+          call.w.strides,
+          {},
+          static_cast<int>(d.R),
+          static_cast<int>(d.S),
+          term,
+          call.evaluation,
+          call.sums};
+}
+
+template <class T>
+TypedCall<T> typed(const GradInputCall& call) {
+  const Layer& d = call.layer;
+  return {grad_input_problem(d, call.dy.strides, call.dx.strides),
+          static_cast<const T*>(call.dy.data),
+          static_cast<const T*>(call.w.data),
+          static_cast<const T*>(call.x.data),
+          static_cast<T*>(call.dx.data),
+          call.dy.strides,
+          call.w.strides,
+          call.x.strides,
+          static_cast<int>(d.R),
+          static_cast<int>(d.S),
+          ColumnTerm::kNan,
+          {},
+          nullptr};
+}
+
+// The parts of a workspace.
+template <class T>
+struct Workspace {
+  T* packed;
+  float *column, *partial, *statistics;
+
+  Workspace(void* bytes, const Plan& plan) {
+    auto at = [bytes](int64_t offset) { return static_cast<void*>(static_cast<unsigned char*>(bytes) + offset); };
+    packed = static_cast<T*>(at(0)), column = static_cast<float*>(at(plan.column));
+    partial = static_cast<float*>(at(plan.partial)), statistics = static_cast<float*>(at(plan.statistics));
+  }
+};
+
+template <class T>
+Epilogue<T> epilogue_of(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace) {
+  const Evaluation& e = call.evaluation;
+  return {workspace.column, e.scale, e.shift, static_cast<const T*>(e.residual), e.relu,
+          plan.splits > 1 ? workspace.partial : nullptr, call.sums ? workspace.statistics : nullptr};
+}
+
+inline unsigned num_blocks(int64_t count, int threads) {
+  return static_cast<unsigned>((count + threads - 1) / threads);
+}
+
+// Packs the filters and sums each column's.
+template <class T, Pass kPass, bool kColumnsInside>
+cudaError_t launch_packing(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
+                           cudaStream_t stream) {
+  const Problem& p = call.problem;
+  const int phases = p.phases_h * p.phases_w;
+  const PackParams<T> pack{p, call.w, call.w_strides, workspace.packed, plan.phase_size, plan.steps, plan.pitch};
+  if (plan.phase_size > 0) {
+    const dim3 grid(num_blocks(plan.phase_size, kPackThreads), 1, phases);
+    const cudaError_t error = launch(adder_pack_kernel<T, kPass, kColumnsInside>, grid, kPackThreads, 0, stream, pack);
+    if (error != cudaSuccess) return error;
+  }
+  const bool is_forward = kPass == Pass::kForward;
+  const ImageStrides& w = call.w_strides;
+  const ColumnParams<T> columns{call.w, is_forward ? w.n : w.c, is_forward ? w.c : w.n, w.h, w.w, p.channels,
+                                call.R, call.S, call.term, workspace.column};
+  return launch(adder_column_kernel<T>, dim3(p.columns), kColumnThreads, kColumnThreads * 8, stream, columns);
+}
+
+template <class T>
+cudaError_t launch_second_passes(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
+                                 cudaStream_t stream) {
+  if (plan.splits > 1) {
+    const SplitParams<T> split{call.problem, epilogue_of(call, plan, workspace), call.out, plan.outputs, plan.splits};
+    const dim3 grid(num_blocks(plan.outputs, kReduceThreads));
+    const cudaError_t error = launch(adder_split_kernel<T>, grid, kReduceThreads, 0, stream, split);
+    if (error != cudaSuccess) return error;
+  }
+  if (call.sums) {
+    const StatisticsParams statistics{workspace.statistics, plan.tiles_m, call.problem.columns, call.sums};
+    const dim3 grid(num_blocks(call.problem.columns, kStatisticsColumns), 2);
+    const int threads = kStatisticsColumns * kStatisticsRows;
+    return launch(adder_statistics_kernel<kStatisticsColumns, kStatisticsRows>, grid, threads, threads * 8, stream, statistics);
+  }
+  return cudaSuccess;
+}
+
+// Channels that lie side by side, `unit` at a time, all starting `bytes`-aligned.
+template <class T>
+bool is_channels_last(const T* data, const ImageStrides& s, int64_t channels, int unit, int bytes) {
+  const int64_t pitch = bytes / static_cast<int64_t>(sizeof(T));
+  return s.c == 1 && channels % unit == 0 && s.n % pitch == 0 && s.h % pitch == 0 && s.w % pitch == 0 &&
+         reinterpret_cast<uintptr_t>(data) % bytes == 0;
+}
+
+}  // namespace addertrain::cuda

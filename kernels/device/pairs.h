@@ -1,0 +1,92 @@
+// Two 16-bit elements a word, and the tensor-core instruction that adds them up in float32.
+//
+// Forward: min(x, w) rounds nothing, so every element is exact in float16 and in bfloat16; an element is one of x and w,
+// and sum -|x - w| = 2 sum min(x, w) - sum x - sum w. Input gradient: sat(w' - x'), rounded once.
+#pragma once
+
+#include "device/platform.h"
+
+namespace addertrain {
+
+// Eight neighbouring elements.
+struct alignas(16) Words4 {
+  uint32_t v[4];
+};
+
+}  // namespace addertrain
+
+#ifdef __CUDACC__
+
+namespace addertrain {
+
+template <class T>
+struct PairOps;
+
+template <>
+struct PairOps<__half> {
+  static constexpr uint32_t kOnes = 0x3c003c00u;
+  static ADDERTRAIN_DEVICE uint32_t minimum(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("min.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+  }
+  // sat(a - x) of both elements of `a`, x the low or the high half of a word: an operand's modifier.
+  template <bool kHigh>
+  static ADDERTRAIN_DEVICE uint32_t saturated_difference(uint32_t a, uint32_t x) {
+    const __half2 pair = *reinterpret_cast<const __half2*>(&x);
+    const __half2 d = __hsub2_sat(*reinterpret_cast<const __half2*>(&a), kHigh ? __high2half2(pair) : __low2half2(pair));
+    return *reinterpret_cast<const uint32_t*>(&d);
+  }
+  // sum += elements (16 x 16, row by row) times selected (16 x 8, column by column).
+  static ADDERTRAIN_DEVICE void mma(float (&sum)[4], const uint32_t (&elements)[4], uint32_t low, uint32_t high) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(elements[0]), "r"(elements[1]), "r"(elements[2]), "r"(elements[3]), "r"(low), "r"(high));
+  }
+};
+
+template <>
+struct PairOps<__nv_bfloat16> {
+  static constexpr uint32_t kOnes = 0x3f803f80u;
+  static constexpr uint32_t kMinusOnes = 0xbf80bf80u;
+  static ADDERTRAIN_DEVICE uint32_t minimum(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+  }
+  // There is no saturating addition: max(a - x, 0) as one FMA, then min with 1.
+  template <bool kHigh>
+  static ADDERTRAIN_DEVICE uint32_t saturated_difference(uint32_t a, uint32_t x) {
+    const __nv_bfloat162 pair = *reinterpret_cast<const __nv_bfloat162*>(&x);
+    const __nv_bfloat162 both = kHigh ? __high2bfloat162(pair) : __low2bfloat162(pair);
+    uint32_t d;
+    asm("fma.rn.relu.bf16x2 %0, %1, %2, %3;"
+        : "=r"(d)
+        : "r"(*reinterpret_cast<const uint32_t*>(&both)), "r"(kMinusOnes), "r"(a));
+    return minimum(d, kOnes);
+  }
+  static ADDERTRAIN_DEVICE void mma(float (&sum)[4], const uint32_t (&elements)[4], uint32_t low, uint32_t high) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(elements[0]), "r"(elements[1]), "r"(elements[2]), "r"(elements[3]), "r"(low), "r"(high));
+  }
+};
+
+// Two numbers as one word, the first low.
+template <class T>
+ADDERTRAIN_DEVICE uint32_t pack_pair(float low, float high) {
+  const T pair[2] = {from_float<T>(low), from_float<T>(high)};
+  return static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(&pair[0])) |
+         static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(&pair[1])) << 16;
+}
+template <class T>
+ADDERTRAIN_DEVICE float half_of_pair(uint32_t pair, bool high) {
+  const uint16_t bits = static_cast<uint16_t>(high ? pair >> 16 : pair);
+  return to_float(*reinterpret_cast<const T*>(&bits));
+}
+
+}  // namespace addertrain
+
+#else
+#include "pairs_emulated.h"
+#endif

@@ -1,0 +1,89 @@
+// The one header that knows who compiles the tiled kernels: nvcc, or a host compiler that emulates them (for tests on
+// machines without a GPU). Everything else is written once, in these words.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define ADDERTRAIN_DEVICE __device__ __forceinline__
+
+namespace addertrain {
+
+ADDERTRAIN_DEVICE unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  return shared_bytes;
+}
+
+ADDERTRAIN_DEVICE void barrier() { __syncthreads(); }
+
+// Asynchronous copies of 16 and 4 bytes to shared memory; zeros, and no read of `source`, where !is_valid.
+ADDERTRAIN_DEVICE void copy_async16(void* to, const void* source, bool is_valid) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(is_valid ? 16 : 0)
+               : "memory");
+}
+ADDERTRAIN_DEVICE void copy_async4(void* to, const void* source, bool is_valid) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(source), "r"(is_valid ? 4 : 0)
+               : "memory");
+}
+// Copies form groups; waiting leaves at most kPending of this thread's groups unfinished.
+ADDERTRAIN_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+ADDERTRAIN_DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+template <class V, class T>
+ADDERTRAIN_DEVICE V load_vector(const T* from) {
+  return *reinterpret_cast<const V*>(from);
+}
+template <class V, class T>
+ADDERTRAIN_DEVICE void store_vector(T* to, V value) {
+  *reinterpret_cast<V*>(to) = value;
+}
+
+// max(0, min(1, v)), for a NaN 0: a modifier of the addition before it.
+ADDERTRAIN_DEVICE float saturate(float v) { return __saturatef(v); }
+
+ADDERTRAIN_DEVICE float to_float(float v) { return v; }
+ADDERTRAIN_DEVICE float to_float(__half v) { return __half2float(v); }
+ADDERTRAIN_DEVICE float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+template <class T>
+ADDERTRAIN_DEVICE T from_float(float v);
+template <>
+ADDERTRAIN_DEVICE float from_float<float>(float v) {
+  return v;
+}
+template <>
+ADDERTRAIN_DEVICE __half from_float<__half>(float v) {
+  return __float2half(v);
+}
+template <>
+ADDERTRAIN_DEVICE __nv_bfloat16 from_float<__nv_bfloat16>(float v) {
+  return __float2bfloat16(v);
+}
+
+// Host: queues `kernel` on `stream` and returns the launch's error.
+template <class Params>
+cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, int shared_bytes, cudaStream_t stream,
+                   const Params& params) {
+  if (shared_bytes > 48 * 1024) {  // beyond what every kernel may use unasked
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  kernel<<<grid, threads, shared_bytes, stream>>>(params);
+  return cudaGetLastError();
+}
+
+}  // namespace addertrain
+
+#else
+#include "emulator.h"
+#endif

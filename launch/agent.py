@@ -1,0 +1,148 @@
+"""torchrun with an agent that lets ranks save: `launch/torchrun` starts it with torchrun's own arguments.
+
+It differs from torchrun in four ways. Signals go on to the ranks instead of ending them after a grace period;
+ranks that end with `SAVED` or `BAD_USAGE` are not started again; the exit code is that of the first rank that
+failed; and an agent whose connection to the other machines broke meets them again instead of giving up.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from types import FrameType
+
+from torch.distributed import run
+from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousTimeoutError
+from torch.distributed.launcher import api
+
+# Exit codes of addertrain after which a restart would be wrong.
+BAD_USAGE, SAVED = 2, 75
+SECONDS_BETWEEN_MEETINGS = 5.0
+DEFAULT_PORT = 29400
+_SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/sockios.h>
+
+
+def main(argv: list[str]) -> int:
+    """Runs the ranks of this machine to their end; returns the exit code."""
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the ranks speak for themselves
+    arguments = run.parse_args(argv)
+    # The class stands in for torchrun's, which has no option for it (torch 2.11 to 2.14).
+    api.LocalElasticAgent = SavingAgent
+    arguments.rdzv_backend = "c10d"  # the only one whose restarted ranks find each other
+    if not arguments.rdzv_endpoint:
+        arguments.standalone = True
+    elif arguments.rdzv_id == "none":
+        arguments.rdzv_id = "addertrain"
+    for attempt in range(arguments.max_restarts + 1):
+        if attempt:
+            time.sleep(SECONDS_BETWEEN_MEETINGS)
+        try:
+            if not arguments.standalone:
+                _meet_by_address(arguments)
+            run.run(arguments)
+            return 0
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            say(f"rank {rank} ended first, {describe(failure.exitcode)}")
+            return code_of(failure.exitcode)
+        except (RendezvousConnectionError, RendezvousTimeoutError, OSError) as error:
+            say(
+                f"expected to meet {arguments.nnodes} machines at {arguments.rdzv_endpoint}, got: "
+                f"{error.__cause__ or error}; trying again"
+            )
+    say("expected to meet the other machines, gave up; check that all of them run and reach each other")
+    return 1
+
+
+class SavingAgent(LocalElasticAgent):
+    """Hands signals to the ranks, and starts them again only where that can help."""
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
+        ids = super()._start_workers(worker_group)
+        # torch has just set handlers that end the ranks 30 s after the first signal, saved or not.
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._pass_on)
+        return ids
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if result.state == WorkerState.FAILED:
+            rank, failure = min(result.failures.items(), key=lambda item: item[1].timestamp)
+            if failure.exitcode in (SAVED, BAD_USAGE):
+                self._remaining_restarts = 0
+            if self._remaining_restarts:
+                say(
+                    f"rank {rank} ended {describe(failure.exitcode)}; starting the ranks of this machine "
+                    f"again ({self._remaining_restarts} restarts left)"
+                )
+        return result
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._remaining_restarts = 0
+        if self._worker_group.state != WorkerState.HEALTHY:  # between two attempts there is nobody to tell
+            raise SystemExit(128 + number)
+        for process_id in self._pcontext.pids().values():
+            try:
+                os.kill(process_id, number)
+            except ProcessLookupError:
+                continue
+
+
+def _meet_by_address(arguments: argparse.Namespace) -> None:
+    """Settles by address what torchrun and gloo guess from host names, which clusters often get wrong."""
+    host, _, port = arguments.rdzv_endpoint.partition(":")
+    remote = socket.gethostbyname(host)
+    address, interface = way_to(remote, int(port or DEFAULT_PORT))
+    arguments.local_addr = arguments.local_addr or address
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    is_host = "is_host=1" if address == remote else "is_host=0"
+    if "is_host" not in arguments.rdzv_conf:
+        arguments.rdzv_conf = ",".join(filter(None, (arguments.rdzv_conf, is_host)))
+
+
+def way_to(remote: str, port: int) -> tuple[str, str]:
+    """This machine's address and network interface on the way to `remote`.
+
+    Raises:
+        OSError: there is no way.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((remote, port))  # of a datagram socket: nothing is sent
+        address: str = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            try:
+                reply = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # an interface without an address
+                continue
+            if socket.inet_ntoa(reply[20:24]) == address:
+                return address, name
+    raise OSError(f"no network interface has the address {address}")
+
+
+def code_of(exit_code: int) -> int:
+    """A process's exit code as a shell has it."""
+    return 128 - exit_code if exit_code < 0 else exit_code
+
+
+def describe(exit_code: int) -> str:
+    """An exit code in words."""
+    return f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"launch/torchrun: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

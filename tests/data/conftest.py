@@ -1,0 +1,24 @@
+"""Pictures that many tests read and none changes."""
+
+from pathlib import Path
+
+import pytest
+
+import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
+from addertrain.data.beton_write import write_beton
+from addertrain.data.folder import folder_of_classes
+from tests.data.photographs import SMALL_PAGES, write_folder
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """45 pictures of 5 classes."""
+    return write_folder(tmp_path_factory.mktemp("pictures") / "train", num_classes=5, per_class=9)
+
+
+@pytest.fixture(scope="session")
+def beton(folder: Path) -> Path:
+    """The same pictures in a .beton of several pages."""
+    path = folder.parent / "train.beton"
+    write_beton(folder_of_classes(folder), path, SMALL_PAGES)
+    return path

@@ -1,0 +1,262 @@
+"""Writing a .beton: the same bytes from any number of processes and after any interruption."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from addertrain.data import DataError, beton_pages, beton_write
+from addertrain.data.beton_encode import BetonSettings, shrunk, store
+from addertrain.data.beton_format import JPEG, RAW, read_index
+from addertrain.data.beton_verify import verify_images
+from addertrain.data.beton_write import write_beton
+from addertrain.data.folder import PictureFiles, folder_of_classes
+from addertrain.data.side_file import SideFile, side_path
+from tests.data.photographs import SMALL_PAGES, waves, write_folder
+
+SMALL = SMALL_PAGES
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encodes without other processes, where a test is not about them."""
+    if not request.node.get_closest_marker("distributed"):
+        monkeypatch.setattr(beton_write, "_stored", _stored_here)
+
+
+def _stored_here(source: Any, samples: list[int], settings: BetonSettings, num_workers: int) -> Any:
+    from addertrain.data.beton_encode import store_part
+
+    for sample in samples:
+        yield sample, store_part(source.some([sample]), [sample], settings)[0]
+
+
+@pytest.fixture
+def files(folder: Path) -> PictureFiles:
+    return folder_of_classes(folder)
+
+
+def test_the_side_file_says_what_was_written(files: PictureFiles, beton: Path) -> None:
+    side, index = SideFile.read(beton), read_index(beton)
+    assert (side.count, len(index)) == (45, 45)
+    assert side.classes == files.classes
+    assert side.num_bytes == beton.stat().st_size
+    assert index.labels.tolist() == files.labels.tolist()
+    assert side.settings["format"] == "jpg"
+    assert not list(beton.parent.glob("*.part*"))
+    assert verify_images(beton) == []
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("num_workers", [2])
+def test_any_number_of_processes_writes_the_same_bytes(
+    files: PictureFiles, beton: Path, tmp_path: Path, num_workers: int
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+    path = tmp_path / "other.beton"
+    write_beton(files, path, SMALL, num_workers=num_workers, progress=lambda *now: seen.append(now))
+    assert path.read_bytes() == beton.read_bytes()
+    assert seen == [(done, 45, 0) for done in range(46)]
+
+
+def test_stored_pictures_are_brought_to_size_and_keep_their_shape() -> None:
+    assert shrunk(waves(0, 300, 600), 400).shape == (200, 400, 3)
+    assert shrunk(waves(0, 3, 4000), 400).shape == (1, 400, 3)
+    same = waves(0, 300, 400)
+    assert shrunk(same, 400) is same
+    assert shrunk(waves(0, 300, 600), None).shape == (300, 600, 3)
+
+
+def test_raw_images_are_exact_and_jpegs_near() -> None:
+    picture = waves(0, 60, 80)
+    raw = store(picture, BetonSettings(format="raw"), sample=0)
+    assert (raw.mode, raw.height, raw.width) == (RAW, 60, 80)
+    assert raw.content == picture.tobytes()
+    jpeg = store(picture, BetonSettings(), sample=0)
+    assert jpeg.mode == JPEG
+    assert len(jpeg.content) < len(raw.content) / 3
+
+
+def test_proportion_stores_a_share_as_jpegs_by_sample_alone() -> None:
+    picture, settings = waves(0, 8, 8), BetonSettings(format="proportion", proportion=0.25)
+    modes = [store(picture, settings, sample=k).mode for k in range(400)]
+    assert np.mean(np.array(modes) == JPEG) == pytest.approx(0.25, abs=0.06)
+    assert modes == [store(picture, settings, sample=k).mode for k in range(400)]
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 20, 44])
+def test_an_interrupted_write_goes_on_to_the_same_bytes(
+    files: PictureFiles, beton: Path, tmp_path: Path, stop_at: int
+) -> None:
+    path, began_at = tmp_path / "file.beton", []
+
+    def stop(done: int, total: int, bad: int) -> None:
+        if done == stop_at:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        write_beton(files, path, SMALL, progress=stop)
+    assert not path.exists()
+    assert not side_path(path).exists()
+    with (tmp_path / "file.beton.part.journal").open("a") as journal:
+        journal.write('["half a li')  # as a crash leaves it
+    write_beton(files, path, SMALL, progress=lambda done, *_: began_at.append(done))
+    assert path.read_bytes() == beton.read_bytes()
+    assert (began_at[0] > 0) == (stop_at > 10)  # a page was whole by then
+    assert verify_images(path) == []
+
+
+def test_a_page_that_the_disk_has_lost_is_written_again(
+    files: PictureFiles, beton: Path, tmp_path: Path
+) -> None:
+    path, part = tmp_path / "file.beton", tmp_path / "file.beton.part"
+
+    def stop(done: int, total: int, bad: int) -> None:
+        if done == 44:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        write_beton(files, path, SMALL, progress=stop)
+    os.truncate(part, part.stat().st_size - 1000)
+    write_beton(files, path, SMALL)
+    assert path.read_bytes() == beton.read_bytes()
+
+
+def test_other_settings_do_not_go_on_with_what_is_there(files: PictureFiles, tmp_path: Path) -> None:
+    def stop(done: int, total: int, bad: int) -> None:
+        if done == 40:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        write_beton(files, tmp_path / "a.beton", SMALL, progress=stop)
+    with pytest.raises(DataError, match=r"other settings or pictures \(different: settings\)"):
+        write_beton(files, tmp_path / "a.beton", BetonSettings(page_size=1 << 17, quality=50))
+    with pytest.raises(DataError, match=r"\(different: count, pictures\)"):
+        write_beton(files.some(range(30)), tmp_path / "a.beton", SMALL)
+
+
+def test_a_file_that_is_there_is_never_overwritten(files: PictureFiles, beton: Path) -> None:
+    with pytest.raises(DataError, match="expected no file there yet"):
+        write_beton(files, beton)
+
+
+@pytest.fixture
+def with_bad(tmp_path: Path) -> PictureFiles:
+    """Twelve pictures, two of which are none."""
+    root = write_folder(tmp_path / "bad", num_classes=2, per_class=6)
+    (root / "class_0" / "003.jpg").write_bytes(b"no picture")
+    whole = (root / "class_1" / "001.jpg").read_bytes()
+    (root / "class_1" / "001.jpg").write_bytes(whole[: len(whole) // 2])
+    return folder_of_classes(root)
+
+
+def test_bad_pictures_are_counted_and_named(with_bad: PictureFiles, tmp_path: Path) -> None:
+    path = tmp_path / "file.beton"
+    with pytest.raises(DataError, match=r"2 of 12 cannot: class_0/003.jpg, class_1/001.jpg; .*--skip-bad"):
+        write_beton(with_bad, path, SMALL)
+    assert not path.exists()
+    counts: list[int] = []
+    side = write_beton(
+        with_bad, path, SMALL, skip_bad=True, progress=lambda done, total, bad: counts.append(done)
+    )
+    assert counts[0] == 10  # what could be read was kept
+    assert side.count == 10
+    assert [name for name, _ in side.skipped] == ["class_0/003.jpg", "class_1/001.jpg"]
+    assert "expected a picture" in side.skipped[0][1]
+    assert read_index(path).labels.tolist() == [0] * 5 + [1] * 5
+    assert verify_images(path) == []
+
+
+def test_pictures_that_were_mended_are_taken_up(with_bad: PictureFiles, tmp_path: Path) -> None:
+    path = tmp_path / "file.beton"
+    with pytest.raises(DataError):
+        write_beton(with_bad, path, SMALL)
+    for name in ("class_0/003.jpg", "class_1/001.jpg"):
+        Image.fromarray(waves(5, 40, 50)).save(with_bad.root / name)
+    assert write_beton(with_bad, path, SMALL).count == 12
+    index = read_index(path)
+    assert index.labels.tolist() == [0] * 6 + [1] * 6
+    assert index.heights[3] == 40
+    assert verify_images(path) == []
+
+
+def test_a_picture_larger_than_a_page_is_refused(files: PictureFiles, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected at most 4096 bytes an image.*--max-size"):
+        write_beton(files, tmp_path / "a.beton", BetonSettings(page_size=4096))
+
+
+def test_a_full_disk_is_named_and_what_is_written_stays(
+    files: PictureFiles, beton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pwrite = tmp_path / "file.beton", os.pwrite
+
+    def full(file: int, content: bytes, start: int) -> int:
+        if start > 2 << 17:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(file, content[:100_000], start)  # and never all at once
+
+    with monkeypatch.context() as patched:
+        patched.setattr(beton_pages.os, "pwrite", full)
+        with pytest.raises(DataError, match="No space left on device; what is written stays"):
+            write_beton(files, path, SMALL)
+    write_beton(files, path, SMALL)
+    assert path.read_bytes() == beton.read_bytes()
+
+
+def test_two_writers_of_one_file_are_refused(files: PictureFiles, tmp_path: Path) -> None:
+    path = tmp_path / "file.beton"
+
+    def second(done: int, total: int, bad: int) -> None:
+        with pytest.raises(DataError, match="expected no other writer"):
+            write_beton(files, path, SMALL)
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        write_beton(files, path, SMALL, progress=second)
+
+
+class KillsItsReader(PictureFiles):
+    """Ends the process that reads picture 40."""
+
+    def picture(self, sample: int) -> Any:
+        if self.paths[sample].endswith("004.jpg") and "class_4" in self.paths[sample]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().picture(sample)
+
+    def some(self, samples: Any) -> "KillsItsReader":
+        return KillsItsReader(**vars(super().some(samples)))
+
+
+@pytest.mark.distributed
+def test_a_process_that_is_killed_is_named_and_not_waited_for(
+    files: PictureFiles, beton: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.beton"
+    with pytest.raises(DataError, match=r"one died \(out of memory, or killed\)"):
+        write_beton(KillsItsReader(**vars(files)), path, SMALL, num_workers=1)
+    assert (tmp_path / "file.beton.part.journal").exists()
+    write_beton(files, path, SMALL, num_workers=1)
+    assert path.read_bytes() == beton.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quality": 0}, "quality: expected 1 to 100, got 0"),
+        ({"max_size": 1}, "max_size: expected 8 to 65535 pixels"),
+        ({"page_size": 5000}, "page_size: expected a power of two"),
+        ({"proportion": 1.5}, "proportion: expected 0 to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        BetonSettings(**settings)

@@ -1,0 +1,50 @@
+// The tiled kernels with their planners and launchers, compiled for this machine's processor by the emulator.
+#include "csrc/cuda/dispatch.cpp"
+#include "csrc/cuda/forward_f32.cu"
+#include "csrc/cuda/forward_pairs.cu"
+#include "csrc/cuda/grad_input_f32.cu"
+#include "csrc/cuda/grad_input_pairs.cu"
+
+#include <memory>
+
+namespace {
+
+using namespace addertrain;
+using namespace addertrain::cuda;
+
+Type type_of(int type) { return static_cast<Type>(type); }
+
+// A workspace starts as NaN: nothing may be read that was not written.
+template <class Call>
+std::unique_ptr<void, decltype(&std::free)> workspace_for(const Call& call) {
+  const int64_t size = round_up(workspace_bytes(call), 256);
+  std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(256, size), &std::free);
+  std::memset(workspace.get(), 0xff, size);
+  return workspace;
+}
+
+}  // namespace
+
+// Only tiles are emulated; tests/kernels/direct_host.cpp runs the direct kernel.
+cudaError_t addertrain::cuda::direct_forward(const ForwardCall&, cudaStream_t) { return cudaErrorInvalidValue; }
+cudaError_t addertrain::cuda::direct_grad_input(const GradInputCall&, cudaStream_t) { return cudaErrorInvalidValue; }
+
+// 0, or 1 where no tile serves the layer. Types in the order of calls.h.
+extern "C" int emulated_forward(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w,
+                                void* y, bool offset_free, const float* scale, const float* shift,
+                                const void* residual, bool relu, double* sums) {
+  const ForwardCall call{*d, type_of(type), {x, strides[0]}, {w, strides[1]}, {y, strides[2]}, offset_free,
+                         {scale, shift, residual, relu}, sums};
+  return adder2d_cuda(call, workspace_for(call).get(), nullptr);
+}
+
+extern "C" int emulated_grad_input(int type, const Layer* d, const ImageStrides* strides, const void* dy,
+                                   const void* x, const void* w, void* dx) {
+  const GradInputCall call{*d, type_of(type), {dy, strides[0]}, {x, strides[1]}, {w, strides[2]}, {dx, strides[3]}};
+  return adder2d_grad_input_cuda(call, workspace_for(call).get(), nullptr);
+}
+
+extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {
+  emulator::copies = copies_at_once ? emulator::Copies::at_once : emulator::Copies::late;
+  emulator::reverse_order = reverse_order;
+}

@@ -1,0 +1,88 @@
+"""The GPU's tiled kernels run by an emulator on this machine's processor (tests/kernels/emulator)."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from addertrain.ops.layout import empty_like_input
+from tests.kernels.host import TYPES, compile_shared, layer_numbers, stride_numbers
+from tests.ops.layers import Layer
+from tests.source_tree import ROOT
+
+
+def compile_emulator(folder: Path) -> ctypes.CDLL:
+    """emulated.cpp: every tiled kernel, its planner and its launcher."""
+    headers = ROOT / "tests" / "kernels" / "emulator"
+    return compile_shared("emulated.cpp", folder, "-O1", "-Wno-unknown-pragmas", f"-I{headers}")
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What the forward's epilogue does beside the response: y = relu(response * scale + shift + residual)."""
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    residual: Tensor | None = None
+    relu: bool = False
+    sums: Tensor | None = None
+
+
+class EmulatedKernels:
+    """`Operators` (tests/ops/implementations.py) over the emulated kernels. Results start as NaN."""
+
+    device = "cpu"
+    saturates = True
+
+    @contextmanager
+    def use(self) -> Iterator["EmulatedKernels"]:
+        """As an `Implementation`: nothing has to be chosen."""
+        yield self
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    @staticmethod
+    def serves(layer: Layer) -> bool:
+        """Whether tiles, not the direct kernel, compute dense tensors of this layer."""
+        return max(layer.R, layer.S) <= 16
+
+    def forward(
+        self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False, fused: Fused = Fused()
+    ) -> Tensor:
+        y = empty_like_input([layer.N, layer.O, *layer.output], x).fill_(torch.nan)
+        if y.numel() == 0:
+            return y
+        refused = self.library.emulated_forward(
+            TYPES.index(x.dtype),
+            layer_numbers(layer),
+            stride_numbers(x, w, y),
+            *(_pointer(tensor) for tensor in (x, w, y)),
+            ctypes.c_bool(offset_free),
+            *(_pointer(tensor) for tensor in (fused.scale, fused.shift, fused.residual)),
+            ctypes.c_bool(fused.relu),
+            _pointer(fused.sums),
+        )
+        assert not refused, f"no tile serves {layer}"
+        return y
+
+    def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        dx = empty_like_input(x.shape, x).fill_(torch.nan)
+        if dx.numel() == 0:
+            return dx
+        refused = self.library.emulated_grad_input(
+            TYPES.index(x.dtype),
+            layer_numbers(layer),
+            stride_numbers(dy, x, w, dx),
+            *(_pointer(tensor) for tensor in (dy, x, w, dx)),
+        )
+        assert not refused, f"no tile serves {layer}"
+        return dx

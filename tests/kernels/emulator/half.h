@@ -1,0 +1,43 @@
+// 16-bit numbers for the emulator, rounded to nearest even once per operation, as the device does.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+struct __half {
+  _Float16 v;
+};
+
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+
+namespace addertrain {
+
+inline float to_float(float v) { return v; }
+inline float to_float(__half v) { return static_cast<float>(v.v); }
+inline float to_float(__nv_bfloat16 v) {
+  const uint32_t word = static_cast<uint32_t>(v.bits) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+template <class T>
+T from_float(float v);
+template <>
+inline float from_float<float>(float v) {
+  return v;
+}
+template <>
+inline __half from_float<__half>(float v) {
+  return {static_cast<_Float16>(v)};
+}
+template <>
+inline __nv_bfloat16 from_float<__nv_bfloat16>(float v) {
+  if (v != v) return {0x7fc0};
+  uint32_t word;
+  std::memcpy(&word, &v, sizeof word);
+  return {static_cast<uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16)};
+}
+
+}  // namespace addertrain

@@ -1,0 +1,135 @@
+"""The tiled kernels' own source over the operator table, emulated: tests GPUs' results where no GPU is.
+
+By default each layer (in 16 bits every fourth) runs in one layout and form, in turn; `-m long` runs all.
+"""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.kernels.emulated import EmulatedKernels
+from tests.ops import test_nonfinite
+from tests.ops.answers import data_of, forward_answer, grad_input_answer
+from tests.ops.implementations import name_of
+from tests.ops.layers import TABLE, Layer
+from tests.ops.test_table import LAYOUTS, mistake
+from tests.ops.views import FORMS
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+EVERY_FORM = list(itertools.product(LAYOUTS, (False, True), (False, True)))
+
+over_the_table = pytest.mark.parametrize("group", TABLE)
+in_every_type = pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+
+
+FIRST = {torch.float16: 0, torch.bfloat16: 2}
+"""Of every fourth layer: an mma is slow to emulate, and the two types share all but their elements."""
+
+
+def _layers(group: str, dtype: torch.dtype, is_long: bool) -> list[tuple[int, Layer]]:
+    numbered = [(i, layer) for i, layer in enumerate(TABLE[group]) if EmulatedKernels.serves(layer)]
+    return numbered if is_long or dtype == torch.float32 else numbered[FIRST[dtype] :: 4]
+
+
+def forward_mistakes(
+    emulator: EmulatedKernels, group: str, dtype: torch.dtype, *, is_long: bool = False
+) -> list[str]:
+    num_forms = len(EVERY_FORM) if is_long else 1
+    found = []
+    for i, layer in _layers(group, dtype, is_long):
+        for form in range(num_forms):
+            layout, offset_free, behind_relu = EVERY_FORM[(i + form) % len(EVERY_FORM)]
+            data = data_of(layer, dtype, behind_relu)
+            y = emulator.forward(layer, data.x.to(memory_format=LAYOUTS[layout]), data.w, offset_free)
+            found.append(mistake(y, forward_answer(layer, dtype, offset_free, behind_relu), layer, layout))
+    return [one for one in found if one]
+
+
+def grad_input_mistakes(
+    emulator: EmulatedKernels, group: str, dtype: torch.dtype, *, is_long: bool = False
+) -> list[str]:
+    num_layouts = len(LAYOUTS) if is_long else 1
+    found = []
+    for i, layer in _layers(group, dtype, is_long):
+        data = data_of(layer, dtype)
+        for layout in itertools.islice(itertools.cycle(LAYOUTS), i % 2, i % 2 + num_layouts):
+            dy, x = (t.to(memory_format=LAYOUTS[layout]) for t in (data.dy, data.x))
+            dx = emulator.grad_input(layer, dy, x, data.w)
+            found.append(mistake(dx, grad_input_answer(layer, dtype, True), layer, layout))
+    return [one for one in found if one]
+
+
+@in_every_type
+@over_the_table
+def test_emulated_forward(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
+    mistakes = forward_mistakes(emulator, group, dtype)
+
+    assert not mistakes, "\n".join(mistakes[:20])
+
+
+@in_every_type
+@over_the_table
+def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
+    mistakes = grad_input_mistakes(emulator, group, dtype)
+
+    assert not mistakes, "\n".join(mistakes[:20])
+
+
+@pytest.mark.long
+@in_every_type
+@over_the_table
+def test_every_form_of_every_layer(emulator: EmulatedKernels, dtype: torch.dtype, group: str) -> None:
+    mistakes = forward_mistakes(emulator, group, dtype, is_long=True)
+    mistakes += grad_input_mistakes(emulator, group, dtype, is_long=True)
+
+    assert not mistakes, "\n".join(mistakes[:20])
+
+
+@in_every_type
+def test_orders_of_threads_and_copies_change_no_bit(emulator: EmulatedKernels, dtype: torch.dtype) -> None:
+    """Where a barrier or a wait is missing, one of the orders reads what is yet to be written."""
+    layer = Layer(2, 24, 72, 9, 8, 3, 3, (2, 1), (1, 1))
+    data = data_of(layer, dtype)
+    dy, x = (t.to(memory_format=torch.channels_last) for t in (data.dy, data.x))
+    results = []
+    try:
+        for at_once, reverse in itertools.product((False, True), repeat=2):
+            emulator.library.set_emulator(at_once, reverse)
+            results.append((emulator.forward(layer, x, data.w), emulator.grad_input(layer, dy, x, data.w)))
+    finally:
+        emulator.library.set_emulator(False, False)
+
+    for y, dx in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(dx, results[0][1])
+
+
+@in_every_type
+def test_tensors_are_read_where_they_lie(emulator: EmulatedKernels, dtype: torch.dtype) -> None:
+    """Any strides, and x, w and dY each with its own."""
+    for layer in (Layer(3, 5, 6, 7, 8, 3, 2, (2, 1), (1, 0)), Layer(2, 8, 16, 5, 6, 3, 3, (1, 1), (1, 1))):
+        data = data_of(layer, dtype)
+        answers = forward_answer(layer, dtype, False), grad_input_answer(layer, dtype, True)
+        for x_form, w_form, dy_form in zip(
+            FORMS, [*FORMS][::-1], [*[*FORMS][3:], *[*FORMS][:3]], strict=True
+        ):
+            x, w, dy = FORMS[x_form](data.x), FORMS[w_form](data.w), FORMS[dy_form](data.dy)
+            names = f"x {x_form}, w {w_form}, dy {dy_form}"
+            assert mistake(emulator.forward(layer, x, w), answers[0], layer, names) is None
+            assert mistake(emulator.grad_input(layer, dy, x, w), answers[1], layer, names) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
+def test_what_is_not_finite_stays_so(
+    emulator: EmulatedKernels, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        test_nonfinite, "LAYERS", [Layer(2, 5, 6, 7, 8, 3, 3), Layer(1, 8, 18, 5, 6, 3, 3, (2, 2))]
+    )
+    for value in (torch.inf, -torch.inf, torch.nan):
+        test_nonfinite.test_forward_with_a_nonfinite_input(emulator, dtype, value)
+        test_nonfinite.test_forward_with_a_nonfinite_filter(emulator, dtype, value)
+    test_nonfinite.test_input_gradient_with_nan(emulator, dtype)
+    test_nonfinite.test_input_gradient_with_nan_in_dy(emulator, dtype)
+    test_nonfinite.test_input_gradient_of_infinite_differences_is_clipped(emulator, dtype)

@@ -1,0 +1,30 @@
+"""build_model: names, kinds, heads, initialisation."""
+
+import pytest
+import torch
+
+from addertrain.models import MODELS, build_model
+
+
+def test_initialisation_follows_torchs_random_state() -> None:
+    models = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        models.append(build_model("lenet5bn", kind="adder", num_classes=10))
+    weights = [model.get_parameter("conv1.weight") for model in models]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_unknown_names_kinds_and_heads_are_refused_with_what_is_known() -> None:
+    with pytest.raises(ValueError, match=r"got 'lenet5'; did you mean 'lenet5bn'\?"):
+        build_model("lenet5", kind="adder", num_classes=10)
+    with pytest.raises(ValueError, match=r"the known ones are lenet5bn, lenet\+\+, vgg_small"):
+        build_model("x", kind="adder", num_classes=10)
+    for name in MODELS:
+        with torch.device("meta"), pytest.raises(ValueError, match="adder, conv or binary, got 'other'"):
+            build_model(name, kind="other", num_classes=10)
+    with torch.device("meta"), pytest.raises(ValueError, match="norm or linear, got 'other'"):
+        build_model("resnet20", kind="conv", num_classes=10, head="other")
+    with pytest.raises(ValueError, match="expected head='norm' for lenet5bn"):
+        build_model("lenet5bn", kind="conv", num_classes=10, head="linear")

@@ -1,0 +1,78 @@
+"""The smooth network under FSDP2 (`fully_shard`) and HSDP, on ranks of `tests.ranks`."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
+from tests.optim.smooth_net import NUM_STEPS, loss_of, new_optimizer, share, smooth_net
+
+
+def sharded_net(dtype: torch.dtype, mesh: DeviceMesh) -> nn.Sequential:
+    net = smooth_net(dtype)
+    for layer in (3, 6, 11):
+        fully_shard(net[layer], mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+def train_steps(net: nn.Module, optimizer: AdderSGD, dtype: torch.dtype, steps: range) -> None:
+    for step in steps:
+        optimizer.zero_grad()
+        loss_of(net, *share(step, dist.get_rank(), dist.get_world_size(), dtype)).backward()
+        optimizer.step()
+
+
+def named_whole(net: nn.Module, optimizer: AdderSGD) -> dict[str, Tensor]:
+    names = {id(param): name for name, param in net.named_parameters()}
+    order = [names[id(original.param)] for group in optimizer.originals for original in group]
+    return dict(zip(order, whole_parameters(optimizer, keep=True), strict=True))
+
+
+def train_fsdp(dtype: torch.dtype, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """On a mesh of `shape`: (ranks,) for FSDP2, (replicas, shards) for HSDP."""
+    net = sharded_net(
+        dtype, init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
+    )
+    optimizer = new_optimizer(net)
+    train_steps(net, optimizer, dtype, range(NUM_STEPS))
+    return named_whole(net, optimizer)
+
+
+def train_and_save(num_steps: int) -> dict[str, Any]:
+    net = sharded_net(torch.float64, init_device_mesh("cpu", (dist.get_world_size(),)))
+    optimizer = new_optimizer(net)
+    train_steps(net, optimizer, torch.float64, range(num_steps))
+    state = copy.deepcopy(whole_state(optimizer, keep=dist.get_rank() == 0))
+    return {"params": named_whole(net, optimizer), "state": state}
+
+
+def load_and_train(saved: dict[str, Any], num_steps: int) -> dict[str, Tensor]:
+    """Goes on from what another number of ranks saved."""
+    net = smooth_net(torch.float64)
+    net.load_state_dict(saved["params"])
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in (3, 6):
+        fully_shard(net[layer], mesh=mesh)
+    fully_shard(net, mesh=mesh)
+    optimizer = new_optimizer(net)
+    load_whole_state(optimizer, saved["state"])
+    train_steps(net, optimizer, torch.float64, range(num_steps, NUM_STEPS))
+    return named_whole(net, optimizer)
+
+
+def collectives_of_a_step() -> int:
+    """All-reduces of one `optimizer.step`."""
+    net = sharded_net(torch.float32, init_device_mesh("cpu", (dist.get_world_size(),)))
+    optimizer = new_optimizer(net)
+    loss_of(net, *share(0, dist.get_rank(), dist.get_world_size(), torch.float32)).backward()
+    calls = []
+    plain = dist.all_reduce
+    dist.all_reduce = lambda *args, **kwargs: calls.append(plain(*args, **kwargs))
+    optimizer.step()
+    dist.all_reduce = plain
+    return len(calls)

@@ -1,0 +1,33 @@
+"""Keys that say how to train: what the checks refuse, in one line that names key and cure."""
+
+from pathlib import Path
+
+import pytest
+
+from addertrain.recipe import RecipeError, load_recipe
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--schedule.name=linear"], "expected one of cosine, polynomial, step"),
+        (["--schedule.warmup_epochs=40"], "0 or above, below schedule.epochs (40), got 40.0"),
+        (["--schedule.warmup_epochs=-1"], "schedule.warmup_epochs: expected 0 or above"),
+        (["--schedule.power=0"], "schedule.power: expected a finite number above 0"),
+        (["--schedule.step_epochs=0"], "schedule.step_epochs: expected at least 1"),
+        (["--schedule.step_factor=1"], "schedule.step_factor: expected a number between 0 and 1"),
+        (["--optim.label_smoothing=1"], "optim.label_smoothing: expected a number from 0 to below 1"),
+        (["--optim.clip_norm=0"], "optim.clip_norm: expected a finite number above 0, or null"),
+        (["--train.accumulate=3"], "train.accumulate: expected a divisor of data.global_batch_size (64)"),
+        (["--train.accumulate=0"], "train.accumulate: expected a divisor"),
+        (["--train.ema_decay=1"], "train.ema_decay: expected a number from 0 to below 1"),
+        (["--train.ema_decay=0.9", "--train.recalibrate_batches=0"], "train.recalibrate_batches above 0"),
+    ],
+)
+def test_what_means_nothing_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(RECIPE, overrides)
+
+    assert words in str(caught.value)

@@ -1,0 +1,104 @@
+"""Gradient accumulation: a global batch in parts is the global batch, and ALR sees the sum."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from addertrain.optim import AdderSGD
+from addertrain.train.clipping import ClipNorm
+from addertrain.train.errors import UsageError
+from addertrain.train.module import AdderClassifier
+from addertrain.train.run import fit
+from addertrain.train.saving import between_steps
+from tests.ranks import on_ranks
+from tests.train.small_runs import (
+    OPTIM,
+    TinyNet,
+    assert_same_bits,
+    final_weights,
+    launched,
+    random_loader,
+    rewind,
+    short_recipe,
+)
+
+
+class _Watch(ClipNorm):
+    """Clips, and notes what each step saw: the rates of ALR, and where the trainer stood."""
+
+    def __init__(self) -> None:
+        super().__init__(max_norm=0.3)
+        self.sq_norms: list[Tensor] = []
+        self.at_steps: list[bool] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self.at_steps.append(between_steps(trainer))
+        optimizer = trainer.optimizers[0]
+        assert isinstance(optimizer, AdderSGD)
+        if self.at_steps[-1]:
+            self.sq_norms.append(optimizer.last_sq_norms.clone())
+
+
+def _trained(folder: Path, *, num_parts: int) -> tuple[AdderClassifier, _Watch]:
+    """Without batch norm, whose statistics are those of a part."""
+    torch.manual_seed(0)
+    model = TinyNet()
+    model.norm = nn.Identity()  # type: ignore[assignment]
+    module = AdderClassifier(
+        model, mean=(0.5,), std=(0.3,), optim=OPTIM, num_steps=12, label_smoothing=0.1
+    ).double()
+    watch = _Watch()
+    trainer = Trainer(
+        accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=2,
+        accumulate_grad_batches=num_parts, callbacks=[watch],
+    )  # fmt: skip
+    trainer.fit(module, random_loader(training=True, global_batch_size=16 // num_parts))
+    return module, watch
+
+
+def test_parts_of_a_batch_are_the_batch(tmp_path: Path) -> None:
+    whole, seen_whole = _trained(tmp_path, num_parts=1)
+    parts, seen_parts = _trained(tmp_path, num_parts=4)
+
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(seen_parts.sq_norms, seen_whole.sq_norms)
+    assert seen_parts.at_steps == 12 * [False, False, False, True]
+
+
+OPTIONS = (
+    "--train.accumulate=4", "--optim.label_smoothing=0.1", "--optim.clip_norm=1.0",
+    "--schedule.name=polynomial", "--schedule.warmup_epochs=0.4", "--schedule.epochs=2",
+)  # fmt: skip
+
+
+def test_a_resumed_run_in_parts_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    whole = fit(short_recipe(*OPTIONS), run)
+    expected = final_weights(run)
+    rewind(run, to_epoch=1)
+
+    resumed = fit(short_recipe(*OPTIONS), run)
+
+    assert_same_bits(final_weights(run), expected)
+    assert (whole.steps, resumed.steps) == (10, 10)  # 1437 images: five global batches of 256
+
+
+def _fit_on_ranks(run: Path) -> int:
+    launched()
+    return fit(short_recipe(*OPTIONS), run).steps
+
+
+def test_ranks_add_up_their_parts(tmp_path: Path) -> None:
+    assert on_ranks(2, _fit_on_ranks, tmp_path / "run") == [10, 10]
+
+
+def test_a_global_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    recipe = short_recipe("--data.global_batch_size=2048", "--train.accumulate=8")
+
+    with pytest.raises(UsageError, match="at least one global batch of 2048 training images, got 1437"):
+        fit(recipe, tmp_path / "run")

@@ -1,0 +1,162 @@
+"""Averaged weights and recalibrated statistics: what evaluations read, what training never notices."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from addertrain.nn import recalibrated
+from addertrain.train.averaging import WeightAverage, decay_at
+from addertrain.train.checkpoint_files import read_tensors
+from addertrain.train.exchange import exchange
+from addertrain.train.module import AdderClassifier
+from addertrain.train.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.run import evaluate, fit
+from addertrain.train.run_directory import RunDirectory
+from addertrain.train.staleness import StaleScore
+from tests.train.small_runs import (
+    OPTIM,
+    TinyNet,
+    assert_same_bits,
+    final_weights,
+    random_loader,
+    rewind,
+    short_recipe,
+)
+
+AVERAGED = ("--train.ema_decay=0.8",)
+
+
+class _History(Callback):
+    """The weights before training and after every step."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self._note(pl_module)
+
+    def _note(self, module: LightningModule) -> None:
+        self.weights.append(module.get_parameter("model.conv.weight").detach().double())
+
+
+def _fresh() -> FreshStatistics:
+    return FreshStatistics(FirstBatches(random_loader(training=True), 2))
+
+
+def _trained(*callbacks: Callback, num_epochs: int = 2, with_evaluation: bool = True) -> AdderClassifier:
+    torch.manual_seed(0)
+    module = AdderClassifier(TinyNet(), mean=(0.5,), std=(0.3,), optim=OPTIM, num_steps=12)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, inference_mode=False, max_epochs=num_epochs,
+        callbacks=list(callbacks),
+    )  # fmt: skip
+    loaders = [random_loader(40, training=False)] if with_evaluation else []
+    trainer.fit(module, random_loader(training=True), *loaders)
+    return module
+
+
+def test_exchanging_twice_is_nothing() -> None:
+    live, kept = [torch.randn(3), torch.tensor(4)], [torch.randn(3), torch.tensor(7)]
+    before = [tensor.clone() for tensor in (*live, *kept)]
+
+    exchange(live, kept)
+    assert [torch.equal(a, b) for a, b in zip((*kept, *live), before, strict=True)] == 4 * [True]
+    exchange(live, kept)
+    assert [torch.equal(a, b) for a, b in zip((*live, *kept), before, strict=True)] == 4 * [True]
+
+
+def test_the_average_is_its_recursion() -> None:
+    history, average = _History(), WeightAverage(0.5)
+
+    _trained(average, history)
+
+    expected = history.weights[0]
+    for step, weights in enumerate(history.weights[1:], start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        assert decay_at(step, 0.5) == decay
+        expected = decay * expected + (1 - decay) * weights
+    torch.testing.assert_close(average._average[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_is_the_same_bit_for_bit_with_and_without() -> None:
+    average, fresh = WeightAverage(0.9), _fresh()
+
+    averaged = _trained(average, fresh, StaleScore(fresh, average))
+
+    assert_same_bits(averaged.state_dict(), _trained().state_dict())
+
+
+def test_scores_are_those_of_the_networks_they_are_said_to_be() -> None:
+    average, fresh = WeightAverage(0.5), _fresh()
+    stale = StaleScore(fresh, average)
+    module = _trained(average, fresh, stale)
+    assert module.val_score is not None
+    assert stale.score is not None
+    assert fresh.seconds > 0
+    recalibrate_on = [
+        module.normalised(batch.images) for batch in FirstBatches(random_loader(training=True), 2)
+    ]
+
+    def loss(trained: AdderClassifier) -> float:
+        batches = list(random_loader(40, training=False))
+        total = sum(
+            torch.nn.functional.cross_entropy(trained(batch.images), batch.labels, reduction="sum").item()
+            for batch in batches
+        )
+        return total / 40
+
+    module.eval()
+    with torch.no_grad():
+        assert stale.score.loss == pytest.approx(loss(module), rel=1e-6)
+        average.swap()
+        with recalibrated(module.model, recalibrate_on):
+            assert module.val_score.loss == pytest.approx(loss(module), rel=1e-6)
+    assert abs(stale.score.loss - module.val_score.loss) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "averaged"
+    fit(short_recipe(*AVERAGED), path)
+    return path
+
+
+def _average(run: Path) -> dict[str, Tensor]:
+    return read_tensors(RunDirectory(run).store.newest_first()[0], "average")
+
+
+def test_the_live_weights_are_those_of_a_run_without(averaged: Path, finished: Path) -> None:
+    assert_same_bits(final_weights(averaged), final_weights(finished))
+
+
+def test_a_resumed_run_keeps_its_average(averaged: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    summary = fit(short_recipe(*AVERAGED), run)
+    expected = _average(run)
+    rewind(run, to_epoch=2)
+
+    resumed = fit(short_recipe(*AVERAGED), run)
+
+    assert_same_bits(_average(run), expected)
+    assert_same_bits(_average(run), _average(averaged))
+    assert (resumed.top1, resumed.loss) == (summary.top1, summary.loss)
+
+
+def test_an_evaluation_reads_the_average_and_the_curves_show_both(averaged: Path, finished: Path) -> None:
+    result, live = evaluate(averaged), evaluate(finished)
+
+    assert result.loss != live.loss
+    assert result.top1_stale == live.top1_stale  # live weights, live statistics
+    events = EventAccumulator(str(averaged)).Reload()
+    last = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+    assert last["accuracy/val_top1"] == pytest.approx(result.top1)
+    assert last["accuracy/val_top1_stale"] == pytest.approx(result.top1_stale)
+    assert last["speed/recalibration_seconds"] > 0

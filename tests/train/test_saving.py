@@ -1,0 +1,152 @@
+"""When checkpoints are written inside an epoch: by steps, by the clock, after a signal."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from addertrain.train import run as run_module
+from addertrain.train.agreement import Agreement
+from addertrain.train.errors import SavedAfterSignal
+from addertrain.train.progress import Progress
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from addertrain.train.signals import SignalWatch
+from tests.ranks import on_ranks
+from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
+
+
+def _names(run: Path) -> list[str]:
+    return [path.name for path in reversed(RunDirectory(run).store.newest_first())]
+
+
+def test_every_few_steps_beside_the_ends_of_epochs(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    fit(short_recipe("--train.save_every_steps=2"), run)
+
+    inside = [name for name in _names(run) if name not in _names(finished)]
+    assert inside == [f"epoch_{step // 5:04d}_step_{step:06d}" for step in (2, 4, 6, 8, 12, 14)]
+    assert_same_bits(final_weights(run), final_weights(finished))
+
+
+def test_the_last_and_the_best_stay(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    fit(short_recipe("--train.save_every_steps=1", "--train.keep_checkpoints=2"), run)
+
+    # The third epoch is the best of this run, and its end the last save.
+    assert _names(run) == ["epoch_0002_step_000014", "epoch_0003_step_000015"]
+
+
+def test_by_the_clock_counted_from_the_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minute = iter(range(10_000))
+    monkeypatch.setattr("addertrain.train.saving.time.monotonic", lambda: 60.0 * next(minute))
+
+    # Every look at the clock takes a minute: a step's question is one, a save's note another.
+    fit(short_recipe("--train.save_every_minutes=2", "--schedule.epochs=1"), tmp_path / "run")
+
+    assert _names(tmp_path / "run") == [f"epoch_000{e}_step_00000{s}" for e, s in ((0, 2), (0, 4), (1, 5))]
+
+
+class SignalAt(Progress):
+    """Sends this process a signal in the middle of a step."""
+
+    step, number, rank = 0, signal.SIGTERM, 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+def _fit_with_a_signal(run: Path, step: int, number: signal.Signals, rank: int) -> str:
+    ordinary = run_module.Progress
+    SignalAt.step, SignalAt.number, SignalAt.rank = step, number, rank
+    run_module.Progress = SignalAt  # type: ignore[misc]
+    try:
+        with pytest.raises(SavedAfterSignal) as caught:
+            fit(short_recipe(), run)
+    finally:
+        run_module.Progress = ordinary  # type: ignore[misc]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("step", "number"), [(6, signal.SIGTERM), (9, signal.SIGUSR1)])
+def test_a_signal_saves_at_the_end_of_the_step(
+    finished: Path, tmp_path: Path, step: int, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+
+    said = _fit_with_a_signal(run, step, number, rank=0)
+
+    name = f"epoch_0001_step_{step + 1:06d}"
+    assert said == f"saved {name} after {number.name} to this process; the same command will go on from it"
+    assert _names(run)[-1] == name
+    fit(short_recipe(), run)
+    assert_same_bits(final_weights(run), final_weights(finished))
+
+
+def _signal_to_the_second_rank(run: Path) -> str:
+    launched()
+    return _fit_with_a_signal(run, 6, signal.SIGUSR1, rank=1)
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None:
+    first, second = on_ranks(2, _signal_to_the_second_rank, tmp_path / "run")
+
+    assert first.startswith("saved epoch_0001_step_000008 after a signal;")
+    assert second.startswith("saved epoch_0001_step_000008 after SIGUSR1 to this process;")
+
+
+def test_the_second_signal_ends_at_once_but_not_a_run_that_has_saved() -> None:
+    assert on_ranks(1, _answered) == [True]
+    with pytest.raises(AssertionError, match=f"exit code -{signal.SIGTERM.value}"):
+        on_ranks(1, _impatient)
+
+
+def _answered() -> bool:
+    with SignalWatch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        watch.is_answered = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        return watch.received == "SIGTERM"
+
+
+def _impatient() -> None:
+    with SignalWatch():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with SignalWatch():
+        assert signal.getsignal(signal.SIGTERM) != before
+
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def _exchanged() -> list[list[bool]]:
+    agreement = Agreement(num_flags=2)
+    mine = dist.get_rank() == 1
+    answers = [
+        agreement.exchange(mine, False),
+        agreement.exchange(False, False),
+        agreement.exchange(False, True),
+    ]
+    agreement.close()
+    return answers
+
+
+def test_ranks_learn_of_a_flag_at_the_same_call() -> None:
+    expected = [[False, False], [True, False], [False, False]]
+
+    assert on_ranks(2, _exchanged) == [expected, expected]
+
+
+def test_one_process_agrees_with_itself_at_once() -> None:
+    assert Agreement(num_flags=2).exchange(True, False) == [True, False]
