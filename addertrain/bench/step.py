@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.timing import Timing, interleaved
 from addertrain.models import build_model
-from addertrain.nn import AdderConv2d, BatchNorm2d, param_groups
+from addertrain.nn import BatchNorm2d, param_groups
 from addertrain.optim import AdderSGD
 
 
@@ -51,27 +50,19 @@ class Case:
     num_outputs: int
 
 
-def _lenet5bn() -> Case:
-    adder = build_model("lenet5bn", kind="adder", num_classes=10)
-    return Case(adder, torch_norms(build_model("lenet5bn", kind="conv", num_classes=10)), (1, 32, 32), 10)
+def _case(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Case:
+    adder = build_model(name, kind="adder", num_classes=num_classes)
+    return Case(
+        adder, torch_norms(build_model(name, kind="conv", num_classes=num_classes)), image_chw, num_classes
+    )
 
 
-def _resnet20_layers() -> Case:
-    """ResNet-20's nineteen main adder layers in a row, norm and ReLU behind each: no shortcuts, no head."""
-    main = [layer for layer in NETWORKS["resnet20"].layers if layer.kernel == 3]
-    adder = nn.Sequential(*(m for layer in main for _ in range(layer.count) for m in _block(layer, "adder")))
-    conv = nn.Sequential(*(m for layer in main for _ in range(layer.count) for m in _block(layer, "conv")))
-    return Case(adder, conv, (16, 32, 32), main[-1].O)
-
-
-def _block(layer: LayerShape, kind: str) -> list[nn.Module]:
-    sizes = (layer.C, layer.O, layer.kernel, layer.stride, layer.padding)
-    if kind == "adder":
-        return [AdderConv2d(*sizes, offset_free=True), BatchNorm2d(layer.O, relu=True)]
-    return [nn.Conv2d(*sizes, bias=False), TorchNorm(layer.O, relu=True)]
-
-
-CASES: dict[str, Callable[[], Case]] = {"lenet5bn": _lenet5bn, "resnet20-layers": _resnet20_layers}
+CASES: dict[str, Callable[[], Case]] = {
+    "lenet5bn": lambda: _case("lenet5bn", (1, 32, 32), 10),
+    "resnet20": lambda: _case("resnet20", (3, 32, 32), 10),
+    "resnet18": lambda: _case("resnet18", (3, 224, 224), 1000),
+    "resnet50": lambda: _case("resnet50", (3, 224, 224), 1000),
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -116,8 +107,7 @@ def measure_step(case: Case, batch: int, *, seconds: float) -> dict[str, Timing]
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    y = model(images)
-    loss = F.cross_entropy(y.mean((2, 3)) if y.dim() == 4 else y, labels)
+    loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -15,15 +15,25 @@ Head = Literal["norm", "linear"]
 
 
 def layer(
-    kind: Kind, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
+    kind: Kind,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    *,
+    rectified: bool = True,
 ) -> nn.Module:
     """One layer without bias, for a norm to follow; an adder one starts from N(0, 1), the others as torch's.
+
+    `rectified`: its input comes from a ReLU (see AdderConv2d).
 
     Raises:
         ValueError: for another kind.
     """
     if kind == "adder":
-        return AdderConv2d(in_channels, out_channels, kernel_size, stride, padding, offset_free=True)
+        sizes = (in_channels, out_channels, kernel_size, stride, padding)
+        return AdderConv2d(*sizes, offset_free=True, rectified=rectified)
     if kind == "conv":
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
     if kind == "binary":

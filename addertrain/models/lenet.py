@@ -22,7 +22,7 @@ class LeNet5BN(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, kind: Kind = "adder") -> None:
         super().__init__()
-        self.conv1 = layer(kind, in_channels, 6, 5)
+        self.conv1 = layer(kind, in_channels, 6, 5, rectified=False)
         self.norm1 = norm(kind, 6)
         self.conv2 = layer(kind, 6, 16, 5)
         self.norm2 = norm(kind, 16)
@@ -56,12 +56,12 @@ class LeNetPlusPlus(nn.Module):
         super().__init__()
         channels = in_channels
         for index, width in enumerate((32, 32, 64, 64, 128, 128), start=1):
-            self.add_module(f"conv{index}", layer(kind, channels, width, 5, padding=2))
+            self.add_module(f"conv{index}", layer(kind, channels, width, 5, padding=2, rectified=index > 1))
             self.add_module(f"norm{index}", norm(kind, width))
             channels = width
         self.fc1 = layer(kind, 16 * channels, 2, 1)
         self.norm7 = BatchNorm2d(2)
-        self.fc2 = layer(kind, 2, num_classes, 1)
+        self.fc2 = layer(kind, 2, num_classes, 1, rectified=False)
         self.norm8 = BatchNorm2d(num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:

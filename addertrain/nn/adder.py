@@ -21,7 +21,8 @@ class AdderConv2d(nn.Module):
 
     With `offset_free` the response is Y + sum |F[o]|: the same network wherever a norm follows, and kinder to
     its running means and to 16 bits. Filters start from N(0, 1) whatever the fan-in; the bias, if any, from
-    0.
+    0. `rectified` promises that x comes from a ReLU and goes nowhere else but through it: the input gradient
+    may then be left out where x = 0.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
 
@@ -43,6 +44,7 @@ class AdderConv2d(nn.Module):
         *,
         bias: bool = False,
         offset_free: bool = False,
+        rectified: bool = False,
         groups: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -59,6 +61,7 @@ class AdderConv2d(nn.Module):
         self.padding = _pair_at_least(0, padding, "padding")
         self.dilation = _pair_at_least(1, dilation, "dilation")
         self.offset_free = offset_free
+        self.rectified = rectified
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
@@ -76,8 +79,11 @@ class AdderConv2d(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        adder2d = functional.adder2d if self.form is None else self.form.adder2d
-        y = adder2d(x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
+        arguments = (x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
+        if self.form is None:
+            y = functional.adder2d(*arguments, rectified=self.rectified)
+        else:
+            y = self.form.adder2d(*arguments)
         # In the response's dtype: under autocast a float32 bias would widen it.
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 

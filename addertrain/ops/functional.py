@@ -21,6 +21,8 @@ def adder2d(
     padding: IntPair = 0,
     dilation: IntPair = 1,
     offset_free: bool = False,
+    *,
+    rectified: bool = False,
 ) -> Tensor:
     """Similarity of image patches to filters by the l1 distance (Chen et al., CVPR 2020, Eq. 2).
 
@@ -33,6 +35,8 @@ def adder2d(
     Args:
         x: x_nchw, contiguous or channels-last; float64, float32, float16 or bfloat16.
         weight: w_ocrs of the same dtype.
+        rectified: a promise that x is what a ReLU let through (a pooling in between may be), which drops the
+            gradient of its zeros: there the input gradient is Eq. 6 or 0, whichever is faster.
 
     Returns:
         y_nopq in the layout of `x`. Under autocast in its dtype, if `offset_free`; otherwise in float32,
@@ -47,5 +51,6 @@ def adder2d(
         pair(dilation, "dilation"),
     )
     check_arguments(x, weight, strides, paddings, dilations, is_autocast=_is_autocast(x.device.type))
-    result: Tensor = schemas.ADDER2D(x, weight, strides, paddings, dilations, offset_free)
+    operator = schemas.RECTIFIED if rectified else schemas.ADDER2D
+    result: Tensor = operator(x, weight, strides, paddings, dilations, offset_free)
     return result

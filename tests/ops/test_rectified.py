@@ -1,0 +1,132 @@
+"""Input gradients behind a ReLU, which may leave out what the ReLU drops."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from addertrain.ops import schemas
+from addertrain.ops.functional import adder2d
+from tests.ops.answers import data_of, grad_input_answer_of
+from tests.ops.implementations import COMPILED, Implementation, name_of
+from tests.ops.layers import Layer
+
+LAYERS = [
+    Layer(3, 16, 32, 9, 8, 3, 3, padding=(1, 1)),
+    Layer(2, 17, 33, 8, 13, 3, 3, (2, 2), (1, 1)),
+    Layer(2, 5, 70, 9, 11, 5, 5, (3, 2), (2, 0), (1, 2)),
+    Layer(1, 3, 130, 7, 6, 1, 1),
+    Layer(2, 20, 520, 5, 5, 1, 1, (2, 2)),
+    Layer(1, 40, 48, 40, 31, 3, 3, padding=(1, 1)),
+    Layer(5, 16, 40, 5, 5, 5, 5),
+    Layer(3, 1, 64, 6, 7, 2, 3, padding=(3, 3)),
+    Layer(2, 4, 5, 9, 8, 3, 3, padding=(1, 1)),
+    Layer(0, 3, 64, 7, 6, 3, 3),
+]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def _mistake(layer: Layer, dtype: torch.dtype, layout: torch.memory_format) -> str | None:
+    data = data_of(layer, dtype, behind_relu=True)
+    answer = grad_input_answer_of(layer, data)
+    dy, x = (t.to(memory_format=layout) for t in (data.dy, data.x))
+    dx = schemas.RECTIFIED_GRAD_INPUT(dy, x, data.w, *layer.sizes)
+    is_right = (dx.double() - answer.value).abs() <= answer.tolerance
+    is_left_out = (x == 0) & (dx == 0)
+    if (is_right | is_left_out).all() and dx.stride() == x.stride():
+        return None
+    return f"{layer}, {layout}: {int((~(is_right | is_left_out)).sum())} of {dx.numel()} wrong"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_right_wherever_the_relu_lets_it_through(
+    implementation: Implementation, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    with implementation.use():
+        mistakes = [mistake for layer in LAYERS if (mistake := _mistake(layer, dtype, layout))]
+
+    assert not mistakes, "\n".join(mistakes)
+
+
+def test_zeros_are_left_out_where_that_pays() -> None:
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32, behind_relu=True)
+
+    with COMPILED[0].use():
+        dx = schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes)
+
+    assert torch.equal(dx == 0, data.x == 0)
+
+
+def test_a_nan_and_an_infinity_show() -> None:
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32, behind_relu=True)
+    x, w = data.x.clone(), data.w.clone()
+    x[1, 3, 4, 4], w[7, 5, 1, 1] = torch.nan, torch.nan
+
+    dx = schemas.RECTIFIED_GRAD_INPUT(data.dy, x, w, *layer.sizes)
+
+    assert dx[1, 3, 4, 4].isnan()
+    assert dx[:, 5][x[:, 5] > 0].isnan().all()
+    assert dx[:, :3].isfinite().all()
+
+
+def _network(x: Tensor, *weights: Tensor, rectified: bool) -> Tensor:
+    first, second, third = weights
+    x = adder2d(x, first, padding=1, offset_free=True).relu()
+    x = max_pool2d(adder2d(x, second, padding=1, offset_free=True, rectified=rectified).sub(20).relu(), 2)
+    return adder2d(x, third, offset_free=True, rectified=rectified)
+
+
+def test_a_network_trains_the_same() -> None:
+    """Every gradient that anyone reads: zeros are dropped by the ReLU whatever the layer gave them."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(4, 3, 12, 12), (40, 3, 3, 3), (48, 40, 3, 3), (64, 48, 3, 3)]
+    tensors = [torch.randn(shape, generator=draw) for shape in shapes]
+    gradients = []
+    for rectified in (False, True):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        _network(*leaves, rectified=rectified).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+
+    for full, sparse in zip(*gradients, strict=True):
+        torch.testing.assert_close(sparse, full, rtol=1e-4, atol=1e-5 * float(full.abs().max()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_opcheck(layout: torch.memory_format) -> None:
+    layer = LAYERS[1]
+    data = data_of(layer, torch.float32, behind_relu=True)
+    dy, x = (t.to(memory_format=layout) for t in (data.dy, data.x))
+    x_learns, w_learns = (t.clone().requires_grad_() for t in (x, data.w))
+    torch.library.opcheck(schemas.RECTIFIED.default, (x_learns, w_learns, *layer.sizes, True))
+    torch.library.opcheck(schemas.RECTIFIED_GRAD_INPUT.default, (dy, x, data.w, *layer.sizes))
+
+
+def test_the_same_bits_for_any_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    answers = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for layer in LAYERS[:7]:
+                data = data_of(layer, torch.float32, behind_relu=True)
+                answers.append(schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes))
+    finally:
+        torch.set_num_threads(before)
+
+    one, two, three = answers[:7], answers[7:14], answers[14:]
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, three, strict=True))
+
+
+def test_autocast_and_compile() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, w = torch.randn(2, 8, 9, 9, generator=draw).relu(), torch.randn(32, 8, 3, 3, generator=draw)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert adder2d(x, w, rectified=True, offset_free=True).dtype == torch.bfloat16
+        assert adder2d(x, w, rectified=True).dtype == torch.float32
+    compiled = torch.compile(adder2d, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, w, rectified=True), adder2d(x, w, rectified=True))
