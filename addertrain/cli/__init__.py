@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from addertrain.cli import bench, evaluate, fit
+from addertrain.cli import bench, evaluate, fit, preflight
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank
 from addertrain.recipe import RecipeError
@@ -34,9 +34,9 @@ class Command(Protocol):
         """Does it; `overrides` are the words for the recipe. Returns the exit code."""
 
 
-_COMMANDS: tuple[Command, ...] = (fit, evaluate, bench)
+_COMMANDS: tuple[Command, ...] = (fit, evaluate, preflight, bench)
 # Those whose words may hold keys of a recipe.
-_TAKE_OVERRIDES: tuple[Command, ...] = (fit,)
+_TAKE_OVERRIDES: tuple[Command, ...] = (fit, preflight)
 
 _SECONDS_FOR_THE_FIRST_RANK = 5.0
 
