@@ -49,6 +49,9 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
     expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
     yield "train.strategy", is_whole, recipe.train.strategy, expected
+    is_unclipped = recipe.optim.clip_norm is None or recipe.train.strategy in _LOCAL_STRATEGIES
+    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.clip_norm, which needs whole gradients"
+    yield "train.strategy", is_unclipped, recipe.train.strategy, expected
     yield from _form_rules(recipe)
     num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_parts >= 1 and batch % num_parts == 0

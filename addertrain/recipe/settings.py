@@ -107,11 +107,12 @@ class TrainRecipe:
     """How the run is carried out."""
 
     strategy: Annotated[
-        Literal["auto", "ddp"], "how ranks share the work; auto: ddp where there are several"
+        Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp"],
+        "how ranks share the work: whole, or cut by DeepSpeed's ZeRO or FSDP2; auto: ddp where several",
     ] = "auto"
-    precision: Annotated[Literal["fp32", "bf16-mixed"], "arithmetic of the forward and backward passes"] = (
-        "fp32"
-    )
+    precision: Annotated[
+        Literal["fp32", "bf16-mixed", "fp16-mixed"], "arithmetic of the forward and backward passes"
+    ] = "fp32"
     accumulate: Annotated[int, "parts in which a global batch passes through, to save memory"] = 1
     channels_last: Annotated[bool, "whether images lie channels-last in memory, or channels first"] = True
     compile: Annotated[

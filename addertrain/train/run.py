@@ -30,6 +30,7 @@ from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch
 from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
@@ -241,7 +242,8 @@ def _evaluation_callbacks(
     fresh = _fresh_statistics(recipe, data, world)
     decay = recipe.train.ema_decay
     averages = [WeightAverage(decay, average)] if decay else []
-    callbacks: list[Callback] = [*averages, fresh]  # averaged weights first: statistics are made for them
+    # Whole parameters, then averaged ones: statistics are made for what is there.
+    callbacks: list[Callback] = [WholeNetwork(), *averages, fresh]
     if recipe.train.evaluate_stale and fresh.batches is not None:
         callbacks.append(StaleScore(fresh, *averages))
     return callbacks
