@@ -6,7 +6,7 @@ import pytest
 
 from tests.commands import run_command
 
-SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages", "torchrun")
+SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages", "torchrun", "preflight")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

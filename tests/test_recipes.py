@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import nn
 
 from addertrain.data import Batch, ImageArrays, ImageData
 from addertrain.optim import build_schedule
@@ -41,11 +41,10 @@ def image_size(recipe: Recipe) -> int:
     return recipe.data.image_size if recipe.data.loader != "memory" else 32
 
 
-def two_steps(recipe: Recipe, size: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
-    """The parameters before and after two updates, and the losses."""
+def two_steps(recipe: Recipe, size: int) -> tuple[nn.Module, list[float]]:
+    """The network after two updates, and the losses before them."""
     data = synthetic(recipe, size)
     module = build_classifier(recipe, data, steps_per_epoch=10)
-    before = {name: param.detach().clone() for name, param in module.model.named_parameters()}
     optimizer = module.configure_optimizers()["optimizer"]
     assert isinstance(data.train, ImageArrays)
     batch = Batch(data.train.images_nchw, data.train.labels, torch.arange(BATCH_SIZE))
@@ -56,18 +55,20 @@ def two_steps(recipe: Recipe, size: int) -> tuple[dict[str, Tensor], dict[str, T
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return before, dict(module.model.named_parameters()), losses
+    return module.model, losses
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=recipe_name)
 def test_the_network_takes_two_steps(path: Path) -> None:
     recipe = load_recipe(path)
-    before, after, losses = two_steps(recipe, min(image_size(recipe), LARGEST_SIZE))
+    model, losses = two_steps(recipe, min(image_size(recipe), LARGEST_SIZE))
 
     assert all(math.isfinite(loss) for loss in losses)
-    still = [name for name, param in after.items() if torch.equal(param, before[name])]
-    assert not still, still
-    assert all(param.isfinite().all() for param in after.values())
+    assert losses[0] != losses[1]
+    # Not whether it moved: a small gradient of a norm's scale may be lost beside 1.0.
+    untrained = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not untrained, untrained
+    assert all(param.isfinite().all() for param in model.parameters())
 
 
 @pytest.mark.long
@@ -77,7 +78,7 @@ def test_the_network_takes_two_steps(path: Path) -> None:
 def test_imagenet_networks_take_two_steps_at_full_size(path: Path) -> None:
     recipe = load_recipe(path)
 
-    assert all(math.isfinite(loss) for loss in two_steps(recipe, image_size(recipe))[2])
+    assert all(math.isfinite(loss) for loss in two_steps(recipe, image_size(recipe))[1])
 
 
 def closed_form(recipe: Recipe, steps_per_epoch: int) -> Iterator[tuple[int, float]]:

@@ -4,7 +4,7 @@ from addertrain.optim.adder_sgd import AdderSGD
 from addertrain.optim.bind import bind
 from addertrain.optim.clipping import clip_others_
 from addertrain.optim.modes import AlrMode
-from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine
+from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
 from addertrain.optim.whole import load_whole_state, whole_parameters, whole_state
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "clip_others_",
     "cosine",
     "load_whole_state",
+    "lowered_power",
     "whole_parameters",
     "whole_state",
 ]

@@ -61,6 +61,11 @@ def warmed_up(step: int, num_steps: int, *, warmup_steps: int, after: Schedule) 
     return after(step - warmup_steps, num_steps - warmup_steps)
 
 
+def lowered_power(step: int, num_steps: int, *, start: float) -> float:
+    """The power p of step number `step`: linearly from `start` to exactly 1 at `num_steps` and after it."""
+    return 1.0 + (start - 1.0) * polynomial(step, num_steps)
+
+
 SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "polynomial": polynomial}
 """Those that need no more than the number of steps; `build_schedule` knows the recipe's others too."""
 

@@ -49,9 +49,34 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
     expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
     yield "train.strategy", is_whole, recipe.train.strategy, expected
+    is_unclipped = recipe.optim.clip_norm is None or recipe.train.strategy in _LOCAL_STRATEGIES
+    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.clip_norm, which needs whole gradients"
+    yield "train.strategy", is_unclipped, recipe.train.strategy, expected
+    yield from _form_rules(recipe)
     num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_parts >= 1 and batch % num_parts == 0
     yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
+
+
+def _form_rules(recipe: Recipe) -> Iterator[_Rule]:
+    model, schedule, compiler = recipe.model, recipe.schedule, recipe.train.compile
+    form = (model.filter_gradient, model.input_gradient, model.input_slope, schedule.p_start)
+    is_adder = model.kind == "adder" or form == ("full", "ht", 1.0, 1.0)
+    yield "model.kind", is_adder, model.kind, "adder beside other gradients or powers than the paper's"
+    slope = model.input_slope
+    is_slope = 0 < slope < math.inf and (slope == 1 or model.input_gradient == "ht_scaled")
+    expected = "a finite number above 0, and 1 unless model.input_gradient is ht_scaled"
+    yield "model.input_slope", is_slope, slope, expected
+    power, num_epochs = schedule.p_start, schedule.p_epochs
+    yield "schedule.p_start", 1 <= power <= 2, power, "a number from 1 to 2"
+    is_length = 1 <= num_epochs <= schedule.epochs if power > 1 else num_epochs == 0
+    expected = f"1 to schedule.epochs ({schedule.epochs}) where schedule.p_start is above 1, else 0"
+    yield "schedule.p_epochs", is_length, num_epochs, expected
+    is_compiled = compiler == "off" or (power == 1 and recipe.train.strategy in _LOCAL_STRATEGIES)
+    expected = (
+        "off beside schedule.p_start above 1, which would compile anew at every step, and where sharded"
+    )
+    yield "train.compile", is_compiled, compiler, expected
 
 
 def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:

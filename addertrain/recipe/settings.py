@@ -23,6 +23,14 @@ class ModelRecipe:
     head: Annotated[
         Literal["norm", "linear"], "last layer: a convolution and a norm on the logits, or torchvision's"
     ] = "norm"
+    filter_gradient: Annotated[Literal["full", "sign"], "of adder layers at p = 1: X − F, or its sign"] = (
+        "full"
+    )
+    input_gradient: Annotated[
+        Literal["ht", "sign", "ht_scaled"],
+        "of adder layers at p = 1: F − X clipped to −1 .. 1, its sign, or c (F − X) clipped",
+    ] = "ht"
+    input_slope: Annotated[float, "the c of model.input_gradient ht_scaled"] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,10 @@ class ScheduleRecipe:
     power: Annotated[float, "schedule.name polynomial: the rate falls as (1 - progress)^power"] = 1.0
     step_epochs: Annotated[int, "schedule.name step: epochs between two falls of the rate"] = 30
     step_factor: Annotated[float, "schedule.name step: what the rate is multiplied by at each fall"] = 0.1
+    p_start: Annotated[
+        float, "power of the distance that adder layers begin with, 1 to 2; it falls step by step to 1"
+    ] = 1.0
+    p_epochs: Annotated[int, "epochs in which the power falls from schedule.p_start to 1"] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +107,17 @@ class TrainRecipe:
     """How the run is carried out."""
 
     strategy: Annotated[
-        Literal["auto", "ddp"], "how ranks share the work; auto: ddp where there are several"
+        Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp"],
+        "how ranks share the work: whole, or cut by DeepSpeed's ZeRO or FSDP2; auto: ddp where several",
     ] = "auto"
-    precision: Annotated[Literal["fp32", "bf16-mixed"], "arithmetic of the forward and backward passes"] = (
-        "fp32"
-    )
+    precision: Annotated[
+        Literal["fp32", "bf16-mixed", "fp16-mixed"], "arithmetic of the forward and backward passes"
+    ] = "fp32"
     accumulate: Annotated[int, "parts in which a global batch passes through, to save memory"] = 1
+    channels_last: Annotated[bool, "whether images lie channels-last in memory, or channels first"] = True
+    compile: Annotated[
+        Literal["off", "inductor", "aot_eager"], "torch.compile's backend; aot_eager finds errors, no speed"
+    ] = "off"
     seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"

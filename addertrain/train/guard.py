@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.optim.shards import local
 from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.diagnosis import Finding, find
 from addertrain.train.errors import NonFiniteError
@@ -87,9 +88,8 @@ class FiniteGuard(Callback):
 
 def _finite_gradients(optimizer: Optimizer) -> list[Tensor]:
     """One flag over all gradients that lie here; a norm that overflows counts as not finite."""
-    grads = [
-        param.grad for group in optimizer.param_groups for param in group["params"] if param.grad is not None
-    ]
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    grads = [local(param.grad) for param in params if param.grad is not None]
     if not grads:
         return []  # an engine keeps them elsewhere; a bad loss still shows
     dtype = torch.promote_types(grads[0].dtype, torch.float32)

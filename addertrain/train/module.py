@@ -41,6 +41,7 @@ class AdderClassifier(LightningModule):
         num_steps: length of the schedule in optimizer steps; asking Lightning's trainer for it instead would
             make it open the loaders before a checkpoint is loaded, and lose their place in an epoch.
         label_smoothing: of the training loss.
+        channels_last: takes images as they lie; False: makes them channels first.
 
     `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
     """
@@ -57,6 +58,7 @@ class AdderClassifier(LightningModule):
         schedule: str | Schedule = "cosine",
         num_steps: int,
         label_smoothing: float = 0.0,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -68,6 +70,7 @@ class AdderClassifier(LightningModule):
         self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.num_steps = num_steps
         self.label_smoothing = label_smoothing
+        self.channels_last = channels_last
         # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
         # images.
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
@@ -91,7 +94,9 @@ class AdderClassifier(LightningModule):
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
-        """uint8 images as the floats that the model takes, in the same memory layout."""
+        """uint8 images as the floats that the model takes, in the same memory layout or channels first."""
+        if not self.channels_last:
+            images = images.contiguous()
         scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
         return (images.to(scale.dtype) * scale).sub_(shift)
 

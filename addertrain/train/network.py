@@ -4,17 +4,30 @@ import torch
 
 from addertrain.data import ImageData
 from addertrain.models import build_model
+from addertrain.nn import set_form
+from addertrain.ops.forms import Form
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
+from addertrain.train.forms import form_at
 from addertrain.train.module import AdderClassifier
 
 
-def build_classifier(recipe: Recipe, data: ImageData, *, steps_per_epoch: int) -> AdderClassifier:
-    """The network with its first weights, the same on every rank, and its schedule of optimizer steps."""
+def build_classifier(
+    recipe: Recipe, data: ImageData, *, steps_per_epoch: int, step: int = 0
+) -> AdderClassifier:
+    """The network with its first weights, the same on every rank, and its schedule of optimizer steps.
+
+    Args:
+        step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
+    """
     torch.manual_seed(recipe.train.seed)
     model = build_model(
         recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
     )
+    if (form := form_at(recipe, step, steps_per_epoch=steps_per_epoch)) != Form():
+        set_form(model, form)
+    if recipe.train.compile != "off":
+        model.compile(backend=recipe.train.compile)  # in place: names of parameters stay
     return AdderClassifier(
         model,
         mean=data.mean,
@@ -23,4 +36,5 @@ def build_classifier(recipe: Recipe, data: ImageData, *, steps_per_epoch: int) -
         schedule=build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch),
         num_steps=recipe.schedule.epochs * steps_per_epoch,
         label_smoothing=recipe.optim.label_smoothing,
+        channels_last=recipe.train.channels_last,
     )

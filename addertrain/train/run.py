@@ -18,6 +18,7 @@ from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
+from addertrain.train.forms import FallingPower
 from addertrain.train.guard import FiniteGuard
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
@@ -29,6 +30,7 @@ from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch
 from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
@@ -122,7 +124,7 @@ def _train(
         meter,
         *evaluation,
         Progress(meter, clock),
-        *_step_callbacks(recipe, run),
+        *_step_callbacks(recipe, run, steps_per_epoch),
         SaveCheckpoints(
             run.store,
             keep=recipe.train.keep_checkpoints,
@@ -175,7 +177,9 @@ def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -
     evaluation = _evaluation_callbacks(recipe, data, world, average)
     trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=evaluation)
     leave_signals_alone(trainer)
-    module = build_classifier(recipe, data, steps_per_epoch=1)  # an evaluation makes none
+    steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
+    step = read_manifest(checkpoint)["global_step"]
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step)
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
@@ -205,11 +209,13 @@ def _load(recipe: Recipe) -> ImageData:
     return loaded[0] if loaded else load_data(recipe.data)
 
 
-def _step_callbacks(recipe: Recipe, run: RunDirectory) -> list[Callback]:
+def _step_callbacks(recipe: Recipe, run: RunDirectory, steps_per_epoch: int) -> list[Callback]:
     """What acts on every step, in the order in which it does."""
     callbacks: list[Callback] = [FiniteGuard(run.store)]
     if recipe.optim.clip_norm is not None:
         callbacks.append(ClipNorm(recipe.optim.clip_norm))
+    if recipe.schedule.p_start > 1.0:
+        callbacks.append(FallingPower(recipe, steps_per_epoch=steps_per_epoch))
     return callbacks
 
 
@@ -236,7 +242,8 @@ def _evaluation_callbacks(
     fresh = _fresh_statistics(recipe, data, world)
     decay = recipe.train.ema_decay
     averages = [WeightAverage(decay, average)] if decay else []
-    callbacks: list[Callback] = [*averages, fresh]  # averaged weights first: statistics are made for them
+    # Whole parameters, then averaged ones: statistics are made for what is there.
+    callbacks: list[Callback] = [WholeNetwork(), *averages, fresh]
     if recipe.train.evaluate_stale and fresh.batches is not None:
         callbacks.append(StaleScore(fresh, *averages))
     return callbacks

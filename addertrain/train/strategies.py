@@ -1,4 +1,11 @@
-"""How the ranks share a run's work: one process, or data parallel with whole parameters everywhere."""
+"""How the ranks share a run's work: by name, one process, data parallel, or sharded.
+
+ddp     whole everywhere; gradients are averaged
+zero1   momentum cut over the ranks (DeepSpeed)
+zero2   momentum and gradients
+zero3   momentum, gradients and parameters
+fsdp    the same by torch's fully_shard
+"""
 
 from typing import Any
 
@@ -9,8 +16,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from addertrain.recipe import TrainRecipe
+from addertrain.train.fsdp import FullySharded
 from addertrain.train.portable import NamedState
+from addertrain.train.precision import precision_settings
 from addertrain.train.processes import World
+from addertrain.train.zero import Zero, Zero3
 
 
 class SingleProcess(NamedState, SingleDeviceStrategy):
@@ -26,11 +36,21 @@ def make_strategy(name: str, world: World, checkpoint_io: CheckpointIO | None = 
     if name == "auto" and not world.is_launched:
         device = torch.device("cuda", 0) if world.device_type == "cuda" else torch.device("cpu")
         return SingleProcess(device=device, checkpoint_io=checkpoint_io)
-    return DataParallel(
-        checkpoint_io=checkpoint_io,
+    common: dict[str, Any] = {
+        "checkpoint_io": checkpoint_io,
         # Named, not detected: on a Slurm node Lightning would otherwise start processes of its own.
-        cluster_environment=TorchElasticEnvironment() if world.is_launched else LightningEnvironment(),
-        process_group_backend="nccl" if world.device_type == "cuda" else "gloo",
+        "cluster_environment": TorchElasticEnvironment() if world.is_launched else LightningEnvironment(),
+        "process_group_backend": "nccl" if world.device_type == "cuda" else "gloo",
+    }
+    match name:
+        case "zero1" | "zero2":
+            return Zero(stage=int(name[-1]), **common)
+        case "zero3":
+            return Zero3(stage=3, **common)
+        case "fsdp":
+            return FullySharded(**common)
+    return DataParallel(
+        **common,
         broadcast_buffers=False,  # BatchNorm per rank, as in the papers
         gradient_as_bucket_view=True,
     )
@@ -45,5 +65,5 @@ def trainer_settings(
         "accelerator": world.device_type,
         "devices": world.local_size,
         "num_nodes": world.num_nodes,
-        "precision": {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}[train.precision],
+        **precision_settings(train.precision, train.strategy, world),
     }

@@ -10,39 +10,33 @@
 
 namespace addertrain {
 
-template <class Op>
-struct ContractParams {
-  Problem problem;
-  const typename Op::Word* a;
-  const typename Op::Word* b;      // packed, [phase][steps][pitch]
-  const typename Op::Out* x;       // input gradient: where HT is taken
-  typename Op::Out* out;
-  ImageStrides x_strides;
-  Epilogue<typename Op::Out> epilogue;
-  int64_t b_phase;                 // words of B a phase
-  int b_pitch;
-  int tiles_n, slabs_per_split;
-  int64_t split_size;              // outputs
-  bool is_vector_out;              // four columns lie side by side and aligned
-};
-
 template <class Word>
 struct alignas(16) Word4 {
   Word v[4];
 };
 
-// Calls visit(i, j, m, n, count): output i, j of the thread is row m, columns n .. n + count - 1 of the result.
-template <class P, class Visit>
-ADDERTRAIN_DEVICE void for_each_output(const ThreadPlace<P>& place, int rows, int columns, int tile_m, int tile_n,
-                                       Visit visit) {
+// x/2 at each of a thread's outputs, which stays in registers as the third operand.
+template <class P, class Word, class Out>
+ADDERTRAIN_DEVICE void load_halved(const ContractParams<Word, Out>& p, const Phase& phase, const ThreadPlace<P>& place,
+                                   int tile_m, int tile_n, float (&x)[P::TM][P::TN]) {
+  const int columns = p.problem.columns;
 #pragma unroll
   for (int i = 0; i < P::TM; ++i) {
     const int m = tile_m + place.row(i);
-    if (m >= rows) continue;
+    if (m >= phase.rows(p.problem)) continue;
+    const Out* from = p.x + output_offset(phase, p.x_strides, p.x_access, columns, m);
 #pragma unroll
     for (int j = 0; j < P::TN; j += 4) {
       const int n = tile_n + place.column(j);
-      if (n < columns) visit(i, j, m, n, min(columns - n, 4));
+      if (p.x_access.is_vector && n < columns) {
+        const auto four = load_vector<Word4<Out>>(from + n);
+#pragma unroll
+        for (int q = 0; q < 4; ++q) x[i][j + q] = 0.5f * to_float(four.v[q]);
+      } else {
+#pragma unroll
+        for (int q = 0; q < 4; ++q)
+          if (n + q < columns) x[i][j + q] = 0.5f * to_float(from[(n + q) * p.x_strides.c]);
+      }
     }
   }
 }
@@ -100,77 +94,14 @@ struct RowSums {
   }
 };
 
-// The response's sum and sum of squares for each column of the tile.
-template <class P>
-ADDERTRAIN_DEVICE void write_statistics(const float (&y)[P::TM][P::TN], const ThreadPlace<P>& place, int rows,
-                                        int tile_m, float* shared, float* tile_statistics, int tile_n, int columns) {
-  const ColumnStatistics<P::kRowThreads, P::BN> statistics{shared};
-  static_assert(2 * P::kRowThreads * P::BN * 4 <= P::kSharedBytes);
-  barrier();  // everybody is done with the tiles
-#pragma unroll
-  for (int j = 0; j < P::TN; ++j) {
-    float sum = 0.0f, squares = 0.0f;
-#pragma unroll
-    for (int i = 0; i < P::TM; ++i) {
-      const float v = tile_m + place.row(i) < rows ? y[i][j] : 0.0f;
-      sum += v, squares = fmaf(v, v, squares);
-    }
-    statistics.put(place.ty, place.column(j), sum, squares);
-  }
-  barrier();
-  statistics.write(tile_statistics, tile_n, columns, P::kThreads);
-}
-
-template <class P, class Op>
-ADDERTRAIN_DEVICE void store_tile(const ContractParams<Op>& p, const Phase& phase, const ThreadPlace<P>& place,
-                                  int tile_m, int tile_n, float (&acc)[P::TM][P::TN], float* shared) {
-  const Problem& problem = p.problem;
-  const int rows = phase.rows(problem);
-  if (p.epilogue.partial) {
-    float* slice = p.epilogue.partial + blockIdx.y * p.split_size;
-    for_each_output(place, rows, problem.columns, tile_m, tile_n, [&](int i, int j, int m, int n, int count) {
-      float* to = slice + output_number(problem, phase, m) * problem.columns + n;
-#pragma unroll
-      for (int q = 0; q < 4; ++q)
-        if (q < count) to[q] = acc[i][j + q];
-    });
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < P::TN; ++j) {
-    const float column = p.epilogue.column[min(tile_n + place.column(j), problem.columns - 1)];
-#pragma unroll
-    for (int i = 0; i < P::TM; ++i) acc[i][j] += column;
-  }
-  for_each_output(place, rows, problem.columns, tile_m, tile_n, [&](int i, int j, int m, int n, int count) {
-    const int64_t at = output_offset(phase, problem.out, m) + n * problem.out.c;
-    typename Op::Out y[4];
-#pragma unroll
-    for (int q = 0; q < 4; ++q)
-      if (q < count) y[q] = p.epilogue.result(acc[i][j + q], n + q, at + q * problem.out.c);
-    if (p.is_vector_out) {
-      store_vector(p.out + at, Word4<typename Op::Out>{y[0], y[1], y[2], y[3]});
-    } else {
-#pragma unroll
-      for (int q = 0; q < 4; ++q)
-        if (q < count) p.out[at + q * problem.out.c] = y[q];
-    }
-  });
-  if (p.epilogue.statistics)
-    write_statistics<P>(acc, place, rows, tile_m, shared,
-                        p.epilogue.statistics + int64_t{2} * (tile_m / P::BM) * problem.columns, tile_n,
-                        problem.columns);
-}
-
 // blockIdx: x tiles, columns first, so that a tile of A comes from memory once; y splits of k; z phases.
 template <class P, class Op, bool kVector>
 __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
-    adder_contract_kernel(const __grid_constant__ ContractParams<Op> p) {
+    adder_contract_kernel(const __grid_constant__ ContractParams<typename Op::Word, typename Op::Out> p) {
   using Word = typename Op::Word;
   const Phase phase(p.problem);
   const int tile_m = blockIdx.x / p.tiles_n * P::BM, tile_n = blockIdx.x % p.tiles_n * P::BN;
-  const int rows = phase.rows(p.problem);
-  if (tile_m >= rows) return;  // phases differ in size
+  if (tile_m >= phase.rows(p.problem)) return;  // phases differ in size
   const int first = blockIdx.y * p.slabs_per_split;
   const int num_slabs = min((phase.depth(p.problem) + P::BK - 1) / P::BK - first, p.slabs_per_split);
 
@@ -192,13 +123,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   const ThreadPlace<P> place;
   float acc[P::TM][P::TN] = {};
   float x[Op::kIsGrad ? P::TM : 1][Op::kIsGrad ? P::TN : 1] = {};  // x/2: the third operand stays in registers
-  if constexpr (Op::kIsGrad)
-    for_each_output(place, rows, p.problem.columns, tile_m, tile_n, [&](int i, int j, int m, int n, int count) {
-      const auto* from = p.x + output_offset(phase, p.x_strides, m) + n * p.x_strides.c;
-#pragma unroll
-      for (int q = 0; q < 4; ++q)
-        if (q < count) x[i][j + q] = 0.5f * to_float(from[q * p.x_strides.c]);
-    });
+  if constexpr (Op::kIsGrad) load_halved<P>(p, phase, place, tile_m, tile_n, x);
   auto x_of = [&](int i, int j) { return Op::kIsGrad ? x[i][j] : 0.0f; };
 
   [[maybe_unused]] RowSums<P> g_sums;
@@ -225,7 +150,16 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
       for (int j = 0; j < P::TN; ++j) acc[i][j] = x[i][j] == x[i][j] ? 2.0f * acc[i][j] - total : x[i][j];
     }
   }
-  store_tile<P>(p, phase, place, tile_m, tile_n, acc, sums);
+  const StagedTile<P::BM, P::BN, P::kThreads> staged{sums};
+  barrier();  // everybody is done with the tiles, and with the sums of g
+#pragma unroll
+  for (int i = 0; i < P::TM; ++i)
+#pragma unroll
+    for (int j = 0; j < P::TN; j += 4)
+      store_vector(&staged.at(place.row(i), place.column(j)),
+                   Floats4{acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3]});
+  barrier();
+  staged.write(p, phase, tile_m, tile_n);
 }
 
 }  // namespace addertrain

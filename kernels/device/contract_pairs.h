@@ -14,22 +14,6 @@
 
 namespace addertrain {
 
-template <class T>
-struct PairParams {
-  Problem problem;
-  const uint16_t* a;
-  const uint16_t* b;      // packed, [phase][column][steps]
-  const T* x;             // input gradient: where HT is taken
-  T* out;
-  ImageStrides x_strides;
-  Epilogue<T> epilogue;
-  int64_t b_phase;        // elements of B a phase
-  int b_steps;
-  int tiles_n, slabs_per_split;
-  int64_t split_size;     // outputs
-  bool is_vector_out;     // eight columns lie side by side and aligned
-};
-
 // Where a thread's accumulators lie: acc[g][n][2*i + j] is column n*16 + 8*i + row, position g*8 + 2*quad + j of the warp.
 template <class P>
 struct WarpPlace {
@@ -48,29 +32,18 @@ struct WarpPlace {
 template <class P>
 using Sums = float[WarpPlace<P>::kGroups][WarpPlace<P>::kBlocks][4];
 
-// Calls visit(group, block, q, position, column) for every output of the thread, both within the tile.
-template <class P, class Visit>
-ADDERTRAIN_DEVICE void for_each_sum(const WarpPlace<P>& place, Visit visit) {
-#pragma unroll
-  for (int group = 0; group < WarpPlace<P>::kGroups; ++group)
-#pragma unroll
-    for (int block = 0; block < WarpPlace<P>::kBlocks; ++block)
-#pragma unroll
-      for (int q = 0; q < 4; ++q) visit(group, block, q, place.position(group, q % 2), place.column(block, q / 2));
-}
-
 // x/2 of the warp's positions and columns, for the lane's rows: two columns a word, 8 apart.
 template <class P, class T>
 struct HalvedX {
   uint32_t v[P::WM][P::WN / 16] = {};
 
-  ADDERTRAIN_DEVICE void load(const PairParams<T>& p, const Phase& phase, const WarpPlace<P>& place, int tile_m,
+  ADDERTRAIN_DEVICE void load(const ContractParams<uint16_t, T>& p, const Phase& phase, const WarpPlace<P>& place, int tile_m,
                               int tile_n) {
     const int rows = phase.rows(p.problem);
 #pragma unroll
     for (int i = 0; i < P::WM; ++i) {
       const int m = tile_m + place.warp_m + i;
-      const T* from = p.x + (m < rows ? output_offset(phase, p.x_strides, m) : 0);
+      const T* from = p.x + (m < rows ? output_offset(phase, p.x_strides, p.x_access, p.problem.columns, m) : 0);
 #pragma unroll
       for (int block = 0; block < P::WN / 16; ++block) {
         float pair[2];
@@ -132,83 +105,10 @@ ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_t
   }
 }
 
-// The response's sum and sum of squares for each column of the tile.
-template <class P>
-ADDERTRAIN_DEVICE void write_pair_statistics(const Sums<P>& y, const WarpPlace<P>& place, int rows_left, float* shared,
-                                        float* tile_statistics, int tile_n, int columns) {
-  constexpr int kSlots = P::kWarpsM * 4;
-  static_assert(2 * kSlots * P::BN * 4 <= P::kSharedBytes);
-  const ColumnStatistics<kSlots, P::BN> statistics{shared};
-  barrier();  // everybody is done with the tiles
-#pragma unroll
-  for (int block = 0; block < P::WN / 16; ++block)
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float sum = 0.0f, squares = 0.0f;
-#pragma unroll
-      for (int group = 0; group < P::WM / 8; ++group)
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const float v = place.position(group, j) < rows_left ? y[group][block][2 * i + j] : 0.0f;
-          sum += v, squares = fmaf(v, v, squares);
-        }
-      statistics.put(place.warp_m / P::WM * 4 + place.quad, place.column(block, i), sum, squares);
-    }
-  barrier();
-  statistics.write(tile_statistics, tile_n, columns, P::kThreads);
-}
-
-// Results through shared memory, so that they leave 16 bytes a thread.
-template <class P, class T>
-ADDERTRAIN_DEVICE void store_rows(const PairParams<T>& p, const Phase& phase, const T* tile, int tile_m, int tile_n) {
-  constexpr int kChunks = P::BN / P::kChunk;
-  const int rows = phase.rows(p.problem);
-  for (int i = threadIdx.x; i < P::BM * kChunks; i += P::kThreads) {
-    const int m = tile_m + i / kChunks, n = tile_n + i % kChunks * P::kChunk;
-    if (m < rows && n < p.problem.columns)
-      store_vector(p.out + output_offset(phase, p.problem.out, m) + n, load_vector<Words4>(tile + i * P::kChunk));
-  }
-}
-
-template <class P, class T>
-ADDERTRAIN_DEVICE void store_pair_tile(const PairParams<T>& p, const Phase& phase, const WarpPlace<P>& place, int tile_m,
-                                  int tile_n, Sums<P>& acc, unsigned char* shared) {
-  const Problem& problem = p.problem;
-  const int rows = phase.rows(problem);
-  if (p.epilogue.partial) {
-    float* slice = p.epilogue.partial + blockIdx.y * p.split_size;
-    for_each_sum(place, [&](int group, int block, int q, int position, int column) {
-      const int m = tile_m + position, n = tile_n + column;
-      if (m < rows && n < problem.columns)
-        slice[output_number(problem, phase, m) * problem.columns + n] = acc[group][block][q];
-    });
-    return;
-  }
-  static_assert(P::BM * P::BN * 2 <= P::kSharedBytes);
-  T* staged = reinterpret_cast<T*>(shared);
-  barrier();  // everybody is done with the tiles
-  for_each_sum(place, [&](int group, int block, int q, int position, int column) {
-    const int m = tile_m + position, n = tile_n + column;
-    if (m >= rows || n >= problem.columns) return;
-    float& sum = acc[group][block][q];
-    sum = p.epilogue.response(sum, n);
-    const int64_t at = output_offset(phase, problem.out, m) + n * problem.out.c;
-    const T y = p.epilogue.result(sum, n, at);
-    if (p.is_vector_out) staged[position * P::BN + column] = y;
-    else p.out[at] = y;
-  });
-  barrier();
-  if (p.is_vector_out) store_rows<P>(p, phase, staged, tile_m, tile_n);
-  if (p.epilogue.statistics)
-    write_pair_statistics<P>(acc, place, rows - tile_m, reinterpret_cast<float*>(shared),
-                        p.epilogue.statistics + int64_t{2} * (tile_m / P::BM) * problem.columns, tile_n,
-                        problem.columns);
-}
-
 // blockIdx: x tiles, columns first, so that a tile of A comes from memory once; y splits of k; z phases.
 template <class P, class T, bool kIsGrad, bool kVector>
 __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
-    adder_contract_pairs_kernel(const __grid_constant__ PairParams<T> p) {
+    adder_contract_pairs_kernel(const __grid_constant__ ContractParams<uint16_t, T> p) {
   const Phase phase(p.problem);
   const int tile_m = blockIdx.x / p.tiles_n * P::BM, tile_n = blockIdx.x % p.tiles_n * P::BN;
   if (tile_m >= phase.rows(p.problem)) return;  // phases differ in size
@@ -220,7 +120,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   PairPositionLoader<P, kVector> positions;
   PairFilterLoader<P> filters;
   positions.init(p.problem, phase, p.a, tile_m, first * P::kSlab);
-  filters.init(p.b + blockIdx.z * p.b_phase, p.b_steps, tile_n, p.problem.columns, first * P::kSlab);
+  filters.init(p.b + blockIdx.z * p.b_phase, p.b_pitch, tile_n, p.problem.columns, first * P::kSlab);
   auto load_slab = [&](int stage) {
     positions.load(p.problem, phase, stages + stage * P::kStageElements);
     filters.load(stages + stage * P::kStageElements + P::BM * P::kSlab);
@@ -253,15 +153,31 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   }
 
   // 2 sum min - sum x, or 2 sum g*sat - sum g, where saturating made 0 of a NaN in x.
-  for_each_sum(place, [&](int group, int block, int q, int position, int column) {
-    float& sum = acc[group][block][q];
-    sum = 2.0f * sum - a_sum[group][q % 2];
-    const int m = tile_m + position, n = tile_n + column;
-    if (!kIsGrad || m >= phase.rows(p.problem) || n >= p.problem.columns) return;
-    const float own_x = to_float(p.x[output_offset(phase, p.x_strides, m) + n * p.x_strides.c]);
-    if (own_x != own_x) sum = own_x;
-  });
-  store_pair_tile<P>(p, phase, place, tile_m, tile_n, acc, shared);
+  const StagedTile<P::BM, P::BN, P::kThreads> staged{reinterpret_cast<float*>(shared)};
+  barrier();  // everybody is done with the tiles
+#pragma unroll
+  for (int group = 0; group < P::WM / 8; ++group)
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int m = tile_m + place.position(group, j);
+      const T* own_x = nullptr;
+      if (kIsGrad && m < phase.rows(p.problem))
+        own_x = p.x + output_offset(phase, p.x_strides, p.x_access, p.problem.columns, m);
+#pragma unroll
+      for (int block = 0; block < P::WN / 16; ++block)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float sum = 2.0f * acc[group][block][2 * i + j] - a_sum[group][j];
+          const int n = tile_n + place.column(block, i);
+          if (kIsGrad && own_x && n < p.problem.columns) {
+            const float v = to_float(own_x[n * p.x_strides.c]);
+            sum = v == v ? sum : v;
+          }
+          staged.at(place.position(group, j), place.column(block, i)) = sum;
+        }
+    }
+  barrier();
+  staged.write(p, phase, tile_m, tile_n);
 }
 
 }  // namespace addertrain

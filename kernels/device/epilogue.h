@@ -1,60 +1,137 @@
-// From sums to results: what is added per column, evaluation's scale, shift, residual and ReLU, training's statistics.
+// From sums to results. A block's sums go through shared memory once, so that they leave 16 bytes a thread with all that
+// is done to them on the way, and so that statistics are taken column by column.
 #pragma once
 
 #include "device/gather.h"
+#include "device/params.h"
 
 namespace addertrain {
 
-// y = relu((v + column[n]) * scale[n] + shift[n] + residual), the parts that are there; the response before them is
-// what the statistics are of.
-template <class Out>
-struct Epilogue {
-  const float* column;   // the filters' own sums, or NaN where a filter that the column adds up holds one
-  const float* scale;    // and shift, or null
-  const float* shift;
-  const Out* residual;   // with the result's strides, or null
-  bool relu;
-  float* partial;        // instead of a result: this split's sums, [split][position][column]
-  float* statistics;     // or null: [tile][sum, sum of squares][column]
-
-  ADDERTRAIN_DEVICE float response(float v, int n) const { return v + column[n]; }
-  ADDERTRAIN_DEVICE Out result(float y, int n, int64_t at) const {
-    if (scale) y = fmaf(y, scale[n], shift[n]);
-    if (residual) y += to_float(residual[at]);
-    if (relu) y = y < 0.0f ? 0.0f : y;  // a NaN stays
-    return from_float<Out>(y);
-  }
-};
-
-// Element of the result, and number of the position among all of the result, of row m.
+// Element of an image at row m.
 ADDERTRAIN_DEVICE int64_t output_offset(const Phase& phase, const ImageStrides& strides, int m) {
   const Position at(phase, m);
   const int64_t h = at.i * phase.v.out_step + phase.v.out_offset, w = at.j * phase.h.out_step + phase.h.out_offset;
   return at.image * strides.n + h * strides.h + w * strides.w;
 }
-ADDERTRAIN_DEVICE int64_t output_number(const Problem& p, const Phase& phase, int m) {
-  const int64_t row = p.out_w;
-  return output_offset(phase, {row * p.out_h, 0, row, 1}, m);
+ADDERTRAIN_DEVICE int64_t output_offset(const Phase& phase, const ImageStrides& strides, const Access& access,
+                                        int columns, int m) {
+  return access.is_dense ? static_cast<int64_t>(m) * columns : output_offset(phase, strides, m);
 }
 
-// Adds up kSlots threads' sums for each of kColumns columns, slot by slot, and writes the tile's own.
-template <int kSlots, int kColumns>
-struct ColumnStatistics {
-  float* shared;  // [2][kSlots][kColumns]
+template <class Out>
+ADDERTRAIN_DEVICE Out evaluate(const Epilogue<Out>& e, float response, int n, int64_t at) {
+  float y = response;
+  if (e.scale) y = fmaf(y, e.scale[n], e.shift[n]);
+  if (e.residual) y += to_float(e.residual[at]);
+  if (e.relu) y = y < 0.0f ? 0.0f : y;  // a NaN stays
+  return from_float<Out>(y);
+}
 
-  ADDERTRAIN_DEVICE void put(int slot, int column, float sum, float squares) const {
-    shared[slot * kColumns + column] = sum;
-    shared[(kSlots + slot) * kColumns + column] = squares;
+struct alignas(16) Floats4 {
+  float v[4];
+};
+template <class Out>
+struct alignas(16) OutVector {
+  static constexpr int kSize = 16 / sizeof(Out);
+  Out v[kSize];
+};
+
+// A block's BM x BN sums in shared memory. The pitch lets the lanes of both kernels write to different banks.
+template <int BM, int BN, int kThreads>
+struct StagedTile {
+  static constexpr int kPitch = BN + 4;
+  static constexpr int kBytes = BM * kPitch * 4;
+  static constexpr int kSlots = kThreads / BN;  // threads that share a column's statistics
+  static_assert(kThreads % BN == 0);
+
+  float* sums;
+
+  ADDERTRAIN_DEVICE float& at(int row, int column) const { return sums[row * kPitch + column]; }
+
+  // After a barrier; every thread of the block.
+  template <class Word, class Out>
+  ADDERTRAIN_DEVICE void write(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m, int tile_n) const {
+    if (p.epilogue.partial)
+      write_partial(p, phase, tile_m, tile_n);
+    else if (p.out_access.is_vector)
+      write_vectors(p, phase, tile_m, tile_n);
+    else
+      write_elements(p, phase, tile_m, tile_n);
+    if (p.epilogue.statistics) write_statistics(p, phase, tile_m, tile_n);
   }
-  // After a barrier. `tile_statistics` [2][num_columns], of this tile of rows.
-  ADDERTRAIN_DEVICE void write(float* tile_statistics, int tile_column, int num_columns, int num_threads) const {
-    for (int i = threadIdx.x; i < 2 * kColumns; i += num_threads) {
-      const int part = i / kColumns, column = i % kColumns;
-      if (tile_column + column >= num_columns) continue;
-      float total = 0.0f;
-      for (int slot = 0; slot < kSlots; ++slot) total += shared[(part * kSlots + slot) * kColumns + column];
-      tile_statistics[part * num_columns + tile_column + column] = total;
+
+ private:
+  template <class Word, class Out>
+  ADDERTRAIN_DEVICE void write_partial(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m,
+                                       int tile_n) const {
+    const int64_t columns = p.problem.columns, row_of = columns * p.problem.out_w;
+    const ImageStrides dense{row_of * p.problem.out_h, 1, row_of, columns};
+    float* slice = p.epilogue.partial + blockIdx.y * p.split_size;
+    const int column = threadIdx.x % BN;
+    if (tile_n + column >= columns) return;
+    for (int row = threadIdx.x / BN; row < BM && tile_m + row < phase.rows(p.problem); row += kThreads / BN)
+      slice[output_offset(phase, dense, tile_m + row) + tile_n + column] = at(row, column);
+  }
+
+  // Channels-last: a thread keeps its columns and goes down the rows.
+  template <class Word, class Out>
+  ADDERTRAIN_DEVICE void write_vectors(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m,
+                                       int tile_n) const {
+    constexpr int kSize = OutVector<Out>::kSize, kVectors = BN / kSize, kStep = kThreads / kVectors;
+    const int column = threadIdx.x % kVectors * kSize, n = tile_n + column;
+    if (n >= p.problem.columns) return;
+    const bool is_plain = !p.epilogue.scale && !p.epilogue.residual && !p.epilogue.relu;
+    float terms[kSize];
+#pragma unroll
+    for (int q = 0; q < kSize; ++q) terms[q] = p.epilogue.column[n + q];
+    const int rows = min(phase.rows(p.problem) - tile_m, BM);
+    for (int row = threadIdx.x / kVectors; row < rows; row += kStep) {
+      const int64_t to = output_offset(phase, p.problem.out, p.out_access, p.problem.columns, tile_m + row) + n;
+      float v[kSize];
+#pragma unroll
+      for (int q = 0; q < kSize; q += 4) {
+        const auto four = load_vector<Floats4>(&at(row, column + q));
+#pragma unroll
+        for (int i = 0; i < 4; ++i) v[q + i] = four.v[i] + terms[q + i];
+      }
+      OutVector<Out> y;
+#pragma unroll
+      for (int q = 0; q < kSize; ++q)
+        y.v[q] = is_plain ? from_float<Out>(v[q]) : evaluate(p.epilogue, v[q], n + q, to + q);
+      store_vector(p.out + to, y);
     }
+  }
+
+  // Any layout: a thread keeps its rows, which lie side by side in NCHW, and goes along the columns.
+  template <class Word, class Out>
+  ADDERTRAIN_DEVICE void write_elements(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m,
+                                        int tile_n) const {
+    constexpr int kRows = kThreads < BM ? kThreads : BM, kStep = kThreads / kRows;
+    const int columns = min(p.problem.columns - tile_n, BN);
+    for (int row = threadIdx.x % kRows; row < BM && tile_m + row < phase.rows(p.problem); row += kRows) {
+      const int64_t first = output_offset(phase, p.problem.out, tile_m + row);
+      for (int column = threadIdx.x / kRows; column < columns; column += kStep) {
+        const int n = tile_n + column;
+        const int64_t to = first + n * p.problem.out.c;
+        p.out[to] = evaluate(p.epilogue, at(row, column) + p.epilogue.column[n], n, to);
+      }
+    }
+  }
+
+  template <class Word, class Out>
+  ADDERTRAIN_DEVICE void write_statistics(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m,
+                                          int tile_n) const {
+    const int column = threadIdx.x % BN, slot = threadIdx.x / BN, n = tile_n + column;
+    if (n >= p.problem.columns) return;
+    const int rows = min(phase.rows(p.problem) - tile_m, BM);
+    const float term = p.epilogue.column[n];
+    float sum = 0.0f, squares = 0.0f;
+    for (int row = slot; row < rows; row += kSlots) {
+      const float v = at(row, column) + term;
+      sum += v, squares = fmaf(v, v, squares);
+    }
+    float* to = p.epilogue.statistics + int64_t{2} * (tile_m / BM * kSlots + slot) * p.problem.columns + n;
+    to[0] = sum, to[p.problem.columns] = squares;
   }
 };
 

@@ -3,6 +3,7 @@
 
 #include "device/gather.h"
 #include "device/pairs.h"
+#include "device/tile.h"
 
 namespace addertrain {
 
@@ -15,7 +16,7 @@ struct PairTile {
   static constexpr int kSlab = 32, kChunk = 8, kChunks = kSlab / kChunk;  // steps of a slab, of a copy; copies of a row
   static constexpr int kWarpsM = BM / WM, kWarpsN = BN / WN, kThreads = kWarpsM * kWarpsN * 32;
   static constexpr int kStageElements = (BM + BN) * kSlab;
-  static constexpr int kSharedBytes = kStages * kStageElements * 2;
+  static constexpr int kSharedBytes = max_of(kStages * kStageElements * 2, StagedTile<BM, BN, kThreads>::kBytes);
   static_assert(WM % 8 == 0 && WN % 16 == 0);
 };
 

@@ -27,32 +27,32 @@ __global__ void __launch_bounds__(kReduceThreads) adder_split_kernel(const __gri
   const int64_t position = i / p.problem.columns, row = position / p.problem.out_w;
   const int64_t at = row / p.problem.out_h * p.problem.out.n + row % p.problem.out_h * p.problem.out.h +
                      position % p.problem.out_w * p.problem.out.w + n * p.problem.out.c;
-  p.out[at] = p.epilogue.result(p.epilogue.response(sum, n), n, at);
+  p.out[at] = evaluate(p.epilogue, sum + p.epilogue.column[n], n, at);
 }
 
 constexpr int kStatisticsColumns = 32, kStatisticsRows = 8;
 
 struct StatisticsParams {
-  const float* tiles;  // [tile][sum, sum of squares][column]
-  int num_tiles, columns;
+  const float* parts;  // [part][sum, sum of squares][column], of each tile's slots
+  int num_parts, columns;
   double* sums;        // [sum, sum of squares][column]
 };
 
-// A block adds kColumns columns of one part; kRows threads a column take every so manieth tile, in order.
+// A block adds kColumns columns of one power; kRows threads a column take every so manieth part, in order.
 template <int kColumns, int kRows>
 __global__ void __launch_bounds__(kColumns* kRows) adder_statistics_kernel(const __grid_constant__ StatisticsParams p) {
   double* shared = reinterpret_cast<double*>(dynamic_shared());
   const int lane = threadIdx.x % kColumns, row = threadIdx.x / kColumns;
-  const int n = blockIdx.x * kColumns + lane, part = blockIdx.y;
+  const int n = blockIdx.x * kColumns + lane, power = blockIdx.y;
   double sum = 0.0;
   if (n < p.columns)
-    for (int tile = row; tile < p.num_tiles; tile += kRows)
-      sum += p.tiles[(int64_t{2} * tile + part) * p.columns + n];
+    for (int part = row; part < p.num_parts; part += kRows)
+      sum += p.parts[(int64_t{2} * part + power) * p.columns + n];
   shared[threadIdx.x] = sum;
   barrier();
   if (row != 0 || n >= p.columns) return;
   for (int other = 1; other < kRows; ++other) sum += shared[other * kColumns + lane];
-  p.sums[part * p.columns + n] = sum;
+  p.sums[power * p.columns + n] = sum;
 }
 
 }  // namespace addertrain

@@ -1,9 +1,11 @@
 // Tile sizes of the word kernel (contract.h), and which outputs a thread of a block owns.
 #pragma once
 
-#include "device/platform.h"
+#include "device/epilogue.h"
 
 namespace addertrain {
+
+constexpr int max_of(int a, int b) { return a > b ? a : b; }
 
 // A block computes BM positions x BN columns, a thread TM x TN of them, in slabs of BK words of k.
 template <int BM_, int BN_, int BK_, int TM_, int TN_, int kStages_, int kMinBlocks_>
@@ -18,7 +20,7 @@ struct WordTile {
   static constexpr int kPitchA = BM + 4;  // words: the transposing stores of the gather meet in pairs at most
   static constexpr int kPitchB = BN;
   static constexpr int kStageWords = BK * (kPitchA + kPitchB);
-  static constexpr int kSharedBytes = kStages * kStageWords * 4;
+  static constexpr int kSharedBytes = max_of(kStages * kStageWords * 4, StagedTile<BM, BN, kThreads>::kBytes);
   static_assert(kThreads % 32 == 0 && BK % 4 == 0 && TM % 4 == 0 && TN % 4 == 0);
 };
 

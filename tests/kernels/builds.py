@@ -3,9 +3,11 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands import run_command
 from tests.source_tree import ROOT
@@ -24,3 +26,27 @@ def configure(folder: Path, *definitions: str, **environment: str) -> subprocess
     command = (tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "kernels"), "-B", str(folder))
     fixed = (f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
     return run_command(*command, *fixed, *definitions, **environment)
+
+
+ONE_ARCHITECTURE = "90-real"
+
+
+@dataclass(frozen=True)
+class CudaBuild:
+    """A finished build of _C_cuda and what it printed."""
+
+    library: Path
+    output: str
+
+
+def build_cuda(folder: Path, architectures: str = ONE_ARCHITECTURE, timeout_s: float = 400.0) -> CudaBuild:
+    """Skips where nvcc or a CUDA build of torch is missing."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc")
+    if not torch.version.cuda:
+        pytest.skip("this torch is built without CUDA")
+    configured = configure(folder, f"-DCMAKE_CUDA_ARCHITECTURES={architectures}")
+    assert configured.returncode == 0, configured.stdout + configured.stderr
+    built = run_command(tool("ninja"), "-C", str(folder), "_C_cuda", timeout_s=timeout_s)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return CudaBuild(folder / "_C_cuda.so", configured.stdout + built.stdout)

@@ -4,6 +4,7 @@ import ctypes
 
 import pytest
 
+from tests.kernels.builds import CudaBuild, build_cuda
 from tests.kernels.emulated import EmulatedKernels, compile_emulator
 from tests.kernels.host import HostKernels, compile_host_library
 
@@ -21,3 +22,8 @@ def host_kernels(host_library: ctypes.CDLL) -> HostKernels:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> EmulatedKernels:
     return EmulatedKernels(compile_emulator(tmp_path_factory.mktemp("emulator")))
+
+
+@pytest.fixture(scope="session")
+def cuda_build(tmp_path_factory: pytest.TempPathFactory) -> CudaBuild:
+    return build_cuda(tmp_path_factory.mktemp("cuda"))

@@ -4,47 +4,24 @@ import re
 import shutil
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.commands import run_command
-from tests.kernels.builds import configure, tool
+from tests.kernels.builds import ONE_ARCHITECTURE, CudaBuild, build_cuda, configure
 from tests.source_tree import ROOT
 
-ONE_ARCHITECTURE = "90-real"
 ALL_ARCHITECTURES = {"80-real", "86-real", "89-real", "90-real", "100-real", "120"}
+pytestmark = pytest.mark.timeout(500)  # nvcc on a busy machine
 BEFORE_BLACKWELL = {"80-real", "86-real", "89-real", "90"}
 
 
-@dataclass(frozen=True)
-class Build:
-    """A finished build of _C_cuda and what it printed."""
-
-    library: Path
-    output: str
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    if shutil.which("nvcc") is None:
-        pytest.skip("no nvcc")
-    if not torch.version.cuda:
-        pytest.skip("this torch is built without CUDA")
-    folder = tmp_path_factory.mktemp("cuda")
-    configured = configure(folder, f"-DCMAKE_CUDA_ARCHITECTURES={ONE_ARCHITECTURE}")
-    assert configured.returncode == 0, configured.stdout + configured.stderr
-    built = run_command(tool("ninja"), "-C", str(folder), "_C_cuda")
-    assert built.returncode == 0, built.stdout + built.stderr
-    return Build(folder / "_C_cuda.so", configured.stdout + built.stdout)
-
-
-def test_it_compiles_without_a_warning(build: Build) -> None:
-    assert build.library.exists()
-    assert f"_C_cuda is built for {ONE_ARCHITECTURE}" in build.output
-    assert "warning" not in build.output.lower(), build.output
+def test_it_compiles_without_a_warning(cuda_build: CudaBuild) -> None:
+    assert cuda_build.library.exists()
+    assert f"_C_cuda is built for {ONE_ARCHITECTURE}" in cuda_build.output
+    assert "warning" not in cuda_build.output.lower(), cuda_build.output
 
 
 REGISTERED = """
@@ -61,17 +38,18 @@ assert not has_kernel("addertrain::adder2d_grad_weight", "CUDA"), "a convolution
 """
 
 
-def test_it_loads_and_registers_without_a_gpu(build: Build) -> None:
-    result = run_command(sys.executable, "-c", REGISTERED.format(library=str(build.library)))
+def test_it_loads_and_registers_without_a_gpu(cuda_build: CudaBuild) -> None:
+    result = run_command(sys.executable, "-c", REGISTERED.format(library=str(cuda_build.library)))
 
     assert result.returncode == 0, result.stderr
 
 
-def test_it_names_no_folder_of_this_machine(build: Build) -> None:
+def test_it_names_no_folder_of_this_machine(cuda_build: CudaBuild) -> None:
     """Apart from the search path, which an installation strips."""
     found = set(
         re.findall(
-            rb"[\x20-\x7e]*" + re.escape(str(ROOT).encode()) + rb"[\x20-\x7e]*", build.library.read_bytes()
+            rb"[\x20-\x7e]*" + re.escape(str(ROOT).encode()) + rb"[\x20-\x7e]*",
+            cuda_build.library.read_bytes(),
         )
     )
 
@@ -116,3 +94,15 @@ def test_no_settings_fix_the_architectures() -> None:
         settings = tomllib.load(file)["tool"]["scikit-build"]
 
     assert "CMAKE_CUDA_ARCHITECTURES" not in settings.get("cmake", {}).get("define", {})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_every_architecture_compiles(tmp_path: Path) -> None:
+    """PTX of the last one is what later GPUs start from."""
+    names = ";".join(sorted(ALL_ARCHITECTURES))
+
+    build = build_cuda(tmp_path, names, timeout_s=1700)
+
+    assert build.library.exists()
+    assert "warning" not in build.output.lower(), build.output

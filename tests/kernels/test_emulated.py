@@ -8,12 +8,13 @@ import itertools
 import pytest
 import torch
 
-from tests.kernels.emulated import EmulatedKernels
+from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
-from tests.ops.answers import data_of, forward_answer, grad_input_answer
+from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
 from tests.ops.implementations import name_of
 from tests.ops.layers import TABLE, Layer
 from tests.ops.test_table import LAYOUTS, mistake
+from tests.ops.tolerances import unit_roundoff
 from tests.ops.views import FORMS
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -133,3 +134,51 @@ def test_what_is_not_finite_stays_so(
     test_nonfinite.test_input_gradient_with_nan(emulator, dtype)
     test_nonfinite.test_input_gradient_with_nan_in_dy(emulator, dtype)
     test_nonfinite.test_input_gradient_of_infinite_differences_is_clipped(emulator, dtype)
+
+
+EPILOGUE_LAYERS = [
+    Layer(
+        3, 20, 40, 7, 9, 3, 3, padding=(1, 1)
+    ),  # several tiles of rows; k split where no sums are asked for
+    Layer(2, 8, 136, 9, 8, 1, 1, (2, 2)),
+    Layer(2, 5, 6, 7, 8, 3, 3),
+]
+
+
+@in_every_type
+@pytest.mark.parametrize("layer", EPILOGUE_LAYERS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_epilogue_of_an_evaluation(
+    emulator: EmulatedKernels, dtype: torch.dtype, layer: Layer, layout: str
+) -> None:
+    data, answer = data_of(layer, dtype), forward_answer(layer, dtype, True)
+    x = data.x.to(memory_format=LAYOUTS[layout])
+    scale, shift = torch.randn(layer.O) / 50, torch.randn(layer.O)
+    residual = torch.randn_like(answer.value).to(dtype).to(memory_format=LAYOUTS[layout])
+
+    y = emulator.forward(layer, x, data.w, True, Fused(scale, shift, residual, relu=True))
+
+    slope = scale.double().view(1, -1, 1, 1)
+    sums = answer.value * slope + shift.double().view(1, -1, 1, 1) + residual.double()
+    allowed = answer.tolerance * slope.abs() + 2 * unit_roundoff(dtype) * sums.abs() + 1e-6
+    assert mistake(y, Answer(sums.relu(), allowed), layer, layout) is None
+
+
+@in_every_type
+@pytest.mark.parametrize("layer", EPILOGUE_LAYERS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_statistics_of_a_response(
+    emulator: EmulatedKernels, dtype: torch.dtype, layer: Layer, layout: str
+) -> None:
+    """From float32 sums, not from what 16 bits keep of them."""
+    data, answer = data_of(layer, dtype), forward_answer(layer, dtype, True)
+    exact = forward_answer(layer, torch.float32, True).tolerance  # of a sum before it is rounded
+    sums = torch.full((2, layer.O), torch.nan, dtype=torch.float64)
+
+    y = emulator.forward(layer, data.x.to(memory_format=LAYOUTS[layout]), data.w, True, Fused(sums=sums))
+
+    expected = torch.stack((answer.value.sum((0, 2, 3)), answer.value.square().sum((0, 2, 3))))
+    of_sums = exact.sum((0, 2, 3)) + 1e-6 * answer.value.abs().sum((0, 2, 3))
+    of_squares = 2 * (exact * answer.value.abs()).sum((0, 2, 3)) + 1e-6 * expected[1]
+    assert mistake(y, answer, layer, layout) is None
+    assert ((sums - expected).abs() <= torch.stack((of_sums, of_squares))).all()

@@ -1,7 +1,6 @@
 """The smooth network under DeepSpeed engines, many cases in one set of ranks."""
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from addertrain.optim import bind, shards, whole_parameters, whole_state
 from addertrain.optim.zero_layout import partition_shards
+from addertrain.train.zero import import_deepspeed
 from tests.optim.smooth_net import GLOBAL_BATCH, NUM_STEPS, loss_of, new_optimizer, share, smooth_net
 
 BASE: dict[str, Any] = {
@@ -30,16 +30,8 @@ def config(stage: int, accumulate: int = 1, **zero: Any) -> dict[str, Any]:
     }
 
 
-def import_deepspeed() -> Any:
-    os.environ |= {"DS_ACCELERATOR": "cpu", "LOCAL_RANK": str(dist.get_rank())}
-    import deepspeed
-
-    deepspeed.utils.logging.logger.setLevel("ERROR")
-    return deepspeed
-
-
 def engine_for(settings: dict[str, Any], **options: Any) -> Any:
-    deepspeed = import_deepspeed()
+    deepspeed = import_deepspeed("cpu")
     model = smooth_net(torch.float32)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=new_optimizer(model, **options), config=copy.deepcopy(settings),
@@ -73,7 +65,7 @@ def train_cases(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Tensor]
 
 def allow_fp16_on_cpus() -> None:
     """DeepSpeed refuses fp16 on CPUs, where torch computes with it well."""
-    import_deepspeed()
+    import_deepspeed("cpu")
     from deepspeed.accelerator import get_accelerator
 
     kind = type(get_accelerator())
@@ -145,7 +137,7 @@ def read_round_robin() -> str:
 
 def read_state() -> list[bool]:
     """Whether DeepSpeed's own access to the momentum of every parameter works after the first step."""
-    deepspeed = import_deepspeed()
+    deepspeed = import_deepspeed("cpu")
     engine = engine_for(config(2))
     optimizer = bind(engine)
     engine.backward(loss_of(engine, *share(0, dist.get_rank(), dist.get_world_size(), torch.float32)))

@@ -8,7 +8,7 @@ namespace addertrain::cuda {
 
 template <class P, class T>
 Plan plan_pairs(const TypedCall<T>& call) {
-  return make_plan(call.problem, {P::BM, P::BN, P::kSlab}, sizeof(T), call.sums != nullptr);
+  return make_plan(call.problem, {P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots}, sizeof(T), call.sums != nullptr);
 }
 
 template <class P, class T, bool kIsGrad, bool kVector>
@@ -20,19 +20,7 @@ cudaError_t run_pairs(const TypedCall<T>& call, void* bytes, cudaStream_t stream
   if (error != cudaSuccess) return error;
 
   const Problem& p = call.problem;
-  const PairParams<T> params{p,
-                             reinterpret_cast<const uint16_t*>(call.a),
-                             reinterpret_cast<const uint16_t*>(workspace.packed),
-                             call.x,
-                             call.out,
-                             call.x_strides,
-                             epilogue_of(call, plan, workspace),
-                             plan.phase_size,
-                             plan.steps,
-                             plan.tiles_n,
-                             plan.slabs_per_split,
-                             plan.outputs,
-                             is_channels_last(call.out, p.out, p.columns, 8, 16)};
+  const auto params = contract_params<T, uint16_t>(call, plan, workspace, plan.steps);
   const dim3 grid(plan.tiles_m * plan.tiles_n, plan.splits, p.phases_h * p.phases_w);
   error = launch(adder_contract_pairs_kernel<P, T, kIsGrad, kVector>, grid, P::kThreads, P::kSharedBytes, stream,
                  params);
@@ -43,7 +31,7 @@ cudaError_t run_pairs(const TypedCall<T>& call, void* bytes, cudaStream_t stream
 // Calls run.operator()<tile, is vector>() for the tile that suits the result's columns.
 template <class Tiles, class T, class Run>
 auto with_pair_tile(const TypedCall<T>& call, Run run) {
-  if (!is_channels_last(call.a, call.a_strides, call.problem.channels, 8, 16))
+  if (!has_vectors(call.a, call.a_strides, call.problem.channels))
     return run.template operator()<typename Tiles::Any, false>();
   if (call.problem.columns <= 32) return run.template operator()<typename Tiles::Thin, true>();
   if (call.problem.columns <= 64) return run.template operator()<typename Tiles::Narrow, true>();

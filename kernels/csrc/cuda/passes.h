@@ -112,7 +112,7 @@ cudaError_t launch_second_passes(const TypedCall<T>& call, const Plan& plan, con
     if (error != cudaSuccess) return error;
   }
   if (call.sums) {
-    const StatisticsParams statistics{workspace.statistics, plan.tiles_m, call.problem.columns, call.sums};
+    const StatisticsParams statistics{workspace.statistics, plan.num_parts, call.problem.columns, call.sums};
     const dim3 grid(num_blocks(call.problem.columns, kStatisticsColumns), 2);
     const int threads = kStatisticsColumns * kStatisticsRows;
     return launch(adder_statistics_kernel<kStatisticsColumns, kStatisticsRows>, grid, threads, threads * 8, stream, statistics);
@@ -120,12 +120,40 @@ cudaError_t launch_second_passes(const TypedCall<T>& call, const Plan& plan, con
   return cudaSuccess;
 }
 
-// Channels that lie side by side, `unit` at a time, all starting `bytes`-aligned.
+// Whether channels lie side by side, 16 bytes of them at a time, each such vector aligned.
 template <class T>
-bool is_channels_last(const T* data, const ImageStrides& s, int64_t channels, int unit, int bytes) {
-  const int64_t pitch = bytes / static_cast<int64_t>(sizeof(T));
-  return s.c == 1 && channels % unit == 0 && s.n % pitch == 0 && s.h % pitch == 0 && s.w % pitch == 0 &&
-         reinterpret_cast<uintptr_t>(data) % bytes == 0;
+bool has_vectors(const T* data, const ImageStrides& s, int64_t channels) {
+  constexpr int64_t kSize = 16 / sizeof(T);
+  return s.c == 1 && channels % kSize == 0 && s.n % kSize == 0 && s.h % kSize == 0 && s.w % kSize == 0 &&
+         reinterpret_cast<uintptr_t>(data) % 16 == 0;
+}
+
+// How the result, or an image of its shape, is reached.
+template <class T>
+Access access_of(const T* data, const ImageStrides& s, const Problem& p) {
+  const bool is_dense = p.phases_h * p.phases_w == 1 && s.c == 1 && s.w == p.columns &&
+                        s.h == int64_t{p.out_w} * p.columns && s.n == int64_t{p.out_h} * p.out_w * p.columns;
+  return {has_vectors(data, s, p.columns), is_dense};
+}
+
+template <class T, class Word>
+ContractParams<Word, T> contract_params(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
+                                        int b_pitch) {
+  const Problem& p = call.problem;
+  return {p,
+          reinterpret_cast<const Word*>(call.a),
+          reinterpret_cast<const Word*>(workspace.packed),
+          call.x,
+          call.out,
+          call.x_strides,
+          access_of(call.x, call.x_strides, p),
+          access_of(call.out, p.out, p),
+          epilogue_of(call, plan, workspace),
+          plan.phase_size,
+          b_pitch,
+          plan.tiles_n,
+          plan.slabs_per_split,
+          plan.outputs};
 }
 
 }  // namespace addertrain::cuda

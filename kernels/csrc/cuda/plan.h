@@ -11,6 +11,7 @@ namespace addertrain::cuda {
 
 struct TileSizes {
   int rows, columns, steps;  // of a tile, and of a slab of k
+  int slots;                 // threads that share a column's statistics
 };
 
 struct Plan {
@@ -19,6 +20,7 @@ struct Plan {
   int steps, pitch;          // of the packed filters, with their tails
   int64_t phase_size;        // elements of a phase of them
   int64_t outputs;
+  int num_parts;             // of a column's statistics
   int64_t column, partial, statistics, bytes;  // where parts of the workspace begin; the packed filters at 0
 };
 
@@ -53,7 +55,8 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   plan.column = round_up(plan.phase_size * p.phases_h * p.phases_w * element_bytes, kAlign);
   plan.partial = round_up(plan.column + 4 * int64_t{p.columns}, kAlign);
   plan.statistics = round_up(plan.partial + (plan.splits > 1 ? 4 * plan.outputs * plan.splits : 0), kAlign);
-  plan.bytes = plan.statistics + (has_statistics ? 8 * int64_t{plan.tiles_m} * p.columns : 0);
+  plan.num_parts = plan.tiles_m * tile.slots;
+  plan.bytes = plan.statistics + (has_statistics ? 8 * int64_t{plan.num_parts} * p.columns : 0);
   return plan;
 }
 

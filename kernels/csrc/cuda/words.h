@@ -8,7 +8,7 @@ namespace addertrain::cuda {
 
 template <class P>
 Plan plan_words(const TypedCall<float>& call) {
-  return make_plan(call.problem, {P::BM, P::BN, P::kSlab}, sizeof(float), call.sums != nullptr);
+  return make_plan(call.problem, {P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots}, sizeof(float), call.sums != nullptr);
 }
 
 // Four neighbouring channels share a tap, so one address and one predicate serve four copies.
@@ -25,19 +25,7 @@ cudaError_t run_words(const TypedCall<float>& call, void* bytes, cudaStream_t st
   if (error != cudaSuccess) return error;
 
   const Problem& p = call.problem;
-  const ContractParams<Op> params{p,
-                                  call.a,
-                                  workspace.packed,
-                                  call.x,
-                                  call.out,
-                                  call.x_strides,
-                                  epilogue_of(call, plan, workspace),
-                                  plan.phase_size,
-                                  plan.pitch,
-                                  plan.tiles_n,
-                                  plan.slabs_per_split,
-                                  plan.outputs,
-                                  is_channels_last(call.out, p.out, p.columns, 4, 16)};
+  const auto params = contract_params<float, float>(call, plan, workspace, plan.pitch);
   const dim3 grid(plan.tiles_m * plan.tiles_n, plan.splits, p.phases_h * p.phases_w);
   error = launch(adder_contract_kernel<P, Op, kVector>, grid, P::kThreads, P::kSharedBytes, stream, params);
   if (error != cudaSuccess) return error;

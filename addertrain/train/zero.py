@@ -1,0 +1,146 @@
+"""DeepSpeed's ZeRO, stages 1 to 3, with the settings under which AdderSGD is exact; CPUs included.
+
+The one file that imports DeepSpeed. Facts are of DeepSpeed 0.19.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from addertrain.optim import bind
+from addertrain.train.errors import UsageError
+from addertrain.train.precision import LossScale, MixedPrecision
+from addertrain.train.sharded import PartedNetwork, Sharded
+
+
+class Zero(Sharded):
+    """Stages 1 and 2: parameters whole everywhere, momentum (and gradients, stage 2) cut over the ranks."""
+
+    def __init__(self, *, stage: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.stage = stage
+
+    def shard(self, trainer: Trainer) -> None:
+        """Hands module and optimizer to a DeepSpeed engine, which `self.model` is from then on."""
+        deepspeed = import_deepspeed(self.root_device.type)
+        self.setup_optimizers(trainer)
+        plugin = self.precision_plugin
+        scale = plugin.engine_scale if isinstance(plugin, MixedPrecision) else None
+        engine, *_ = deepspeed.initialize(
+            model=self._module(),
+            optimizer=self.adder_sgd(),
+            config=engine_settings(
+                self.stage,
+                device_type=self.root_device.type,
+                accumulates=trainer.accumulate_grad_batches > 1,
+                scales=scale is not None,
+            ),
+            dist_init_required=False,
+        )
+        bind(engine)
+        if scale is not None:
+            let_engine_scale(engine, scale)
+        self.model = engine
+
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Backward is the engine's: it scales, reduces and cuts."""
+        loss = self.precision_plugin.pre_backward(closure_loss, self._module())
+        engine: Any = self.model
+        engine.backward(loss)
+        return self.precision_plugin.post_backward(loss, self._module())
+
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: LightningModule | Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Forward and backward (the closure), then the engine's step, which calls AdderSGD's."""
+        result = closure()
+        self.precision_plugin._after_closure(self._module(), optimizer)
+        engine: Any = self.model
+        engine.step()
+        return result
+
+    def teardown(self) -> None:
+        """Takes the engine's hooks off the module."""
+        engine: Any = self.model
+        if hasattr(engine, "destroy"):
+            engine.destroy()
+            self.model = None
+        super().teardown()
+
+
+class Zero3(PartedNetwork, Zero):
+    """Stage 3: the parameters are cut too."""
+
+
+def import_deepspeed(device_type: str) -> ModuleType:
+    """DeepSpeed, for this device and quiet.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if device_type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it would warn that it found no GPU
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Deprecated names of collectives, which it uses.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise UsageError(
+            f"train.strategy: expected DeepSpeed for zero1, zero2 and zero3, got: {error}; install it with "
+            "launch/setup deepspeed, or use ddp or fsdp"
+        ) from None
+    module: ModuleType = deepspeed
+    module.utils.logging.logger.setLevel(logging.ERROR)
+    # Compiled in every process at its start, for an all-reduce of inference on CPUs.
+    module.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return module
+
+
+def engine_settings(stage: int, *, device_type: str, accumulates: bool, scales: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration for `stage`; every line is there because its default would be wrong.
+
+    Args:
+        accumulates: several backward passes a step; the caller says where a step ends, not a count.
+        scales: a loss scale is in use, so overflows have to be looked for.
+    """
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "round_robin_gradients": False,  # DeepSpeed's own tables ignore that order
+        # Communication beside backward; it has no streams on CPUs.
+        "overlap_comm": device_type == "cuda" and (stage == 2 or not accumulates),
+    }
+    if stage < 3 and not scales:
+        zero["compute_grad_norm"] = False  # only clipping reads it, and it waits for the device every step
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # for its own speed report alone
+        "gradient_clipping": 0.0,  # its default is 1.0
+        "managed_gradient_accumulation": not accumulates,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": zero,
+    }
+
+
+def let_engine_scale(engine: Any, scale: LossScale) -> None:
+    """fp16 autocast over fp32 parameters: the engine's own scaling is tied to fp16 parameters.
+
+    Its ZeRO optimizers multiply the loss by `loss_scaler.cur_scale`, look for overflows over all ranks, and
+    divide the gradients before the step, whatever the parameters' type.
+    """
+    engine.optimizer.loss_scaler = scale
+    engine.optimizer.dynamic_loss_scale = True
+    engine.optimizer.check_grad_overflow = True

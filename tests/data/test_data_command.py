@@ -1,0 +1,93 @@
+"""`addertrain data` as a user calls it: what it says, what it leaves, its exit codes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from addertrain.cli import main
+from addertrain.data.beton_format import read_index
+from addertrain.data.side_file import side_path
+from tests.data.photographs import write_folder
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "pictures", num_classes=2, per_class=3)
+
+
+@pytest.mark.distributed
+def test_write_verify_and_info(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.beton"
+    words = ["--max-size", "300", "--quality", "80", "--workers", "1", "--page-mib", "2"]
+    assert main(["data", "write", str(few), str(path), *words]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(
+        f"{path}: written\nsamples    6 of 2 classes (3 to 3 a class)\nimages     jpg"
+    )
+    assert captured.err.endswith("6 of 6 pictures\n")
+    assert max(read_index(path).heights.max(), read_index(path).widths.max()) == 300
+    assert main(["data", "verify", str(path)]) == 0
+    assert "whole by its structure (6 samples)" in capsys.readouterr().out
+    assert main(["data", "verify", str(path), "--deep", "--threads", "2"]) == 0
+    assert "whole, every page and every image" in capsys.readouterr().out
+    assert main(["data", "info", str(path)]) == 0
+    assert "max_size 300, quality 80" in capsys.readouterr().out
+    assert main(["data", "write", str(few), str(path)]) == 1
+    assert "expected no file there yet" in capsys.readouterr().err
+
+
+@pytest.fixture
+def copy(beton: Path, tmp_path: Path) -> Path:
+    shutil.copy(side_path(beton), tmp_path)
+    return Path(shutil.copy(beton, tmp_path))
+
+
+def test_a_damaged_image_fails_a_deep_verification(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with copy.open("r+b") as file:
+        file.seek(int(read_index(copy).offsets[5]) + 300)
+        file.write(b"damage")
+    assert main(["data", "verify", str(copy), "--deep"]) == 1
+    captured = capsys.readouterr()
+    assert "page 0: its checksum differs" in captured.out
+    assert "sample 5: expected the image that was written" in captured.out
+    assert "2 pages or images are damaged" in captured.err.splitlines()[-1]
+
+
+def test_another_programs_file_is_adopted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    side_path(copy).unlink()
+    assert main(["data", "verify", str(copy)]) == 1
+    assert "addertrain data verify --adopt" in capsys.readouterr().err
+    assert main(["data", "verify", "--adopt", str(copy)]) == 0
+    assert json.loads(side_path(copy).read_text())["count"] == 45
+    assert "adopted, 45 images of 5 classes" in capsys.readouterr().out
+
+
+@pytest.mark.distributed
+def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (few / "class_0" / "001.jpg").write_bytes(b"no picture")
+    words = ["data", "write", str(few), str(tmp_path / "small.beton"), "--workers", "1"]
+    assert main(words) == 1
+    assert "1 of 6 cannot: class_0/001.jpg; replace them" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*words, "--skip-bad"]) == 0
+    assert "left out   1 that could not be read\n           class_0/001.jpg: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        ([], 2, "the following arguments are required: write|verify|info"),
+        (["write", "nowhere", "x.beton"], 1, "expected a folder with a folder of pictures for each class"),
+        (["write", "nowhere", "x.ffcv"], 2, "expected a name that ends in .beton"),
+        (["write", "torchvision:Nothing", "x.beton"], 1, "name of a class of torchvision.datasets"),
+        (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number, got 'many'"),
+        (["info", "nowhere.beton"], 1, "expected a .beton file, got none"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    words: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", *words]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line

@@ -1,0 +1,71 @@
+"""Machine code of a built library: each kernel's instructions, and those of its hot loop."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_ARITHMETIC = re.compile(r"FADD|FFMA|HADD2|HFMA2|HMNMX2|HMMA|VABSDIFF")
+_INSTRUCTION = re.compile(
+    r"^\s+/\*(?P<address>[0-9a-f]{4,6})\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*);"
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One entry point. `loop` counts the opcodes of the backward branch's range with the most arithmetic."""
+
+    name: str
+    opcodes: Counter[str]
+    loop: Counter[str]
+    registers: int
+    stack_bytes: int
+
+
+def disassembler() -> str:
+    """cuobjdump from PATH, or the one that comes with triton."""
+    found = shutil.which("cuobjdump")
+    spec = importlib.util.find_spec("triton")
+    if found is None and spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        found = str(bundled) if bundled.exists() else None
+    if found is None:
+        pytest.skip("no cuobjdump, neither in PATH nor in triton")
+    return found
+
+
+def kernels_of(library: Path) -> list[Kernel]:
+    """The tiled kernels of a library that was built for one architecture."""
+    usage = _run(library, "-res-usage")
+    resources = {
+        name: (int(registers), int(stack))
+        for name, registers, stack in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", usage)
+    }
+    found = []
+    for text in re.split(r"\n\s+Function : ", _run(library, "-sass"))[1:]:
+        name, _, body = text.partition("\n")
+        if "adder_contract" in name:
+            code = [match for line in body.splitlines() if (match := _INSTRUCTION.match(line))]
+            found.append(Kernel(name, Counter(m["opcode"] for m in code), _hot_loop(code), *resources[name]))
+    return found
+
+
+def _run(library: Path, option: str) -> str:
+    command = [disassembler(), option, str(library)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _hot_loop(code: list[re.Match[str]]) -> Counter[str]:
+    addresses = [int(match["address"], 16) for match in code]
+    loops: list[Counter[str]] = [Counter()]
+    for last, match in enumerate(code):
+        target = re.search(r"0x([0-9a-f]+)", match["operands"])
+        if match["opcode"] == "BRA" and target and int(target[1], 16) < addresses[last]:
+            first = addresses.index(int(target[1], 16))
+            loops.append(Counter(m["opcode"] for m in code[first : last + 1]))
+    return max(loops, key=lambda loop: sum(n for opcode, n in loop.items() if _ARITHMETIC.match(opcode)))

@@ -1,0 +1,145 @@
+"""What the tiled kernels' hot loops are made of, on sm_90: read from the machine code, no GPU needed."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from tests.kernels.builds import CudaBuild
+from tests.kernels.sass import Kernel, kernels_of
+
+pytestmark = pytest.mark.timeout(500)  # nvcc on a busy machine
+
+# Issue slots an element (half a packed word in 16 bits), and the registers that leave room for the tile's
+# blocks: docs/cuda.md. BM, BN, BK, TM, TN of word tiles; BM, BN, WM, WN of pair tiles.
+SLOTS = {
+    "forward float32 64x128": 2.19,
+    "forward float32 128x64": 2.33,
+    "forward float32 256x16": 2.58,
+    "grad_input float32 128x128": 2.20,
+    "grad_input float32 128x64": 2.36,
+    "grad_input float32 256x16": 2.67,
+    "forward half 128x128": 0.82,
+    "forward half 128x64": 0.88,
+    "forward half 256x16": 1.16,
+    "forward bfloat16 128x128": 0.82,
+    "forward bfloat16 128x64": 0.88,
+    "forward bfloat16 256x16": 1.16,
+    "grad_input half 64x64": 0.95,
+    "grad_input half 128x16": 1.50,
+    "grad_input bfloat16 64x64": 1.45,
+    "grad_input bfloat16 128x16": 2.00,
+}
+REGISTERS_OF_A_MULTIPROCESSOR = 65536
+ROOM = 1.03
+"""Another nvcc may place an instruction more or less."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A kernel as its mangled name spells it."""
+
+    kernel: Kernel
+    sizes: list[int]
+    is_grad: bool
+    is_vector: bool
+    type: str
+
+    @property
+    def label(self) -> str:
+        return f"{'grad_input' if self.is_grad else 'forward'} {self.type} {self.sizes[0]}x{self.sizes[1]}"
+
+    @property
+    def is_pairs(self) -> bool:
+        return self.type != "float32"
+
+    @property
+    def threads(self) -> int:
+        rows, columns = self.sizes[:2]
+        if self.is_pairs:
+            return rows // self.sizes[2] * (columns // self.sizes[3]) * 32
+        return rows // self.sizes[3] * (columns // self.sizes[4])
+
+    @property
+    def elements(self) -> int:
+        """Of one thread in one slab."""
+        return self.sizes[2] * self.sizes[3] * (1 if self.is_pairs else self.sizes[4])
+
+
+def _tile(kernel: Kernel) -> Tile:
+    sizes = [int(number) for number in re.findall(r"Li(\d+)E", kernel.name)]
+    flags = [flag == "1" for flag in re.findall(r"Lb([01])E", kernel.name)]
+    if "PairTile" in kernel.name:
+        type_ = "bfloat16" if "bfloat16" in kernel.name else "half"
+        return Tile(kernel, sizes, flags[0], flags[1], type_)
+    return Tile(kernel, sizes, "GradInputF32" in kernel.name, flags[0], "float32")
+
+
+@pytest.fixture(scope="module")
+def tiles(cuda_build: CudaBuild) -> list[Tile]:
+    return [_tile(kernel) for kernel in kernels_of(cuda_build.library)]
+
+
+def _count(loop: Counter[str], opcode: str) -> int:
+    """Of an opcode with any modifiers that follow."""
+    return sum(n for name, n in loop.items() if name == opcode or name.startswith(f"{opcode}."))
+
+
+def test_every_tile_is_there(tiles: list[Tile]) -> None:
+    assert {tile.label for tile in tiles if tile.is_vector} == set(SLOTS)
+
+
+def test_no_kernel_touches_local_memory(tiles: list[Tile]) -> None:
+    for tile in tiles:
+        assert tile.kernel.stack_bytes == 0, tile.label
+        assert not _count(tile.kernel.opcodes, "LDL"), tile.label
+        assert not _count(tile.kernel.opcodes, "STL"), tile.label
+
+
+def test_an_element_is_two_float_instructions(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if not tile.is_pairs]:
+        loop, elements = tile.kernel.loop, tile.elements
+        if tile.is_grad:
+            assert (loop["FADD.SAT"], loop["FFMA"]) == (elements, elements), tile.label
+        else:
+            assert loop["FADD"] == 2 * elements, tile.label
+
+
+def test_two_16_bit_elements_are_an_instruction_and_sums_are_the_tensor_cores(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if tile.is_pairs]:
+        loop, elements = tile.kernel.loop, tile.elements
+        if not tile.is_grad:
+            assert _count(loop, "HMNMX2") == elements // 2, tile.label
+        elif tile.type == "half":
+            assert loop["HADD2.SAT"] == elements // 2, tile.label
+        else:
+            assert _count(loop, "HMNMX2") == elements // 2, tile.label
+            assert loop["HFMA2.BF16_V2.RELU"] == elements // 2, tile.label
+        sums_of_a = tile.sizes[2] // 8 * 2
+        assert _count(loop, "HMMA") == elements // 8 + sums_of_a, tile.label
+
+
+def test_shared_memory_is_read_16_bytes_at_a_time(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if not tile.is_pairs and tile.is_vector]:
+        rows, _, steps, per_row, per_column = tile.sizes[:5]
+        sums_of_g = steps // (tile.threads // (rows // 4)) if tile.is_grad else 0
+        expected = steps * (per_row + per_column) // 4 + sums_of_g
+        assert tile.kernel.loop["LDS.128"] == expected, tile.label
+    for tile in [tile for tile in tiles if tile.is_pairs]:
+        positions, columns = tile.sizes[2:4]
+        reads_of_a = positions // 8 * (1 if tile.is_grad else 9)
+        assert tile.kernel.loop["LDS.128"] <= columns // 8 + reads_of_a, tile.label
+
+
+def test_few_slots_go_elsewhere(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if tile.is_vector]:
+        slots = sum(tile.kernel.loop.values()) / tile.elements
+        assert slots <= ROOM * SLOTS[tile.label], f"{tile.label}: {slots:.3f} issue slots an element"
+
+
+def test_registers_leave_room_for_the_blocks_that_are_meant(tiles: list[Tile]) -> None:
+    for tile in tiles:
+        blocks = tile.sizes[-1]
+        granted = -(-tile.kernel.registers // 8) * 8 * tile.threads * blocks
+        assert granted <= REGISTERS_OF_A_MULTIPROCESSOR, f"{tile.label}: {tile.kernel.registers} registers"

@@ -1,0 +1,77 @@
+"""launch/torchrun over two machines, for real: each has a network of its own, and a cable between them."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from tests.ranks import on_ranks
+from tests.train.small_runs import DIGITS, SHORT, assert_same_bits, final_weights, launched, short_recipe
+from tests.two_machines import ADDRESSES, TwoMachines, two_machines
+
+pytestmark = pytest.mark.distributed
+
+
+def _launch(machines: TwoMachines, *words: str) -> None:
+    meeting = ("--nnodes", "2", "--rdzv-endpoint", ADDRESSES[0], "--nproc-per-node", "1")
+    for machine in (0, 1):
+        machines.start(machine, "launch/torchrun", *meeting, "fit", str(DIGITS), *SHORT, *words)
+
+
+def _wait_for(what: str, condition: Callable[[], bool], machines: TwoMachines, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        said = f"{machines.log(0)}\n-- second machine:\n{machines.log(1)}"
+        assert time.monotonic() < deadline, f"{what} took longer than {seconds:g} s\n{said}"
+        time.sleep(0.1)
+
+
+def _ended(machines: TwoMachines) -> list[int]:
+    for process in machines.started:
+        process.wait(timeout=150)
+    return [process.returncode for process in machines.started]
+
+
+def test_one_training_on_two_machines(tmp_path: Path) -> None:
+    with two_machines() as machines:
+        _launch(machines, "--schedule.epochs=1", "--out", str(tmp_path / "run"))
+
+        assert _ended(machines) == [0, 0], machines.log(0) + machines.log(1)
+        assert "2 processes on cpu" in machines.log(0)
+        assert machines.log(1) == "", "one machine speaks"
+    summary = RunDirectory(tmp_path / "run").read_summary()
+    assert summary is not None
+    assert (summary.world_size, summary.steps) == (2, 5)
+
+
+def _fit_on_ranks(run: Path, *overrides: str) -> None:
+    launched()
+    fit(short_recipe(*overrides), run)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seconds_without", [8, 80])
+def test_a_pulled_cable_is_an_error_in_time_and_a_resumption(tmp_path: Path, seconds_without: int) -> None:
+    """8 s: the ranks give up, the agents stay in touch. 80 s: the agents lose each other too."""
+    run = tmp_path / "run"
+    words = ("--schedule.epochs=40", "--train.timeout_seconds=4")
+    with two_machines() as machines:
+        _launch(machines, *words, "--out", str(run))
+        _wait_for("the first epoch", lambda: (run / "checkpoints" / "latest").exists(), machines, seconds=100)
+
+        machines.cable(is_plugged=False)
+        pulled = time.monotonic()
+        complaint = "expected an answer of all ranks within 4 s, got: Timed out"
+        _wait_for("the error", lambda: complaint in machines.log(0), machines, seconds=15)
+        _wait_for("the error", lambda: complaint in machines.log(1), machines, seconds=15)
+        time.sleep(max(0.0, pulled + seconds_without - time.monotonic()))
+        machines.cable(is_plugged=True)
+
+        _wait_for("to resume", lambda: "; resuming epoch_" in machines.log(0), machines, seconds=150)
+        assert _ended(machines) == [0, 0], machines.log(0) + machines.log(1)
+    on_ranks(2, _fit_on_ranks, tmp_path / "whole", *words)
+    assert_same_bits(final_weights(run), final_weights(tmp_path / "whole"))
