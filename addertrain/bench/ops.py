@@ -22,8 +22,8 @@ from addertrain.bench.timing import interleaved
 from addertrain.ops import library, schemas
 
 _HEAD = (
-    "layer                    images |  forward   (ceiling)   half zeros | grad input (ceiling) | grad weight"
-    " |   conv |  cdist | formulas, training"
+    "layer                    images |  forward   (ceiling)   half zeros | grad input (ceiling) half zeros |"
+    " grad weight |   conv |  cdist | formulas, training"
 )
 
 
@@ -31,7 +31,8 @@ _HEAD = (
 class Row:
     """1e9 elements/s of one layer; `training` counts its three passes, `formula` the same by broadcasting.
 
-    `forward` is on positive inputs, all others on a ReLU's output, of which half is 0; None: not measured.
+    `forward` is on positive inputs, all others on a ReLU's output, of which half is 0; `grad_input_relu`
+    leaves out what the ReLU drops. None: not measured.
     """
 
     layer: str
@@ -39,6 +40,7 @@ class Row:
     forward: float
     forward_relu: float
     grad_input: float
+    grad_input_relu: float
     grad_weight: float
     conv: float
     training: float
@@ -94,6 +96,7 @@ def measure_layer(
             "forward": lambda: schemas.ADDER2D(positive, weight, *sizes, True),
             "forward_relu": lambda: schemas.ADDER2D(x, weight, *sizes, True),
             "grad_input": lambda: schemas.GRAD_INPUT(dy, x, weight, *sizes),
+            "grad_input_relu": lambda: schemas.RECTIFIED_GRAD_INPUT(dy, x, weight, *sizes),
             "grad_weight": lambda: schemas.GRAD_WEIGHT(dy, x, weight, *sizes),
             "conv": lambda: conv(x, weight, None, layer.stride, layer.padding),
         },
@@ -101,9 +104,8 @@ def measure_layer(
     )
     elements = batch * layer.elements_per_image / 1e9
     passes = {name: elements / timing.median for name, timing in times.items()}
-    training = (
-        3 * elements / sum(times[name].median for name in ("forward_relu", "grad_input", "grad_weight"))
-    )
+    trained = ("forward_relu", "grad_input_relu", "grad_weight")
+    training = 3 * elements / sum(times[name].median for name in trained)
     slow = _formulas(x, weight, dy, layer) if with_formulas else {}
     return Row(layer.name, batch, **passes, training=training, **slow)
 
@@ -141,7 +143,8 @@ def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
     grad_share = 100 * row.grad_input / (ceilings.grad_input * threads)
     line = (
         f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)    "
-        f"{row.forward_relu:10.1f} | {row.grad_input:10.1f} ({grad_share:4.0f} %)  | "
+        f"{row.forward_relu:10.1f} | {row.grad_input:10.1f} ({grad_share:4.0f} %)  "
+        f"{row.grad_input_relu:10.1f} | "
         f"{row.grad_weight:11.1f} | {row.conv:6.1f} |"
     )
     if row.cdist is None or row.formula is None:
