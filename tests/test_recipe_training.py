@@ -33,6 +33,12 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
             ["--train.compile=inductor", "--schedule.p_start=2", "--schedule.p_epochs=9"],
             "train.compile: expected off",
         ),
+        (["--distill.teacher=frozen"], "distill.checkpoint: expected a run or checkpoint where"),
+        (["--distill.checkpoint=x"], "else null, got 'x'"),
+        (["--distill.teacher=twin", "--train.compile=inductor"], "distill.teacher: expected none unless"),
+        (["--distill.weight=2"], "distill.weight: expected a number from 0 to 1"),
+        (["--distill.temperature=0"], "distill.temperature: expected a finite number above 0"),
+        (["--distill.feature_weight=-1"], "distill.feature_weight: expected a finite number, 0 or above"),
     ],
 )
 def test_what_means_nothing_is_refused(overrides: list[str], words: str) -> None:

@@ -10,6 +10,7 @@ from addertrain.recipe.keys import recipe_help
 from addertrain.recipe.load import load_recipe
 from addertrain.recipe.settings import (
     DataRecipe,
+    DistillRecipe,
     ExpectedRecipe,
     ModelRecipe,
     OptimRecipe,
@@ -21,6 +22,7 @@ from addertrain.recipe.yaml_text import recipe_to_yaml
 
 __all__ = [
     "DataRecipe",
+    "DistillRecipe",
     "ExpectedRecipe",
     "ModelRecipe",
     "OptimRecipe",

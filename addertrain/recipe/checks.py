@@ -53,6 +53,7 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.clip_norm, which needs whole gradients"
     yield "train.strategy", is_unclipped, recipe.train.strategy, expected
     yield from _form_rules(recipe)
+    yield from _distill_rules(recipe)
     num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_parts >= 1 and batch % num_parts == 0
     yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
@@ -77,6 +78,23 @@ def _form_rules(recipe: Recipe) -> Iterator[_Rule]:
         "off beside schedule.p_start above 1, which would compile anew at every step, and where sharded"
     )
     yield "train.compile", is_compiled, compiler, expected
+
+
+def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
+    distill, train = recipe.distill, recipe.train
+    has_teacher = distill.teacher != "none"
+    is_whole = not has_teacher or (train.strategy in _LOCAL_STRATEGIES and train.compile == "off")
+    expected = f"none unless train.strategy is {' or '.join(_LOCAL_STRATEGIES)} and train.compile off"
+    yield "distill.teacher", is_whole, distill.teacher, expected
+    is_given = (distill.checkpoint is not None) == (distill.teacher == "frozen")
+    expected = "a run or checkpoint where distill.teacher is frozen, else null"
+    yield "distill.checkpoint", is_given, distill.checkpoint, expected
+    yield "distill.weight", 0 <= distill.weight <= 1, distill.weight, "a number from 0 to 1"
+    for name in ("temperature", "kernel_width"):
+        value = getattr(distill, name)
+        yield f"distill.{name}", 0 < value < math.inf, value, "a finite number above 0"
+    weight = distill.feature_weight
+    yield "distill.feature_weight", 0 <= weight < math.inf, weight, "a finite number, 0 or above"
 
 
 def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:

@@ -138,6 +138,20 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillRecipe:
+    """Learning from a convolutional network as well as from labels."""
+
+    teacher: Annotated[
+        Literal["none", "twin", "frozen"], "nobody, a twin that trains at the same time, or a finished run"
+    ] = "none"
+    checkpoint: Annotated[str | None, "distill.teacher frozen: its run directory or checkpoint"] = None
+    weight: Annotated[float, "share of the loss on logits that follows the teacher, not the labels"] = 0.5
+    temperature: Annotated[float, "what divides both networks' logits before they are compared"] = 4.0
+    feature_weight: Annotated[float, "weight of matching intermediate features; 0: logits alone"] = 1.0
+    kernel_width: Annotated[float, "σ of the kernel exp(−z / 2σ²) that features pass before matching"] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpectedRecipe:
     """What the recipe should give, and who says so."""
 
@@ -157,4 +171,5 @@ class Recipe:
     optim: OptimRecipe
     schedule: ScheduleRecipe
     train: TrainRecipe
+    distill: DistillRecipe = DistillRecipe()
     expected: ExpectedRecipe

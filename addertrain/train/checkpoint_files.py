@@ -5,6 +5,7 @@
         optimizer.safetensors     momentum by parameter name
         rank_buffers.safetensors  the buffers of every rank, as "RANK/NAME"
         average.safetensors       only where weights are averaged: the average by parameter name
+        companions.safetensors    only where a teacher trains too: it, and what only training needs
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
@@ -30,7 +31,7 @@ from addertrain.train.errors import CheckpointError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TENSOR_FILES = ("model", "optimizer", "rank_buffers")
-OPTIONAL_FILES = ("average",)
+OPTIONAL_FILES = ("average", "companions")
 
 
 def write_checkpoint(

@@ -23,6 +23,8 @@ from addertrain.train.errors import CheckpointError
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"
+COMPANIONS = "companions."
+"""How names of modules begin that train beside the model: a teacher, and what only training needs."""
 
 
 class DirectoryCheckpointIO(CheckpointIO):
@@ -58,8 +60,9 @@ class DirectoryCheckpointIO(CheckpointIO):
             "state": state,
         }
         check_plain(manifest, "checkpoint")
+        beside = {name: value for name, value in model.items() if name.startswith(COMPANIONS)}
         tensors = {
-            "model": model,
+            "model": {name: value for name, value in model.items() if name not in beside},
             "optimizer": momentum,
             "rank_buffers": {
                 f"{rank}/{name}": value
@@ -69,6 +72,8 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
         if average is not None:
             tensors[AVERAGE] = average
+        if beside:
+            tensors["companions"] = beside
         try:
             write_checkpoint(Path(path), tensors, manifest)
         except (OSError, SafetensorError) as error:
@@ -96,10 +101,11 @@ class DirectoryCheckpointIO(CheckpointIO):
             rank_buffers += [{} for _ in range(len(rank_buffers), int(rank) + 1)]
             rank_buffers[int(rank)][name] = value
         average = {AVERAGE: read_tensors(path, AVERAGE)} if has_tensors(manifest, AVERAGE) else {}
+        beside = read_tensors(path, "companions") if has_tensors(manifest, "companions") else {}
         return {
             **manifest["state"],
             **average,
-            MODEL: read_tensors(path, "model"),
+            MODEL: read_tensors(path, "model") | beside,
             OPTIMIZERS: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),
             RANK_BUFFERS: rank_buffers,
         }

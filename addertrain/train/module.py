@@ -102,12 +102,16 @@ class AdderClassifier(LightningModule):
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
-        logits = self(batch.images)
-        loss = classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)
+        logits, loss = self.learn(batch)
         if self.train_counts is None:
             self.train_counts = ClassificationCounts(self.device, top5=False)
         self.train_counts.add(logits, hard_labels(batch.labels), loss)
         return loss
+
+    def learn(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Logits and loss of a training batch; what a subclass that learns otherwise replaces."""
+        logits = self(batch.images)
+        return logits, classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Counts a batch; nothing is communicated, so ranks may have different numbers of batches."""
@@ -133,11 +137,8 @@ class AdderClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdderSGD over the model's parameter groups, and the schedule per step."""
         optim = self.optim
-        groups = param_groups(
-            self.model, weight_decay=optim.weight_decay, decay_norm_and_bias=optim.decay_norm_and_bias
-        )
         optimizer = AdderSGD(
-            groups,
+            self.parameter_groups(),
             lr=optim.lr,
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
@@ -148,3 +149,10 @@ class AdderClassifier(LightningModule):
         )
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters as AdderSGD wants them."""
+        optim = self.optim
+        return param_groups(
+            self.model, weight_decay=optim.weight_decay, decay_norm_and_bias=optim.decay_norm_and_bias
+        )

@@ -1,5 +1,7 @@
 """From a recipe to the module that trains: the one place that builds a network to train."""
 
+from typing import Any
+
 import torch
 
 from addertrain.data import ImageData
@@ -8,17 +10,20 @@ from addertrain.nn import set_form
 from addertrain.ops.forms import Form
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
+from addertrain.train.distillation import DistillingClassifier
 from addertrain.train.forms import form_at
 from addertrain.train.module import AdderClassifier
+from addertrain.train.teacher import build_teacher
 
 
 def build_classifier(
-    recipe: Recipe, data: ImageData, *, steps_per_epoch: int, step: int = 0
+    recipe: Recipe, data: ImageData, *, steps_per_epoch: int, step: int = 0, to_train: bool = True
 ) -> AdderClassifier:
     """The network with its first weights, the same on every rank, and its schedule of optimizer steps.
 
     Args:
         step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
+        to_train: with the teacher, where the recipe has one; an evaluation needs none.
     """
     torch.manual_seed(recipe.train.seed)
     model = build_model(
@@ -28,13 +33,18 @@ def build_classifier(
         set_form(model, form)
     if recipe.train.compile != "off":
         model.compile(backend=recipe.train.compile)  # in place: names of parameters stay
-    return AdderClassifier(
-        model,
-        mean=data.mean,
-        std=data.std,
-        optim=recipe.optim,
-        schedule=build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch),
-        num_steps=recipe.schedule.epochs * steps_per_epoch,
-        label_smoothing=recipe.optim.label_smoothing,
-        channels_last=recipe.train.channels_last,
+    settings: dict[str, Any] = {
+        "mean": data.mean,
+        "std": data.std,
+        "optim": recipe.optim,
+        "schedule": build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch),
+        "num_steps": recipe.schedule.epochs * steps_per_epoch,
+        "label_smoothing": recipe.optim.label_smoothing,
+        "channels_last": recipe.train.channels_last,
+    }
+    if recipe.distill.teacher == "none" or not to_train:
+        return AdderClassifier(model, **settings)
+    teacher = build_teacher(recipe, num_classes=data.num_classes)
+    return DistillingClassifier(
+        model, teacher, distill=recipe.distill, num_classes=data.num_classes, **settings
     )

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from addertrain.train.checkpoint_io import MODEL, OPTIMIZERS, RANK_BUFFERS
+from addertrain.train.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
 from addertrain.train.errors import CheckpointError
 
 
@@ -168,7 +168,7 @@ def checkpoint_prefix(module: torch.nn.Module) -> str:
 
 
 def load_model(module: torch.nn.Module, checkpoint: Mapping[str, Any], *, strict: bool = True) -> None:
-    """Loads a checkpoint's parameters and buffers into `module`, in place.
+    """Loads a checkpoint's parameters and buffers into `module`, in place; companions where it has any.
 
     Raises:
         CheckpointError: the checkpoint holds another network.
@@ -177,8 +177,12 @@ def load_model(module: torch.nn.Module, checkpoint: Mapping[str, Any], *, strict
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     rank_buffers = checkpoint.get(RANK_BUFFERS, [])
     own = rank_buffers[rank] if len(rank_buffers) == world_size else {}
-    state = {**checkpoint[MODEL], **own}
+    state = {
+        name if name.startswith(COMPANIONS) else prefix + name: value
+        for name, value in {**checkpoint[MODEL], **own}.items()
+        if not name.startswith(COMPANIONS) or hasattr(module, "companions")
+    }
     try:
-        module.load_state_dict({prefix + name: value for name, value in state.items()}, strict=strict)
+        module.load_state_dict(state, strict=strict)
     except RuntimeError as error:
         raise CheckpointError(f"checkpoint: it holds another network ({error})") from None

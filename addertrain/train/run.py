@@ -179,7 +179,7 @@ def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -
     leave_signals_alone(trainer)
     steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
     step = read_manifest(checkpoint)["global_step"]
-    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step)
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
     loader = _loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None

@@ -1,0 +1,113 @@
+"""Training beside a convolutional teacher, as in PKKD (arXiv 2009.13044) in outline.
+
+    loss = (1 - w) CE(student, labels) + w T^2 KL(teacher / T || student / T)        the blend of logits
+         + b * distance of the features (`matching`)
+         + CE(teacher, labels), where the teacher is a twin that learns at the same time
+
+The teacher gets no gradient from the student. Defaults of w, T and b are this project's: the paper's are not
+in its abstract, and its code was not published.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from addertrain.nn import param_groups
+from addertrain.recipe import DistillRecipe
+from addertrain.train.loss import classification_loss
+from addertrain.train.matching import FeatureMatching, Recorder, matched_layers
+from addertrain.train.module import AdderClassifier, LabelledImages
+
+
+def blended_loss(
+    student: Tensor, teacher: Tensor, hard_loss: Tensor, *, weight: float, temperature: float
+) -> Tensor:
+    """(1 - w) hard_loss + w T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over a batch.
+
+    T^2 keeps the gradient's size whatever the temperature. The teacher's logits get no gradient.
+    """
+    soft = functional.kl_div(
+        functional.log_softmax(student.float() / temperature, dim=1),
+        functional.log_softmax(teacher.detach().float() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1.0 - weight) * hard_loss + weight * temperature**2 * soft
+
+
+class DistillingClassifier(AdderClassifier):
+    """An `AdderClassifier` whose model learns from a teacher too.
+
+    Teacher and projections are its `companions`: trained and saved with it, apart from the model.
+
+    Args:
+        teacher: maps normalised images to logits of the same classes.
+        distill: how to learn from it; with teacher "frozen" it stays as it is.
+        num_classes: how many logits there are.
+        settings: those of `AdderClassifier`.
+
+    Raises:
+        ValueError: features are to be matched, and the networks have no layer in common.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        *,
+        distill: DistillRecipe,
+        num_classes: int,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model, **settings)
+        self.distill = distill
+        self.companions = nn.ModuleDict({"teacher": teacher})
+        names: list[str] = []
+        if distill.feature_weight > 0:
+            widths = matched_layers(model, teacher, num_classes=num_classes)
+            self.companions["matching"] = FeatureMatching(widths, kernel_width=distill.kernel_width)
+            names = list(widths)
+        if distill.teacher == "frozen":
+            teacher.requires_grad_(False).eval()
+        self._student_features, self._teacher_features = Recorder(model, names), Recorder(teacher, names)
+
+    def train(self, mode: bool = True) -> "DistillingClassifier":
+        """As usual, but a frozen teacher's statistics stay as they are."""
+        super().train(mode)
+        if self.distill.teacher == "frozen":
+            self.companions["teacher"].eval()
+        return self
+
+    def learn(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
+        """The student's logits, and the loss above."""
+        settings, images = self.distill, self.normalised(batch.images)
+        with self._student_features.recording() as ours, self._teacher_features.recording() as theirs:
+            logits = self.model(images)
+            with torch.set_grad_enabled(settings.teacher == "twin"):
+                teacher_logits = self.companions["teacher"](images)
+            loss = blended_loss(
+                logits, teacher_logits, self._hard_loss(logits, batch), weight=settings.weight,
+                temperature=settings.temperature,
+            )  # fmt: skip
+            if settings.feature_weight > 0:
+                loss = loss + settings.feature_weight * self.companions["matching"](ours, theirs)
+        if settings.teacher == "twin":
+            loss = loss + self._hard_loss(teacher_logits, batch)
+        return logits, loss
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The model's groups; companions that learn go to those of plain SGD."""
+        groups = super().parameter_groups()
+        beside = param_groups(
+            self.companions,
+            weight_decay=self.optim.weight_decay,
+            decay_norm_and_bias=self.optim.decay_norm_and_bias,
+        )
+        for group, more in zip(groups[1:], beside[1:], strict=True):
+            group["params"] += [param for param in more["params"] if param.requires_grad]
+        return groups
+
+    def _hard_loss(self, logits: Tensor, batch: LabelledImages) -> Tensor:
+        return classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)

@@ -1,0 +1,34 @@
+"""The teacher that a recipe asks for."""
+
+from pathlib import Path
+
+from torch import nn
+
+from addertrain.models import build_model
+from addertrain.recipe import Recipe
+from addertrain.train.checkpoint_files import read_manifest, read_tensors
+from addertrain.train.errors import CheckpointError
+from addertrain.train.recipe_record import recipe_from_record
+from addertrain.train.resume import locate_checkpoint
+
+
+def build_teacher(recipe: Recipe, *, num_classes: int) -> nn.Module:
+    """A convolutional twin with new weights, or the network of a finished run.
+
+    Raises:
+        CheckpointError: the frozen teacher's checkpoint cannot be used, or knows other classes.
+    """
+    if recipe.distill.teacher == "twin":
+        return build_model(recipe.model.name, kind="conv", num_classes=num_classes, head=recipe.model.head)
+    assert recipe.distill.checkpoint is not None, "the recipe's checks ask for it"
+    checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
+    theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint)).model
+    teacher = build_model(theirs.name, kind=theirs.kind, num_classes=num_classes, head=theirs.head)
+    try:
+        teacher.load_state_dict(read_tensors(checkpoint, "model"))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"distill.checkpoint: expected a {theirs.name} for {num_classes} classes in {checkpoint}, got "
+            f"another network ({error})"
+        ) from None
+    return teacher

@@ -1,0 +1,181 @@
+"""Learning from a teacher: the losses by hand, who learns from whom, and what checkpoints hold."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from addertrain.models import LeNet5BN
+from addertrain.recipe import DistillRecipe
+from addertrain.train.checkpoint_files import read_tensors
+from addertrain.train.distillation import DistillingClassifier, blended_loss
+from addertrain.train.errors import CheckpointError
+from addertrain.train.matching import FeatureMatching, Recorder, kernel, matched_layers
+from addertrain.train.module import AdderClassifier
+from addertrain.train.run import evaluate, fit
+from addertrain.train.run_directory import RunDirectory
+from tests.ranks import on_ranks
+from tests.train.small_runs import (
+    OPTIM,
+    TinyNet,
+    assert_same_bits,
+    launched,
+    random_loader,
+    rewind,
+    short_recipe,
+)
+
+TWIN = ("--distill.teacher=twin", "--schedule.epochs=2", "--train.recalibrate_batches=0")
+
+
+def test_the_blend_is_its_formula() -> None:
+    student, teacher, hard = torch.randn(3, 5), torch.randn(3, 5), torch.tensor(1.3)
+    p, q = (teacher / 2.5).softmax(1), (student / 2.5).softmax(1)
+    divergence = (p * (p / q).log()).sum(1).mean()
+
+    got = blended_loss(student, teacher, hard, weight=0.3, temperature=2.5)
+
+    torch.testing.assert_close(got, 0.7 * hard + 0.3 * 2.5**2 * divergence)
+    assert blended_loss(student, teacher, hard, weight=0.0, temperature=4.0) == hard
+
+
+def test_the_kernel_of_a_distance_is_laplaces() -> None:
+    distance = torch.tensor([0.0, 1.0, 3.0])
+
+    assert torch.allclose(kernel(distance, 0.8), torch.exp(-distance / (2 * 0.64)))
+    assert kernel(distance.half(), 1.0).dtype == torch.float32
+
+
+def test_the_last_norm_of_each_width_is_matched_but_for_the_logits() -> None:
+    student, teacher = LeNet5BN(kind="adder"), LeNet5BN(kind="conv")
+
+    assert matched_layers(student, teacher, num_classes=10) == {
+        "norm1": 6, "norm2": 16, "norm3": 120, "norm4": 84,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"set distill\.feature_weight to 0"):
+        matched_layers(student, TinyNet(), num_classes=10)
+
+
+def test_a_recorder_keeps_features_only_while_it_records() -> None:
+    model, x = TinyNet(), torch.randn(2, 1, 8, 8)
+    recorder = Recorder(model, ["norm"])
+
+    model(x)
+    with recorder.recording() as features:
+        model(x)
+        assert list(features) == ["norm"]
+        assert features["norm"].shape == (2, 4, 6, 6)
+    model(x)
+    assert not recorder._features
+
+
+def test_matching_draws_the_student_and_leaves_the_teacher() -> None:
+    matching = FeatureMatching({"a": 3, "b": 4}, kernel_width=1.0)
+    student = {
+        "a": torch.randn(2, 3, 5, 5, requires_grad=True),
+        "b": torch.randn(2, 4, 2, 2, requires_grad=True),
+    }
+    teacher = {name: value.detach().clone().requires_grad_() for name, value in student.items()}
+
+    loss = matching(student, teacher)
+    loss.backward()
+
+    assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in student.values())
+    assert all(value.grad is None for value in teacher.values())
+    assert all(parameter.grad is not None for parameter in matching.parameters())
+    for ours, theirs in zip(matching.student, matching.teacher, strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    assert matching(student, teacher).item() == pytest.approx(0.0, abs=1e-12)
+
+
+class _ConvTwin(TinyNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, bias=False)  # type: ignore[assignment]
+
+
+def _trained(module: AdderClassifier, folder: Path) -> dict[str, Tensor]:
+    trainer = Trainer(
+        accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=2,
+    )  # fmt: skip
+    trainer.fit(module, random_loader(training=True))
+    return module.state_dict()
+
+
+def test_a_twin_learns_as_if_alone(tmp_path: Path) -> None:
+    settings = {"mean": (0.5,), "std": (0.3,), "optim": OPTIM, "num_steps": 12}
+    teacher = _ConvTwin()
+    alone = AdderClassifier(copy.deepcopy(teacher), **settings)  # type: ignore[arg-type]
+    beside = DistillingClassifier(
+        TinyNet(), teacher, distill=DistillRecipe(teacher="twin"), num_classes=10, **settings
+    )
+
+    expected, got = _trained(alone, tmp_path), _trained(beside, tmp_path)
+
+    for name, tensor in expected.items():
+        twins = got[name.replace("model.", "companions.teacher.")]
+        torch.testing.assert_close(twins, tensor, rtol=1e-5, atol=1e-6)
+
+
+def _newest(run: Path) -> Path:
+    return RunDirectory(run).store.newest_first()[0]
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "distilled"
+    fit(short_recipe(*TWIN), path)
+    return path
+
+
+def test_the_model_is_saved_without_its_companions(distilled: Path, finished: Path) -> None:
+    model, companions = (
+        read_tensors(_newest(distilled), "model"),
+        read_tensors(_newest(distilled), "companions"),
+    )
+
+    assert model.keys() == read_tensors(_newest(finished), "model").keys()
+    assert {name.split(".")[1] for name in companions} == {"teacher", "matching"}
+    assert evaluate(distilled).num_images == 360
+
+
+def test_a_resumed_run_keeps_teacher_and_projections(distilled: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(distilled, tmp_path / "run"))
+    rewind(run, to_epoch=1)
+
+    fit(short_recipe(*TWIN), run)
+
+    for file in ("model", "companions", "optimizer"):
+        assert_same_bits(read_tensors(_newest(run), file), read_tensors(_newest(distilled), file))
+
+
+def test_a_frozen_teacher_stays_as_it_is(tmp_path: Path) -> None:
+    conv = ("--model.kind=conv", "--schedule.epochs=1", "--train.recalibrate_batches=0")
+    fit(short_recipe(*conv), tmp_path / "teacher")
+    frozen = ("--distill.teacher=frozen", f"--distill.checkpoint={tmp_path / 'teacher'}", *TWIN[1:])
+
+    fit(short_recipe(*frozen), tmp_path / "student")
+
+    teacher = read_tensors(_newest(tmp_path / "teacher"), "model")
+    companions = read_tensors(_newest(tmp_path / "student"), "companions")
+    assert_same_bits({name: companions[f"companions.teacher.{name}"] for name in teacher}, teacher)
+    with pytest.raises(CheckpointError, match="found no checkpoints"):
+        fit(short_recipe(*frozen[:1], f"--distill.checkpoint={tmp_path}", *frozen[2:]), tmp_path / "none")
+
+
+def _fit_on_ranks(run: Path) -> None:
+    launched()
+    fit(short_recipe(*TWIN, "--schedule.epochs=1"), run)
+
+
+def test_ranks_share_a_teacher(tmp_path: Path) -> None:
+    on_ranks(2, _fit_on_ranks, tmp_path / "run")
+
+    assert "0/companions.teacher.norm1.running_mean" in read_tensors(
+        _newest(tmp_path / "run"), "rank_buffers"
+    )
