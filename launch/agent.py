@@ -18,14 +18,16 @@ from types import FrameType
 
 from torch.distributed import run
 from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerState
+from torch.distributed.elastic.agent.server.api import DEFAULT_ROLE
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousTimeoutError
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
 from torch.distributed.launcher import api
 
 # Exit codes of addertrain after which a restart would be wrong.
 BAD_USAGE, SAVED = 2, 75
-SECONDS_BETWEEN_MEETINGS = 5.0
+SECONDS_BETWEEN_ATTEMPTS = 5.0
+SECONDS_TO_MEET = 600.0  # machines of a cluster start minutes apart
 DEFAULT_PORT = 29400
 _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/sockios.h>
 
@@ -43,9 +45,8 @@ def main(argv: list[str]) -> int:
         arguments.standalone = True
     elif arguments.rdzv_id == "none":
         arguments.rdzv_id = "addertrain"
-    for attempt in range(arguments.max_restarts + 1):
-        if attempt:
-            time.sleep(SECONDS_BETWEEN_MEETINGS)
+    alone_since = time.monotonic()
+    while True:
         try:
             if not arguments.standalone:
                 _meet_by_address(arguments)
@@ -55,17 +56,39 @@ def main(argv: list[str]) -> int:
             rank, failure = error.get_first_failure()
             say(f"rank {rank} ended first, {describe(failure.exitcode)}")
             return code_of(failure.exitcode)
-        except (RendezvousConnectionError, RendezvousTimeoutError, OSError) as error:
-            say(
-                f"expected to meet {arguments.nnodes} machines at {arguments.rdzv_endpoint}, got: "
-                f"{error.__cause__ or error}; trying again"
-            )
-    say("expected to meet the other machines, gave up; check that all of them run and reach each other")
-    return 1
+        except RendezvousClosedError:
+            say("another machine has ended the run; see what it says")
+            return 1
+        except (RendezvousError, OSError) as error:
+            alone_since = max(alone_since, SavingAgent.together_at)
+            reason = f"expected {arguments.nnodes} machines at {arguments.rdzv_endpoint}, got: "
+            reason += str(error.__cause__ or error)
+            if time.monotonic() - alone_since > SECONDS_TO_MEET:
+                say(f"{reason}; gave up: check that all of them run and reach each other")
+                return 1
+            say(f"{reason}; trying again")
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
 
 class SavingAgent(LocalElasticAgent):
-    """Hands signals to the ranks, and starts them again only where that can help."""
+    """Hands signals to the ranks, and starts them again only where that can help.
+
+    `together_at` is the last moment at which it heard of the other machines.
+    """
+
+    together_at = 0.0
+
+    def run(self, role: str = DEFAULT_ROLE) -> RunResult:
+        """Runs the ranks to their end, as torchrun's agent does."""
+        try:
+            return super().run(role)
+        except RendezvousClosedError:
+            raise
+        except RendezvousError:
+            # torchrun would close the meeting for all machines now, when the line may just have come back.
+            self._rdzv_handler._stop_heartbeats()
+            self._rdzv_handler.shutdown = lambda: True
+            raise
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
         ids = super()._start_workers(worker_group)
@@ -76,6 +99,7 @@ class SavingAgent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
+        SavingAgent.together_at = time.monotonic()
         if result.state == WorkerState.FAILED:
             rank, failure = min(result.failures.items(), key=lambda item: item[1].timestamp)
             if failure.exitcode in (SAVED, BAD_USAGE):

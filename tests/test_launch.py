@@ -1,12 +1,24 @@
 """The launch scripts: what they say, what they refuse, what they set."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.commands import run_command
+from tests.source_tree import ROOT
 
-SCRIPTS = ("setup", "quickstart", "test", "find_python", "system_packages", "torchrun", "preflight")
+SCRIPTS = (
+    "setup",
+    "quickstart",
+    "test",
+    "find_python",
+    "system_packages",
+    "torchrun",
+    "preflight",
+    "deepspeed",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -17,7 +29,7 @@ def test_launch_script_explains_itself(script: str) -> None:
     assert result.stdout.startswith(f"usage: launch/{script}")
 
 
-@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages"])
+@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages", "deepspeed"])
 def test_launch_script_refuses_what_it_does_not_know(script: str) -> None:
     result = run_command(f"launch/{script}", "nonsense")
 
@@ -62,3 +74,28 @@ def test_torchrun_refuses_an_option_without_a_value() -> None:
 
     assert result.returncode != 0
     assert "expected a value after --nnodes" in result.stderr
+
+
+@pytest.mark.parametrize("manifest", ["trainjob", "pytorchjob"])
+def test_kubernetes_pods_have_time_to_save_and_enough_shared_memory(manifest: str) -> None:
+    text = (ROOT / "launch" / "kubernetes" / f"{manifest}.yaml").read_text(encoding="utf-8")
+
+    pods = [pod for document in yaml.safe_load_all(text) for pod in _pods(document)]
+
+    (pod,) = pods
+    assert pod["terminationGracePeriodSeconds"] >= 180
+    (container,) = pod["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert {"/runs", "/data", "/dev/shm"} <= set(mounts)
+    assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+    assert "fit recipes/" in " ".join(text.split()) or "fit, recipes/" in text
+
+
+def _pods(node: object) -> list[dict[str, Any]]:
+    """Every pod's specification below a manifest's node."""
+    if isinstance(node, list):
+        return [pod for item in node for pod in _pods(item)]
+    if not isinstance(node, dict):
+        return []
+    here = [node] if "containers" in node else []
+    return here + [pod for item in node.values() for pod in _pods(item)]

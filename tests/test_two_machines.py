@@ -58,7 +58,7 @@ def _fit_on_ranks(run: Path, *overrides: str) -> None:
 def test_a_pulled_cable_is_an_error_in_time_and_a_resumption(tmp_path: Path, seconds_without: int) -> None:
     """8 s: the ranks give up, the agents stay in touch. 80 s: the agents lose each other too."""
     run = tmp_path / "run"
-    words = ("--schedule.epochs=40", "--train.timeout_seconds=4")
+    words = ("--schedule.epochs=20", "--train.timeout_seconds=4")
     with two_machines() as machines:
         _launch(machines, *words, "--out", str(run))
         _wait_for("the first epoch", lambda: (run / "checkpoints" / "latest").exists(), machines, seconds=100)
