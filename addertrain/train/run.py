@@ -108,12 +108,7 @@ def _train(
     train_loader = _loader(recipe, data, world, training=True)
     val_loader = _loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
-    steps_per_epoch = len(train_loader) // num_parts
-    if steps_per_epoch == 0:
-        raise UsageError(
-            f"{recipe.name}: expected at least one global batch of {recipe.data.global_batch_size} training "
-            f"images, got {len(data.train.labels)} images; lower data.global_batch_size"
-        )
+    steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
     # Nothing is written before data and loaders are there.
     on_first_rank(lambda: run.open(recipe, world, checkpoint))
     clock, data_wait = RunClock(), DataWait()
@@ -125,13 +120,7 @@ def _train(
         *evaluation,
         Progress(meter, clock),
         *_step_callbacks(recipe, run, steps_per_epoch),
-        SaveCheckpoints(
-            run.store,
-            keep=recipe.train.keep_checkpoints,
-            every_steps=recipe.train.save_every_steps,
-            every_minutes=recipe.train.save_every_minutes,
-            signals=signals,
-        ),
+        _saves(recipe, run, signals),
     ]
     if world.is_first:
         # TensorBoard takes a second to import, which only the rank that writes has to spend.
@@ -139,16 +128,10 @@ def _train(
 
         fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
         callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation)))
-    about = {
-        "recipe": recipe_to_record(recipe),
-        "seed": recipe.train.seed,
-        "world_size": world.size,
-        "versions": versions(),
-    }
     trainer = _trainer(
         recipe,
         world,
-        DirectoryCheckpointIO(about),
+        DirectoryCheckpointIO(_about(recipe, world)),
         callbacks=callbacks,
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
@@ -169,6 +152,37 @@ def _train(
         train_loader.close()
         val_loader.close()
     return clock
+
+
+def _steps_per_epoch(recipe: Recipe, data: ImageData, loader: ImageLoader) -> int:
+    num_steps = len(loader) // recipe.train.accumulate
+    if num_steps == 0:
+        raise UsageError(
+            f"{recipe.name}: expected at least one global batch of {recipe.data.global_batch_size} training "
+            f"images, got {len(data.train)} images; lower data.global_batch_size"
+        )
+    return num_steps
+
+
+def _saves(recipe: Recipe, run: RunDirectory, signals: SignalWatch) -> SaveCheckpoints:
+    """What writes the checkpoints, as the recipe says."""
+    return SaveCheckpoints(
+        run.store,
+        keep=recipe.train.keep_checkpoints,
+        every_steps=recipe.train.save_every_steps,
+        every_minutes=recipe.train.save_every_minutes,
+        signals=signals,
+    )
+
+
+def _about(recipe: Recipe, world: World) -> dict[str, Any]:
+    """What every checkpoint's manifest says of its run."""
+    return {
+        "recipe": recipe_to_record(recipe),
+        "seed": recipe.train.seed,
+        "world_size": world.size,
+        "versions": versions(),
+    }
 
 
 def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> tuple[Score, Score | None]:
