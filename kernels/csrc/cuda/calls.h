@@ -46,6 +46,9 @@ struct GradInputCall {
   Result dx;
 };
 
+// Whether tiles serve the call; only they know `evaluation` and `sums`.
+bool is_tiled(const ForwardCall& call);
+
 // Bytes of device memory that the call needs beside its tensors: packed filters, slices of k, tiles' statistics.
 int64_t workspace_bytes(const ForwardCall& call);
 int64_t workspace_bytes(const GradInputCall& call);

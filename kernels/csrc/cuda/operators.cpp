@@ -66,10 +66,64 @@ Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Si
   return dx;
 }
 
+// The offset-free response with what follows it (addertrain/ops/fused.py).
+void fused_forward(const ForwardCall& call, const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(is_tiled(call), name, ": expected float32, float16 or bfloat16 and sizes that tiles hold; use adder2d "
+                  "and the norm apart");
+  const Tensor workspace = workspace_for(call, x);
+  STD_CUDA_CHECK(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+}
+
+std::tuple<Tensor, Tensor> adder2d_with_sums(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                                             Sizes dilation) {
+  const Layer d = layer_of(x, w, stride, padding, dilation);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
+  Tensor sums = torch::stable::empty({2, d.O}, ScalarType::Double, std::nullopt, x.device());
+  if (y.numel() == 0) return {y, torch::stable::zero_(sums)};
+  const ForwardCall call{d,    type_of(x), image_of(x), image_of(w), result_of(y), true,
+                         {}, static_cast<double*>(sums.mutable_data_ptr())};
+  fused_forward(call, x, "adder2d_with_sums");
+  return {y, sums};
+}
+
+// A number a filter.
+const float* per_filter(const Tensor& values, const Tensor& x, int64_t filters) {
+  STD_TORCH_CHECK(values.dim() == 1 && values.size(0) == filters && values.is_contiguous() &&
+                      values.scalar_type() == ScalarType::Float && values.device() == x.device(),
+                  "adder2d_affine: expected scale and shift as contiguous float32 vectors of one number a filter");
+  return static_cast<const float*>(values.const_data_ptr());
+}
+
+const void* residual_of(const Tensor& residual, const Tensor& y) {
+  const ImageStrides a = strides_of(residual), b = strides_of(y);
+  STD_TORCH_CHECK(residual.dim() == 4 && residual.scalar_type() == y.scalar_type() && residual.device() == y.device() &&
+                      residual.size(0) == y.size(0) && residual.size(1) == y.size(1) &&
+                      residual.size(2) == y.size(2) && residual.size(3) == y.size(3) && a.n == b.n && a.c == b.c &&
+                      a.h == b.h && a.w == b.w,
+                  "adder2d_affine: expected a residual of the result's shape, dtype, device and layout");
+  return residual.const_data_ptr();
+}
+
+Tensor adder2d_affine(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
+                      const Tensor& scale, const Tensor& shift, std::optional<Tensor> residual, bool relu) {
+  const Layer d = layer_of(x, w, stride, padding, dilation);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
+  if (y.numel() == 0) return y;
+  const Evaluation evaluation{per_filter(scale, x, d.O), per_filter(shift, x, d.O),
+                              residual ? residual_of(*residual, y) : nullptr, relu};
+  const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), true, evaluation, nullptr};
+  fused_forward(call, x, "adder2d_affine");
+  return y;
+}
+
 }  // namespace
 }  // namespace addertrain::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CUDA, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cuda::adder2d));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cuda::adder2d_grad_input));
+  m.impl("adder2d_with_sums", TORCH_BOX(&addertrain::cuda::adder2d_with_sums));
+  m.impl("adder2d_affine", TORCH_BOX(&addertrain::cuda::adder2d_affine));
 }

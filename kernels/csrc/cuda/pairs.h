@@ -8,7 +8,8 @@ namespace addertrain::cuda {
 
 template <class P, class T>
 Plan plan_pairs(const TypedCall<T>& call) {
-  return make_plan(call.problem, {P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots}, sizeof(T), call.sums != nullptr);
+  const TileSizes tile{P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots};
+  return make_plan(call.problem, tile, sizeof(T), call.sums != nullptr);
 }
 
 template <class P, class T, bool kIsGrad, bool kVector>

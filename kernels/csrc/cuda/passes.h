@@ -115,7 +115,8 @@ cudaError_t launch_second_passes(const TypedCall<T>& call, const Plan& plan, con
     const StatisticsParams statistics{workspace.statistics, plan.num_parts, call.problem.columns, call.sums};
     const dim3 grid(num_blocks(call.problem.columns, kStatisticsColumns), 2);
     const int threads = kStatisticsColumns * kStatisticsRows;
-    return launch(adder_statistics_kernel<kStatisticsColumns, kStatisticsRows>, grid, threads, threads * 8, stream, statistics);
+    const auto kernel = adder_statistics_kernel<kStatisticsColumns, kStatisticsRows>;
+    return launch(kernel, grid, threads, threads * 8, stream, statistics);
   }
   return cudaSuccess;
 }

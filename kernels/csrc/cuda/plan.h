@@ -78,8 +78,10 @@ inline bool fits_tiles(const Layer& d, const ImageStrides& source, int64_t sourc
          std::max({d.padding_h, d.padding_w, d.dilation_h, d.dilation_w}) < kMost / 64;
 }
 
-inline bool is_tiled(const Layer& d, const ImageStrides& x) { return fits_tiles(d, x, d.H, d.W, d.C, d.P * d.Q, d.O); }
-inline bool is_tiled_grad(const Layer& d, const ImageStrides& dy) {
+inline bool fits_forward_tiles(const Layer& d, const ImageStrides& x) {
+  return fits_tiles(d, x, d.H, d.W, d.C, d.P * d.Q, d.O);
+}
+inline bool fits_grad_tiles(const Layer& d, const ImageStrides& dy) {
   return fits_tiles(d, dy, d.P, d.Q, d.O, d.H * d.W, d.C);
 }
 

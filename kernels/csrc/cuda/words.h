@@ -8,7 +8,8 @@ namespace addertrain::cuda {
 
 template <class P>
 Plan plan_words(const TypedCall<float>& call) {
-  return make_plan(call.problem, {P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots}, sizeof(float), call.sums != nullptr);
+  const TileSizes tile{P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots};
+  return make_plan(call.problem, tile, sizeof(float), call.sums != nullptr);
 }
 
 // Four neighbouring channels share a tap, so one address and one predicate serve four copies.

@@ -1,0 +1,139 @@
+"""Responses with what follows them: a norm's sums in training; norm, residual and ReLU in evaluation.
+
+On GPUs each is one pass over the result (kernels/device/epilogue.h); everywhere else the reference here
+serves. Both take the offset-free response, which is what goes into norms.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addertrain.ops import schemas
+from addertrain.ops.geometry import output_shape
+from addertrain.ops.layout import empty_like_input
+
+Sizes = Sequence[int]
+
+_SHAPE_ARGUMENTS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
+_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
+_LIBRARY.define(f"adder2d_with_sums(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    f"adder2d_affine(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}, Tensor scale, Tensor shift, "
+    "Tensor? residual, bool relu) -> Tensor"
+)
+WITH_SUMS = torch.ops.addertrain.adder2d_with_sums
+AFFINE = torch.ops.addertrain.adder2d_affine
+
+
+def adder2d_with_sums(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> tuple[Tensor, Tensor]:
+    """The offset-free response y_nopq, and sums [2, O] of y and of y^2 per channel, float64.
+
+    mean = sums[0] / n and biased var = sums[1] / n - mean^2 over n = N*P*Q values; sums of several ranks add
+    up. On GPUs they come from the float32 sums of y, not from what 16 bits keep of them, always in one order.
+    They carry no gradient: a norm's backward knows its own.
+
+    Raises:
+        RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
+    """
+    y, sums = WITH_SUMS(x, weight, stride, padding, dilation)
+    return y, sums
+
+
+def adder2d_affine(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    *,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """relu(y * scale + shift + residual) of the offset-free response y, for evaluation: it has no gradient.
+
+    `scale` and `shift` are [O] in float32: a norm's weight / sqrt(var + eps) and bias - mean * scale.
+    `residual` has the shape, dtype and layout of the result.
+
+    Raises:
+        RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
+    """
+    result: Tensor = AFFINE(x, weight, stride, padding, dilation, scale, shift, residual, relu)
+    return result
+
+
+@torch.library.impl(_LIBRARY, "adder2d_with_sums", "CompositeExplicitAutograd")
+def _with_sums(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> tuple[Tensor, Tensor]:
+    y = schemas.ADDER2D(x, weight, stride, padding, dilation, True)
+    wide = y.double()
+    return y, torch.stack((wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))))
+
+
+@torch.library.impl(_LIBRARY, "adder2d_affine", "CompositeExplicitAutograd")
+def _affine(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    response: Tensor = schemas.ADDER2D(x, weight, stride, padding, dilation, True)
+    y = response * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+    if residual is not None:
+        y = y + residual
+    return (y.clamp_min(0) if relu else y).to(x.dtype)
+
+
+@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_with_sums", lib=_LIBRARY)
+def _fake_with_sums(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> tuple[Tensor, Tensor]:
+    y = empty_like_input(output_shape(x, weight, stride, padding, dilation), x)
+    return y, torch.empty(2, weight.shape[0], dtype=torch.float64, device=x.device)
+
+
+@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_affine", lib=_LIBRARY)
+def _fake_affine(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *_: Any
+) -> Tensor:
+    return empty_like_input(output_shape(x, weight, stride, padding, dilation), x)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, ctx.stride, ctx.padding, ctx.dilation = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, dy: Tensor, _dsums: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    sizes = (ctx.stride, ctx.padding, ctx.dilation)
+    dx = schemas.GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
+    dw = schemas.GRAD_WEIGHT(dy, x, weight, *sizes) if ctx.needs_input_grad[1] else None
+    return dx, dw, None, None, None
+
+
+torch.library.register_autograd(
+    f"{schemas.NAMESPACE}::adder2d_with_sums", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
+)
+
+
+def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    raise NotImplementedError(
+        "adder2d_affine: expected an evaluation without gradients, got a backward pass; use adder2d and the "
+        "norm apart."
+    )
+
+
+torch.library.register_autograd(f"{schemas.NAMESPACE}::adder2d_affine", _no_backward, lib=_LIBRARY)
