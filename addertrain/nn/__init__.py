@@ -7,15 +7,18 @@ from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.recalibrate import average_buffers, recalibrated
+from addertrain.nn.sync_norm import SyncBatchNorm2d, synchronise_norms
 
 __all__ = [
     "AdderConv2d",
     "AdderLinear",
     "BatchNorm2d",
     "BinaryConv2d",
+    "SyncBatchNorm2d",
     "average_buffers",
     "convert",
     "param_groups",
     "recalibrated",
     "set_form",
+    "synchronise_norms",
 ]

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from addertrain.nn.sync_norm import SyncBatchNorm2d
+
 
 @contextmanager
 def recalibrated(
@@ -92,17 +94,22 @@ def _normalising_by_batch(model: nn.Module, norms: list[_BatchNorm]) -> Iterator
     """
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
+    synchronised = [norm for norm in norms if isinstance(norm, SyncBatchNorm2d) and norm.is_synchronised]
     try:
         model.eval()
         for norm in norms:
             norm.train()
             norm.momentum = 1.0
+        for norm in synchronised:
+            norm.is_synchronised = False  # ranks pass different numbers of batches through
         yield
     finally:
         for module, is_training in modes.items():
             module.training = is_training
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+        for norm in synchronised:
+            norm.is_synchronised = True
 
 
 def _buffers(norms: list[_BatchNorm]) -> list[Tensor]:

@@ -119,6 +119,9 @@ class TrainRecipe:
         Literal["off", "inductor", "aot_eager"], "torch.compile's backend; aot_eager finds errors, no speed"
     ] = "off"
     seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
+    sync_batchnorm: Annotated[
+        bool, "normalise by the images of all ranks together, so that any number of ranks trains alike"
+    ] = False
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
     ] = 10

@@ -6,7 +6,7 @@ import torch
 
 from addertrain.data import ImageData
 from addertrain.models import build_model
-from addertrain.nn import set_form
+from addertrain.nn import set_form, synchronise_norms
 from addertrain.ops.forms import Form
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
@@ -31,6 +31,8 @@ def build_classifier(
     )
     if (form := form_at(recipe, step, steps_per_epoch=steps_per_epoch)) != Form():
         set_form(model, form)
+    if recipe.train.sync_batchnorm and to_train:
+        synchronise_norms(model)
     if recipe.train.compile != "off":
         model.compile(backend=recipe.train.compile)  # in place: names of parameters stay
     settings: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The smooth network under FSDP2 (`fully_shard`) and HSDP, on ranks of `tests.ranks`."""
+"""The smooth network under DDP, FSDP2 (`fully_shard`) and HSDP, on ranks of `tests.ranks`."""
 
 import copy
 from typing import Any
@@ -8,13 +8,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
-from tests.optim.smooth_net import NUM_STEPS, loss_of, new_optimizer, share, smooth_net
+from tests.optim.smooth_net import NUM_STEPS, loss_of, named_parameters, new_optimizer, share, smooth_net
 
 
-def sharded_net(dtype: torch.dtype, mesh: DeviceMesh) -> nn.Sequential:
-    net = smooth_net(dtype)
+def sharded_net(dtype: torch.dtype, mesh: DeviceMesh, *, batch_norm: bool = False) -> nn.Sequential:
+    net = smooth_net(dtype, batch_norm=batch_norm)
     for layer in (3, 6, 11):
         fully_shard(net[layer], mesh=mesh)
     return fully_shard(net, mesh=mesh)
@@ -33,14 +34,20 @@ def named_whole(net: nn.Module, optimizer: AdderSGD) -> dict[str, Tensor]:
     return dict(zip(order, whole_parameters(optimizer, keep=True), strict=True))
 
 
-def train_fsdp(dtype: torch.dtype, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def train_fsdp(dtype: torch.dtype, shape: tuple[int, ...], batch_norm: bool = False) -> dict[str, Tensor]:
     """On a mesh of `shape`: (ranks,) for FSDP2, (replicas, shards) for HSDP."""
-    net = sharded_net(
-        dtype, init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
-    )
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
+    net = sharded_net(dtype, mesh, batch_norm=batch_norm)
     optimizer = new_optimizer(net)
     train_steps(net, optimizer, dtype, range(NUM_STEPS))
     return named_whole(net, optimizer)
+
+
+def train_ddp(dtype: torch.dtype, batch_norm: bool) -> dict[str, Tensor]:
+    net = smooth_net(dtype, batch_norm=batch_norm)
+    optimizer = new_optimizer(net)
+    train_steps(DistributedDataParallel(net), optimizer, dtype, range(NUM_STEPS))
+    return named_parameters(net)
 
 
 def train_and_save(num_steps: int) -> dict[str, Any]:

@@ -1,28 +1,34 @@
 """A small smooth network, its batches and its training on one process: the control of the distributed tests.
 
-No ReLU: where a rounding flips its kink, two exact runs part by 6e-3. No BatchNorm: nothing but the optimizer
-could tell ranks apart. Three filters of 135, 75 and 140 elements, which shards of a flat partition cut.
+No ReLU: where a rounding flips its kink, two exact runs part by 6e-3. No BatchNorm per rank: nothing but the
+optimizer could tell ranks apart. Three filters of 135, 75 and 140 elements, which flat partitions cut.
 """
 
 import torch
 from torch import Tensor, nn
 
-from addertrain.nn import AdderConv2d, AdderLinear, param_groups
+from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, param_groups, synchronise_norms
 from addertrain.optim import AdderSGD, AlrMode
 
 GLOBAL_BATCH = 8
 NUM_STEPS = 20
 
 
-def smooth_net(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+def smooth_net(dtype: torch.dtype = torch.float64, *, batch_norm: bool = False) -> nn.Sequential:
+    """`batch_norm`: in place of GroupNorm, synchronised where there are ranks."""
+
+    def norm(width: int) -> nn.Module:
+        return BatchNorm2d(width) if batch_norm else nn.GroupNorm(1, width)
+
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.SiLU(),
-        AdderConv2d(3, 5, 3, offset_free=True), nn.GroupNorm(1, 5), nn.SiLU(),
-        AdderConv2d(5, 15, 1, offset_free=True), nn.GroupNorm(1, 15), nn.SiLU(), nn.AvgPool2d((1, 2)),
+        nn.Conv2d(2, 3, 3), norm(3), nn.SiLU(),
+        AdderConv2d(3, 5, 3, offset_free=True), norm(5), nn.SiLU(),
+        AdderConv2d(5, 15, 1, offset_free=True), norm(15), nn.SiLU(), nn.AvgPool2d((1, 2)),
         nn.Flatten(), nn.Linear(30, 20), nn.SiLU(),
         AdderLinear(20, 7, offset_free=True), nn.LayerNorm(7), nn.SiLU(), nn.Linear(7, 4),
     )  # fmt: skip
+    synchronise_norms(net)
     return net.double().to(dtype)
 
 
@@ -50,10 +56,10 @@ def named_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: param.detach().double() for name, param in model.named_parameters()}
 
 
-def train_serially(dtype: torch.dtype, num_steps: int = NUM_STEPS) -> dict[str, Tensor]:
-    model = smooth_net(dtype)
+def train_serially(dtype: torch.dtype, *, batch_norm: bool = False) -> dict[str, Tensor]:
+    model = smooth_net(dtype, batch_norm=batch_norm)
     optimizer = new_optimizer(model)
-    for step in range(num_steps):
+    for step in range(NUM_STEPS):
         optimizer.zero_grad()
         loss_of(model, *global_batch(step, dtype)).backward()
         optimizer.step()

@@ -16,17 +16,18 @@ pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.distributed
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+ONE_EPOCH = "--schedule.epochs=1"
 SETTINGS: dict[str, list[str]] = {
-    "fp32": [],
-    "bf16-mixed": ["--train.precision=bf16-mixed"],
-    "fp16-mixed": ["--train.precision=fp16-mixed"],
-    "accumulated": ["--train.accumulate=2"],
+    "fp32": ["--schedule.epochs=2"],
+    "bf16-mixed": [ONE_EPOCH, "--train.precision=bf16-mixed"],
+    "fp16-mixed": [ONE_EPOCH, "--train.precision=fp16-mixed"],
+    "accumulated": [ONE_EPOCH, "--train.accumulate=2"],
+    "synchronised": [ONE_EPOCH, "--train.sync_batchnorm=true"],
 }
 
 
 def _fit(strategy: str, folder: Path, *overrides: str) -> float:
-    recipe = short_recipe("--schedule.epochs=2", f"--train.strategy={strategy}", *overrides)
-    return fit(recipe, folder).top1
+    return fit(short_recipe(f"--train.strategy={strategy}", *overrides), folder).top1
 
 
 def _runs(folder: Path) -> dict[str, dict[str, float]]:
@@ -44,7 +45,7 @@ def _runs(folder: Path) -> dict[str, dict[str, float]]:
                 shutil.copytree(folder / "fp32" / ("ddp" if kind == "from ddp" else strategy), run)
                 rewind(run, to_epoch=1)
             dist.barrier()
-            top1[kind][strategy] = _fit("ddp" if kind == "to ddp" else strategy, run)
+            top1[kind][strategy] = _fit("ddp" if kind == "to ddp" else strategy, run, *SETTINGS["fp32"])
     return top1
 
 
@@ -89,13 +90,18 @@ def test_a_run_goes_on_under_another_strategy(strategy: str, kind: str, runs: tu
     assert _apart(final_weights(folder / kind / strategy), final_weights(folder / "fp32" / "ddp")) < 0.1
 
 
-def test_precisions_differ(runs: tuple[Path, Any]) -> None:
+def test_settings_reach_the_training(runs: tuple[Path, Any]) -> None:
     folder, _ = runs
-    for setting in ("bf16-mixed", "fp16-mixed"):
-        assert (
-            _apart(
-                final_weights(folder / setting / "zero2"),
-                final_weights(folder / "fp32" / "zero2"),
-            )
-            > 1e-4
-        )
+    plain = final_weights(folder / "accumulated" / "zero2")
+    for setting in ("bf16-mixed", "fp16-mixed", "synchronised"):
+        assert _apart(final_weights(folder / setting / "zero2"), plain) > 1e-4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_synchronised_norms_keep_one_set_of_statistics(strategy: str, runs: tuple[Path, Any]) -> None:
+    folder, _ = runs
+    for setting, is_one in (("synchronised", True), ("fp32", False)):
+        weights = final_weights(folder / setting / strategy)
+        statistics = [name.removeprefix("0/") for name in weights if name.startswith("0/")]
+        assert statistics
+        assert all(torch.equal(weights[f"0/{name}"], weights[f"1/{name}"]) for name in statistics) is is_one
