@@ -1,0 +1,95 @@
+"""Memory of one rank in training, from the shapes that a step saves; nothing is computed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from addertrain.data import ImageData
+from addertrain.recipe import Recipe
+from addertrain.train.network import build_classifier
+
+_FLOAT_BYTES = 4
+# Which of momentum, gradients and parameters a strategy cuts over the ranks.
+_CUT = {
+    "zero1": {"momentum"},
+    "zero2": {"momentum", "gradients"},
+    "zero3": {"momentum", "gradients", "parameters"},
+    "fsdp": {"momentum", "gradients", "parameters"},
+}
+_PRECISIONS = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank; activations are what a part of its batch saves for the backward pass."""
+
+    parameters: int
+    gradients: int
+    momentum: int
+    buffers: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it; the allocator, cuDNN's workspaces and the loader come on top."""
+        return self.parameters + self.gradients + self.momentum + self.buffers + self.activations
+
+
+def estimate_memory(
+    recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int, world_size: int
+) -> Memory:
+    """Follows one forward pass over `batch_size` images on tensors that have shapes only."""
+    saved = _SavedBytes()
+    dtype = _PRECISIONS.get(recipe.train.precision)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module = build_classifier(recipe, data, steps_per_epoch=1)
+        numel = sum(param.numel() for param in module.model.parameters())
+        buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.model.buffers())
+        saved.ignore(module.model.parameters())
+        images = torch.empty(batch_size, *image_shape, dtype=torch.uint8)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
+            module(images)
+    cut = _CUT.get(recipe.train.strategy, set())
+    share = {name: -(-numel // world_size) if name in cut else numel for name in ("parameters", "gradients")}
+    momentum = -(-numel // world_size) if "momentum" in cut else numel
+    return Memory(
+        parameters=_FLOAT_BYTES * share["parameters"],
+        gradients=_FLOAT_BYTES * share["gradients"],
+        momentum=_FLOAT_BYTES * momentum if recipe.optim.momentum else 0,
+        buffers=buffers,
+        activations=saved.bytes,
+    )
+
+
+class _SavedBytes:
+    """Adds up what autograd saves, each storage once; parameters are counted elsewhere."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []  # a storage that is gone could give its address to the next one
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            self._new(tensor)
+
+    def note(self, tensor: Tensor) -> Tensor:
+        if self._new(tensor):
+            self.bytes += tensor.untyped_storage().nbytes()
+        return tensor
+
+    def _new(self, tensor: Tensor) -> bool:
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._seen:
+            return False
+        self._seen.add(storage._cdata)
+        self._kept.append(storage)
+        return True

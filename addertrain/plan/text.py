@@ -1,0 +1,92 @@
+"""A plan in lines for a person."""
+
+from addertrain.plan.curve import rate_picture
+from addertrain.plan.figures import GIB, Plan
+from addertrain.recipe import recipe_to_yaml
+from addertrain.report import energy_joules, via_nano_cycles
+
+
+def plan_text(plan: Plan) -> str:
+    """The resolved recipe, every figure on a line, and the rate's picture."""
+    rows = [*_work(plan), *_network(plan), *_machine(plan)]
+    width = max(len(name) for name, _ in rows)
+    recipe = plan.recipe
+    return "\n".join(
+        [
+            recipe_to_yaml(recipe).rstrip(),
+            "",
+            *(f"{name:<{width}}  {value}" for name, value in rows),
+            "",
+            f"{'γ':>6}",
+            *rate_picture(plan.rate, plan.num_steps, epochs=recipe.schedule.epochs),
+        ]
+    )
+
+
+def _work(plan: Plan) -> list[tuple[str, str]]:
+    recipe = plan.recipe
+    parts = recipe.train.accumulate
+    cut = f", in {parts} parts of {plan.rank_batch_size // parts}" if parts > 1 else ""
+    return [
+        ("images", f"{plan.num_train} to train on, {plan.num_test} to test on, {plan.image_shape}"),
+        ("ranks", f"{plan.world_size}"),
+        ("batch", f"{recipe.data.global_batch_size} in all, {plan.rank_batch_size} a rank{cut}"),
+        (
+            "steps",
+            f"{plan.num_steps} ({plan.steps_per_epoch} an epoch, {recipe.schedule.epochs} epochs)",
+        ),
+    ]
+
+
+def _network(plan: Plan) -> list[tuple[str, str]]:
+    count = plan.operations
+    return [
+        ("parameters", f"{count.num_parameters} ({count.num_parameters / 1e6:.2f} M)"),
+        ("adder elements", f"{_large(count.adder_elements)} an image, in {len(count.adder_layers)} layers"),
+        ("multiplications", f"{_large(count.multiplications)} an image"),
+        ("additions", f"{_large(count.additions)} an image"),
+        ("XNORs", f"{_large(count.xnors)} an image, each with a bit counted"),
+        ("norms", f"{_large(count.norm_elements)} elements an image, not in these counts"),
+        ("VIA Nano 2000", f"{_large(via_nano_cycles(count))} cycles an image"),
+        ("energy at 45 nm", f"{1e6 * energy_joules(count):.3g} µJ an image, float32, arithmetic alone"),
+    ]
+
+
+def _machine(plan: Plan) -> list[tuple[str, str]]:
+    memory = plan.memory
+    parts = ", ".join(
+        f"{name} {_gib(getattr(memory, name))}"
+        for name in ("parameters", "gradients", "momentum", "buffers", "activations")
+    )
+    if plan.seconds is None or plan.images_per_second is None:
+        time = "unknown; --rate IMAGES_PER_SECOND of one rank, or --rate measure, estimates it"
+    else:
+        time = (
+            f"{_duration(plan.seconds)} at {plan.images_per_second:.0f} images/s over all ranks, evaluations "
+            "and communication not included"
+        )
+    files = [f"{place.path} ({'there' if place.is_there else 'missing'})" for place in plan.places]
+    return [
+        ("memory a rank", f"{_gib(memory.total)}: {parts}"),
+        ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
+        ("files", ", ".join(files) or "none: the images come with scikit-learn"),
+        ("time", time),
+    ]
+
+
+def _large(number: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number:.0f}"
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= 0.1 * GIB else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours} h {minutes:02d} min" if hours else f"{seconds / 60:.1f} min"

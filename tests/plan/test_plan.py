@@ -1,0 +1,162 @@
+"""addertrain plan: figures against hand counts, every recipe on 1, 8 and 64 ranks, and what is refused."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from addertrain.cli import main
+from addertrain.plan import Plan, PlanError, figures, make_plan, plan_text
+from addertrain.plan.curve import HEIGHT, WIDTH, rate_picture
+from addertrain.recipe import load_recipe
+from tests.source_tree import ROOT
+
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RESNET50 = ROOT / "recipes" / "imagenet" / "resnet50.yaml"
+RESNET20 = ROOT / "recipes" / "cifar10" / "resnet20.yaml"
+# What runs in minutes on two cores has small batches: 64 images leave one a rank, by which no norm can
+# normalise a 1x1 map, and 50 cannot be shared.
+IMPOSSIBLE = {("digits/lenet5bn", 64), ("imagenette/resnet18", 8), ("imagenette/resnet18", 64)}
+
+
+def planned(path: Path, world_size: int = 8, *overrides: str, **settings: float) -> Plan:
+    return make_plan(load_recipe(path, overrides), world_size=world_size, out=Path("runs"), **settings)
+
+
+def test_resnet50_on_eight_ranks_by_hand() -> None:
+    plan = planned(RESNET50)
+
+    assert (plan.rank_batch_size, plan.steps_per_epoch, plan.num_steps) == (32, 5004, 750_600)
+    assert plan.operations.num_parameters == 25_558_032
+    assert plan.operations.adder_elements == 3_969_122_304
+    memory = plan.memory
+    assert memory.parameters == memory.gradients == memory.momentum == 4 * 25_558_032
+    assert plan.checkpoint_bytes == 8 * 25_558_032 + 8 * memory.buffers
+    assert plan.seconds is None
+    rates = [plan.rate(step) for step in (0, 187_650, 375_300, 750_600)]
+    assert rates == [0.1, pytest.approx(0.05 * (1 + math.sqrt(0.5))), pytest.approx(0.05), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cut"),
+    [("ddp", 0), ("zero1", 1), ("zero2", 2), ("zero3", 3), ("fsdp", 3)],
+)
+def test_strategies_cut_momentum_then_gradients_then_parameters(strategy: str, cut: int) -> None:
+    memory = planned(RESNET20, 4, f"--train.strategy={strategy}").memory
+    whole, part = 4 * 272_484, 272_484
+    expected = [part if index < cut else whole for index in range(3)]
+
+    assert [memory.momentum, memory.gradients, memory.parameters] == expected
+
+
+def test_activations_are_what_a_real_step_saves() -> None:
+    recipe = load_recipe(RESNET20)
+    plan = planned(RESNET20, 64)
+    data, *_ = figures._data_shape(recipe)
+    torch.manual_seed(0)
+    module = figures.build_classifier(recipe, data, steps_per_epoch=1)
+    storages = {param.untyped_storage().data_ptr(): 0 for param in module.model.parameters()}
+    kept: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        storages.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+        return tensor
+
+    images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        module(images)
+    assert plan.memory.activations == pytest.approx(sum(storages.values()), rel=0.02)
+
+
+def test_half_precision_and_parts_save_less() -> None:
+    whole = planned(RESNET20, 1).memory.activations
+    assert planned(RESNET20, 1, "--train.accumulate=4").memory.activations == pytest.approx(
+        whole / 4, rel=0.05
+    )
+    assert planned(RESNET20, 1, "--train.precision=bf16-mixed").memory.activations < 0.8 * whole
+
+
+def test_the_rate_gives_the_time() -> None:
+    plan = planned(RESNET20, 8, images_per_second=1000.0)
+
+    assert plan.images_per_second == 8000.0
+    assert plan.seconds == 400 * 195 * 256 / 8000
+    assert "41.6 min at 8000 images/s over all ranks" in plan_text(plan)
+
+
+def test_a_measured_rate_comes_from_real_steps() -> None:
+    plan = planned(ROOT / "recipes" / "mnist" / "lenet5bn.yaml", 2, measure=True)
+
+    assert plan.images_per_second is not None
+    assert 10 < plan.images_per_second < 1e6
+
+
+def test_the_picture_shows_a_warm_up_and_a_fall() -> None:
+    lines = rate_picture(lambda step: min(step / 10, (100 - step) / 90), 100, epochs=5)
+
+    assert len(lines) == HEIGHT + 2
+    top, bottom = lines[0].partition("│")[2], lines[HEIGHT - 1].partition("│")[2]
+    assert top.startswith("      ▂█▇")
+    assert len(bottom) > WIDTH - 4
+    assert lines[-1].strip().startswith("epoch 0")
+    assert lines[-1].endswith(" 5")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "words"),
+    [
+        (["--data.global_batch_size=100"], {"world_size": 8}, "multiple of 8 ranks x 1 parts"),
+        (["--train.accumulate=64"], {"world_size": 8}, "multiple of 8 ranks x 64 parts"),
+        ([], {"world_size": 0}, "a world size of at least 1, got 0"),
+        (["--data.global_batch_size=51200"], {"world_size": 8}, "at most the 50000 training images"),
+        (["--train.keep_checkpoints=1000000000"], {"world_size": 1}, "GiB of disk for 1000000000 [+] 1"),
+        ([], {"world_size": 1, "memory_gib": 0.25}, "at most 0.25 GiB a rank, got an estimate of 0.4 GiB"),
+    ],
+)
+def test_impossible_plans_are_refused_with_the_reason(
+    overrides: list[str], settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(PlanError, match=words) as caught:
+        make_plan(load_recipe(RESNET20, overrides), out=Path("runs"), **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_image_a_rank_is_refused_where_a_norm_cannot_take_it() -> None:
+    with pytest.raises(PlanError, match="trains on 1 image"):
+        planned(ROOT / "recipes" / "digits" / "lenet5bn.yaml", 64)
+
+
+@pytest.mark.parametrize("world_size", [1, 8, 64])
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_can_be_planned(path: Path, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_variant = "_" in path.stem and path.stem != "vgg_small"
+    if world_size != 64 or is_variant:  # what takes time is the same for every number of ranks
+        monkeypatch.setattr(figures, "estimate_memory", lambda *_, **__: figures.Memory(0, 0, 0, 0, 0))
+        monkeypatch.setattr(figures, "count_operations", lambda *_: figures.OperationCount((), 0, 0))
+    if (f"{path.parent.name}/{path.stem}", world_size) in IMPOSSIBLE:
+        with pytest.raises(PlanError):
+            planned(path, world_size)
+        return
+    plan = planned(path, world_size)
+
+    assert plan.rank_batch_size * world_size == plan.recipe.data.global_batch_size
+    assert plan.num_steps > 0
+
+
+def test_the_command_prints_the_plan_and_refuses_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ADDERTRAIN_DATA", str(tmp_path))
+    assert main(["plan", str(RESNET20), "--world-size", "8", "--rate", "500", "--schedule.epochs=10"]) == 0
+    text = capsys.readouterr().out
+    for words in ("epochs: 10", "32 a rank", "40.37 M an image, in 20 layers", "missing", "at 4000 images/s"):
+        assert words in text
+
+    assert main(["plan", str(RESNET20), "--world-size", "7"]) == 1
+    assert "multiple of 7 ranks" in capsys.readouterr().err
+    assert main(["plan", str(RESNET20), "--rate", "fast"]) == 2
+    assert "--rate as images per second or 'measure', got 'fast'" in capsys.readouterr().err
