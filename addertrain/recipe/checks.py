@@ -46,6 +46,11 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
     )
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+    is_unscaled = recipe.optim.alr != "local" or recipe.train.precision != "fp16-mixed"
+    expected = (
+        "global, off or increased beside train.precision: fp16-mixed, whose scale ALR in backward undoes"
+    )
+    yield "optim.alr", is_unscaled, recipe.optim.alr, expected
     is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
     expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
     yield "train.strategy", is_whole, recipe.train.strategy, expected
