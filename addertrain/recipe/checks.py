@@ -128,6 +128,10 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
     yield "data.grow_until", is_growing, data.grow_until, expected
     yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a share above 0, up to 1"
     yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a share above 0, up to 1"
+    for name in ("mixup", "cutmix"):
+        alpha = getattr(data, name)
+        yield f"data.{name}", 0 <= alpha <= 1, alpha, "0 to 1"
+    yield "data.randaugment", 0 <= data.randaugment <= 10, data.randaugment, "0 to 10"
     yield "data.threads", data.threads is None or data.threads >= 1, data.threads, "at least 1, or null"
     yield "data.timeout_seconds", data.timeout_seconds > 0, data.timeout_seconds, "seconds above 0"
 
