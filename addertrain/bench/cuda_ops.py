@@ -1,8 +1,8 @@
 """`addertrain bench ops --device cuda`: the operators on a GPU, layer by layer and in sum over a network.
 
-Each pass as 1e9 elements/s and as a share of the float32 ceiling (two instructions an element) at the clock that
-was sampled while the layer ran; 16 bits may pass 100 %. Beside them cuBLAS on a matrix product of the same
-sizes, `torch.cdist(p=1)` and the paper's formulas by broadcasting.
+Each pass as 1e9 elements/s and as a share of the float32 ceiling (two instructions an element) at the clock
+that was sampled while the layer ran; 16 bits may pass 100 %. Beside them cuBLAS on a matrix product of the
+same sizes, `torch.cdist(p=1)` and the paper's formulas by broadcasting.
 """
 
 import json
@@ -22,8 +22,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _BATCH = 128
 _PASSES = ("forward", "grad_input", "grad_weight")
 _HEAD = (
-    "layer                    images    GHz |   forward (ceiling) | grad input (ceiling) | grad weight | matmul"
-    " |  cdist | formulas, training"
+    "layer                    images    GHz |   forward (ceiling) | grad input (ceiling) | grad weight"
+    " | matmul |  cdist | formulas, training"
 )
 
 
@@ -144,8 +144,10 @@ def _line(row: Row) -> str:
         row.elements / getattr(row, name) for name in (*_PASSES, "matmul")
     )
     line = (
-        f"{row.layer:24s} {row.images:6d} {row.clock_ghz:6.3f} | {forward:9.0f} ({100 * forward / row.ceiling:5.1f} %)"
-        f" | {grad_input:9.0f} ({100 * grad_input / row.ceiling:5.1f} %)  | {grad_weight:11.0f} | {matmul:6.0f} |"
+        f"{row.layer:24s} {row.images:6d} {row.clock_ghz:6.3f} "
+        f"| {forward:9.0f} ({100 * forward / row.ceiling:5.1f} %) "
+        f"| {grad_input:9.0f} ({100 * grad_input / row.ceiling:5.1f} %)  "
+        f"| {grad_weight:11.0f} | {matmul:6.0f} |"
     )
     if row.cdist is None or row.formula is None:
         return line

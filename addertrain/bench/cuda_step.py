@@ -12,7 +12,7 @@ _KERNELS = {
     "norm": ("batch_norm", "bn_fw", "bn_bw", "batchnorm"),
     "convolution": ("convolve", "conv", "wgrad", "cutlass", "gemm", "xmma", "cudnn"),
 }
-"""Parts of kernels' names; filter gradients are the library's convolutions. First match; the rest is `other`."""
+"""Parts of kernels' names, the first that matches; filter gradients are the library's convolutions."""
 
 
 def part_of(kernel: str) -> str:

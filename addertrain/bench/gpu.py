@@ -1,4 +1,4 @@
-"""What a GPU could do, and how long it takes: ceilings at the clock that runs, times by events on its stream."""
+"""What a GPU could do, and how long it takes: the ceiling at the clock that runs, times by its events."""
 
 import statistics
 import subprocess
@@ -11,7 +11,7 @@ import torch
 from addertrain.bench.timing import Timing
 
 _LANES = 128
-"""float32 instructions of a multiprocessor a clock, compute capability 8.6 and later (8.0 has half of them)."""
+"""float32 instructions of a multiprocessor a clock, from compute capability 8.6 on (8.0 has half)."""
 _BUSY_S = 0.5
 
 
@@ -38,8 +38,8 @@ def require_gpu() -> Gpu:
         raise RuntimeError("bench: expected a CUDA device for --device cuda, got none; leave the option out.")
     if not torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA"):
         raise RuntimeError(
-            "bench: expected the compiled CUDA library; install nvcc and a CUDA build of torch, and reinstall "
-            "addertrain."
+            "bench: expected the compiled CUDA library; install nvcc and a CUDA build of torch, and "
+            "reinstall addertrain."
         )
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     lanes = _LANES // 2 if (properties.major, properties.minor) == (8, 0) else _LANES

@@ -118,7 +118,9 @@ def _steps(
     c, h, w = case.image_chw
     images = torch.randn(batch, h, w, c, device=device).permute(0, 3, 1, 2)
     labels = torch.randint(case.num_outputs, (batch,), device=device)
-    adder, conv = (m.to(device=device, memory_format=torch.channels_last) for m in (case.adder, case.conv))
+    adder, conv = (
+        model.to(device).to(memory_format=torch.channels_last) for model in (case.adder, case.conv)
+    )
     adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=0.1)
     conv_sgd = torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     return {
