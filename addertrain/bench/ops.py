@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from addertrain.bench import cuda_ops
 from addertrain.bench.broadcast import broadcast_training, cdist_forward, images_that_fit
 from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
@@ -53,6 +54,16 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    if arguments.device == "cuda":
+        return cuda_ops.run(
+            arguments.networks or list(NETWORKS),
+            batch=arguments.batch,
+            layout=arguments.layout,
+            dtype=arguments.dtype,
+            seconds=arguments.seconds,
+            with_formulas=not arguments.kernels_only,
+            json_path=arguments.json,
+        )
     ceilings = measure()
     print(
         f"{arguments.threads} thread(s), float32, {arguments.layout}; {library.status()}\n"
@@ -155,7 +166,7 @@ def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="addertrain bench ops",
-        description="1e9 elements/s of the adder operators on this CPU, layer by layer.",
+        description="1e9 elements/s of the adder operators on this CPU or a GPU, layer by layer.",
         epilog="Measure on an idle machine: a busy neighbour halves every figure, ceiling included.",
     )
     parser.add_argument(
@@ -170,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=["channels-last", "nchw"], default="channels-last")
     parser.add_argument("--seconds", type=float, default=0.5, help="time for each layer (default: 0.5)")
     parser.add_argument("--kernels-only", action="store_true", help="leave out cdist and the slow formulas")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=cuda_ops.DTYPES, default="float32", help="on a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     return parser
 

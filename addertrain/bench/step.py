@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from addertrain.bench import cuda_step
+from addertrain.bench.cuda_ops import DTYPES
+from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import Timing, interleaved
 from addertrain.models import build_model
 from addertrain.nn import BatchNorm2d, param_groups
@@ -69,15 +72,19 @@ def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="addertrain bench step",
-        description="A training step beside the convolutional twin's, on this CPU.",
+        description="A training step beside the convolutional twin's, on this CPU or a GPU.",
     )
     parser.add_argument("network", choices=CASES)
     parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
     parser.add_argument("--batch", type=int, default=256, help="images (default: 256)")
     parser.add_argument("--seconds", type=float, default=15.0, help="time in all (default: 15)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast's, on a GPU")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    if arguments.device == "cuda":
+        return _on_gpu(arguments.network, arguments.batch, DTYPES[arguments.dtype], arguments.seconds)
     times = measure_step(CASES[arguments.network](), arguments.batch, seconds=arguments.seconds)
     print(
         f"{arguments.network}, batch {arguments.batch}, {arguments.threads} thread(s), float32, channels-last"
@@ -88,26 +95,45 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _on_gpu(name: str, batch: int, dtype: torch.dtype, seconds: float) -> int:
+    device = cuda_step.device()
+    steps = _steps(CASES[name](), batch, device=device, dtype=dtype)
+    times = interleaved_on_gpu(steps, seconds=seconds)
+    print(f"{name}, batch {batch}, {torch.cuda.get_device_name(device)}, {dtype}, channels-last")
+    for kind, step in steps.items():
+        print(cuda_step.report(kind, batch, times[kind].median, cuda_step.split_of(step)))
+    print(f"adder / conv: {times['adder'].median / times['conv'].median:.2f}")
+    return 0
+
+
 def measure_step(case: Case, batch: int, *, seconds: float) -> dict[str, Timing]:
     """Seconds of forward, backward and update for both kinds, on the same random images."""
+    return interleaved(_steps(case, batch), seconds=seconds)
+
+
+def _steps(
+    case: Case, batch: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, Callable[[], None]]:
+    """A step of each kind; in 16 bits under autocast."""
     c, h, w = case.image_chw
-    images = torch.randn(batch, h, w, c).permute(0, 3, 1, 2)
-    labels = torch.randint(case.num_outputs, (batch,))
-    adder = case.adder.to(memory_format=torch.channels_last)
-    conv = case.conv.to(memory_format=torch.channels_last)
+    images = torch.randn(batch, h, w, c, device=device).permute(0, 3, 1, 2)
+    labels = torch.randint(case.num_outputs, (batch,), device=device)
+    adder, conv = (
+        model.to(device).to(memory_format=torch.channels_last) for model in (case.adder, case.conv)
+    )
     adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=0.1)
     conv_sgd = torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    return interleaved(
-        {
-            "adder": lambda: _step(adder, adder_sgd, images, labels),
-            "conv": lambda: _step(conv, conv_sgd, images, labels),
-        },
-        seconds=seconds,
-    )
+    return {
+        "adder": lambda: _step(adder, adder_sgd, images, labels, dtype),
+        "conv": lambda: _step(conv, conv_sgd, images, labels, dtype),
+    }
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    loss = F.cross_entropy(model(images), labels)
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, dtype: torch.dtype
+) -> None:
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -4,9 +4,12 @@ import functools
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Protocol
 
+import torch
+
 from addertrain.data.arrays import ImageArrays, ImageData
+from addertrain.data.device import DeviceAugmentation, DeviceStage
 from addertrain.data.memory import MemoryLoader
-from addertrain.data.ordered import Batch
+from addertrain.data.ordered import Batch, OrderedLoader
 from addertrain.data.pictures import PictureLoader
 from addertrain.data.sizes import decode_threads, evaluation_size, training_size
 from addertrain.recipe import DataRecipe
@@ -45,13 +48,47 @@ class ImageLoader(Protocol):
 
 
 def build_loader(
-    data: ImageData, settings: DataRecipe, *, training: bool, seed: int, rank: int = 0, world_size: int = 1
+    data: ImageData,
+    settings: DataRecipe,
+    *,
+    training: bool,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | None = None,
 ) -> ImageLoader:
     """The recipe's loader: the training images in random order, or the test images, each exactly once.
+
+    Args:
+        device: where batches are copied to, and training batches mixed and augmented as the recipe says;
+            None: batches as they are read.
 
     Raises:
         ValueError: a global batch that the ranks cannot share, or that is larger than the data set.
     """
+    loader = _host_loader(data, settings, training=training, seed=seed, rank=rank, world_size=world_size)
+    if device is None:
+        return loader
+    augmentation = DeviceAugmentation(
+        mixup=settings.mixup,
+        cutmix=settings.cutmix,
+        randaugment=settings.randaugment,
+        num_classes=data.num_classes,
+        seed=seed,
+    )
+    rank_batch_size = settings.global_batch_size // world_size
+    if training and augmentation.is_mixing and rank_batch_size % 2:
+        raise ValueError(
+            "data.mixup, data.cutmix: expected an even number of images on every rank, got "
+            f"{rank_batch_size}; change data.global_batch_size or the number of ranks"
+        )
+    loader.stage = DeviceStage(device, augmentation if training else None)
+    return loader
+
+
+def _host_loader(
+    data: ImageData, settings: DataRecipe, *, training: bool, seed: int, rank: int, world_size: int
+) -> OrderedLoader:
     images = data.train if training else data.test
     share: dict[str, Any] = {
         "global_batch_size": settings.global_batch_size,

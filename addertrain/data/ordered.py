@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,6 +24,10 @@ class Batch(NamedTuple):
     samples: Tensor
 
 
+Stage = Callable[[Iterator[Batch], int], Iterator[Batch]]
+"""Takes the batches of an epoch and the epoch; may run ahead of its caller."""
+
+
 class OrderedLoader(abc.ABC):
     """One epoch: to train, whole global batches in random order; to evaluate, every image once, in order.
 
@@ -37,6 +41,8 @@ class OrderedLoader(abc.ABC):
         rank, world_size: this process and how many there are.
         seed: with the epoch, decides order and augmentation.
         training: whether to train or to evaluate.
+
+    `stage`, if one is set, is what the batches of an iteration go through on their way to the caller.
 
     Raises:
         ValueError: ranks that cannot share the global batch, fewer images than a batch or than ranks.
@@ -66,6 +72,7 @@ class OrderedLoader(abc.ABC):
         self._epoch = 0
         self._next_start = 0  # the batch at which the next iteration begins, once
         self._num_consumed = 0
+        self.stage: Stage | None = None
 
     @abc.abstractmethod
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
@@ -85,7 +92,8 @@ class OrderedLoader(abc.ABC):
         self._next_start = 0
         numbers = range(start, self._num_batches)
         with contextlib.closing(self.batches(epoch, numbers)) as batches:
-            for number, batch in zip(numbers, batches, strict=True):
+            staged = batches if self.stage is None else self.stage(batches, epoch)
+            for number, batch in zip(numbers, staged, strict=True):
                 self._num_consumed = number + 1
                 yield batch
 

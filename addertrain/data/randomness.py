@@ -25,6 +25,9 @@ class Stream(IntEnum):
     SPLIT = 4
     CROP_BOX = 5
     STORED_FORM = 6
+    MIX_KIND = 7
+    MIX_SHARE = 8
+    OPERATION = 9
 
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from addertrain.optim.descent import descend
@@ -90,6 +91,16 @@ class AdderSGD(Optimizer):
     def filters(self) -> list[Tensor]:
         """The adder filters it was built with; whole, unless an engine has cut or emptied them."""
         return [original.param for original in self.originals[self.adder_index]]
+
+    @property
+    def whole_filters(self) -> list[Tensor]:
+        """`filters` where this rank has them whole: all, or none under FSDP2 and stage 3 of ZeRO."""
+        originals = self.originals[self.adder_index]
+        is_whole = all(
+            original.shape == original.param.shape and not isinstance(original.param, DTensor)
+            for original in originals
+        )
+        return self.filters if is_whole else []
 
     def remove_hooks(self) -> None:
         """Take the backward hooks of alr="local" off; without them this optimizer refuses to step."""

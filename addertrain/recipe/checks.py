@@ -46,6 +46,11 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
     )
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
+    is_unscaled = recipe.optim.alr != "local" or recipe.train.precision != "fp16-mixed"
+    expected = (
+        "global, off or increased beside train.precision: fp16-mixed, whose scale ALR in backward undoes"
+    )
+    yield "optim.alr", is_unscaled, recipe.optim.alr, expected
     is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
     expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
     yield "train.strategy", is_whole, recipe.train.strategy, expected
@@ -123,6 +128,10 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
     yield "data.grow_until", is_growing, data.grow_until, expected
     yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a share above 0, up to 1"
     yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a share above 0, up to 1"
+    for name in ("mixup", "cutmix"):
+        alpha = getattr(data, name)
+        yield f"data.{name}", 0 <= alpha <= 1, alpha, "0 to 1"
+    yield "data.randaugment", 0 <= data.randaugment <= 10, data.randaugment, "0 to 10"
     yield "data.threads", data.threads is None or data.threads >= 1, data.threads, "at least 1, or null"
     yield "data.timeout_seconds", data.timeout_seconds > 0, data.timeout_seconds, "seconds above 0"
 

@@ -59,6 +59,9 @@ class DataRecipe:
     eval_image_size: Annotated[int | None, "height and width in evaluations; null: image_size"] = None
     min_crop_area: Annotated[float, "smallest share of a picture that resized_crop_flip shows"] = 0.08
     center_crop: Annotated[float, "side of what an evaluation sees, by the picture's shorter side"] = 0.875
+    mixup: Annotated[float, "blend pairs of images by Beta(α, α), α up to 1; 0: not at all"] = 0.0
+    cutmix: Annotated[float, "paste a part of its partner into an image, α up to 1; 0: not at all"] = 0.0
+    randaugment: Annotated[int, "a random operation an image, of magnitude up to 10; 0: none"] = 0
     threads: Annotated[int | None, "decoding threads a rank; null: the rank's share of the cores"] = None
     timeout_seconds: Annotated[float, "how long a batch of pictures may take to arrive"] = 300.0
 

@@ -41,6 +41,11 @@ class World:
         return self.rank == 0
 
     @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device("cuda", self.local_rank) if self.device_type == "cuda" else torch.device("cpu")
+
+    @property
     def num_nodes(self) -> int:
         """Machines that take part."""
         return self.size // self.local_size

@@ -236,7 +236,7 @@ def _step_callbacks(recipe: Recipe, run: RunDirectory, steps_per_epoch: int) -> 
 def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
     return build_loader(
         data, _parts(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
-        world_size=world.size,
+        world_size=world.size, device=world.device,
     )  # fmt: skip
 
 

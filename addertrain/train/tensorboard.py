@@ -7,6 +7,7 @@ left it. After a resumption points beyond the checkpoint are purged, so that no 
 """
 
 from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -116,21 +117,26 @@ def window_scalars(window: Window, lr: float) -> dict[str, float]:
 
 @torch.no_grad()
 def layer_scalars(optimizer: AdderSGD) -> dict[str, float]:
-    """α_l, ‖g_l‖ and RMS(w) of every adder layer after the last step; one host sync."""
+    """α_l, ‖g_l‖ and RMS(w) of every adder layer after the last step; one host sync.
+
+    Without RMS(w) where a rank has no whole filters: gathering them is all ranks' business.
+    """
     names = optimizer.layer_names
     if not names:
         return {}
-    rows = torch.stack([optimizer.last_rates, optimizer.last_sq_norms.sqrt(), weight_rms(optimizer)]).tolist()
+    kinds = {"alr_alpha": optimizer.last_rates, "grad_norm": optimizer.last_sq_norms.sqrt()}
+    if filters := optimizer.whole_filters:
+        kinds["weight_rms"] = weight_rms(filters)
+    rows = torch.stack([values.to(optimizer.last_rates.device) for values in kinds.values()]).tolist()
     return {
         f"{kind}/{name}": value
-        for kind, row in zip(("alr_alpha", "grad_norm", "weight_rms"), rows, strict=True)
+        for kind, row in zip(kinds, rows, strict=True)
         for name, value in zip(names, row, strict=True)
     }
 
 
-def weight_rms(optimizer: AdderSGD) -> Tensor:
+def weight_rms(filters: Sequence[Tensor]) -> Tensor:
     """RMS(w) of every adder layer, [L] in fp32."""
-    filters = next(group["params"] for group in optimizer.param_groups if group["adder"])
     norms = torch.stack(torch._foreach_norm(filters, 2, dtype=torch.float32))
     numel = torch.tensor([weight.numel() for weight in filters], dtype=torch.float32, device=norms.device)
     return norms / numel.sqrt()

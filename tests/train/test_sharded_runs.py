@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from addertrain.models import build_model
 from addertrain.train.run import fit
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, rewind, short_recipe
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.distributed
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 ONE_EPOCH = "--schedule.epochs=1"
 SETTINGS: dict[str, list[str]] = {
-    "fp32": ["--schedule.epochs=2"],
+    "fp32": ["--schedule.epochs=2", "--data.global_batch_size=128"],  # 22 steps: curves are written after 20
     "bf16-mixed": [ONE_EPOCH, "--train.precision=bf16-mixed"],
     "fp16-mixed": [ONE_EPOCH, "--train.precision=fp16-mixed"],
     "accumulated": [ONE_EPOCH, "--train.accumulate=2"],
@@ -37,6 +39,7 @@ def _runs(folder: Path) -> dict[str, dict[str, float]]:
         name: {strategy: _fit(strategy, folder / name / strategy, *settings) for strategy in STRATEGIES}
         for name, settings in SETTINGS.items()
     }
+    top1["local"] = {"ddp": _fit("ddp", folder / "local" / "ddp", *SETTINGS["fp32"], "--optim.alr=local")}
     for kind in ("resumed", "to ddp", "from ddp"):
         top1[kind] = {}
         for strategy in STRATEGIES[1:]:
@@ -57,13 +60,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
     return folder, first
 
 
-def _apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """The largest distance of a tensor relative to its length."""
-    assert found.keys() == expected.keys()
-    return max(
-        ((found[name].double() - value.double()).norm() / value.double().norm().clamp(min=1e-6)).item()
-        for name, value in expected.items()
+def _apart(found: Path, expected: Path) -> float:
+    """Distance of two runs' parameters, relative to how far the training has moved them."""
+    weights, others = final_weights(expected), final_weights(found)
+    assert weights.keys() == others.keys()
+    torch.manual_seed(0)  # train.seed
+    start = dict(build_model("lenet5bn", kind="adder", num_classes=10).named_parameters())
+    moved, apart = (
+        torch.cat([(weights[name].double() - base[name].double()).flatten() for name in start])
+        for base in (start, others)
     )
+    return (apart.norm() / moved.norm()).item()
 
 
 @pytest.mark.timeout(200)
@@ -71,9 +78,10 @@ def _apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) ->
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_strategies_train_alike(strategy: str, setting: str, runs: tuple[Path, Any]) -> None:
     folder, top1 = runs
-    found, expected = (final_weights(folder / setting / name) for name in (strategy, "ddp"))
-    # The kinks of ReLU and HT part two exact runs by some 1e-2 within ten steps.
-    assert _apart(found, expected) < 0.1
+    # Two exact runs part at the kinks of ReLU and HT: measured 1e-6 to 1e-3 after 5 steps, 0.02 after 22.
+    assert _apart(folder / setting / strategy, folder / setting / "ddp") < (
+        0.05 if setting == "fp32" else 5e-3
+    )
     assert abs(top1[setting][strategy] - top1[setting]["ddp"]) < 2.0
 
 
@@ -87,14 +95,29 @@ def test_a_resumed_run_is_the_uninterrupted_one(strategy: str, runs: tuple[Path,
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_a_run_goes_on_under_another_strategy(strategy: str, kind: str, runs: tuple[Path, Any]) -> None:
     folder, _ = runs
-    assert _apart(final_weights(folder / kind / strategy), final_weights(folder / "fp32" / "ddp")) < 0.1
+    assert _apart(folder / kind / strategy, folder / "fp32" / "ddp") < 0.05
 
 
 def test_settings_reach_the_training(runs: tuple[Path, Any]) -> None:
     folder, _ = runs
-    plain = final_weights(folder / "accumulated" / "zero2")
     for setting in ("bf16-mixed", "fp16-mixed", "synchronised"):
-        assert _apart(final_weights(folder / setting / "zero2"), plain) > 1e-4
+        assert _apart(folder / setting / "zero2", folder / "accumulated" / "zero2") > 0.01
+
+
+def test_local_rates_train_another_network(runs: tuple[Path, Any]) -> None:
+    """The authors' rule on two ranks: a third of all movement goes elsewhere within 22 steps."""
+    folder, _ = runs
+    assert _apart(folder / "local" / "ddp", folder / "fp32" / "ddp") > 0.2
+
+
+def test_curves_of_every_layer_are_written(runs: tuple[Path, Any]) -> None:
+    folder, _ = runs
+    for strategy in STRATEGIES:
+        events = EventAccumulator(str(folder / "fp32" / strategy)).Reload()
+        tags = {tag.split("/")[0] for tag in events.Tags()["scalars"]}
+        assert {"alr_alpha", "grad_norm"} <= tags
+        # Filters as small as these stay whole under stage 3.
+        assert ("weight_rms" in tags) == (strategy != "fsdp")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
