@@ -167,7 +167,9 @@ FORMS: list[tuple[dict[str, Any], Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "grad_input", "grad_weight"), FORMS, ids=str)
+@pytest.mark.parametrize(
+    ("settings", "grad_input", "grad_weight"), FORMS, ids=[str(settings) for settings, _, _ in FORMS]
+)
 def test_a_form_trains_with_its_gradients(
     settings: dict[str, Any], grad_input: Any, grad_weight: Any
 ) -> None:
