@@ -32,7 +32,7 @@ KNOWN_ONLY_TO: dict[str, set[str]] = {
     "torchvision": {"data"},
     "sklearn": {"data"},
     "jsonargparse": {"recipe", "cli"},
-    "torch.distributed": {"optim", "nn", "data", "train"},
+    "torch.distributed": {"optim", "nn", "data", "train", "bench"},
 }
 # Optional packages, imported in one file each.
 IN_ONE_FILE = ("deepspeed", "ffcv")
