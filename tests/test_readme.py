@@ -10,11 +10,12 @@ from tests.source_tree import ROOT
 
 PAGES = (
     "README.md",
-    "launch/README.md",
     "CHANGELOG.md",
     "docs/design.md",
+    "docs/distributed.md",
     "docs/kernels.md",
     "docs/training.md",
+    "launch/README.md",
 )
 
 
