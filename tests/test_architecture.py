@@ -17,9 +17,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"ops", "nn"},
     "train": {"recipe", "durable", "ops", "optim", "data", "nn", "models"},
     "report": {"recipe", "ops", "optim", "data", "nn", "models", "train"},
+    "interchange": {"recipe", "ops", "nn", "data", "models", "train"},
     "plan": {"recipe", "data", "train", "report"},
-    "bench": {"ops", "optim", "nn", "models"},
-    "cli": {"recipe", "ops", "optim", "data", "nn", "models", "train", "report", "plan", "bench"},
+    "bench": {"ops", "optim", "data", "nn", "models"},
+    "cli": {"recipe", "ops", "optim", "data", "nn", "models", "train", "report", "interchange", "plan", "bench"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -29,10 +30,10 @@ KNOWN_ONLY_TO: dict[str, set[str]] = {
     "deepspeed": {"train"},
     "ffcv": {"data"},
     "numba": {"data"},
-    "torchvision": {"data"},
+    "torchvision": {"data", "bench"},
     "sklearn": {"data"},
     "jsonargparse": {"recipe", "cli"},
-    "torch.distributed": {"optim", "nn", "data", "train"},
+    "torch.distributed": {"optim", "nn", "data", "train", "bench"},
 }
 # Optional packages, imported in one file each.
 IN_ONE_FILE = ("deepspeed", "ffcv")

@@ -132,3 +132,18 @@ def test_errors_come_from_one_rank(tmp_path: Path) -> None:
     assert result.stderr.count("addertrain: error: ") == 1
     assert "did you mean 'optim.lr'?" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_to_the_launcher_saves_on_all_ranks_and_ends_with_75(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _started("launch/torchrun", "--nproc-per-node", "2", *FIT[2:], "--out", str(run))
+    _wait_for(lambda: _num_checkpoints(run) >= 1, process)
+
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 75, errors
+    newest = RunDirectory(run).store.newest_first()[0].name
+    said, end = errors.splitlines()
+    assert said.startswith(f"addertrain: saved {newest} after SIGTERM to this process; the same command will")
+    assert end.endswith("ended first, with exit code 75")

@@ -8,7 +8,15 @@ import pytest
 from tests.commands import run_command
 from tests.source_tree import ROOT
 
-PAGES = ("README.md", "launch/README.md", "CHANGELOG.md", "docs/design.md", "docs/kernels.md")
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/distributed.md",
+    "docs/kernels.md",
+    "docs/training.md",
+    "launch/README.md",
+)
 
 
 def _text(page: str) -> str:

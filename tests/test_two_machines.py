@@ -73,5 +73,5 @@ def test_a_pulled_cable_is_an_error_in_time_and_a_resumption(tmp_path: Path, sec
 
         _wait_for("to resume", lambda: "; resuming epoch_" in machines.log(0), machines, seconds=150)
         assert _ended(machines) == [0, 0], machines.log(0) + machines.log(1)
-    on_ranks(2, _fit_on_ranks, tmp_path / "whole", *words)
+    on_ranks(2, _fit_on_ranks, tmp_path / "whole", *words, timeout_s=300)
     assert_same_bits(final_weights(run), final_weights(tmp_path / "whole"))

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from addertrain.cli import bench, data, evaluate, fit, plan, preflight
+from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank
 from addertrain.recipe import RecipeError
@@ -34,7 +34,7 @@ class Command(Protocol):
         """Does it; `overrides` are the words for the recipe. Returns the exit code."""
 
 
-_COMMANDS: tuple[Command, ...] = (fit, evaluate, plan, preflight, bench, data)
+_COMMANDS: tuple[Command, ...] = (fit, evaluate, plan, preflight, bench, data, ckpt)
 # Those whose words may hold keys of a recipe.
 _TAKE_OVERRIDES: tuple[Command, ...] = (fit, plan, preflight)
 

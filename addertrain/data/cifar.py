@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from addertrain.data.arrays import ImageArrays, ImageData
 from addertrain.data.errors import DataError
+from addertrain.data.facts import FACTS
 from addertrain.data.safe_pickle import UnsafePickle, read_pickle
 
 IMAGE_SIZE = 32
 _IMAGE_BYTES = 3 * IMAGE_SIZE**2
-# Of CIFAR-10, used for both sets; std is an image's on average, as in the authors' code, not all pixels'.
-_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,6 @@ class _Set:
     """Where one of the two sets keeps what."""
 
     name: str
-    num_classes: int
     pickled_folder: str
     pickled_files: tuple[tuple[str, ...], tuple[str, ...]]  # to train, to test
     labels_key: str
@@ -39,7 +37,6 @@ class _Set:
 _SETS = {
     "cifar10": _Set(
         name="cifar10",
-        num_classes=10,
         pickled_folder="cifar-10-batches-py",
         pickled_files=(tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",)),
         labels_key="labels",
@@ -49,7 +46,6 @@ _SETS = {
     ),
     "cifar100": _Set(
         name="cifar100",
-        num_classes=100,
         pickled_folder="cifar-100-python",
         pickled_files=(("train",), ("test",)),
         labels_key="fine_labels",
@@ -78,7 +74,8 @@ def load_cifar_data(name: str, root: Path) -> ImageData:
             f"(torchvision.datasets.{name.upper()}(ROOT, download=True) does), or name another folder with "
             "--data.root or ADDERTRAIN_DATA"
         )
-    return ImageData(train=train, test=test, mean=_MEAN, std=_STD, num_classes=chosen.num_classes)
+    facts = FACTS[name]
+    return ImageData(train=train, test=test, mean=facts.mean, std=facts.std, num_classes=facts.num_classes)
 
 
 def _read(chosen: _Set, folder: Path, files: tuple[str, ...], read_file: Any) -> ImageArrays:
@@ -121,9 +118,10 @@ def _checked(
         raise _damaged(chosen, path, f"bytes of shape (images, {_IMAGE_BYTES})", got)
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
         raise _damaged(chosen, path, f"{len(pixels)} labels", f"{labels.dtype} of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= chosen.num_classes:
-        wrong = labels.max() if labels.max() >= chosen.num_classes else labels.min()
-        raise _damaged(chosen, path, f"labels of 0 to {chosen.num_classes - 1}", f"{wrong}")
+    num_classes = FACTS[chosen.name].num_classes
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = labels.max() if labels.max() >= num_classes else labels.min()
+        raise _damaged(chosen, path, f"labels of 0 to {num_classes - 1}", f"{wrong}")
     return np.ascontiguousarray(pixels), labels.astype(np.int64)
 
 

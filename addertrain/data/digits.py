@@ -5,13 +5,14 @@ import torch
 from numpy.typing import NDArray
 
 from addertrain.data.arrays import ImageArrays, ImageData
+from addertrain.data.facts import FACTS
 from addertrain.data.randomness import Stream, draw
 from addertrain.data.resize import resize_bilinear
 
 IMAGE_SIZE = 32
 _LARGEST_VALUE = 16  # scikit-learn's pixels are 0 .. 16
 _HELD_OUT_ONE_IN = 5
-_MEAN, _STD = 0.3048, 0.3233  # of the training images, after resizing
+_FACTS = FACTS["digits"]
 
 
 def load_digits_data() -> ImageData:
@@ -27,9 +28,9 @@ def load_digits_data() -> ImageData:
     return ImageData(
         train=ImageArrays(images_nchw[train], labels[train]),
         test=ImageArrays(images_nchw[test], labels[test]),
-        mean=(_MEAN,),
-        std=(_STD,),
-        num_classes=10,
+        mean=_FACTS.mean,
+        std=_FACTS.std,
+        num_classes=_FACTS.num_classes,
     )
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 from addertrain.data.arrays import ImageData
 from addertrain.data.errors import DataError
+from addertrain.data.facts import FACTS
 from addertrain.data.folder import folder_of_classes
 from addertrain.data.pictures import PictureReader
 from addertrain.recipe import DataRecipe
 
-# Of ImageNet's training images, as every published network uses them.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_NUM_CLASSES = {"imagenet": 1000, "imagenette": 10}
+_IMAGENET = FACTS["imagenet"]
 
 
 def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
@@ -27,13 +26,15 @@ def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
             f"{folder}: expected the same classes in train and val, got {len(train.classes)} and "
             f"{len(test.classes)} (different: {', '.join(only[:3])}); make them alike"
         )
-    expected = _NUM_CLASSES.get(settings.name)
+    expected = FACTS[settings.name].num_classes if settings.name in FACTS else None
     if expected is not None and len(train.classes) != expected:
         raise DataError(
             f"{folder}: expected {expected} classes of {settings.name}, got {len(train.classes)}; "
             "data.name: folder takes any number"
         )
-    return ImageData(train=train, test=test, mean=_MEAN, std=_STD, num_classes=len(train.classes))
+    return ImageData(
+        train=train, test=test, mean=_IMAGENET.mean, std=_IMAGENET.std, num_classes=len(train.classes)
+    )
 
 
 def _open(part: Path, loader: str) -> PictureReader:

@@ -14,17 +14,18 @@ from torchvision.datasets import MNIST
 
 from addertrain.data.arrays import ImageArrays, ImageData
 from addertrain.data.errors import DataError
+from addertrain.data.facts import FACTS
 from addertrain.data.resize import resize_bilinear
 
 IMAGE_SIZE = 32
-_MEAN, _STD = 0.1307, 0.3081  # of the training images, before resizing
 _FILES = {
     "train-images-idx3-ubyte": 3,
     "train-labels-idx1-ubyte": 1,
     "t10k-images-idx3-ubyte": 3,
     "t10k-labels-idx1-ubyte": 1,
 }
-_NUM_CLASSES = 10
+_FACTS = FACTS["mnist"]
+_NUM_CLASSES = _FACTS.num_classes
 _CONNECT_SECONDS = 20
 
 
@@ -42,8 +43,8 @@ def load_mnist_data(root: Path) -> ImageData:
     return ImageData(
         train=_read(root, train=True),
         test=_read(root, train=False),
-        mean=(_MEAN,),
-        std=(_STD,),
+        mean=_FACTS.mean,
+        std=_FACTS.std,
         num_classes=_NUM_CLASSES,
     )
 

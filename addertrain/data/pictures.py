@@ -17,7 +17,7 @@ from addertrain.data.ordered import Batch, OrderedLoader
 from addertrain.data.workers import Workers
 
 _PART = 8  # pictures a thread takes at a time: enough to forget the cost of handing them over
-_BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2
 
 
 class PictureReader(Protocol):
@@ -98,7 +98,7 @@ class PictureLoader(OrderedLoader):
         try:
             for number in numbers:
                 started.append(self._start(workers, order[self._share(number)], epoch, size))
-                if len(started) > _BATCHES_AHEAD:
+                if len(started) > BATCHES_AHEAD:
                     yield self._finish(started.popleft())
             while started:
                 yield self._finish(started.popleft())

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from addertrain.data import ImageArrays, ImageData, load_data
+from addertrain.data.facts import FACTS, image_shape
 from addertrain.plan.files import Place, data_places, free_bytes
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.plan.rate import measure_rate
@@ -14,16 +15,6 @@ from addertrain.recipe import Recipe
 from addertrain.report import OperationCount, count_operations
 from addertrain.train.network import build_classifier
 
-# Training images, test images, channels and classes of the sets that are the same everywhere.
-_SETS = {
-    "digits": (1437, 360, 1, 10),
-    "mnist": (60_000, 10_000, 1, 10),
-    "cifar10": (50_000, 10_000, 3, 10),
-    "cifar100": (50_000, 10_000, 3, 100),
-    "imagenet": (1_281_167, 50_000, 3, 1000),
-    "imagenette": (9469, 3925, 3, 10),
-}
-_MEMORY_IMAGE_SIZE = 32  # of every data set that loader: memory holds
 GIB = 2**30
 
 
@@ -88,23 +79,24 @@ def make_plan(
         PlanError: it is impossible.
         DataError: for data.name folder, whose images have to be counted, where there are none.
     """
-    data, num_train, num_test, image_shape = _data_shape(recipe)
+    data, num_train, num_test = _data_of(recipe)
+    shape = image_shape(recipe.data)
     rank_batch_size = _rank_batch_size(recipe, world_size, num_train)
     steps_per_epoch = num_train // recipe.data.global_batch_size
     part_size = rank_batch_size // recipe.train.accumulate
     with torch.device("meta"):
         module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
-    operations = count_operations(module.model, image_shape)
-    memory = _memory(recipe, data, image_shape, part_size, world_size)
+    operations = count_operations(module.model, shape)
+    memory = _memory(recipe, data, shape, part_size, world_size)
     if measure:
-        images_per_second = measure_rate(recipe, data, image_shape=image_shape, batch_size=part_size)
+        images_per_second = measure_rate(recipe, data, image_shape=shape, batch_size=part_size)
     num_steps = recipe.schedule.epochs * steps_per_epoch
     plan = Plan(
         recipe=recipe,
         world_size=world_size,
         num_train=num_train,
         num_test=num_test,
-        image_shape=image_shape,
+        image_shape=shape,
         rank_batch_size=rank_batch_size,
         steps_per_epoch=steps_per_epoch,
         operations=operations,
@@ -119,19 +111,16 @@ def make_plan(
     return plan
 
 
-def _data_shape(recipe: Recipe) -> tuple[ImageData, int, int, tuple[int, int, int]]:
-    """A data set of no images, how many there would be, and their shape."""
-    size = _MEMORY_IMAGE_SIZE if recipe.data.loader == "memory" else recipe.data.image_size
+def _data_of(recipe: Recipe) -> tuple[ImageData, int, int]:
+    """A data set of no images, and how many there would be to train and to test on."""
     if recipe.data.name == "folder":
         data = load_data(recipe.data)
-        return data, len(data.train), len(data.test), (len(data.mean), size, size)
-    num_train, num_test, channels, num_classes = _SETS[recipe.data.name]
-    none = ImageArrays(
-        torch.empty(0, channels, size, size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-    )
-    half = (0.5,) * channels
-    data = ImageData(train=none, test=none, mean=half, std=half, num_classes=num_classes)
-    return data, num_train, num_test, (channels, size, size)
+        return data, len(data.train), len(data.test)
+    facts = FACTS[recipe.data.name]
+    images = torch.empty(0, *image_shape(recipe.data), dtype=torch.uint8)
+    none = ImageArrays(images, torch.empty(0, dtype=torch.int64))
+    data = ImageData(train=none, test=none, mean=facts.mean, std=facts.std, num_classes=facts.num_classes)
+    return data, facts.num_train, facts.num_test
 
 
 def _rank_batch_size(recipe: Recipe, world_size: int, num_train: int) -> int:

@@ -1,5 +1,6 @@
 """A plan in lines for a person."""
 
+from addertrain.data.page_cache import picture_needs
 from addertrain.plan.curve import rate_picture
 from addertrain.plan.figures import GIB, Plan
 from addertrain.recipe import recipe_to_yaml
@@ -70,8 +71,22 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
         ("memory a rank", f"{_gib(memory.total)}: {parts}"),
         ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
         ("files", ", ".join(files) or "none: the images come with scikit-learn"),
+        *_page_cache(plan),
         ("time", time),
     ]
+
+
+def _page_cache(plan: Plan) -> list[tuple[str, str]]:
+    """How the .beton files that are there fit into memory."""
+    rows = []
+    for place in plan.places:
+        if place.is_there and place.path.suffix == ".beton":
+            needs = picture_needs(place.path, plan.recipe.data, world_size=plan.world_size)
+            cache = f"{place.path.name}: {_gib(needs.file)} of {_gib(needs.memory)} on this machine"
+            rows.append(("page cache", f"{cache}; its loader: {_gib(needs.loader)} a rank"))
+            if needs.warning:
+                rows.append(("warning", needs.warning))
+    return rows
 
 
 def _large(number: float) -> str:

@@ -7,7 +7,7 @@ Nothing here knows torch: `addertrain fit --help` answers at once.
 from addertrain.recipe.checks import check_recipe
 from addertrain.recipe.errors import RecipeError
 from addertrain.recipe.keys import recipe_help
-from addertrain.recipe.load import load_recipe
+from addertrain.recipe.load import load_recipe, parse_recipe
 from addertrain.recipe.settings import (
     DataRecipe,
     DistillRecipe,
@@ -32,6 +32,7 @@ __all__ = [
     "TrainRecipe",
     "check_recipe",
     "load_recipe",
+    "parse_recipe",
     "recipe_help",
     "recipe_to_yaml",
 ]

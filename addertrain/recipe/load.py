@@ -27,8 +27,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: one line that says what was expected, what came and what to do.
     """
-    source = str(path)
-    given = {dotted: (value, f"{source}: {dotted}") for dotted, value in _read_file(Path(path)).items()}
+    return parse_recipe(_read_text(Path(path)), source=str(path), overrides=overrides)
+
+
+def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """As `load_recipe`, from the text of a recipe; `source` names it in errors."""
+    given = {dotted: (value, f"{source}: {dotted}") for dotted, value in _read_tree(text, source).items()}
     given |= {dotted: (value, f"--{dotted}") for dotted, value in read_overrides(overrides).items()}
     values: dict[str, Any] = {}
     for dotted, key in known_keys().items():
@@ -45,23 +49,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """The file's values by dotted name; every name is known, no value is checked yet."""
-    tree = read_yaml(_read_text(path), source=str(path))
+def _read_tree(text: str, source: str) -> dict[str, Any]:
+    """The values by dotted name; every name is known, no value is checked yet."""
+    tree = read_yaml(text, source=source)
     if tree is None:
         raise RecipeError(
-            f"{path}: expected a recipe, got an empty file; give it name, {', '.join(sections())}"
+            f"{source}: expected a recipe, got an empty file; give it name, {', '.join(sections())}"
         )
     values: dict[str, Any] = {}
-    for name, value in _mapping(tree, where=str(path)).items():
+    for name, value in _mapping(tree, where=source).items():
         if name not in sections():
             values[name] = value
             continue
-        inside = _mapping(value, where=f"{path}: {name}")
+        inside = _mapping(value, where=f"{source}: {name}")
         values |= {f"{name}.{key}": inner for key, inner in inside.items()}
     for dotted in values:
         if dotted not in known_keys():
-            raise RecipeError(f"{path}: expected a known key, got '{dotted}'; {did_you_mean(dotted)}")
+            raise RecipeError(f"{source}: expected a known key, got '{dotted}'; {did_you_mean(dotted)}")
     return values
 
 

@@ -19,7 +19,11 @@ class Agreement:
         # gloo's, whatever the run's is: NCCL would bring the flags onto the GPU and its stream.
         self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if is_shared else None
         self._flags = torch.zeros(num_flags, dtype=torch.uint8)
+        self._bytes = self._flags.numpy()  # the same memory, ten times as fast to write
         self._work: dist.Work | None = None
+        # The group's own method: torch.distributed.all_reduce spends twice as long around it.
+        self._options = dist.AllreduceOptions()
+        self._options.reduceOp = dist.ReduceOp.MAX
 
     def exchange(self, *flags: bool) -> list[bool]:
         """Hands this rank's flags in; returns those that some rank handed in at the call before this one.
@@ -28,10 +32,11 @@ class Agreement:
         """
         if self._group is None:
             return list(flags)
-        agreed = self._arrived()
-        self._flags = torch.tensor(flags, dtype=torch.uint8)
-        self._work = dist.all_reduce(self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return [bool(flag) for flag in agreed.tolist()]
+        agreed = [bool(flag) for flag in self._arrived().tolist()]
+        for index, flag in enumerate(flags):
+            self._bytes[index] = flag
+        self._work = self._group.allreduce([self._flags], self._options)
+        return agreed
 
     def close(self) -> None:
         """Waits for the last exchange, which nobody reads; the ranks may then leave the group."""

@@ -7,7 +7,6 @@ import torch
 from addertrain.data import ImageData
 from addertrain.models import build_model
 from addertrain.nn import set_form, synchronise_norms
-from addertrain.ops.forms import Form
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
 from addertrain.train.distillation import DistillingClassifier
@@ -29,8 +28,7 @@ def build_classifier(
     model = build_model(
         recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
     )
-    if (form := form_at(recipe, step, steps_per_epoch=steps_per_epoch)) != Form():
-        set_form(model, form)
+    set_form(model, form_at(recipe, step, steps_per_epoch=steps_per_epoch))
     if recipe.train.sync_batchnorm and to_train:
         synchronise_norms(model)
     if recipe.train.compile != "off":

@@ -3,11 +3,12 @@
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
 AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
 weights where there are any, statistics recalibrated; `accuracy/val_top1_stale` is the network as training
-left it. After a resumption points beyond the checkpoint are purged, so that no curve is drawn twice.
+left it. Every ten epochs come pictures of what the network is given, augmentation and all. After a resumption
+points beyond the checkpoint are purged, so that no curve is drawn twice.
 """
 
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from addertrain.optim import AdderSGD
 from addertrain.train.meter import TrainMeter, Window
-from addertrain.train.module import AdderClassifier
+from addertrain.train.module import AdderClassifier, LabelledImages
 from addertrain.train.recalibration import FreshStatistics
 from addertrain.train.staleness import StaleScore
+
+_PICTURES_EVERY_EPOCHS = 10
+_GRID_SIDE = 4  # pictures in a row and in a column
 
 
 class TensorBoard(Callback):
@@ -45,6 +49,17 @@ class TensorBoard(Callback):
         if trainer.is_global_zero:
             step = trainer.global_step
             self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: LabelledImages, batch_idx: int
+    ) -> None:
+        """Writes pictures of the first batch of some epochs, as the network sees them."""
+        if (
+            self._writer is not None
+            and batch_idx == 0
+            and trainer.current_epoch % _PICTURES_EVERY_EPOCHS == 0
+        ):
+            self._writer.add_image("images/train", picture_grid(batch.images), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,6 +119,16 @@ class TensorBoard(Callback):
             self._writer = None
 
 
+def picture_grid(images: Tensor) -> Tensor:
+    """The first 16 images (N, C, H, W) in rows of four, (C, rows * H, 4 * W), uint8."""
+    shown = images[: _GRID_SIDE**2].cpu()
+    rows = -(-len(shown) // _GRID_SIDE)
+    N, C, H, W = shown.shape
+    grid = shown.new_zeros(rows * _GRID_SIDE, C, H, W)
+    grid[:N] = shown
+    return grid.view(rows, _GRID_SIDE, C, H, W).permute(2, 0, 3, 1, 4).reshape(C, rows * H, _GRID_SIDE * W)
+
+
 def window_scalars(window: Window, lr: float) -> dict[str, float]:
     """A window's points; `lr` is γ at the step of the point."""
     return {
@@ -137,6 +162,6 @@ def layer_scalars(optimizer: AdderSGD) -> dict[str, float]:
 
 def weight_rms(filters: Sequence[Tensor]) -> Tensor:
     """RMS(w) of every adder layer, [L] in fp32."""
-    norms = torch.stack(torch._foreach_norm(filters, 2, dtype=torch.float32))
+    norms = torch.stack(torch._foreach_norm(list(filters), 2, dtype=torch.float32))
     numel = torch.tensor([weight.numel() for weight in filters], dtype=torch.float32, device=norms.device)
     return norms / numel.sqrt()

@@ -7,8 +7,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from addertrain.bench import cuda_ops, cuda_step, ops, step
+from addertrain.bench import cuda_ops, cuda_step, ops, roofline, step
 from addertrain.bench.gpu import Gpu
+from addertrain.bench.layers import NETWORKS
+from tests.source_tree import ROOT
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 
@@ -67,3 +69,19 @@ def test_step_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert step.main(["resnet20", "--device", "cuda", "--batch", "16", "--seconds", "0"]) == 0
 
     assert "images/s" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_the_roofline_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert roofline.main(["resnet18", "resnet50", "resnet20"]) == 0
+
+    page = (ROOT / "docs" / "cuda.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in page
+
+
+def test_no_prediction_passes_its_own_pipes() -> None:
+    """Issue slots alone allow 128 / slots elements a clock."""
+    for (dtype, pass_), tiles in roofline.TILES.items():
+        most = max(roofline.LANES / tile.slots for tile in tiles) / (roofline.LANES / 2)
+        shares = [roofline.predict(layer, 128, dtype, pass_).share for layer in NETWORKS["resnet50"].layers]
+        assert min(shares) > 0.2
+        assert max(shares) < most

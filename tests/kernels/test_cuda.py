@@ -1,11 +1,15 @@
 """What only a GPU shows: streams, devices, graphs, large tensors. tests/ops runs the operator table on it."""
 
+import shutil
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
-from addertrain.ops import library, schemas
+from addertrain.ops import fused, library, schemas
 from addertrain.ops.functional import adder2d
+from tests.commands import run_command
 from tests.ops.answers import data_of, forward_answer
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
@@ -13,6 +17,8 @@ from tests.ops.test_table import mistake
 pytestmark = pytest.mark.gpu
 
 LAYER = Layer(4, 19, 33, 15, 14, 3, 3, (2, 1), (1, 1))
+SPLIT = Layer(1, 64, 72, 7, 7, 3, 3, (1, 1), (1, 1))
+TILED = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _on_gpu(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,13 +32,90 @@ def test_the_compiled_kernels_serve() -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA")
 
 
-def test_twenty_runs_give_the_same_bits_on_a_gpu() -> None:
-    dy, x, w = _on_gpu()
-    first = schemas.ADDER2D(x, w, *LAYER.sizes, True), schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes)
+def _all_results(layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> list[Tensor]:
+    sizes = layer.sizes
+    results = [schemas.ADDER2D(x, w, *sizes, True), schemas.GRAD_INPUT(dy, x, w, *sizes)]
+    return [*results, *fused.adder2d_with_sums(x, w, *sizes)]
 
-    for _ in range(20):
-        assert torch.equal(first[0], schemas.ADDER2D(x, w, *LAYER.sizes, True))
-        assert torch.equal(first[1], schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes))
+
+@pytest.mark.parametrize("dtype", TILED, ids=str)
+@pytest.mark.parametrize("layer", [LAYER, SPLIT], ids=["whole", "split k"])
+def test_twenty_runs_give_the_same_bits_on_a_gpu(layer: Layer, dtype: torch.dtype) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        data = data_of(layer, dtype)
+        dy, x = (t.cuda().to(memory_format=layout) for t in (data.dy, data.x))
+        first = _all_results(layer, dy, x, data.w.cuda())
+        for _ in range(20):
+            again = _all_results(layer, dy, x, data.w.cuda())
+            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_another_stream_than_the_default_one() -> None:
+    """Work must not start before what is queued there: a late input would be read too early."""
+    dy, x, w = _on_gpu()
+    expected = schemas.ADDER2D(x, w, *LAYER.sizes, True), schemas.GRAD_INPUT(dy, x, w, *LAYER.sizes)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        late = torch.zeros_like(x)
+        torch.cuda._sleep(50_000_000)
+        late.copy_(x)
+        y = schemas.ADDER2D(late, w, *LAYER.sizes, True)
+        dx = schemas.GRAD_INPUT(dy, late, w, *LAYER.sizes)
+    stream.synchronize()
+
+    assert torch.equal(y, expected[0])
+    assert torch.equal(dx, expected[1])
+
+
+@pytest.mark.parametrize("dtype", TILED, ids=str)
+def test_memory_is_the_results_and_the_packed_filters(dtype: torch.dtype) -> None:
+    layer = Layer(32, 64, 64, 56, 56, 3, 3, (1, 1), (1, 1))
+    x, dy = (
+        torch.randn(32, 64, 56, 56, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    w = torch.randn(64, 64, 3, 3, device="cuda", dtype=dtype)
+    torch.cuda.synchronize()
+    for call in (
+        lambda: schemas.ADDER2D(x, w, *layer.sizes, True),
+        lambda: schemas.GRAD_INPUT(dy, x, w, *layer.sizes),
+    ):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = call()
+        peak = torch.cuda.max_memory_allocated() - before
+        assert peak <= result.nbytes + 2 * w.nbytes + 2**20, f"{peak} bytes"
+
+
+SANITIZED = """
+import torch
+from addertrain.ops import fused, schemas
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    for C, O, stride, layout in ((8, 16, 2, torch.channels_last), (5, 70, 1, torch.contiguous_format)):
+        x = torch.randn(2, C, 9, 8, device="cuda", dtype=dtype).to(memory_format=layout)
+        w = torch.randn(O, C, 3, 3, device="cuda", dtype=dtype)
+        y, _ = fused.adder2d_with_sums(x, w, [stride] * 2, [1, 1], [1, 1])
+        schemas.GRAD_INPUT(y, x, w, [stride] * 2, [1, 1], [1, 1])
+torch.cuda.synchronize()
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_compute_sanitizer_finds_nothing(tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("no compute-sanitizer")
+
+    result = run_command(
+        *(sanitizer, "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=adder_"),
+        *(sys.executable, "-c", SANITIZED),
+        timeout_s=500,
+        PYTORCH_NO_CUDA_MEMORY_CACHING="1",
+    )
+
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
 
 
 def test_work_is_queued_on_the_current_stream() -> None:

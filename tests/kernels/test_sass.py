@@ -6,30 +6,17 @@ from dataclasses import dataclass
 
 import pytest
 
+from addertrain.bench.roofline import TILES
 from tests.kernels.builds import CudaBuild
 from tests.kernels.sass import Kernel, kernels_of
 
 pytestmark = pytest.mark.timeout(500)  # nvcc on a busy machine
 
-# Issue slots an element (half a packed word in 16 bits), and the registers that leave room for the tile's
-# blocks: docs/cuda.md. BM, BN, BK, TM, TN of word tiles; BM, BN, WM, WN of pair tiles.
+# Issue slots an element (half a packed word in 16 bits) by kernel, as docs/cuda.md's predictions count them.
 SLOTS = {
-    "forward float32 64x128": 2.19,
-    "forward float32 128x64": 2.33,
-    "forward float32 256x16": 2.58,
-    "grad_input float32 128x128": 2.20,
-    "grad_input float32 128x64": 2.36,
-    "grad_input float32 256x16": 2.67,
-    "forward half 128x128": 0.82,
-    "forward half 128x64": 0.88,
-    "forward half 256x16": 1.16,
-    "forward bfloat16 128x128": 0.82,
-    "forward bfloat16 128x64": 0.88,
-    "forward bfloat16 256x16": 1.16,
-    "grad_input half 64x64": 0.95,
-    "grad_input half 128x16": 1.50,
-    "grad_input bfloat16 64x64": 1.45,
-    "grad_input bfloat16 128x16": 2.00,
+    f"{pass_} {dtype} {tile.rows}x{tile.columns}": tile.slots
+    for (dtype, pass_), tiles in TILES.items()
+    for tile in tiles
 }
 REGISTERS_OF_A_MULTIPROCESSOR = 65536
 ROOM = 1.03
@@ -41,7 +28,7 @@ class Tile:
     """A kernel as its mangled name spells it."""
 
     kernel: Kernel
-    sizes: list[int]
+    sizes: list[int]  # BM, BN, BK, TM, TN, stages, blocks of words; BM, BN, WM, WN, stages, blocks of pairs
     is_grad: bool
     is_vector: bool
     type: str
@@ -71,7 +58,7 @@ def _tile(kernel: Kernel) -> Tile:
     sizes = [int(number) for number in re.findall(r"Li(\d+)E", kernel.name)]
     flags = [flag == "1" for flag in re.findall(r"Lb([01])E", kernel.name)]
     if "PairTile" in kernel.name:
-        type_ = "bfloat16" if "bfloat16" in kernel.name else "half"
+        type_ = "bfloat16" if "bfloat16" in kernel.name else "float16"
         return Tile(kernel, sizes, flags[0], flags[1], type_)
     return Tile(kernel, sizes, "GradInputF32" in kernel.name, flags[0], "float32")
 
@@ -111,7 +98,7 @@ def test_two_16_bit_elements_are_an_instruction_and_sums_are_the_tensor_cores(ti
         loop, elements = tile.kernel.loop, tile.elements
         if not tile.is_grad:
             assert _count(loop, "HMNMX2") == elements // 2, tile.label
-        elif tile.type == "half":
+        elif tile.type == "float16":
             assert loop["HADD2.SAT"] == elements // 2, tile.label
         else:
             assert _count(loop, "HMNMX2") == elements // 2, tile.label

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from addertrain.models import MODELS, build_model
+from addertrain.nn import AdderConv2d
 
 
 def test_initialisation_follows_torchs_random_state() -> None:
@@ -28,3 +29,22 @@ def test_unknown_names_kinds_and_heads_are_refused_with_what_is_known() -> None:
         build_model("resnet20", kind="conv", num_classes=10, head="other")
     with pytest.raises(ValueError, match="expected head='norm' for lenet5bn"):
         build_model("lenet5bn", kind="conv", num_classes=10, head="linear")
+
+
+@pytest.mark.parametrize("name", ["lenet5bn", "lenet++", "vgg_small", "resnet20"])
+def test_layers_that_leave_gradients_out_stand_behind_a_relu(name: str) -> None:
+    """The gradient of everything in front of them is then the same, whether they do or not."""
+    model = build_model(name, kind="adder", num_classes=10)
+    layers = [module for module in model.modules() if isinstance(module, AdderConv2d)]
+    assert any(layer.rectified for layer in layers)
+    x = torch.randn(2, 1 if name.startswith("lenet") else 3, 32, 32)
+    grads = []
+    for is_rectified in (True, False):
+        for layer in layers:
+            layer.rectified = layer.rectified and is_rectified
+        model.zero_grad()
+        model(x).square().sum().backward()
+        grads.append([param.grad for param in model.parameters()])
+
+    for found, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

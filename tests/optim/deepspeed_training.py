@@ -1,6 +1,7 @@
 """The smooth network under DeepSpeed engines, many cases in one set of ranks."""
 
 import copy
+import os
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ def config(stage: int, accumulate: int = 1, **zero: Any) -> dict[str, Any]:
 
 def engine_for(settings: dict[str, Any], **options: Any) -> Any:
     deepspeed = import_deepspeed("cpu")
+    os.environ.setdefault("LOCAL_RANK", str(dist.get_rank()))  # DeepSpeed asks the launcher's variable
     model = smooth_net(torch.float32)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=new_optimizer(model, **options), config=copy.deepcopy(settings),

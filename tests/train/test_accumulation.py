@@ -90,11 +90,11 @@ def test_a_resumed_run_in_parts_is_the_uninterrupted_one(tmp_path: Path) -> None
 
 def _fit_on_ranks(run: Path) -> int:
     launched()
-    return fit(short_recipe(*OPTIONS), run).steps
+    return fit(short_recipe(*OPTIONS, "--schedule.epochs=1"), run).steps
 
 
 def test_ranks_add_up_their_parts(tmp_path: Path) -> None:
-    assert on_ranks(2, _fit_on_ranks, tmp_path / "run") == [10, 10]
+    assert on_ranks(2, _fit_on_ranks, tmp_path / "run") == [5, 5]
 
 
 def test_a_global_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def falling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]
 
     def watched(self: AdderClassifier, batch: object, batch_idx: int) -> torch.Tensor:
         layers = [layer for layer in self.model.modules() if isinstance(layer, AdderConv2d)]
-        (power,) = {layer.form.p for layer in layers if layer.form is not None}
+        (power,) = {1.0 if layer.form is None else layer.form.p for layer in layers}
         powers.append(power)
         return step(self, batch, batch_idx)  # type: ignore[arg-type]
 

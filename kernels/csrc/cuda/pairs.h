@@ -35,7 +35,9 @@ auto with_pair_tile(const TypedCall<T>& call, Run run) {
   if (!has_vectors(call.a, call.a_strides, call.problem.channels))
     return run.template operator()<typename Tiles::Any, false>();
   if (call.problem.columns <= 32) return run.template operator()<typename Tiles::Thin, true>();
-  if (call.problem.columns <= 64) return run.template operator()<typename Tiles::Narrow, true>();
+  // A large tile that leaves multiprocessors idle loses more than a smaller one costs.
+  const int64_t wide_blocks = num_blocks_of(call.problem, Tiles::Wide::BM, Tiles::Wide::BN);
+  if (call.problem.columns <= 64 || wide_blocks < kEnoughBlocks) return run.template operator()<typename Tiles::Narrow, true>();
   return run.template operator()<typename Tiles::Wide, true>();
 }
 

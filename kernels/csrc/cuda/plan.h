@@ -29,24 +29,33 @@ constexpr int kMostSplits = 32, kFewestSlabs = 4;
 
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
+inline int64_t num_rows(const Problem& p, int phase) {
+  return int64_t{p.images} * p.vertical[phase / p.phases_w].positions * p.horizontal[phase % p.phases_w].positions;
+}
+
+inline int64_t num_blocks_of(const Problem& p, int tile_rows, int tile_columns) {
+  int64_t tiles = 0;
+  for (int phase = 0; phase < p.phases_h * p.phases_w; ++phase)
+    tiles += (num_rows(p, phase) + tile_rows - 1) / tile_rows;
+  return tiles * ((p.columns + tile_columns - 1) / tile_columns);
+}
+
 inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes, bool has_statistics) {
-  int64_t positions = 0, taps = 0, blocks = 0;
-  const int64_t tiles_n = (p.columns + tile.columns - 1) / tile.columns;
-  for (int i = 0; i < p.phases_h * p.phases_w; ++i) {
-    const Axis &v = p.vertical[i / p.phases_w], &h = p.horizontal[i % p.phases_w];
-    const int64_t rows = int64_t{p.images} * v.positions * h.positions;
-    positions = std::max(positions, rows), taps = std::max<int64_t>(taps, v.taps * h.taps);
-    blocks += (rows + tile.rows - 1) / tile.rows * tiles_n;
+  int64_t rows = 0, taps = 0;
+  for (int phase = 0; phase < p.phases_h * p.phases_w; ++phase) {
+    rows = std::max(rows, num_rows(p, phase));
+    taps = std::max<int64_t>(taps, p.vertical[phase / p.phases_w].taps * p.horizontal[phase % p.phases_w].taps);
   }
   Plan plan{};
-  plan.tiles_m = static_cast<int>((positions + tile.rows - 1) / tile.rows);
-  plan.tiles_n = static_cast<int>(tiles_n);
+  plan.tiles_m = static_cast<int>((rows + tile.rows - 1) / tile.rows);
+  plan.tiles_n = (p.columns + tile.columns - 1) / tile.columns;
   plan.steps = static_cast<int>(round_up(taps * p.channels, tile.steps));
   plan.pitch = static_cast<int>(round_up(p.columns, 4));
   plan.phase_size = int64_t{plan.steps} * plan.pitch;
   plan.outputs = int64_t{p.images} * p.out_h * p.out_w * p.columns;
 
   const int slabs = plan.steps / tile.steps;
+  const int64_t blocks = num_blocks_of(p, tile.rows, tile.columns);
   const int64_t wanted = blocks < kEnoughBlocks && !has_statistics ? 2 * kEnoughBlocks / blocks : 1;
   plan.splits = static_cast<int>(std::clamp<int64_t>(wanted, 1, std::clamp(slabs / kFewestSlabs, 1, kMostSplits)));
   plan.slabs_per_split = (slabs + plan.splits - 1) / plan.splits;

@@ -1,0 +1,234 @@
+"""`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
+
+FFCV's files in three forms beside torchvision on the original files, and the usual DataLoader around Pillow.
+Processor time is what to compare: it holds on a machine that others use as well.
+"""
+
+import argparse
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from addertrain.bench.process import anonymous_megabytes, processor_seconds
+from addertrain.data import PictureLoader, PictureReader
+from addertrain.data.beton_encode import BetonSettings
+from addertrain.data.beton_write import write_beton
+from addertrain.data.crops import Crops, random_crops
+from addertrain.data.ffcv import BetonReader
+from addertrain.data.folder import PictureFiles, folder_of_classes
+from addertrain.data.torchvision import TorchvisionReader
+from addertrain.models import build_model
+from addertrain.nn import param_groups
+from addertrain.optim import AdderSGD
+
+_FORMS = {
+    "ffcv jpg 400": BetonSettings(max_size=400),
+    "ffcv jpg 500": BetonSettings(max_size=500),
+    "ffcv raw 500": BetonSettings(format="raw", max_size=500),
+}
+_IMAGE_SIZE = 224
+
+
+@dataclass
+class Way:
+    """One way to read the pictures: makes an epoch of batches, and what it was measured to cost."""
+
+    name: str
+    make: Callable[[], Callable[[], Iterable[Any]]]
+    epoch: Callable[[], Iterable[Any]] = field(init=False)
+    first_batch_s: float = 0.0
+    megabytes: float = 0.0
+    cpu_ms: list[float] = field(default_factory=list)
+    images_per_second: list[float] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Opens it, takes one batch, and notes how long that takes and what memory it takes."""
+        gc.collect()
+        before, since = anonymous_megabytes(), time.perf_counter()
+        self.epoch = self.make()
+        batches = iter(self.epoch())
+        next(batches)
+        self.first_batch_s = time.perf_counter() - since
+        self.megabytes = anonymous_megabytes() - before
+
+    def run(self, beside: Callable[[Any], object]) -> None:
+        """One epoch; `beside` is given each batch."""
+        cpu, since, num_images = processor_seconds(), time.perf_counter(), 0
+        for batch in self.epoch():
+            num_images += len(batch[0])
+            beside(batch)
+        gc.collect()  # ends the processes of a DataLoader, whose time counts from then on
+        self.cpu_ms.append(1e3 * (processor_seconds() - cpu) / num_images)
+        self.images_per_second.append(num_images / (time.perf_counter() - since))
+
+    def line(self, reference_ms: float) -> str:
+        """A row of the table."""
+        speed, cpu = statistics.median(self.images_per_second), statistics.median(self.cpu_ms)
+        costs = f"{cpu:9.3f} {cpu / reference_ms:8.2f} {self.first_batch_s:12.2f} {self.megabytes:8.0f}"
+        return f"{self.name:22} {speed:8.0f} {costs}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the benchmark from command-line words; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="addertrain bench loader",
+        description="Processor time, speed, latency and memory of every way to read pictures at 224 x 224.",
+    )
+    parser.add_argument("pictures", help="a folder with a folder of pictures for each class")
+    parser.add_argument("--batch", type=int, default=64, help="images (default: 64)")
+    parser.add_argument("--threads", type=int, default=2, help="decoding threads or processes (default: 2)")
+    parser.add_argument("--epochs", type=int, default=3, help="turns that each way gets (default: 3)")
+    parser.add_argument(
+        "--repeat", type=int, default=8, help="showings of a picture in an epoch (default: 8)"
+    )
+    parser.add_argument(
+        "--step", metavar="MODEL", help="then again beside the training steps of a model, such as resnet18"
+    )
+    arguments = parser.parse_args(argv)
+    files = folder_of_classes(Path(arguments.pictures))
+    with tempfile.TemporaryDirectory() as folder:
+        ways = _ways(
+            files, Path(folder), batch=arguments.batch, num_threads=arguments.threads, repeat=arguments.repeat
+        )
+        for way in ways:
+            way.begin()
+        print(
+            f"{len(files)} pictures x {arguments.repeat}, {_IMAGE_SIZE} px, batch {arguments.batch}, "
+            f"{arguments.threads} threads or processes, {arguments.epochs} turns each (medians)"
+        )
+        _table(ways, arguments.epochs, lambda batch: None)
+        print(f"order, boxes and flips: {1e3 * _seeding_ms(files):.1f} us an image")
+        if arguments.step:
+            print(f"beside training steps of {arguments.step}:")
+            _table(ways, 1, _training(arguments.step))
+    return 0
+
+
+def _table(ways: Sequence[Way], num_epochs: int, beside: Callable[[Any], object]) -> None:
+    for way in ways:
+        way.cpu_ms.clear()
+        way.images_per_second.clear()
+    for _ in range(num_epochs):
+        for way in ways:
+            way.run(beside)
+    print(f"{'':22} images/s    CPU ms ratio to 1  1st batch s       MB")
+    reference = statistics.median(ways[0].cpu_ms)
+    for way in ways:
+        print(way.line(reference), flush=True)
+
+
+def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, repeat: int) -> list[Way]:
+    loader = partial(_picture_loader, batch=batch, num_threads=num_threads, repeat=repeat)
+    ways = []
+    for name, settings in _FORMS.items():
+        path = folder / f"{name.replace(' ', '_')}.beton"
+        write_beton(files, path, settings, num_workers=num_threads)
+        ways.append(Way(name, partial(_opened, path, loader)))
+    ways.append(Way("torchvision v2", lambda: loader(TorchvisionReader(files))))
+    many = files.some(list(range(len(files))) * repeat)
+    ways.append(Way("Pillow, DataLoader", partial(_pillow, many, batch=batch, num_workers=num_threads)))
+    return ways
+
+
+def _opened(path: Path, loader: Callable[[PictureReader], Callable[[], Iterable[Any]]]) -> Any:
+    return loader(BetonReader.open(path))
+
+
+def _picture_loader(
+    reader: PictureReader, *, batch: int, num_threads: int, repeat: int
+) -> Callable[[], Iterable[Any]]:
+    loader = PictureLoader(
+        _Repeated(reader, repeat),
+        image_size=lambda epoch: _IMAGE_SIZE,
+        num_threads=num_threads,
+        global_batch_size=batch,
+        training=True,
+    )
+    return lambda: loader
+
+
+class _Repeated:
+    """A reader's pictures several times over: a few hundred make an epoch long enough to time."""
+
+    def __init__(self, reader: PictureReader, times: int) -> None:
+        self._reader = reader
+        self.labels, self.classes = np.tile(reader.labels, times), reader.classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def check(self) -> None:
+        self._reader.check()
+
+    def read(self, samples: NDArray[np.int64], crops: Crops, images_nhwc: NDArray[np.uint8]) -> None:
+        self._reader.read(samples % len(self._reader), crops, images_nhwc)
+
+
+class _PillowPictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """The usual training transforms of ImageNet around Pillow: float32 and normalised."""
+
+    def __init__(self, files: PictureFiles) -> None:
+        from torchvision import transforms
+
+        self.files = files
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(_IMAGE_SIZE),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, sample: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
+        with Image.open(self.files.root / self.files.paths[sample]) as image:
+            return self.transform(image.convert("RGB")), int(self.files.labels[sample])
+
+
+def _pillow(files: PictureFiles, *, batch: int, num_workers: int) -> Callable[[], Iterable[Any]]:
+    loader: Any = torch.utils.data.DataLoader(
+        _PillowPictures(files), batch_size=batch, shuffle=True, drop_last=True, num_workers=num_workers
+    )
+    return lambda: loader
+
+
+def _seeding_ms(files: PictureFiles, *, rounds: int = 20) -> float:
+    """Processor milliseconds an image of all that makes an epoch reproducible."""
+    samples = np.arange(256)
+    since = time.process_time()
+    for epoch in range(rounds):
+        crops = random_crops(samples, seed=0, epoch=epoch)
+        for k in range(len(samples)):
+            crops.box(k, 375, 500)
+    return 1e3 * (time.process_time() - since) / (rounds * len(samples))
+
+
+def _training(name: str) -> Callable[[Any], object]:
+    """A training step of the model on a batch's images."""
+    model = build_model(name, kind="adder", num_classes=1000).to(memory_format=torch.channels_last)
+    optimizer = AdderSGD(param_groups(model, weight_decay=1e-4), lr=0.1)
+
+    def step(batch: Any) -> None:
+        images = batch[0] if batch[0].is_floating_point() else batch[0].float().div_(255.0)
+        loss = F.cross_entropy(model(images), batch[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step

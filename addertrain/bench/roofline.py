@@ -1,0 +1,166 @@
+"""What the GPU kernels are predicted to reach, from counts alone: python -m addertrain.bench.roofline
+
+Nothing here is measured on a GPU. A pass takes as long as the busiest multiprocessor needs for its blocks on
+the pipe that is fullest: issue slots, the pipe of the packed elements, tensor cores, shared memory, or the
+memory of the whole chip. Slots come from the disassembly that tests/kernels/test_sass.py holds kernels to.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from addertrain.bench.layers import NETWORKS, LayerShape
+
+MULTIPROCESSORS = 132
+LANES = 128
+"""Issue slots of a multiprocessor a clock, counted in threads' instructions."""
+MEMORY_BYTES_PER_CLOCK = 4.0e12 / 1.755e9
+"""Of the whole chip, at the boost clock: what a copy reaches of 4.8 TB/s, assumed."""
+SHARED_BYTES_PER_CLOCK = 128
+PACKED_PER_CLOCK = {"min": 64, "saturated": 128, "relu and min": 85}
+"""Packed 16-bit instructions of a multiprocessor a clock, in threads': assumed, see docs/cuda.md."""
+MMA_CLOCKS = 6.5
+"""One m16n8k16 on one of four tensor cores: the data sheet allows 4; assumed."""
+_WARP = 32
+_ENOUGH_BLOCKS = 264  # kernels/csrc/cuda/plan.h: with fewer, k is split
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A kernel: issue slots an element in its loop, and about how many a thread needs outside of it."""
+
+    rows: int
+    columns: int
+    slab: int
+    threads: int
+    slots: float
+    outside: int
+    shared_reads: float
+    packed: str = ""
+
+
+# shared_reads: threads' 16-byte reads an element.
+TILES: dict[tuple[str, str], list[Tile]] = {
+    ("float32", "forward"): [
+        Tile(64, 128, 16, 128, 2.19, 1100, 0.0625),
+        Tile(128, 64, 16, 256, 2.31, 1000, 0.094),
+        Tile(256, 16, 16, 128, 2.57, 1700, 0.094),
+    ],
+    ("float32", "grad_input"): [
+        Tile(128, 128, 16, 256, 2.19, 2000, 0.0645),
+        Tile(128, 64, 16, 256, 2.35, 1600, 0.098),
+        Tile(256, 16, 16, 128, 2.66, 2300, 0.11),
+    ],
+    ("float16", "forward"): [
+        Tile(128, 128, 32, 256, 0.816, 1500, 0.0215, "min"),
+        Tile(128, 64, 32, 256, 0.838, 1300, 0.039, "min"),
+        Tile(256, 16, 32, 256, 1.15, 1400, 0.074, "min"),
+    ],
+    ("float16", "grad_input"): [
+        Tile(64, 64, 32, 256, 0.92, 1800, 0.018, "saturated"),
+        Tile(64, 64, 32, 256, 0.92, 1800, 0.018, "saturated"),
+        Tile(128, 16, 32, 256, 1.47, 1900, 0.023, "saturated"),
+    ],
+    ("bfloat16", "grad_input"): [
+        Tile(64, 64, 32, 256, 1.42, 1800, 0.018, "relu and min"),
+        Tile(64, 64, 32, 256, 1.42, 1800, 0.018, "relu and min"),
+        Tile(128, 16, 32, 256, 1.97, 1900, 0.023, "relu and min"),
+    ],
+}
+TILES["bfloat16", "forward"] = TILES["float16", "forward"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Clocks of a pass over a batch, and the share of the float32 ceiling that makes."""
+
+    tile: Tile
+    blocks: int
+    clocks: float
+    bound: str
+    share: float
+
+
+def predict(layer: LayerShape, batch: int, dtype: str, pass_: str) -> Prediction:
+    """The model above for one layer. A strided gradient is counted as its live phases of equal size."""
+    is_forward = pass_ == "forward"
+    columns, channels = (layer.O, layer.C) if is_forward else (layer.C, layer.O)
+    wide, narrow, thin = TILES[dtype, pass_]
+    tile = wide if columns > 64 else narrow if columns > 32 else thin
+    phases = 1 if is_forward else min(layer.stride, layer.kernel) ** 2
+    rows = batch * (layer.output_size**2 if is_forward else (layer.size // layer.stride) ** 2)
+    if not is_forward and layer.stride == 1:
+        rows = batch * layer.size**2
+    depth = _up(layer.kernel**2 * channels / phases, tile.slab) * tile.slab
+    blocks = _up(rows, tile.rows) * _up(columns, tile.columns) * phases
+    if dtype != "float32" and tile is wide and blocks < _ENOUGH_BLOCKS:
+        tile, blocks = narrow, _up(rows, narrow.rows) * _up(columns, narrow.columns) * phases
+    if blocks < _ENOUGH_BLOCKS:
+        splits = min(2 * _ENOUGH_BLOCKS // blocks, max(1, depth // tile.slab // 4))
+        blocks, depth = blocks * splits, _up(depth / splits, tile.slab) * tile.slab
+
+    elements = tile.rows * tile.columns * depth
+    clocks = _block_clocks(tile, elements)
+    busiest = _up(blocks, MULTIPROCESSORS)
+    bound = max(clocks, key=lambda pipe: clocks[pipe])
+    of_chip = _memory_clocks(layer, batch, 4 if dtype == "float32" else 2, is_forward)
+    total = max(busiest * clocks[bound], of_chip)
+    at_ceiling = batch * layer.elements_per_image / (MULTIPROCESSORS * LANES / 2)
+    return Prediction(tile, blocks, total, "memory" if of_chip >= total else bound, at_ceiling / total)
+
+
+def _up(value: float, unit: int) -> int:
+    return -int(-value // unit)
+
+
+def _block_clocks(tile: Tile, elements: float) -> dict[str, float]:
+    """Clocks that a block keeps each pipe of its multiprocessor busy."""
+    clocks = {
+        "issue": (elements * tile.slots + tile.outside * tile.threads) / LANES,
+        "shared": elements * tile.shared_reads * 16 / SHARED_BYTES_PER_CLOCK,
+    }
+    if tile.packed:
+        clocks["packed"] = elements / 2 / PACKED_PER_CLOCK[tile.packed] * (2 if "and" in tile.packed else 1)
+        # 16 x 16 elements of one position an mma, on four tensor cores, and one in 32 for the sums of A.
+        clocks["tensor"] = elements / 256 * (1 + 1 / _WARP) * MMA_CLOCKS / 4
+    return clocks
+
+
+def _memory_clocks(layer: LayerShape, batch: int, element_bytes: int, is_forward: bool) -> float:
+    """Every image once in and once out: tiles of a row run side by side, the second cache serves the rest."""
+    x, y = layer.C * layer.size**2, layer.O * layer.output_size**2
+    moved = x + y if is_forward else 2 * x + y
+    return batch * moved * element_bytes / MEMORY_BYTES_PER_CLOCK
+
+
+def in_sum(network: str, batch: int, dtype: str, pass_: str) -> float:
+    """Share of the float32 ceiling over all layers of a network."""
+    layers = NETWORKS[network].layers
+    predictions = [(layer, predict(layer, batch, dtype, pass_)) for layer in layers]
+    total = sum(layer.count * prediction.clocks for layer, prediction in predictions)
+    elements = sum(layer.count * batch * layer.elements_per_image for layer in layers)
+    return elements / (MULTIPROCESSORS * LANES / 2) / total
+
+
+def main(networks: Sequence[str]) -> int:
+    """Prints a table a network at batch 128 (ResNet-20: 256)."""
+    columns = [("float32", "forward"), ("float32", "grad_input"), ("float16", "forward")]
+    columns += [("float16", "grad_input"), ("bfloat16", "grad_input")]
+    head = " | ".join(f"{dtype} {pass_}" for dtype, pass_ in columns)
+    for network in networks or ("resnet18", "resnet50"):
+        batch = 256 if network == "resnet20" else 128
+        print(f"\n| {network}, batch {batch} | {head} |\n|---|{'---|' * len(columns)}")
+        for layer in NETWORKS[network].layers:
+            cells = [_cell(predict(layer, batch, *column)) for column in columns]
+            print(f"| {layer.count} x {layer.name} | {' | '.join(cells)} |")
+        totals = [f"**{100 * in_sum(network, batch, *column):.0f} %**" for column in columns]
+        print(f"| **all** | {' | '.join(totals)} |")
+    return 0
+
+
+def _cell(prediction: Prediction) -> str:
+    return f"{100 * prediction.share:.0f} % {prediction.bound}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,18 @@
+"""Networks from elsewhere and for elsewhere: the authors' checkpoints, safetensors files, ONNX."""
+
+from addertrain.interchange.authors import import_official, load_official
+from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.exported import export_safetensors, load_exported
+from addertrain.interchange.onnx_file import export_onnx
+from addertrain.interchange.trained import Trained, trained_network
+
+__all__ = [
+    "InterchangeError",
+    "Trained",
+    "export_onnx",
+    "export_safetensors",
+    "import_official",
+    "load_exported",
+    "load_official",
+    "trained_network",
+]

@@ -1,0 +1,107 @@
+"""The authors' checkpoints (github.com/huawei-noah/AdderNet): ResNet-20 for CIFAR-10, ResNet-50 for ImageNet.
+
+Their layers are called as ours. What differs: a filter is `adder`, names may begin with DataParallel's
+`module.`, the running means are those of Eq. 2, without our offset, and ResNet-50's last layer has a bias.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from addertrain.interchange.errors import InterchangeError
+from addertrain.models import build_model
+
+_WRAPPER = "module."
+_NUM_BATCHES = "num_batches_tracked"
+
+
+def load_official(path: str | Path, name: str, *, num_classes: int) -> nn.Module:
+    """The authors' trained network: `name` is resnet20 or resnet50.
+
+    Raises:
+        InterchangeError: a pickled module instead of a state_dict, or another network's.
+    """
+    state = import_official(_read(Path(path)))
+    model = build_model(name, kind="adder", num_classes=num_classes)
+    _check_fits(state, model.state_dict(), name=name)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their state_dict as that of the same network here; the tensors passed in stay as they are.
+
+    Behind an adder layer, running_mean becomes running_mean + Σ|F| (ours is the mean of Y + Σ|F|); behind a
+    convolution with a bias b, running_mean - b, and the bias is gone.
+
+    Raises:
+        InterchangeError: no adder filters, or one without a norm behind it.
+    """
+    plain = {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
+    filters = {name.removesuffix(".adder"): w for name, w in plain.items() if name.endswith(".adder")}
+    if not filters:
+        raise InterchangeError(
+            f"expected filters called '*.adder' as in the authors' files, got {', '.join(list(plain)[:3])}, "
+            "...; checkpoints of addertrain load without an import"
+        )
+    found = {re.sub(r"\.adder$", ".weight", name): tensor.clone() for name, tensor in plain.items()}
+    for layer, w_ocrs in filters.items():
+        mean = _norm_behind(layer) + ".running_mean"
+        if mean not in found:
+            raise InterchangeError(f"expected a norm {mean} behind the adder layer {layer}, got none")
+        found[mean] = (found[mean].double() + w_ocrs.double().abs().sum((1, 2, 3))).float()
+    if (bias := found.pop("fc.bias", None)) is not None:
+        found["bn2.running_mean"] = (found["bn2.running_mean"].double() - bias.double()).float()
+    for name in [name for name in found if name.endswith(".running_mean")]:
+        # Files from before torch 0.4.1 do not count batches.
+        found.setdefault(name.replace("running_mean", _NUM_BATCHES), torch.zeros((), dtype=torch.int64))
+    return found
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InterchangeError(
+            f"{path}: expected a checkpoint of the authors, got no file; check the path"
+        ) from None
+    except pickle.UnpicklingError:
+        raise InterchangeError(
+            f"{path}: expected a state_dict, got a pickled module or another object, which would run its own "
+            "code when read (the authors' main.py saves such files); where you trust it, save "
+            "torch.load(FILE, weights_only=False).state_dict() beside their sources and import that"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InterchangeError(f"{path}: expected a file of torch.save, got: {error}") from None
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InterchangeError(
+            f"{path}: expected a state_dict (names and tensors), got {type(content).__name__}; a dictionary "
+            "that holds one has to be unpacked first"
+        )
+    return content
+
+
+def _norm_behind(layer: str) -> str:
+    """conv2 is followed by bn2, a shortcut's layer 0 by its layer 1."""
+    parent, _, last = layer.rpartition(".")
+    norm = "1" if last == "0" else last.replace("conv", "bn")
+    return f"{parent}.{norm}" if parent else norm
+
+
+def _check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, name: str) -> None:
+    for key in expected:
+        if key not in state:
+            raise InterchangeError(
+                f"{name}: expected {key} in the checkpoint, got none; is it another network's?"
+            )
+    for key, tensor in state.items():
+        if key not in expected or expected[key].shape != tensor.shape:
+            wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
+            raise InterchangeError(
+                f"{name}: expected {wanted} for {key}, got {tuple(tensor.shape)}; is it another network's?"
+            )

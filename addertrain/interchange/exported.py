@@ -1,0 +1,59 @@
+"""A trained network in one safetensors file, with the recipe that made it in the file's metadata."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import addertrain
+from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.trained import Trained
+from addertrain.models import build_model
+from addertrain.recipe import Recipe, parse_recipe, recipe_to_yaml
+
+FORMAT = "addertrain network 1"
+
+
+def export_safetensors(trained: Trained, path: str | Path) -> None:
+    """Parameters and buffers by name; metadata: format, recipe (YAML), num_classes, mean, std, versions."""
+    metadata = {
+        "format": FORMAT,
+        "recipe": recipe_to_yaml(trained.recipe),
+        "num_classes": str(trained.num_classes),
+        "mean": " ".join(map(str, trained.mean)),
+        "std": " ".join(map(str, trained.std)),
+        "addertrain": addertrain.__version__,
+        "torch": str(torch.__version__),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
+    save_file(tensors, path, metadata=metadata)
+
+
+def load_exported(path: str | Path) -> tuple[nn.Module, Recipe]:
+    """The network of an exported file, in evaluation mode, and its recipe.
+
+    Raises:
+        InterchangeError: another file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InterchangeError(f"{path}: expected a safetensors file, got: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise InterchangeError(
+            f"{path}: expected format '{FORMAT}' in the metadata, got {metadata.get('format')!r}; "
+            "write it with addertrain ckpt export"
+        )
+    recipe = parse_recipe(metadata["recipe"], source=str(path))
+    model = build_model(
+        recipe.model.name,
+        kind=recipe.model.kind,
+        num_classes=int(metadata["num_classes"]),
+        head=recipe.model.head,
+    )
+    model.load_state_dict(tensors)
+    return model.eval(), recipe

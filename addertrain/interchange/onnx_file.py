@@ -1,0 +1,96 @@
+"""ONNX: the network for inference in standard operators, with the pixels' normalisation in front of it."""
+
+import contextlib
+import importlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.standard import in_standard_operations
+from addertrain.interchange.trained import Trained
+from addertrain.recipe import recipe_to_yaml
+
+_TOLERANCE = 1e-3  # of logits behind a norm, whose scale is 1: float32 sums in another order
+
+
+def export_onnx(trained: Trained, path: str | Path, *, image_shape: tuple[int, int, int]) -> float:
+    """Writes uint8 images (N, C, H, W) to float32 logits (N, classes), N free, and has onnxruntime run it.
+
+    The recipe goes into the file's metadata. Returns the largest difference from PyTorch's logits.
+
+    Raises:
+        InterchangeError: onnx, onnxscript or onnxruntime is missing, or the two do not agree.
+    """
+    onnx, onnxruntime = _packages()
+    network = _FromPixels(in_standard_operations(trained.model), trained.mean, trained.std).eval()
+    images = torch.randint(0, 256, (2, *image_shape), dtype=torch.uint8)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # torch's own, about parts of it that are to change
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {"recipe": recipe_to_yaml(trained.recipe)})
+    onnx.checker.check_model(model)
+    _only_standard(model)
+    onnx.save(model, str(path))
+    difference = _difference(onnxruntime, path, trained, network)
+    if difference > _TOLERANCE:
+        raise InterchangeError(
+            f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got {difference:g}; "
+            "do not use the file"
+        )
+    return difference
+
+
+class _FromPixels(nn.Module):
+    """Normalises uint8 images, then the network."""
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model((images.float() - self.get_buffer("mean")) / self.get_buffer("std"))
+        return logits
+
+
+def _packages() -> tuple[Any, Any]:
+    try:
+        importlib.import_module("onnxscript")
+        return importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise InterchangeError(
+            f"ONNX: expected onnx, onnxscript and onnxruntime, got: {error}; pip install 'addertrain[onnx]'"
+        ) from None
+
+
+def _only_standard(model: Any) -> None:
+    others = {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    if others or model.functions:
+        raise InterchangeError(f"ONNX: expected standard operators only, got {', '.join(sorted(others))}")
+
+
+@torch.no_grad()
+def _difference(onnxruntime: Any, path: str | Path, trained: Trained, network: _FromPixels) -> float:
+    """Of the logits that onnxruntime finds from those of the network as it was trained."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape[1:]
+    images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    (found,) = session.run(None, {"images": images.numpy()})
+    pixels = (images.float() - network.get_buffer("mean")) / network.get_buffer("std")
+    return float((torch.from_numpy(found) - trained.model(pixels)).abs().max())

@@ -1,0 +1,66 @@
+"""Whole runs on pictures: through either loader, on ranks, with pictures in TensorBoard."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from addertrain.recipe import Recipe, load_recipe
+from addertrain.train.run import fit
+from addertrain.train.run_directory import Summary
+from addertrain.train.tensorboard import picture_grid
+from tests.ranks import on_ranks
+from tests.source_tree import ROOT
+from tests.train.small_runs import launched
+
+RECIPE = ROOT / "recipes" / "imagenette" / "resnet18.yaml"
+
+
+@pytest.fixture
+def root(folder: Path, beton: Path) -> Path:
+    """A data set of which training and test pictures are the same."""
+    for name in ("val", "val.beton", "val.beton.json"):
+        if not (link := folder.parent / name).exists():
+            link.symlink_to(name.replace("val", "train"))
+    return folder.parent
+
+
+def recipe(root: Path, *overrides: str) -> Recipe:
+    words = ["--data.name=folder", f"--data.root={root}", "--data.image_size=32", "--model.name=resnet20"]
+    words += ["--data.global_batch_size=16", "--schedule.epochs=2", "--train.recalibrate_batches=1"]
+    return load_recipe(RECIPE, [*words, "--data.threads=1", "--data.mixup=0.2", *overrides])
+
+
+def test_a_run_through_ffcv_ends_with_pictures_of_its_input(root: Path, tmp_path: Path) -> None:
+    summary = fit(recipe(root), tmp_path / "run")
+    assert (summary.steps, summary.epochs) == (4, 2)
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    (picture,) = events.Images("images/train")
+    assert (picture.width, picture.height) == (4 * 32, 4 * 32)
+
+
+def test_a_run_through_torchvision_differs_by_interpolation_alone(root: Path, tmp_path: Path) -> None:
+    summary = fit(recipe(root, "--data.loader=torchvision", "--schedule.epochs=1"), tmp_path / "run")
+    assert summary.steps == 2
+
+
+def _fit_on_rank(root: Path, out: Path) -> Summary:
+    launched()
+    return fit(recipe(root, "--schedule.epochs=1"), out)
+
+
+@pytest.mark.distributed
+def test_two_ranks_train_through_ffcv(root: Path, tmp_path: Path) -> None:
+    first, second = on_ranks(2, _fit_on_rank, root, tmp_path / "two")
+    assert first == second
+    assert (first.world_size, first.steps) == (2, 2)
+
+
+def test_pictures_are_laid_out_in_rows() -> None:
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 3, 2, 2)
+    grid = picture_grid(images)
+    assert grid.shape == (3, 4, 8)
+    assert grid[0, ::2, ::2].tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
+    assert picture_grid(torch.zeros(40, 1, 5, 7, dtype=torch.uint8)).shape == (1, 20, 28)
