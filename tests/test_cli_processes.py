@@ -147,3 +147,16 @@ def test_a_signal_to_the_launcher_saves_on_all_ranks_and_ends_with_75(tmp_path: 
     said, end = errors.splitlines()
     assert said.startswith(f"addertrain: saved {newest} after SIGTERM to this process; the same command will")
     assert end.endswith("ended first, with exit code 75")
+
+
+@pytest.mark.long
+def test_ranks_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = _started("launch/torchrun", "--nproc-per-node", "2", *FIT[2:], "--out", str(run))
+    _wait_for(lambda: _num_checkpoints(run) >= 1, process)
+
+    process.kill()
+    _, errors = process.communicate(timeout=60)  # the ranks hold the pipes: it ends when they do
+
+    newest = RunDirectory(run).store.newest_first()[0].name
+    assert errors.startswith(f"addertrain: saved {newest} after SIGTERM")

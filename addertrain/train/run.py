@@ -31,7 +31,7 @@ from addertrain.train.resume import choose_start, locate_checkpoint
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.sharded import WholeNetwork
-from addertrain.train.signals import SignalWatch
+from addertrain.train.signals import SignalWatch, end_with_launcher
 from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
@@ -50,6 +50,8 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
     silence_lightning()
     run = RunDirectory(Path(out))
     with SignalWatch() as signals, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
+        if world.is_launched:
+            end_with_launcher()
         start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
         if start.summary is not None:
             _say(world, f"{run.path}: this run has finished already; nothing to do")

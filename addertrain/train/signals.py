@@ -1,5 +1,6 @@
 """Signals that ask a run to save and leave: SIGTERM and SIGUSR1, which schedulers send before they kill."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -7,6 +8,7 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 class SignalWatch(AbstractContextManager["SignalWatch"]):
@@ -41,3 +43,15 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number).name
+
+
+def end_with_launcher() -> None:
+    """Has the kernel send this process SIGTERM when its launcher dies, so that no rank trains on unwatched.
+
+    A launcher that is killed outright tells nobody. Its ranks would go on and write into the run directory
+    beside the ranks of the next start.
+    """
+    launcher = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM.value)
+    if os.getppid() != launcher:  # it died before the kernel knew
+        os.kill(os.getpid(), signal.SIGTERM)
