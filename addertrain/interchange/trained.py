@@ -42,7 +42,7 @@ def trained_network(path: str | Path) -> Trained:
     manifest = read_manifest(checkpoint)
     recipe = recipe_from_record(manifest.get("recipe"), source=str(checkpoint))
     data = load_data(recipe.data)
-    module = build_classifier(recipe, data, steps_per_epoch=1)
+    module = build_classifier(recipe, data, steps_per_epoch=1, to_train=False)
     state = read_tensors(checkpoint, "model")
     if has_tensors(manifest, "average"):
         state |= read_tensors(checkpoint, "average")

@@ -85,7 +85,7 @@ def make_plan(
     steps_per_epoch = num_train // recipe.data.global_batch_size
     part_size = rank_batch_size // recipe.train.accumulate
     with torch.device("meta"):
-        module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
+        module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, to_train=False)
     operations = count_operations(module.model, shape)
     memory = _memory(recipe, data, shape, part_size, world_size)
     if measure:
@@ -143,12 +143,14 @@ def _rank_batch_size(recipe: Recipe, world_size: int, num_train: int) -> int:
 def _memory(
     recipe: Recipe, data: ImageData, shape: tuple[int, int, int], batch_size: int, world_size: int
 ) -> Memory:
+    if recipe.train.sync_batchnorm:
+        batch_size = max(batch_size, 2)  # a norm over all ranks has enough; the estimate's has one rank
     try:
         return estimate_memory(recipe, data, image_shape=shape, batch_size=batch_size, world_size=world_size)
     except ValueError as error:  # a norm that has nothing to normalise by
         raise PlanError(
             f"plan: expected a network that trains on {batch_size} image(s) a rank, got: {error} Take fewer "
-            "ranks or a larger data.global_batch_size"
+            "ranks, a larger data.global_batch_size or train.sync_batchnorm"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """Memory of one rank in training, from the shapes that a step saves; nothing is computed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,11 +42,12 @@ class Memory:
 def estimate_memory(
     recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int, world_size: int
 ) -> Memory:
-    """Follows one forward pass over `batch_size` images on tensors that have shapes only."""
+    """Follows one forward pass over `batch_size` images on tensors that have shapes only; no teacher."""
+    recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     saved = _SavedBytes()
     dtype = _PRECISIONS.get(recipe.train.precision)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module = build_classifier(recipe, data, steps_per_epoch=1)
+        module = build_classifier(recipe, data, steps_per_epoch=1, to_train=False)
         numel = sum(param.numel() for param in module.model.parameters())
         buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.model.buffers())
         saved.ignore(module.model.parameters())

@@ -59,6 +59,8 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
         f"{name} {_gib(getattr(memory, name))}"
         for name in ("parameters", "gradients", "momentum", "buffers", "activations")
     )
+    if plan.recipe.distill.teacher != "none":
+        parts += "; the teacher comes on top"
     if plan.seconds is None or plan.images_per_second is None:
         time = "unknown; --rate IMAGES_PER_SECOND of one rank, or --rate measure, estimates it"
     else:

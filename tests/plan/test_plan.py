@@ -128,6 +128,8 @@ def test_impossible_plans_are_refused_with_the_reason(
 def test_one_image_a_rank_is_refused_where_a_norm_cannot_take_it() -> None:
     with pytest.raises(PlanError, match="trains on 1 image"):
         planned(ROOT / "recipes" / "digits" / "lenet5bn.yaml", 64)
+    plan = planned(ROOT / "recipes" / "digits" / "lenet5bn.yaml", 64, "--train.sync_batchnorm=true")
+    assert plan.rank_batch_size == 1
 
 
 @pytest.mark.parametrize("world_size", [1, 8, 64])
