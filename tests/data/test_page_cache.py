@@ -56,6 +56,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_plan_says_how_the_files_fit(folder: Path, beton: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data.name=folder", f"--data.root={folder.parent}", "--data.global_batch_size=8"]
+    words += ["--model.name=resnet20", "--data.image_size=32"]
     for name in ("val", "val.beton", "val.beton.json"):
         if not (link := folder.parent / name).exists():
             link.symlink_to(name.replace("val", "train"))

@@ -99,6 +99,13 @@ def test_an_evaluation_sees_the_middle_of_every_picture(folder: Path, reader: An
         assert (batch.images[k].float() - expected.float()).abs().mean() < 8
 
 
+def test_two_loaders_of_one_reader_live_side_by_side(reader: Any) -> None:
+    training, evaluation = loader(reader), loader(reader, training=False)
+    together = [batches for pair in zip(training, evaluation, strict=False) for batches in pair]
+    assert hashes(together[::2]) == hashes(training)
+    assert hashes(together[1::2]) == hashes(evaluation)[:5]
+
+
 def recipe(**settings: Any) -> DataRecipe:
     defaults = {
         "name": "folder",
