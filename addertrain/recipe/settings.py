@@ -131,6 +131,9 @@ class TrainRecipe:
     evaluate_stale: Annotated[
         bool, "whether evaluations while training also measure the network as it is, not recalibrated"
     ] = True
+    flip_evaluation: Annotated[
+        bool, "whether evaluations read the mean of the logits of an image and of its mirror image"
+    ] = False
     ema_decay: Annotated[
         float,
         "evaluate the exponential average of the weights, with this decay per step; 0: the live weights",

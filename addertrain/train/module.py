@@ -42,6 +42,7 @@ class AdderClassifier(LightningModule):
             make it open the loaders before a checkpoint is loaded, and lose their place in an epoch.
         label_smoothing: of the training loss.
         channels_last: takes images as they lie; False: makes them channels first.
+        flip_evaluation: whether evaluations read the mean of an image's logits and its mirror image's.
 
     `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
     """
@@ -59,6 +60,7 @@ class AdderClassifier(LightningModule):
         num_steps: int,
         label_smoothing: float = 0.0,
         channels_last: bool = True,
+        flip_evaluation: bool = False,
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -71,6 +73,7 @@ class AdderClassifier(LightningModule):
         self.num_steps = num_steps
         self.label_smoothing = label_smoothing
         self.channels_last = channels_last
+        self.flip_evaluation = flip_evaluation
         # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
         # images.
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
@@ -100,6 +103,11 @@ class AdderClassifier(LightningModule):
         scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
         return (images.to(scale.dtype) * scale).sub_(shift)
 
+    def judged(self, images: Tensor) -> Tensor:
+        """The logits by which an evaluation judges uint8 images."""
+        logits: Tensor = self(images)
+        return (logits + self(images.flip(3))) / 2 if self.flip_evaluation else logits
+
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
         logits, loss = self.learn(batch)
@@ -115,7 +123,7 @@ class AdderClassifier(LightningModule):
 
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Counts a batch; nothing is communicated, so ranks may have different numbers of batches."""
-        logits = self(batch.images)
+        logits = self.judged(batch.images)
         assert self.val_counts is not None
         self.val_counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
 

@@ -41,6 +41,7 @@ def build_classifier(
         "num_steps": recipe.schedule.epochs * steps_per_epoch,
         "label_smoothing": recipe.optim.label_smoothing,
         "channels_last": recipe.train.channels_last,
+        "flip_evaluation": recipe.train.flip_evaluation,
     }
     if recipe.distill.teacher == "none" or not to_train:
         return AdderClassifier(model, **settings)

@@ -10,7 +10,8 @@ from addertrain.train.errors import CheckpointError
 # What may differ when a run goes on: names and expectations, where the data lie, what is kept, how it is
 # evaluated, and how the ranks share the work and wait for each other (the strategies train alike).
 _HARMLESS = {
-    "name", "data.root", "train.strategy", "train.recalibrate_batches", "train.evaluate_stale",
+    "name", "data.root", "train.strategy",
+    "train.recalibrate_batches", "train.evaluate_stale", "train.flip_evaluation",
     "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
 }  # fmt: skip
 _HARMLESS_SECTIONS = {"expected"}

@@ -44,7 +44,7 @@ class StaleScore(Callback):
         assert isinstance(pl_module, AdderClassifier)
         assert self._counts is not None
         with trainer.precision_plugin.forward_context(), self._as_trained():
-            logits = pl_module(batch.images)
+            logits = pl_module.judged(batch.images)
         self._counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

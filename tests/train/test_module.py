@@ -54,6 +54,17 @@ def test_mean_and_std_of_different_lengths_are_refused() -> None:
         AdderClassifier(TinyNet(), mean=(0.1,), std=(1.0, 1.0, 1.0), optim=OPTIM, num_steps=12)
 
 
+def test_a_flipped_evaluation_reads_the_mean_of_both_logits() -> None:
+    images = random_arrays(8).images_nchw
+    model = TinyNet().eval()
+    module, plain = _module(model, flip_evaluation=True), _module(model)
+
+    assert torch.equal(plain.judged(images), plain(images))
+    assert torch.allclose(module.judged(images), (plain(images) + plain(images.flip(3))) / 2)
+    mirrored = images.flip(3)
+    assert torch.allclose(module.judged(mirrored), module.judged(images))
+
+
 def test_only_the_model_is_in_a_checkpoint() -> None:
     module = _module()
 
