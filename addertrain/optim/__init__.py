@@ -1,6 +1,7 @@
 """Optimizer of adder networks: AdderSGD, its adaptive learning rate and schedules."""
 
 from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.batch_scaling import BatchScaling, equilibrium_rms, scaling_factor
 from addertrain.optim.bind import bind
 from addertrain.optim.clipping import clip_others_
 from addertrain.optim.modes import AlrMode
@@ -11,13 +12,16 @@ __all__ = [
     "SCHEDULES",
     "AdderSGD",
     "AlrMode",
+    "BatchScaling",
     "Schedule",
     "bind",
     "build_schedule",
     "clip_others_",
     "cosine",
+    "equilibrium_rms",
     "load_whole_state",
     "lowered_power",
+    "scaling_factor",
     "whole_parameters",
     "whole_state",
 ]

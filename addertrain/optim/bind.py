@@ -79,7 +79,7 @@ def _shards(engine_optimizer: Any, optimizer: AdderSGD, kind: str) -> dict[int, 
 
 @torch.no_grad()
 def _restore_copies(optimizer: AdderSGD) -> None:
-    """Undo the step with zero gradients that DeepSpeed made to initialise the state: it decays the weights."""
+    """Undo the step with zero gradients with which DeepSpeed made the state: it decays the weights."""
     for group, originals in zip(optimizer.param_groups, filter(None, optimizer.originals), strict=True):
         for copy, original in zip(group["params"], originals, strict=True):
             copy.copy_(original.param)

@@ -143,6 +143,8 @@ def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
     yield "optim.momentum", 0 <= optim.momentum < 1, optim.momentum, "a number from 0 to below 1"
     decay = optim.weight_decay
     yield "optim.weight_decay", decay >= 0 and math.isfinite(decay), decay, "a finite number, 0 or above"
+    base = optim.base_batch_size
+    yield "optim.base_batch_size", base is None or base >= 1, base, "at least 1, or null"
     has_momentum = optim.momentum > 0 or not optim.nesterov
     smoothing, clip_norm = optim.label_smoothing, optim.clip_norm
     yield "optim.label_smoothing", 0 <= smoothing < 1, smoothing, "a number from 0 to below 1"

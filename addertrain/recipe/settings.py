@@ -82,6 +82,18 @@ class OptimRecipe:
     ] = "global"
     increase: Annotated[float, "the constant factor of alr: increased"] = 100.0
     label_smoothing: Annotated[float, "share of every label that goes to all classes alike"] = 0.0
+    base_batch_size: Annotated[
+        int | None, "global batch that optim.lr is meant for; null: the recipe's own, nothing is scaled"
+    ] = None
+    lr_scaling: Annotated[
+        Literal["none", "sqrt", "linear"], "how γ of all but adder layers follows batch / base_batch_size"
+    ] = "linear"
+    adder_lr_scaling: Annotated[
+        Literal["none", "sqrt", "linear"], "how γ of adder layers does, whose steps have one length"
+    ] = "sqrt"
+    adder_decay_scaling: Annotated[
+        Literal["none", "sqrt", "linear"], "how their weight decay does; as γ: RMS(w) stays as it was"
+    ] = "none"
     clip_norm: Annotated[
         float | None, "largest norm of all gradients but the adder layers' together; null: not clipped"
     ] = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from addertrain.nn import param_groups
-from addertrain.optim import SCHEDULES, AdderSGD, Schedule
+from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
 from addertrain.recipe import OptimRecipe
 from addertrain.train.counts import ClassificationCounts, Score
 from addertrain.train.loss import classification_loss, hard_labels
@@ -43,6 +43,7 @@ class AdderClassifier(LightningModule):
         label_smoothing: of the training loss.
         channels_last: takes images as they lie; False: makes them channels first.
         flip_evaluation: whether evaluations read the mean of an image's logits and its mirror image's.
+        batch_scale: the global batch over the one that `optim.lr` is meant for.
 
     `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
     """
@@ -61,6 +62,7 @@ class AdderClassifier(LightningModule):
         label_smoothing: float = 0.0,
         channels_last: bool = True,
         flip_evaluation: bool = False,
+        batch_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -74,6 +76,7 @@ class AdderClassifier(LightningModule):
         self.label_smoothing = label_smoothing
         self.channels_last = channels_last
         self.flip_evaluation = flip_evaluation
+        self.batch_scale = batch_scale
         # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
         # images.
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
@@ -146,7 +149,7 @@ class AdderClassifier(LightningModule):
         """AdderSGD over the model's parameter groups, and the schedule per step."""
         optim = self.optim
         optimizer = AdderSGD(
-            self.parameter_groups(),
+            [self._scaled(group) for group in self.parameter_groups()],
             lr=optim.lr,
             momentum=optim.momentum,
             weight_decay=optim.weight_decay,
@@ -164,3 +167,17 @@ class AdderClassifier(LightningModule):
         return param_groups(
             self.model, weight_decay=optim.weight_decay, decay_norm_and_bias=optim.decay_norm_and_bias
         )
+
+    def _scaled(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The group with the rate and decay that the batch asks for; see `optim.batch_scaling`."""
+        optim = self.optim
+        rate, decay = (
+            (optim.adder_lr_scaling, optim.adder_decay_scaling)
+            if group["adder"]
+            else (optim.lr_scaling, "none")
+        )
+        return {
+            **group,
+            "lr": optim.lr * scaling_factor(rate, self.batch_scale),
+            "weight_decay": group["weight_decay"] * scaling_factor(decay, self.batch_scale),
+        }

@@ -33,6 +33,7 @@ def build_classifier(
         synchronise_norms(model)
     if recipe.train.compile != "off":
         model.compile(backend=recipe.train.compile)  # in place: names of parameters stay
+    base = recipe.optim.base_batch_size
     settings: dict[str, Any] = {
         "mean": data.mean,
         "std": data.std,
@@ -41,6 +42,7 @@ def build_classifier(
         "num_steps": recipe.schedule.epochs * steps_per_epoch,
         "label_smoothing": recipe.optim.label_smoothing,
         "channels_last": recipe.train.channels_last,
+        "batch_scale": recipe.data.global_batch_size / (base if base else recipe.data.global_batch_size),
         "flip_evaluation": recipe.train.flip_evaluation,
     }
     if recipe.distill.teacher == "none" or not to_train:

@@ -31,6 +31,7 @@ class Zero(Sharded):
     def shard(self, trainer: Trainer) -> None:
         """Hands module and optimizer to a DeepSpeed engine, which `self.model` is from then on."""
         deepspeed = import_deepspeed(self.root_device.type)
+        os.environ.setdefault("LOCAL_RANK", str(self.local_rank))  # it asks for a launcher's, alone too
         self.setup_optimizers(trainer)
         plugin = self.precision_plugin
         scale = plugin.engine_scale if isinstance(plugin, MixedPrecision) else None

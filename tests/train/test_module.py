@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,14 @@ def test_the_recipes_settings_reach_the_optimizer(tmp_path: Path) -> None:
         0.3, 0.5, False, 0.1, "increased", 7.0,
     ]  # fmt: skip
     assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4, 1e-4, 0.0]
+
+
+def test_rates_follow_the_batch_by_the_recipes_rules() -> None:
+    optim = replace(OPTIM, adder_lr_scaling="sqrt", lr_scaling="linear", adder_decay_scaling="sqrt")
+    module = AdderClassifier(TinyNet(), mean=(0.5,), std=(0.3,), optim=optim, num_steps=10, batch_scale=4.0)
+
+    filters, others = module.configure_optimizers()["optimizer"].param_groups
+
+    assert (filters["initial_lr"], others["initial_lr"]) == pytest.approx((2 * OPTIM.lr, 4 * OPTIM.lr))
+    assert filters["weight_decay"] == pytest.approx(2 * OPTIM.weight_decay)
+    assert others["weight_decay"] == OPTIM.weight_decay
