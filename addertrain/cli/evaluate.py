@@ -9,6 +9,7 @@ from addertrain.cli.ranks import is_first_rank
 _EPILOG = f"""examples:
   addertrain evaluate runs/digits-lenet5bn
   addertrain evaluate runs/digits-lenet5bn/checkpoints/epoch_0040_step_000880
+  addertrain evaluate runs/digits-lenet5bn --precision int8
 
 {EXIT_CODES}"""
 
@@ -24,15 +25,23 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "path", metavar="RUN_OR_CHECKPOINT", help="a run directory (its newest checkpoint) or a checkpoint"
     )
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "int8"],
+        default="float32",
+        help="int8: adder layers on bytes, calibrated on a few training batches, beside float32 (default)",
+    )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluates and prints the result."""
     from addertrain.train.run import evaluate
 
-    result = evaluate(arguments.path)
+    result = evaluate(arguments.path, precision=arguments.precision)
     if is_first_rank():
         stale = f", {result.top1_stale:.2f} % not recalibrated" if result.top1_stale is not None else ""
+        if result.top1_float32 is not None:
+            stale = f" in int8; float32: {result.top1_float32:.2f} %"
         print(
             f"{result.recipe}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f} "
             f"on {result.num_images} images{stale} ({Path(result.checkpoint).name})"

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -20,6 +20,7 @@ from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
 from addertrain.train.forms import FallingPower
 from addertrain.train.guard import FiniteGuard
+from addertrain.train.int8 import Int8Layers
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
 from addertrain.train.processes import World, joined_processes, on_first_rank
@@ -79,10 +80,13 @@ class Evaluation:
     recipe: str
     checkpoint: str
     top1_stale: float | None = None
+    top1_float32: float | None = None
 
 
-def evaluate(path: str | Path) -> Evaluation:
+def evaluate(path: str | Path, *, precision: Literal["float32", "int8"] = "float32") -> Evaluation:
     """Evaluates a checkpoint, or the newest whole one of a run directory, as its recipe says.
+
+    In int8 adder layers run on bytes (`nn.int8`), and `top1_float32` is what they are compared with.
 
     Raises:
         CheckpointError: there is none that can be used.
@@ -91,10 +95,18 @@ def evaluate(path: str | Path) -> Evaluation:
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
         recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
-        score, stale = _evaluate(recipe, _load(recipe), checkpoint, world)
-        return Evaluation(
+        data = _load(recipe)
+        score, stale = _evaluate(recipe, data, checkpoint, world)
+        found = Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
             stale.top1 if stale is not None else None,
+        )  # fmt: skip
+        if precision == "float32":
+            return found
+        in_bytes, _ = _evaluate(recipe, data, checkpoint, world, in_int8=True)
+        return replace(
+            found, top1=in_bytes.top1, top5=in_bytes.top5, loss=in_bytes.loss, top1_stale=None,
+            top1_float32=score.top1,
         )  # fmt: skip
 
 
@@ -187,10 +199,15 @@ def _about(recipe: Recipe, world: World) -> dict[str, Any]:
     }
 
 
-def _evaluate(recipe: Recipe, data: ImageData, checkpoint: Path, world: World) -> tuple[Score, Score | None]:
+def _evaluate(
+    recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *, in_int8: bool = False
+) -> tuple[Score, Score | None]:
     """A checkpoint's score, the one procedure behind every number reported at the end; and the stale one."""
     average = read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
     evaluation = _evaluation_callbacks(recipe, data, world, average)
+    if in_int8:
+        fresh = next(i for i, callback in enumerate(evaluation) if isinstance(callback, FreshStatistics))
+        evaluation = [*evaluation[:fresh], _int8_layers(recipe, data), evaluation[fresh]]
     trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=evaluation)
     leave_signals_alone(trainer)
     steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
@@ -276,6 +293,11 @@ def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshSta
     loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
     num_batches = min(num_batches * recipe.train.accumulate, len(loader))
     return FreshStatistics(FirstBatches(loader, num_batches, rank=world.rank, world_size=world.size))
+
+
+def _int8_layers(recipe: Recipe, data: ImageData) -> Int8Layers:
+    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
+    return Int8Layers(FirstBatches(loader, min(max(1, recipe.train.recalibrate_batches), len(loader))))
 
 
 def _sum_up(

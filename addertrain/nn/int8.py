@@ -1,0 +1,140 @@
+"""Evaluation in 8 bits: adder layers whose inputs and filters are bytes of one scale.
+
+An adder layer needs one scale s and zero point z for both operands, because it subtracts one from the other:
+q(v) = round(v / s) + z in 0 .. 255. Filters beyond the inputs' range lose nothing: where w < lo <= x,
+|x - w| = |x - lo| + |lo - w|, so they are clipped and the rest is a constant of the filter.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from addertrain.nn.adder import AdderConv2d
+from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
+
+LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Bytes for a range of numbers that holds 0: value = scale * (byte - zero)."""
+
+    scale: float
+    zero: int
+
+    @classmethod
+    def over(cls, low: float, high: float) -> "Grid":
+        """The finest grid over [low, high] and 0."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / LEVELS or 1.0
+        return cls(scale, min(LEVELS, round(-low / scale)))
+
+    def bytes_of(self, values: Tensor) -> Tensor:
+        """Nearest bytes; what lies beyond the grid is clipped."""
+        return (values / self.scale + self.zero).round_().clamp_(0, LEVELS).to(torch.uint8)
+
+    def values_of(self, bytes_: Tensor) -> Tensor:
+        """The numbers that bytes stand for."""
+        return (bytes_.double() - self.zero) * self.scale
+
+
+class Int8AdderConv2d(nn.Module):
+    """An AdderConv2d for evaluation, its response computed from bytes.
+
+    Y = offset - scale * sum |x_q - w_q|, offset = -sum |w - clip(w)| per filter (offset-free: + sum |w|).
+    """
+
+    weight_bytes: Tensor
+    offset: Tensor
+
+    def __init__(self, layer: AdderConv2d, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        w = layer.weight.detach().double()
+        ends = grid.values_of(torch.tensor([0, LEVELS], device=w.device))
+        beyond = (w - w.clamp(ends[0], ends[1])).abs().sum((1, 2, 3))
+        offset = (w.abs().sum((1, 2, 3)) if layer.offset_free else 0.0) - beyond
+        if layer.bias is not None:
+            offset = offset + layer.bias.detach().double()
+        self.register_buffer("weight_bytes", grid.bytes_of(layer.weight.detach()))
+        self.register_buffer("offset", offset.float().view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bytes_ = self.grid.bytes_of(x)
+        padding = self.padding
+        if (
+            self.grid.zero and max(padding) > 0
+        ):  # the operator pads with byte 0, which is not the number 0 here
+            bytes_ = F.pad(bytes_, (padding[1],) * 2 + (padding[0],) * 2, value=self.grid.zero)
+            padding = (0, 0)
+        distances = adder2d_int8(bytes_, self.weight_bytes, self.stride, padding, self.dilation)
+        return (self.offset - self.grid.scale * distances).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        grid = f"scale={self.grid.scale:.4g}, zero={self.grid.zero}"
+        return f"{grid}, stride={self.stride}, padding={self.padding}"
+
+
+def _is_l1(layer: AdderConv2d) -> bool:
+    """Whether the response is Eq. 2: other forms may take another power."""
+    return layer.form is None or layer.form.p == 1
+
+
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
+    """For each adder layer that bytes can serve, by name, a grid over all inputs it sees in `batches`.
+
+    The batches pass through once, in the mode that the model is in, without gradients.
+
+    Raises:
+        ValueError: without a batch.
+    """
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, AdderConv2d) and _is_l1(layer) and layer.weight[0].numel() <= MAX_TERMS
+    }
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        low, high = (float(end) for end in torch.aminmax(x))
+        before = ranges.get(name, (low, high))
+        ranges[name] = min(low, before[0]), max(high, before[1])
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if layers and not ranges:
+        raise ValueError("calibrate: expected at least one batch that reaches the adder layers, got none.")
+    return {name: Grid.over(*ends) for name, ends in ranges.items()}
+
+
+@contextmanager
+def in_int8(model: nn.Module, grids: dict[str, Grid]) -> Iterator[None]:
+    """Evaluate with these layers in 8 bits; afterwards the layers are back as they were."""
+    layers = {name: model.get_submodule(name) for name in grids}
+    try:
+        for name, layer in layers.items():
+            assert isinstance(layer, AdderConv2d)
+            _put(model, name, Int8AdderConv2d(layer, grids[name]))
+        yield
+    finally:
+        for name, layer in layers.items():
+            _put(model, name, layer)
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

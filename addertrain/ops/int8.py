@@ -1,0 +1,56 @@
+"""The l1 distance of bytes, which evaluation in 8 bits is made of: exact in integers.
+
+Processors add up the differences of many bytes in one instruction (vpsadbw: 64).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from addertrain.ops import schemas
+from addertrain.ops.geometry import output_shape
+
+Sizes = Sequence[int]
+
+MAX_TERMS = 32_768
+"""K = C*R*S at most: sums of 255 K stay below 2^23, where float32 holds integers exactly."""
+
+_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
+_LIBRARY.define(
+    "adder2d_int8(Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor"
+)
+_ADDER2D_INT8 = torch.ops.addertrain.adder2d_int8
+
+
+def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    """sum_{c,r,s} |x - w| over patches, the negative of Eq. 2; a padded tap is x = 0.
+
+    x_nchw and w_ocrs are uint8, the result is int32, channels-last.
+
+    Raises:
+        ValueError: other dtypes, or more than MAX_TERMS terms a sum.
+    """
+    if x.dtype != torch.uint8 or weight.dtype != torch.uint8:
+        raise ValueError(
+            f"adder2d_int8: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise them."
+        )
+    if weight[0].numel() > MAX_TERMS:
+        raise ValueError(
+            f"adder2d_int8: expected at most {MAX_TERMS} terms a sum, got w_ocrs={tuple(weight.shape)}; "
+            "evaluate this layer in float32."
+        )
+    result: Tensor = _ADDER2D_INT8(x, weight, stride, padding, dilation)
+    return result
+
+
+@torch.library.impl(_LIBRARY, "adder2d_int8", "CompositeExplicitAutograd")
+def _reference(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    y: Tensor = schemas.ADDER2D(x.float(), weight.float(), stride, padding, dilation, False)
+    return y.neg_().round_().to(torch.int32).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_int8", lib=_LIBRARY)
+def _fake(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    shape = output_shape(x, weight, stride, padding, dilation)
+    return torch.empty(shape, dtype=torch.int32, device=x.device, memory_format=torch.channels_last)

@@ -1,0 +1,101 @@
+"""Adder layers on bytes: exact on the grid, near it elsewhere, and gone afterwards."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from addertrain.nn import AdderConv2d, BatchNorm2d
+from addertrain.nn.int8 import Grid, Int8AdderConv2d, calibrate, in_int8
+from addertrain.ops.forms import Form
+
+
+def _layer(*, padding: int = 1, offset_free: bool = True, bias: bool = False) -> AdderConv2d:
+    return AdderConv2d(6, 8, 3, padding=padding, offset_free=offset_free, bias=bias)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-2.0, 3.0), (1.0, 4.0), (-3.0, -1.0), (0.0, 0.0)])
+def test_a_grid_holds_zero_and_its_ends(low: float, high: float) -> None:
+    grid = Grid.over(low, high)
+    values = torch.tensor([0.0, low, high])
+
+    assert grid.values_of(grid.bytes_of(values))[0] == 0
+    assert (grid.values_of(grid.bytes_of(values)) - values).abs().max() <= grid.scale
+
+
+@pytest.mark.parametrize("low", [0.0, -2.0], ids=["behind a ReLU", "signed"])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("offset_free", [False, True])
+def test_numbers_on_the_grid_are_exact(low: float, padding: int, offset_free: bool) -> None:
+    """Filters too, wherever they are: beyond the grid they are clipped, and the rest is constant."""
+    grid = Grid.over(low, 4.0)
+    layer = _layer(padding=padding, offset_free=offset_free, bias=True)
+    x = grid.values_of(torch.randint(0, 256, (2, 6, 7, 5), dtype=torch.uint8)).float()
+    with torch.no_grad():
+        inside = grid.values_of(grid.bytes_of(layer.weight))
+        far = 9 * layer.weight.sign()
+        layer.weight.copy_(torch.where(torch.rand_like(layer.weight) < 0.3, far, inside))
+
+    y = Int8AdderConv2d(layer, grid)(x)
+
+    torch.testing.assert_close(y, layer(x), rtol=1e-5, atol=1e-4 * float(layer(x).detach().abs().max()))
+
+
+def test_other_numbers_are_off_by_half_a_step_an_operand() -> None:
+    layer, x = _layer(), torch.rand(4, 6, 9, 9) * 3
+    grid = Grid.over(0.0, 3.0)
+
+    error = (Int8AdderConv2d(layer, grid)(x) - layer(x)).abs()
+
+    assert error.max() <= layer.weight[0].numel() * grid.scale
+    assert error.mean() <= layer.weight[0].numel() ** 0.5 * grid.scale  # steps are independent
+
+
+class _Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = _layer()
+        self.body = nn.Sequential(BatchNorm2d(8, relu=True), AdderConv2d(8, 4, 1, offset_free=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(self.first(x))
+        return y
+
+
+def test_calibration_sees_every_layers_inputs() -> None:
+    model = _Network().eval()
+    batches = [torch.rand(2, 6, 5, 5) * 2 - 0.5 for _ in range(3)]
+
+    grids = calibrate(model, iter(batches))
+
+    assert set(grids) == {"first", "body.1"}
+    low, high = min(float(b.min()) for b in batches), max(float(b.max()) for b in batches)
+    assert grids["first"] == Grid.over(low, high)
+    assert grids["body.1"].zero == 0  # behind a ReLU
+
+
+def test_the_model_is_itself_again_afterwards() -> None:
+    model = _Network().eval()
+    x = torch.rand(2, 6, 5, 5)
+    before = model(x)
+    grids = calibrate(model, [x])
+
+    with in_int8(model, grids):
+        assert isinstance(model.first, Int8AdderConv2d)
+        in_bytes = model(x)
+    after = model(x)
+
+    assert torch.equal(before, after)
+    assert not torch.equal(in_bytes, before)
+    assert (in_bytes - before).abs().mean() < 0.1 * before.std()
+
+
+def test_other_powers_stay_in_float() -> None:
+    model = _Network().eval()
+    model.first.form = Form(p=1.5)
+
+    assert set(calibrate(model, [torch.rand(2, 6, 5, 5)])) == {"body.1"}
+
+
+def test_without_batches_nothing_can_be_calibrated() -> None:
+    with pytest.raises(ValueError, match="calibrate: expected at least one batch"):
+        calibrate(_Network(), [])

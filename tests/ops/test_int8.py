@@ -1,0 +1,76 @@
+"""Distances of bytes are exact: the CPU's kernel of each width against integers, layer by layer."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
+from tests.ops.layers import TABLE, Layer
+from tests.ops.views import FORMS
+
+LAYERS = [layer for group in TABLE.values() for layer in group][::5]
+
+
+def _bytes(layer: Layer) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(layer.C + 31 * layer.O)
+    x = torch.randint(0, 256, (layer.N, layer.C, layer.H, layer.W), dtype=torch.uint8, generator=generator)
+    w = torch.randint(0, 256, (layer.O, layer.C, layer.R, layer.S), dtype=torch.uint8, generator=generator)
+    return x, w
+
+
+def _expected(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
+    """By the formula, in integers."""
+    (a, b), (u, v), (e, f) = layer.padding, layer.stride, layer.dilation
+    p, q = layer.output
+    padded = torch.nn.functional.pad(x.int(), (b, b, a, a))
+    total = torch.zeros(layer.N, layer.O, p, q, dtype=torch.int32)
+    for r, s in itertools.product(range(layer.R), range(layer.S)):
+        seen = padded[:, :, r * e : r * e + (p - 1) * u + 1 : u, s * f : s * f + (q - 1) * v + 1 : v]
+        total += (seen.unsqueeze(1) - w.int()[None, :, :, r, s, None, None]).abs().sum(2, dtype=torch.int32)
+    return total
+
+
+def test_distances_over_the_table() -> None:
+    wrong = []
+    for layer in LAYERS:
+        x, w = _bytes(layer)
+        got = adder2d_int8(x, w, *layer.sizes)
+        assert (got.dtype, got.is_contiguous(memory_format=torch.channels_last)) == (torch.int32, True)
+        if not torch.equal(got, _expected(layer, x, w)):
+            wrong.append(str(layer))
+
+    assert not wrong, "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bytes_are_read_where_they_lie(form: str) -> None:
+    layer = Layer(2, 5, 6, 7, 8, 3, 2, (2, 1), (1, 0))
+    x, w = _bytes(layer)
+    spread = [torch.empty_like(FORMS[form](t.float()), dtype=torch.uint8).copy_(t) for t in (x, w)]
+
+    assert torch.equal(adder2d_int8(*spread, *layer.sizes), _expected(layer, x, w))
+
+
+def test_the_largest_sum_is_exact() -> None:
+    x, w = (
+        torch.zeros(1, MAX_TERMS, 1, 1, dtype=torch.uint8),
+        torch.full((1, MAX_TERMS, 1, 1), 255, dtype=torch.uint8),
+    )
+
+    assert adder2d_int8(x, w, [1, 1], [0, 0], [1, 1]).item() == 255 * MAX_TERMS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8], ids=str)
+def test_other_types_are_refused(dtype: torch.dtype) -> None:
+    x = torch.zeros(1, 3, 4, 4, dtype=dtype)
+
+    with pytest.raises(ValueError, match="adder2d_int8: expected x and weight in uint8"):
+        adder2d_int8(x, x, [1, 1], [0, 0], [1, 1])
+
+
+def test_opcheck() -> None:
+    layer = Layer(2, 5, 6, 7, 8, 3, 2, (2, 1), (1, 0))
+
+    torch.library.opcheck(torch.ops.addertrain.adder2d_int8.default, (*_bytes(layer), *layer.sizes))
