@@ -25,6 +25,12 @@ ROW = row_type([2, 1, 1])
 ROWS_START = HEADER.itemsize + 3 * FIELD.itemsize
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled(beton: Path) -> None:
+    """What is timed below is faults, not the compiler."""
+    epoch(beton)
+
+
 @pytest.fixture
 def copy(beton: Path, tmp_path: Path) -> Path:
     """A file of one's own to damage."""

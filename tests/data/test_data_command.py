@@ -1,6 +1,7 @@
 """`addertrain data` as a user calls it: what it says, what it leaves, its exit codes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_a_damaged_image_fails_a_deep_verification(copy: Path, capsys: pytest.Ca
         file.write(b"damage")
     assert main(["data", "verify", str(copy), "--deep"]) == 1
     captured = capsys.readouterr()
-    assert "page 0: its checksum differs" in captured.out
+    assert re.search(r"page \d+: its checksum differs", captured.out)
     assert "sample 5: expected the image that was written" in captured.out
     assert "2 pages or images are damaged" in captured.err.splitlines()[-1]
 

@@ -119,10 +119,8 @@ def recipe(**settings: Any) -> DataRecipe:
 
 
 @pytest.fixture(scope="session")
-def data(folder: Path) -> ImageData:
-    """The folder as a data set whose two parts are the same pictures."""
-    (folder.parent / "val").symlink_to("train")
-    return load_data(recipe(root=str(folder.parent)))
+def data(data_root: Path) -> ImageData:
+    return load_data(recipe(root=str(data_root)))
 
 
 def build(data: ImageData, settings: DataRecipe, *, training: bool) -> ImageLoader:

@@ -17,23 +17,14 @@ from tests.train.small_runs import launched
 RECIPE = ROOT / "recipes" / "imagenette" / "resnet18.yaml"
 
 
-@pytest.fixture
-def root(folder: Path, beton: Path) -> Path:
-    """A data set of which training and test pictures are the same."""
-    for name in ("val", "val.beton", "val.beton.json"):
-        if not (link := folder.parent / name).exists():
-            link.symlink_to(name.replace("val", "train"))
-    return folder.parent
-
-
 def recipe(root: Path, *overrides: str) -> Recipe:
     words = ["--data.name=folder", f"--data.root={root}", "--data.image_size=32", "--model.name=resnet20"]
     words += ["--data.global_batch_size=16", "--schedule.epochs=2", "--train.recalibrate_batches=1"]
     return load_recipe(RECIPE, [*words, "--data.threads=1", "--data.mixup=0.2", *overrides])
 
 
-def test_a_run_through_ffcv_ends_with_pictures_of_its_input(root: Path, tmp_path: Path) -> None:
-    summary = fit(recipe(root), tmp_path / "run")
+def test_a_run_through_ffcv_ends_with_pictures_of_its_input(data_root: Path, tmp_path: Path) -> None:
+    summary = fit(recipe(data_root), tmp_path / "run")
     assert (summary.steps, summary.epochs) == (4, 2)
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
@@ -41,8 +32,8 @@ def test_a_run_through_ffcv_ends_with_pictures_of_its_input(root: Path, tmp_path
     assert (picture.width, picture.height) == (4 * 32, 4 * 32)
 
 
-def test_a_run_through_torchvision_differs_by_interpolation_alone(root: Path, tmp_path: Path) -> None:
-    summary = fit(recipe(root, "--data.loader=torchvision", "--schedule.epochs=1"), tmp_path / "run")
+def test_a_run_through_torchvision_differs_by_interpolation_alone(data_root: Path, tmp_path: Path) -> None:
+    summary = fit(recipe(data_root, "--data.loader=torchvision", "--schedule.epochs=1"), tmp_path / "run")
     assert summary.steps == 2
 
 
@@ -52,8 +43,8 @@ def _fit_on_rank(root: Path, out: Path) -> Summary:
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_through_ffcv(root: Path, tmp_path: Path) -> None:
-    first, second = on_ranks(2, _fit_on_rank, root, tmp_path / "two")
+def test_two_ranks_train_through_ffcv(data_root: Path, tmp_path: Path) -> None:
+    first, second = on_ranks(2, _fit_on_rank, data_root, tmp_path / "two")
     assert first == second
     assert (first.world_size, first.steps) == (2, 2)
 
