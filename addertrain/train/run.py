@@ -81,8 +81,11 @@ class Evaluation:
     top1_stale: float | None = None
 
 
-def evaluate(path: str | Path) -> Evaluation:
+def evaluate(path: str | Path, recipe: Recipe | None = None) -> Evaluation:
     """Evaluates a checkpoint, or the newest whole one of a run directory, as its recipe says.
+
+    Args:
+        recipe: to be followed instead of the one that the checkpoint records.
 
     Raises:
         CheckpointError: there is none that can be used.
@@ -90,7 +93,8 @@ def evaluate(path: str | Path) -> Evaluation:
     silence_lightning()
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
-        recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
+        if recipe is None:
+            recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         score, stale = _evaluate(recipe, _load(recipe), checkpoint, world)
         return Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
