@@ -15,7 +15,7 @@ _LAUNCHER_VARIABLES = (
 
 
 def _group(item: pytest.Item) -> str:
-    """What one worker runs: a file, whose tests share data; all of tests/kernels, which share compiled libraries."""
+    """What one worker runs: a file, whose tests share data; all of tests/kernels, which share libraries."""
     path = item.path.relative_to(item.config.rootpath)
     return "kernels" if path.is_relative_to("tests/kernels") else str(path)
 

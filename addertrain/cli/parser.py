@@ -7,8 +7,8 @@ from typing import Any, NoReturn, Protocol
 from addertrain.train.errors import UsageError
 
 EXIT_CODES = """exit codes:
-  0 done   1 failed   2 bad usage or recipe   75 saved after SIGTERM or SIGUSR1   130 interrupted by Ctrl-C
-  (75, 130: start again to resume)"""
+  0 done   1 failed   2 bad usage or recipe   3 not reproduced
+  75 saved after SIGTERM or SIGUSR1   130 interrupted by Ctrl-C   (75, 130: start again to resume)"""
 
 
 class CommandParser(argparse.ArgumentParser):

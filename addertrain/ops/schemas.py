@@ -28,8 +28,8 @@ _LIBRARY.define(f"adder2d_grad_weight(Tensor dy, Tensor x, Tensor weight, {_SHAP
 
 ADDER2D = torch.ops.addertrain.adder2d
 GRAD_INPUT = torch.ops.addertrain.adder2d_grad_input
-# For an x that a ReLU made: the same response and filter gradient. The ReLU will drop the input gradient wherever x = 0,
-# so there a kernel may leave it out, and it is 0 or Eq. 6.
+# For an x that a ReLU made: the same response and filter gradient. The ReLU drops the input gradient wherever
+# x = 0, so there a kernel may leave it out, and it is 0 or Eq. 6.
 RECTIFIED = torch.ops.addertrain.adder2d_rectified
 RECTIFIED_GRAD_INPUT = torch.ops.addertrain.adder2d_rectified_grad_input
 GRAD_WEIGHT = torch.ops.addertrain.adder2d_grad_weight
@@ -126,8 +126,8 @@ def _backward_through(grad_input: Any) -> Any:
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # a second derivative would lose terms in silence
             raise NotImplementedError(
-                "adder2d: expected to be differentiated once, got create_graph=True; the paper's gradients have "
-                "no derivatives, so leave adder layers out of gradient penalties and Hessians."
+                "adder2d: expected to be differentiated once, got create_graph=True; the paper's gradients "
+                "have no derivatives, so leave adder layers out of gradient penalties and Hessians."
             )
         x, weight = ctx.saved_tensors
         sizes = (ctx.stride, ctx.padding, ctx.dilation)

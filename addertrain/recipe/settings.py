@@ -180,6 +180,9 @@ class ExpectedRecipe:
     tolerance: Annotated[float, "how far from it, in percentage points, still counts as reproduced"] = 0.0
     seeds: Annotated[int, "how many seeds the expected value is the mean of"] = 1
     source: Annotated[str, "where the expected value comes from"] = ""
+    data_sha256: Annotated[
+        str | None, "fingerprint of the data that it was measured on (reproduce prints it); null: any"
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,10 +83,15 @@ class Evaluation:
     top1_float32: float | None = None
 
 
-def evaluate(path: str | Path, *, precision: Literal["float32", "int8"] = "float32") -> Evaluation:
+def evaluate(
+    path: str | Path, recipe: Recipe | None = None, *, precision: Literal["float32", "int8"] = "float32"
+) -> Evaluation:
     """Evaluates a checkpoint, or the newest whole one of a run directory, as its recipe says.
 
     In int8 adder layers run on bytes (`nn.int8`), and `top1_float32` is what they are compared with.
+
+    Args:
+        recipe: to be followed instead of the one that the checkpoint records.
 
     Raises:
         CheckpointError: there is none that can be used.
@@ -94,7 +99,8 @@ def evaluate(path: str | Path, *, precision: Literal["float32", "int8"] = "float
     silence_lightning()
     with joined_processes() as world:
         checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
-        recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
+        if recipe is None:
+            recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         data = _load(recipe)
         score, stale = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(

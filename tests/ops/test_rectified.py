@@ -48,7 +48,11 @@ def _mistake(layer: Layer, dtype: torch.dtype, layout: torch.memory_format) -> s
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize(
     ("implementation", "dtype"),
-    [*((one, torch.float32) for one in COMPILED), (COMPILED[0], torch.float64), (COMPILED[0], torch.bfloat16)],
+    [
+        *((one, torch.float32) for one in COMPILED),
+        (COMPILED[0], torch.float64),
+        (COMPILED[0], torch.bfloat16),
+    ],
     ids=name_of,
 )
 def test_right_wherever_the_relu_lets_it_through(

@@ -1,0 +1,31 @@
+"""The fingerprint of a data set: whether two machines train on the same images."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from addertrain.data.arrays import ImageArrays, ImageData
+from addertrain.data.pictures import PictureReader
+
+
+def data_sha256(data: ImageData) -> str:
+    """SHA-256 over what is trained and tested on: images and labels of arrays, classes and labels of pictures.
+
+    Pictures themselves are left to the checksums of the file that holds them (`addertrain data verify`).
+    """
+    digest = hashlib.sha256()
+    for part in (data.train, data.test):
+        _add(digest, part)
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", part: ImageArrays | PictureReader) -> None:
+    if isinstance(part, ImageArrays):
+        images = part.images_nchw.permute(0, 2, 3, 1).contiguous()
+        digest.update(f"{tuple(images.shape)}\n".encode())
+        digest.update(images.numpy().tobytes())
+        digest.update(part.labels.to(torch.int64).numpy().tobytes())
+    else:
+        digest.update("\n".join(part.classes).encode())
+        digest.update(np.asarray(part.labels, dtype=np.int64).tobytes())
