@@ -109,7 +109,7 @@ def test_other_data_are_noticed(finished: Path, tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_a_claim_is_refused(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--expected.top1 VALUE"):
+    with pytest.raises(UsageError, match=r"--expected\.top1 VALUE"):
         _judge(short_recipe("--expected.top1=null"), finished, out=tmp_path)
     with pytest.raises(UsageError, match="at least 1 seed"):
         reproduce(_recipe(), tmp_path, num_seeds=0, command="")
