@@ -23,17 +23,6 @@ from addertrain.ops.pairwise import wide
 Sizes = Sequence[int]
 
 
-def _power(exponent: float) -> Callable[[Tensor], Tensor]:
-    """d -> |d|^exponent in place; log2 and exp2 take half the time of pow, and 0 comes out as 0."""
-    return lambda d: d.abs_().log2_().mul_(exponent).exp2_()
-
-
-def _slope(p: float) -> Callable[[Tensor], Tensor]:
-    """d -> p |d|^(p-1) sgn(d) in place."""
-    power = _power(p - 1)
-    return lambda d: power(d.clone()).mul_(p).copysign_(d)
-
-
 def _response(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool, p: float
 ) -> Tensor:
@@ -43,7 +32,7 @@ def _response(
         return result
     if p == 2.0:
         return _squared_response(wide(x), wide(weight), *sizes, offset_free).to(x.dtype)
-    return pairwise.response(x, weight, *sizes, magnitude=_power(p), offset_free=offset_free)
+    return pairwise.response(x, weight, *sizes, p=p, offset_free=offset_free)
 
 
 def _squared_response(
@@ -68,7 +57,7 @@ def _grad_input(
     if p == 2.0:
         dx = _squared_grad_input(wide(dy), wide(x), wide(weight), *sizes)
         return empty_like_input(x.shape, x).copy_(dx)
-    return pairwise.grad_input(dy, x, weight, *sizes, slope=_slope(p))
+    return pairwise.grad_input(dy, x, weight, *sizes, p=p)
 
 
 def _squared_grad_input(
@@ -99,7 +88,7 @@ def _grad_weight(
     if p == 2.0:
         result = 2 * schemas.GRAD_WEIGHT(dy, x, weight, *sizes)  # Eq. 5 is half of it
         return result
-    return pairwise.grad_weight(dy, x, weight, *sizes, slope=_slope(p))
+    return pairwise.grad_weight(dy, x, weight, *sizes, p=p)
 
 
 GRAD_INPUT = define_gradient("adder2d_norm_grad_input", ", float p", _grad_input, like="x")

@@ -29,7 +29,7 @@ def _grad_input(
     """sum dY * HT(slope * (F - X)), in the layout of x."""
     if math.isinf(slope):
         if x.device.type != "cpu":  # kernels that scale before they subtract lose the difference
-            return pairwise.grad_input(dy, x, weight, stride, padding, dilation, slope=Tensor.sign_)
+            return pairwise.grad_input(dy, x, weight, stride, padding, dilation, p=1.0)
         slope = _STEEP
     # In float32: 16 bits lose what a slope makes of them.
     dx = schemas.GRAD_INPUT(wide(dy), wide(x) * slope, wide(weight) * slope, stride, padding, dilation)
@@ -41,7 +41,7 @@ def _grad_weight_sign(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
     """sum dY * sgn(X - F): no convolution, for the sign does not fall apart into X and F."""
-    return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, slope=Tensor.sign_)
+    return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=1.0)
 
 
 GRAD_INPUT_SLOPE = define_gradient("adder2d_grad_input_slope", ", float slope", _grad_input, like="x")
