@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "csrc/cpu/lanes.h"
 #include "csrc/cpu/units.h"
 
 namespace addertrain::cpu {
@@ -28,24 +29,10 @@ struct EightFloats {
   static Reg broadcast(float value) { return _mm256_set1_ps(value); }
   static Reg load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
-  // See simd_avx512.h.
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
-    float from[kLanes];
-    store(from, value);
-    int count = 0;
-    for (int i = 0; i < kLanes; ++i) {
-      values[count] = from[i];
-      lanes[count] = first + i;
-      count += from[i] != 0;
-    }
-    return count;
+    return compress_lanes<kLanes>(value, first, values, lanes);
   }
-  static void transpose(Reg (&v)[kLanes]) {
-    float lanes[kLanes][kLanes];
-    for (int i = 0; i < kLanes; ++i)
-      for (int j = 0; j < kLanes; ++j) lanes[j][i] = v[i][j];
-    for (int i = 0; i < kLanes; ++i) v[i] = load(lanes[i]);
-  }
+  static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }

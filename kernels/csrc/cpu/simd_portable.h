@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "csrc/cpu/lanes.h"
 #include "csrc/cpu/units.h"
 
 namespace addertrain::cpu {
@@ -35,24 +36,10 @@ struct Simd {
   }
   static void store(float* to, Reg value) { store_first(to, value, kLanes); }
   static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
-  // See simd_avx512.h.
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
-    float from[kLanes];
-    store(from, value);
-    int count = 0;
-    for (int i = 0; i < kLanes; ++i) {
-      values[count] = from[i];
-      lanes[count] = first + i;
-      count += from[i] != 0;
-    }
-    return count;
+    return compress_lanes<kLanes>(value, first, values, lanes);
   }
-  static void transpose(Reg (&v)[kLanes]) {
-    float lanes[kLanes][kLanes];
-    for (int i = 0; i < kLanes; ++i)
-      for (int j = 0; j < kLanes; ++j) lanes[j][i] = v[i][j];
-    for (int i = 0; i < kLanes; ++i) v[i] = load(lanes[i]);
-  }
+  static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
   static Reg add(Reg a, Reg b) { return a + b; }
