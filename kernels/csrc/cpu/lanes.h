@@ -20,7 +20,7 @@ inline int compress_lanes(const Reg& value, int32_t first, float* values, int32_
 
 template <int kLanes, typename Reg>
 inline void transpose_lanes(Reg (&v)[kLanes]) {
-  Reg columns[kLanes];
+  Reg columns[kLanes] = {};
   for (int i = 0; i < kLanes; ++i)
     for (int j = 0; j < kLanes; ++j) columns[j][i] = v[i][j];
   for (int i = 0; i < kLanes; ++i) v[i] = columns[i];
