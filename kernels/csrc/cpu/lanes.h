@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace addertrain::cpu {
 namespace {
@@ -20,10 +21,10 @@ inline int compress_lanes(const Reg& value, int32_t first, float* values, int32_
 
 template <int kLanes, typename Reg>
 inline void transpose_lanes(Reg (&v)[kLanes]) {
-  Reg columns[kLanes] = {};
+  float lanes[kLanes][kLanes];
   for (int i = 0; i < kLanes; ++i)
-    for (int j = 0; j < kLanes; ++j) columns[j][i] = v[i][j];
-  for (int i = 0; i < kLanes; ++i) v[i] = columns[i];
+    for (int j = 0; j < kLanes; ++j) lanes[j][i] = v[i][j];
+  std::memcpy(v, lanes, sizeof(lanes));
 }
 
 }  // namespace
