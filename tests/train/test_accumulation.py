@@ -28,7 +28,6 @@ from tests.train.small_runs import (
     short_recipe,
 )
 
-
 ALONE = World()
 
 
