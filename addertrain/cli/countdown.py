@@ -13,13 +13,16 @@ class Countdown:
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar: Any = None
-        self._since = self._said = time.monotonic()
-        self._first = -1
+        self._since = self._said = 0.0
+        self._first = self._calls = 0
 
     def __call__(self, done: int, total: int, bad: int = 0) -> None:
         """`done` of `total` are over, of which `bad` went wrong."""
-        if self._first < 0:
-            self._first, self._since = done, time.monotonic()
+        if self._calls < 2:
+            # From the first thing that is done on: what comes before it is starting up.
+            self._first = done
+            self._since = self._said = time.monotonic()
+            self._calls += 1
         problems = f"{bad} unreadable" if bad else ""
         if sys.stderr.isatty():
             self._draw(done, total, problems)

@@ -11,7 +11,10 @@ def describe(side: SideFile, index: BetonIndex) -> list[str]:
     counts = np.bincount(index.labels, minlength=len(side.classes))
     share = float(np.mean(index.modes == JPEG))
     form = {0.0: "raw", 1.0: "jpg"}.get(share, f"{100 * share:.1f} % jpg, the rest raw")
-    settings = ", ".join(f"{name} {value}" for name, value in side.settings.items())
+    unused = {"jpg": ("proportion",), "raw": ("proportion", "quality")}.get(
+        side.settings.get("format", ""), ()
+    )
+    settings = ", ".join(f"{name} {value}" for name, value in side.settings.items() if name not in unused)
     what = "every image and every page" if len(index.checksums) else "every page"
     lines = [
         f"samples    {len(index)} of {len(side.classes)} classes ({counts.min()} to {counts.max()} a class)",

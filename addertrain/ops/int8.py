@@ -6,6 +6,7 @@ Processors add up the differences of many bytes in one instruction (vpsadbw: 64)
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import schemas
@@ -40,8 +41,17 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
             f"adder2d_int8: expected at most {MAX_TERMS} terms a sum, got w_ocrs={tuple(weight.shape)}; "
             "evaluate this layer in float32."
         )
+    if x.is_cuda:
+        x, weight = in_words(x), in_words(weight)
     result: Tensor = _ADDER2D_INT8(x, weight, stride, padding, dilation)
     return result
+
+
+def in_words(bytes_: Tensor) -> Tensor:
+    """Channels-last, with zero channels up to a multiple of four: GPUs read words. |0 - 0| adds nothing."""
+    missing = -bytes_.shape[1] % 4
+    padded = F.pad(bytes_, (0, 0, 0, 0, 0, missing)) if missing else bytes_
+    return padded.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 @torch.library.impl(_LIBRARY, "adder2d_int8", "CompositeExplicitAutograd")

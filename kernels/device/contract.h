@@ -44,7 +44,7 @@ ADDERTRAIN_DEVICE void load_halved(const ContractParams<Word, Out>& p, const Pha
 // One slab: both operands of a step in registers, then every pair of them.
 template <class P, class Op, class Word, class X>
 ADDERTRAIN_DEVICE void add_slab(const Word* a_tile, const Word* b_tile, const ThreadPlace<P>& place, const X& x,
-                                float (&acc)[P::TM][P::TN]) {
+                                typename Op::Sum (&acc)[P::TM][P::TN]) {
   const Word* at_a = a_tile + place.ty * 4;
   const Word* at_b = b_tile + place.tx * 4;
 #pragma unroll
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   }
 
   const ThreadPlace<P> place;
-  float acc[P::TM][P::TN] = {};
+  typename Op::Sum acc[P::TM][P::TN] = {};
   float x[Op::kIsGrad ? P::TM : 1][Op::kIsGrad ? P::TN : 1] = {};  // x/2: the third operand stays in registers
   if constexpr (Op::kIsGrad) load_halved<P>(p, phase, place, tile_m, tile_n, x);
   auto x_of = [&](int i, int j) { return Op::kIsGrad ? x[i][j] : 0.0f; };
@@ -157,7 +157,8 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
 #pragma unroll
     for (int j = 0; j < P::TN; j += 4)
       store_vector(&staged.at(place.row(i), place.column(j)),
-                   Floats4{acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3]});
+                   Floats4{to_float(acc[i][j]), to_float(acc[i][j + 1]), to_float(acc[i][j + 2]),
+                           to_float(acc[i][j + 3])});
   barrier();
   staged.write(p, phase, tile_m, tile_n);
 }

@@ -14,7 +14,7 @@
 
 namespace addertrain {
 
-// Where a thread's accumulators lie: acc[g][n][2*i + j] is column n*16 + 8*i + row, position g*8 + 2*quad + j of the warp.
+// Where a thread's sums lie: acc[g][b][2*i + j] is column b*16 + 8*i + row and position g*8 + 2*quad + j of the warp.
 template <class P>
 struct WarpPlace {
   static constexpr int kGroups = P::WM / 8, kBlocks = P::WN / 16;
@@ -37,8 +37,8 @@ template <class P, class T>
 struct HalvedX {
   uint32_t v[P::WM][P::WN / 16] = {};
 
-  ADDERTRAIN_DEVICE void load(const ContractParams<uint16_t, T>& p, const Phase& phase, const WarpPlace<P>& place, int tile_m,
-                              int tile_n) {
+  ADDERTRAIN_DEVICE void load(const ContractParams<uint16_t, T>& p, const Phase& phase, const WarpPlace<P>& place,
+                              int tile_m, int tile_n) {
     const int rows = phase.rows(p.problem);
 #pragma unroll
     for (int i = 0; i < P::WM; ++i) {
@@ -60,8 +60,9 @@ struct HalvedX {
 
 // One slab: eight positions at a time, each against all of the warp's columns.
 template <class P, class T, bool kIsGrad, class X>
-ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_tile, const WarpPlace<P>& place, const X& x,
-                                const uint32_t (&select)[8], Sums<P>& acc, float (&a_sum)[P::WM / 8][4]) {
+ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_tile, const WarpPlace<P>& place,
+                                     const X& x, const uint32_t (&select)[8], Sums<P>& acc,
+                                     float (&a_sum)[P::WM / 8][4]) {
   using Ops = PairOps<T>;
   constexpr int kBlocks = P::WN / 16;
   const uint16_t* at_a = a_tile + place.warp_m * P::kSlab + place.quad * P::kChunk;

@@ -1,5 +1,5 @@
-// From sums to results. A block's sums go through shared memory once, so that they leave 16 bytes a thread with all that
-// is done to them on the way, and so that statistics are taken column by column.
+// From sums to results. A block's sums go through shared memory once, so that they leave 16 bytes a thread with all
+// that is done to them on the way, and so that statistics are taken column by column.
 #pragma once
 
 #include "device/gather.h"

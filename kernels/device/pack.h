@@ -30,8 +30,14 @@ ADDERTRAIN_DEVICE int64_t filter_offset(const Problem& p, const Axis& v, const A
   return filter * w.n + c * w.c + r * w.h + s * w.w;
 }
 
+// The gradient's filters become (w + 1)/2; words of bytes stay as they are.
+template <Pass kPass, class T>
+ADDERTRAIN_DEVICE T packed_value(T w) {
+  if constexpr (kPass == Pass::kForward) return w;
+  else return from_float<T>(0.5f * (to_float(w) + 1.0f));
+}
+
 // kColumnsInside: packed[k][n], as the word kernel reads; otherwise packed[n][k], as the tensor cores' kernel does.
-// The gradient's filters become (w + 1)/2.
 template <class T, Pass kPass, bool kColumnsInside>
 __global__ void __launch_bounds__(kPackThreads) adder_pack_kernel(const __grid_constant__ PackParams<T> p) {
   const Axis& v = p.problem.vertical[blockIdx.z / p.problem.phases_w];
@@ -40,12 +46,10 @@ __global__ void __launch_bounds__(kPackThreads) adder_pack_kernel(const __grid_c
   if (i >= p.phase_size) return;
   const int k = static_cast<int>(kColumnsInside ? i / p.pitch : i % p.steps);
   const int n = static_cast<int>(kColumnsInside ? i % p.pitch : i / p.steps);
-  float value = 0.0f;
-  if (k < v.taps * h.taps * p.problem.channels && n < p.problem.columns) {
-    const float w = to_float(p.w[filter_offset<kPass>(p.problem, v, h, p.w_strides, k, n)]);
-    value = kPass == Pass::kForward ? w : 0.5f * (w + 1.0f);
-  }
-  p.packed[blockIdx.z * p.phase_size + i] = from_float<T>(value);
+  T value{};
+  if (k < v.taps * h.taps * p.problem.channels && n < p.problem.columns)
+    value = packed_value<kPass>(p.w[filter_offset<kPass>(p.problem, v, h, p.w_strides, k, n)]);
+  p.packed[blockIdx.z * p.phase_size + i] = value;
 }
 
 constexpr int kColumnThreads = 128;

@@ -98,7 +98,8 @@ struct PairFilterLoader {
       const int row = first_row + i * kStep;
       if (P::BN % kStep != 0 && row >= P::BN) break;
       const bool is_column = row < columns_left;
-      copy_async16(tile + row * P::kSlab + chunk, source + (is_column ? static_cast<int64_t>(row) * steps : 0), is_column);
+      const uint16_t* from = source + (is_column ? static_cast<int64_t>(row) * steps : 0);
+      copy_async16(tile + row * P::kSlab + chunk, from, is_column);
     }
     source += P::kSlab;
   }

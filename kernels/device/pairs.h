@@ -1,7 +1,7 @@
 // Two 16-bit elements a word, and the tensor-core instruction that adds them up in float32.
 //
-// Forward: min(x, w) rounds nothing, so every element is exact in float16 and in bfloat16; an element is one of x and w,
-// and sum -|x - w| = 2 sum min(x, w) - sum x - sum w. Input gradient: sat(w' - x'), rounded once.
+// Forward: min(x, w) is one of the two, so every element is exact in float16 and in bfloat16, and
+// sum -|x - w| = 2 sum min(x, w) - sum x - sum w. Input gradient: sat(w' - x'), rounded once.
 #pragma once
 
 #include "device/platform.h"
@@ -34,7 +34,8 @@ struct PairOps<__half> {
   template <bool kHigh>
   static ADDERTRAIN_DEVICE uint32_t saturated_difference(uint32_t a, uint32_t x) {
     const __half2 pair = *reinterpret_cast<const __half2*>(&x);
-    const __half2 d = __hsub2_sat(*reinterpret_cast<const __half2*>(&a), kHigh ? __high2half2(pair) : __low2half2(pair));
+    const __half2 both = kHigh ? __high2half2(pair) : __low2half2(pair);
+    const __half2 d = __hsub2_sat(*reinterpret_cast<const __half2*>(&a), both);
     return *reinterpret_cast<const uint32_t*>(&d);
   }
   // sum += elements (16 x 16, row by row) times selected (16 x 8, column by column).

@@ -5,7 +5,8 @@
 
 namespace addertrain {
 
-// y = relu((v + column[n]) * scale[n] + shift[n] + residual), the parts that are there; statistics are of v + column[n].
+// y = relu((v + column[n]) * scale[n] + shift[n] + residual), the parts that are there; statistics are of
+// v + column[n].
 template <class Out>
 struct Epilogue {
   const float* column;   // the filters' own sums, or NaN where one of a channel's filters holds one

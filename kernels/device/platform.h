@@ -51,6 +51,14 @@ ADDERTRAIN_DEVICE void store_vector(T* to, V value) {
 // max(0, min(1, v)), for a NaN 0: a modifier of the addition before it.
 ADDERTRAIN_DEVICE float saturate(float v) { return __saturatef(v); }
 
+// sum + |a - b| over four unsigned bytes: one instruction from sm_80 to sm_100 (the signed forms are thirty).
+ADDERTRAIN_DEVICE int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {
+  int32_t d;
+  asm("vabsdiff4.u32.u32.u32.add %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
+  return d;
+}
+
+ADDERTRAIN_DEVICE float to_float(int32_t v) { return static_cast<float>(v); }
 ADDERTRAIN_DEVICE float to_float(float v) { return v; }
 ADDERTRAIN_DEVICE float to_float(__half v) { return __half2float(v); }
 ADDERTRAIN_DEVICE float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
@@ -59,6 +67,10 @@ ADDERTRAIN_DEVICE T from_float(float v);
 template <>
 ADDERTRAIN_DEVICE float from_float<float>(float v) {
   return v;
+}
+template <>
+ADDERTRAIN_DEVICE int32_t from_float<int32_t>(float v) {
+  return static_cast<int32_t>(v);
 }
 template <>
 ADDERTRAIN_DEVICE __half from_float<__half>(float v) {

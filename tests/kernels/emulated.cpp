@@ -1,5 +1,6 @@
 // The tiled kernels with their planners and launchers, compiled for this machine's processor by the emulator.
 #include "csrc/cuda/dispatch.cpp"
+#include "csrc/cuda/distance_u8.cu"
 #include "csrc/cuda/forward_f32.cu"
 #include "csrc/cuda/forward_pairs.cu"
 #include "csrc/cuda/grad_input_f32.cu"
@@ -42,6 +43,11 @@ extern "C" int emulated_grad_input(int type, const Layer* d, const ImageStrides*
                                    const void* x, const void* w, void* dx) {
   const GradInputCall call{*d, type_of(type), {dy, strides[0]}, {x, strides[1]}, {w, strides[2]}, {dx, strides[3]}};
   return adder2d_grad_input_cuda(call, workspace_for(call).get(), nullptr);
+}
+
+extern "C" int emulated_distances(const Layer* d, const ImageStrides* strides, const void* x, const void* w, void* y) {
+  const DistanceCall call{*d, {x, strides[0]}, {w, strides[1]}, {y, strides[2]}};
+  return is_tiled(call) ? distance_u8(call, workspace_for(call).get(), nullptr) : cudaErrorInvalidValue;
 }
 
 extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {

@@ -3,12 +3,13 @@
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from addertrain.ops.int8 import in_words
 from addertrain.ops.layout import empty_like_input
 from tests.kernels.host import TYPES, compile_shared, layer_numbers, stride_numbers
 from tests.ops.layers import Layer
@@ -72,6 +73,16 @@ class EmulatedKernels:
             _pointer(fused.sums),
         )
         assert not refused, f"no tile serves {layer}"
+        return y
+
+    def distances(self, layer: Layer, x: Tensor, w: Tensor) -> Tensor:
+        """sum |x - w| of bytes, as GPUs add them up four channels a word."""
+        x, w = in_words(x), in_words(w)
+        y = torch.full((layer.N, *layer.output, layer.O), -1, dtype=torch.int32).permute(0, 3, 1, 2)
+        padded = replace(layer, C=x.shape[1])
+        if y.numel():
+            arguments = (layer_numbers(padded), stride_numbers(x, w, y), *map(_pointer, (x, w, y)))
+            assert not self.library.emulated_distances(*arguments), f"no tile serves {layer}"
         return y
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ load = torch.ops.load_library
 torch.ops.load_library = lambda path: None  # not the package's own copy
 import addertrain.ops
 has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-names = [f"addertrain::adder2d{name}" for name in ("", "_grad_input", "_with_sums", "_affine")]
+endings = ("", "_grad_input", "_with_sums", "_affine")
+names = ["addertrain::adder2d" + ending for ending in endings]
 assert not any(has_kernel(name, "CUDA") for name in names)
 load({library!r})
 assert all(has_kernel(name, "CUDA") for name in names)

@@ -13,6 +13,7 @@ from tests.ops import test_nonfinite
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
 from tests.ops.implementations import name_of
 from tests.ops.layers import TABLE, Layer
+from tests.ops.test_int8 import bytes_of, expected_distances
 from tests.ops.test_table import LAYOUTS, mistake
 from tests.ops.tolerances import unit_roundoff
 from tests.ops.views import FORMS
@@ -182,3 +183,14 @@ def test_statistics_of_a_response(
     of_squares = 2 * (exact * answer.value.abs()).sum((0, 2, 3)) + 1e-6 * expected[1]
     assert mistake(y, answer, layer, layout) is None
     assert ((sums - expected).abs() <= torch.stack((of_sums, of_squares))).all()
+
+
+@pytest.mark.parametrize("group", TABLE)
+def test_emulated_distances_of_bytes_are_exact(emulator: EmulatedKernels, group: str) -> None:
+    wrong = []
+    for layer in filter(EmulatedKernels.serves, TABLE[group][::3]):
+        x, w = bytes_of(layer)
+        if not torch.equal(emulator.distances(layer, x, w), expected_distances(layer, x, w)):
+            wrong.append(str(layer))
+
+    assert not wrong, "\n".join(wrong[:20])

@@ -39,7 +39,7 @@ class Tile:
 
     @property
     def is_pairs(self) -> bool:
-        return self.type != "float32"
+        return self.type in ("float16", "bfloat16")
 
     @property
     def threads(self) -> int:
@@ -60,12 +60,22 @@ def _tile(kernel: Kernel) -> Tile:
     if "PairTile" in kernel.name:
         type_ = "bfloat16" if "bfloat16" in kernel.name else "float16"
         return Tile(kernel, sizes, flags[0], flags[1], type_)
-    return Tile(kernel, sizes, "GradInputF32" in kernel.name, flags[0], "float32")
+    type_ = "uint8" if "DistanceU8" in kernel.name else "float32"
+    return Tile(kernel, sizes, "GradInputF32" in kernel.name, flags[0], type_)
 
 
 @pytest.fixture(scope="module")
 def tiles(cuda_build: CudaBuild) -> list[Tile]:
-    return [_tile(kernel) for kernel in kernels_of(cuda_build.library)]
+    return [tile for tile in map(_tile, kernels_of(cuda_build.library)) if tile.type != "uint8"]
+
+
+def test_four_bytes_are_one_instruction(cuda_build: CudaBuild) -> None:
+    tiles = [tile for tile in map(_tile, kernels_of(cuda_build.library)) if tile.type == "uint8"]
+
+    assert len(tiles) == 2  # channels in words of their own, and any
+    for tile in tiles:
+        assert _count(tile.kernel.loop, "VABSDIFF4") == tile.elements, tile.label
+        assert tile.kernel.stack_bytes == 0
 
 
 def _count(loop: Counter[str], opcode: str) -> int:

@@ -13,14 +13,14 @@ from tests.ops.views import FORMS
 LAYERS = [layer for group in TABLE.values() for layer in group][::5]
 
 
-def _bytes(layer: Layer) -> tuple[Tensor, Tensor]:
+def bytes_of(layer: Layer) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(layer.C + 31 * layer.O)
     x = torch.randint(0, 256, (layer.N, layer.C, layer.H, layer.W), dtype=torch.uint8, generator=generator)
     w = torch.randint(0, 256, (layer.O, layer.C, layer.R, layer.S), dtype=torch.uint8, generator=generator)
     return x, w
 
 
-def _expected(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
+def expected_distances(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
     """By the formula, in integers."""
     (a, b), (u, v), (e, f) = layer.padding, layer.stride, layer.dilation
     p, q = layer.output
@@ -35,10 +35,10 @@ def _expected(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
 def test_distances_over_the_table() -> None:
     wrong = []
     for layer in LAYERS:
-        x, w = _bytes(layer)
+        x, w = bytes_of(layer)
         got = adder2d_int8(x, w, *layer.sizes)
         assert (got.dtype, got.is_contiguous(memory_format=torch.channels_last)) == (torch.int32, True)
-        if not torch.equal(got, _expected(layer, x, w)):
+        if not torch.equal(got, expected_distances(layer, x, w)):
             wrong.append(str(layer))
 
     assert not wrong, "\n".join(wrong[:20])
@@ -47,10 +47,10 @@ def test_distances_over_the_table() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_bytes_are_read_where_they_lie(form: str) -> None:
     layer = Layer(2, 5, 6, 7, 8, 3, 2, (2, 1), (1, 0))
-    x, w = _bytes(layer)
+    x, w = bytes_of(layer)
     spread = [torch.empty_like(FORMS[form](t.float()), dtype=torch.uint8).copy_(t) for t in (x, w)]
 
-    assert torch.equal(adder2d_int8(*spread, *layer.sizes), _expected(layer, x, w))
+    assert torch.equal(adder2d_int8(*spread, *layer.sizes), expected_distances(layer, x, w))
 
 
 def test_the_largest_sum_is_exact() -> None:
@@ -73,4 +73,4 @@ def test_other_types_are_refused(dtype: torch.dtype) -> None:
 def test_opcheck() -> None:
     layer = Layer(2, 5, 6, 7, 8, 3, 2, (2, 1), (1, 0))
 
-    torch.library.opcheck(torch.ops.addertrain.adder2d_int8.default, (*_bytes(layer), *layer.sizes))
+    torch.library.opcheck(torch.ops.addertrain.adder2d_int8.default, (*bytes_of(layer), *layer.sizes))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -11,8 +12,10 @@ from addertrain.optim import AdderSGD
 from addertrain.train.clipping import ClipNorm
 from addertrain.train.errors import UsageError
 from addertrain.train.module import AdderClassifier
+from addertrain.train.processes import World
 from addertrain.train.run import fit
 from addertrain.train.saving import between_steps
+from addertrain.train.strategies import make_strategy
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,
@@ -24,6 +27,8 @@ from tests.train.small_runs import (
     rewind,
     short_recipe,
 )
+
+ALONE = World()
 
 
 class _Watch(ClipNorm):
@@ -42,8 +47,8 @@ class _Watch(ClipNorm):
             self.sq_norms.append(optimizer.last_sq_norms.clone())
 
 
-def _trained(folder: Path, *, num_parts: int) -> tuple[AdderClassifier, _Watch]:
-    """Without batch norm, whose statistics are those of a part."""
+def _trained(folder: Path, *, num_parts: int, world: World = ALONE) -> tuple[AdderClassifier, _Watch]:
+    """Without batch norm, whose statistics are those of a part and a rank."""
     torch.manual_seed(0)
     model = TinyNet()
     model.norm = nn.Identity()  # type: ignore[assignment]
@@ -53,10 +58,13 @@ def _trained(folder: Path, *, num_parts: int) -> tuple[AdderClassifier, _Watch]:
     watch = _Watch()
     trainer = Trainer(
         accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, max_epochs=2,
-        accumulate_grad_batches=num_parts, callbacks=[watch],
+        enable_progress_bar=False, enable_model_summary=False, max_epochs=2, devices=world.local_size,
+        strategy=make_strategy("auto", world), accumulate_grad_batches=num_parts, callbacks=[watch],
     )  # fmt: skip
-    trainer.fit(module, random_loader(training=True, global_batch_size=16 // num_parts))
+    loader = random_loader(
+        training=True, global_batch_size=16 // num_parts, rank=world.rank, world_size=world.size
+    )
+    trainer.fit(module, loader)
     return module, watch
 
 
@@ -88,13 +96,19 @@ def test_a_resumed_run_in_parts_is_the_uninterrupted_one(tmp_path: Path) -> None
     assert (whole.steps, resumed.steps) == (10, 10)  # 1437 images: five global batches of 256
 
 
-def _fit_on_ranks(run: Path) -> int:
+def _on_rank(folder: Path) -> dict[str, Tensor]:
     launched()
-    return fit(short_recipe(*OPTIONS, "--schedule.epochs=1"), run).steps
+    rank = dist.get_rank()
+    module, _ = _trained(folder, num_parts=2, world=World(rank, 2, rank, 2, is_launched=True))
+    return module.state_dict()
 
 
-def test_ranks_add_up_their_parts(tmp_path: Path) -> None:
-    assert on_ranks(2, _fit_on_ranks, tmp_path / "run") == [5, 5]
+def test_parts_on_ranks_are_the_batch(tmp_path: Path) -> None:
+    whole, _ = _trained(tmp_path, num_parts=1)
+
+    for state in on_ranks(2, _on_rank, tmp_path):
+        for name, tensor in whole.state_dict().items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-11)
 
 
 def test_a_global_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:

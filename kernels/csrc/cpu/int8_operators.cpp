@@ -61,8 +61,8 @@ std::unique_ptr<uint8_t[]> packed(const Layer& d, const uint8_t* w, const ImageS
 Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
   const Layer d = layer_of(given, w, stride, padding, dilation);
   STD_TORCH_CHECK(given.scalar_type() == ScalarType::Byte, "adder2d_int8: expected x and weight in uint8");
-  const Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(), std::nullopt,
-                                        MemoryFormat::ChannelsLast);
+  const Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(),
+                                        std::nullopt, MemoryFormat::ChannelsLast);
   const int64_t positions = d.N * d.P * d.Q, pitch = round_up(d.R * d.S * d.C, kByteStep);
   if (positions * d.O == 0) return y;
   const Tensor x = channels_last(given);

@@ -46,15 +46,25 @@ struct GradInputCall {
   Result dx;
 };
 
+// uint8 images and filters, int32 sums of |x - w|.
+struct DistanceCall {
+  Layer layer;
+  Image x, w;
+  Result y;
+};
+
 // Whether tiles serve the call; only they know `evaluation` and `sums`.
 bool is_tiled(const ForwardCall& call);
+bool is_tiled(const DistanceCall& call);
 
 // Bytes of device memory that the call needs beside its tensors: packed filters, slices of k, tiles' statistics.
 int64_t workspace_bytes(const ForwardCall& call);
 int64_t workspace_bytes(const GradInputCall& call);
+int64_t workspace_bytes(const DistanceCall& call);
 
 // Queue the work on `stream` and return the launch's error. At least one output; the caller has set the device.
 cudaError_t adder2d_cuda(const ForwardCall& call, void* workspace, cudaStream_t stream);
 cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, void* workspace, cudaStream_t stream);
+cudaError_t distance_u8(const DistanceCall& call, void* workspace, cudaStream_t stream);
 
 }  // namespace addertrain::cuda

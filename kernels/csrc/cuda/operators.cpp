@@ -68,8 +68,8 @@ Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Si
 
 // The offset-free response with what follows it (addertrain/ops/fused.py).
 void fused_forward(const ForwardCall& call, const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(is_tiled(call), name, ": expected float32, float16 or bfloat16 and sizes that tiles hold; use adder2d "
-                  "and the norm apart");
+  STD_TORCH_CHECK(is_tiled(call), name,
+                  ": expected float32, float16 or bfloat16 and sizes that tiles hold; use adder2d and the norm apart");
   const Tensor workspace = workspace_for(call, x);
   STD_CUDA_CHECK(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
 }
@@ -118,6 +118,20 @@ Tensor adder2d_affine(const Tensor& x, const Tensor& w, Sizes stride, Sizes padd
   return y;
 }
 
+Tensor adder2d_int8(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
+  const Layer d = layer_of(x, w, stride, padding, dilation);
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Byte, "adder2d_int8: expected x and weight in uint8");
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, x.device(), std::nullopt,
+                                        torch::headeronly::MemoryFormat::ChannelsLast);
+  if (y.numel() == 0) return y;
+  const DistanceCall call{d, image_of(x), image_of(w), result_of(y)};
+  STD_TORCH_CHECK(is_tiled(call), "adder2d_int8: expected channels-last x and weight with channels in fours");
+  const Tensor workspace = workspace_for(call, x);
+  STD_CUDA_CHECK(distance_u8(call, workspace.mutable_data_ptr(), current_stream(x)));
+  return y;
+}
+
 }  // namespace
 }  // namespace addertrain::cuda
 
@@ -126,4 +140,5 @@ STABLE_TORCH_LIBRARY_IMPL(addertrain, CUDA, m) {
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cuda::adder2d_grad_input));
   m.impl("adder2d_with_sums", TORCH_BOX(&addertrain::cuda::adder2d_with_sums));
   m.impl("adder2d_affine", TORCH_BOX(&addertrain::cuda::adder2d_affine));
+  m.impl("adder2d_int8", TORCH_BOX(&addertrain::cuda::adder2d_int8));
 }

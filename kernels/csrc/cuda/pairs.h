@@ -21,7 +21,7 @@ cudaError_t run_pairs(const TypedCall<T>& call, void* bytes, cudaStream_t stream
   if (error != cudaSuccess) return error;
 
   const Problem& p = call.problem;
-  const auto params = contract_params<T, uint16_t>(call, plan, workspace, plan.steps);
+  const auto params = contract_params<uint16_t>(call, plan, workspace, plan.steps);
   const dim3 grid(plan.tiles_m * plan.tiles_n, plan.splits, p.phases_h * p.phases_w);
   error = launch(adder_contract_pairs_kernel<P, T, kIsGrad, kVector>, grid, P::kThreads, P::kSharedBytes, stream,
                  params);
@@ -37,7 +37,8 @@ auto with_pair_tile(const TypedCall<T>& call, Run run) {
   if (call.problem.columns <= 32) return run.template operator()<typename Tiles::Thin, true>();
   // A large tile that leaves multiprocessors idle loses more than a smaller one costs.
   const int64_t wide_blocks = num_blocks_of(call.problem, Tiles::Wide::BM, Tiles::Wide::BN);
-  if (call.problem.columns <= 64 || wide_blocks < kEnoughBlocks) return run.template operator()<typename Tiles::Narrow, true>();
+  if (call.problem.columns <= 64 || wide_blocks < kEnoughBlocks)
+    return run.template operator()<typename Tiles::Narrow, true>();
   return run.template operator()<typename Tiles::Wide, true>();
 }
 

@@ -1,6 +1,8 @@
 // The launches around a contraction, whatever its arithmetic: packing before it, second passes after it.
 #pragma once
 
+#include <type_traits>
+
 #include "csrc/cuda/calls.h"
 #include "csrc/cuda/plan.h"
 #include "device/pack.h"
@@ -9,13 +11,13 @@
 namespace addertrain::cuda {
 
 // A pass in the types of its kernels.
-template <class T>
+template <class T, class Out = T>
 struct TypedCall {
   Problem problem;
   const T* a;               // X, or dY
   const T* w;
-  const T* x;               // input gradient: where HT is taken
-  T* out;
+  const Out* x;             // input gradient: where HT is taken
+  Out* out;
   ImageStrides a_strides, w_strides, x_strides;
   int R, S;
   ColumnTerm term;
@@ -72,10 +74,10 @@ struct Workspace {
   }
 };
 
-template <class T>
-Epilogue<T> epilogue_of(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace) {
+template <class T, class Out>
+Epilogue<Out> epilogue_of(const TypedCall<T, Out>& call, const Plan& plan, const Workspace<T>& workspace) {
   const Evaluation& e = call.evaluation;
-  return {workspace.column, e.scale, e.shift, static_cast<const T*>(e.residual), e.relu,
+  return {workspace.column, e.scale, e.shift, static_cast<const Out*>(e.residual), e.relu,
           plan.splits > 1 ? workspace.partial : nullptr, call.sums ? workspace.statistics : nullptr};
 }
 
@@ -84,8 +86,8 @@ inline unsigned num_blocks(int64_t count, int threads) {
 }
 
 // Packs the filters and sums each column's.
-template <class T, Pass kPass, bool kColumnsInside>
-cudaError_t launch_packing(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
+template <class T, Pass kPass, bool kColumnsInside, class Out>
+cudaError_t launch_packing(const TypedCall<T, Out>& call, const Plan& plan, const Workspace<T>& workspace,
                            cudaStream_t stream) {
   const Problem& p = call.problem;
   const int phases = p.phases_h * p.phases_w;
@@ -97,18 +99,28 @@ cudaError_t launch_packing(const TypedCall<T>& call, const Plan& plan, const Wor
   }
   const bool is_forward = kPass == Pass::kForward;
   const ImageStrides& w = call.w_strides;
-  const ColumnParams<T> columns{call.w, is_forward ? w.n : w.c, is_forward ? w.c : w.n, w.h, w.w, p.channels,
-                                call.R, call.S, call.term, workspace.column};
-  return launch(adder_column_kernel<T>, dim3(p.columns), kColumnThreads, kColumnThreads * 8, stream, columns);
+  // Words of bytes have no sums of their own: without a term no filter is read.
+  using Summed = std::conditional_t<std::is_same_v<T, uint32_t>, float, T>;
+  const ColumnParams<Summed> columns{reinterpret_cast<const Summed*>(call.w),
+                                     is_forward ? w.n : w.c,
+                                     is_forward ? w.c : w.n,
+                                     w.h,
+                                     w.w,
+                                     p.channels,
+                                     call.R,
+                                     call.S,
+                                     call.term,
+                                     workspace.column};
+  return launch(adder_column_kernel<Summed>, dim3(p.columns), kColumnThreads, kColumnThreads * 8, stream, columns);
 }
 
-template <class T>
-cudaError_t launch_second_passes(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
+template <class T, class Out>
+cudaError_t launch_second_passes(const TypedCall<T, Out>& call, const Plan& plan, const Workspace<T>& workspace,
                                  cudaStream_t stream) {
   if (plan.splits > 1) {
-    const SplitParams<T> split{call.problem, epilogue_of(call, plan, workspace), call.out, plan.outputs, plan.splits};
+    const SplitParams<Out> split{call.problem, epilogue_of(call, plan, workspace), call.out, plan.outputs, plan.splits};
     const dim3 grid(num_blocks(plan.outputs, kReduceThreads));
-    const cudaError_t error = launch(adder_split_kernel<T>, grid, kReduceThreads, 0, stream, split);
+    const cudaError_t error = launch(adder_split_kernel<Out>, grid, kReduceThreads, 0, stream, split);
     if (error != cudaSuccess) return error;
   }
   if (call.sums) {
@@ -137,9 +149,9 @@ Access access_of(const T* data, const ImageStrides& s, const Problem& p) {
   return {has_vectors(data, s, p.columns), is_dense};
 }
 
-template <class T, class Word>
-ContractParams<Word, T> contract_params(const TypedCall<T>& call, const Plan& plan, const Workspace<T>& workspace,
-                                        int b_pitch) {
+template <class Word, class T, class Out>
+ContractParams<Word, Out> contract_params(const TypedCall<T, Out>& call, const Plan& plan,
+                                          const Workspace<T>& workspace, int b_pitch) {
   const Problem& p = call.problem;
   return {p,
           reinterpret_cast<const Word*>(call.a),

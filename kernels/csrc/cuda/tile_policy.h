@@ -20,6 +20,9 @@ struct GradInputTiles {
   using Thin = WordTile<256, 16, 16, 8, 4, 3, 4>;
 };
 
+// Bytes, four a word.
+using DistanceTile = WordTile<128, 64, 16, 8, 4, 3, 2>;
+
 // 16 bits.
 struct ForwardPairTiles {
   using Wide = PairTile<128, 128, 32, 64, 4, 1>;

@@ -6,27 +6,29 @@
 
 namespace addertrain::cuda {
 
-template <class P>
-Plan plan_words(const TypedCall<float>& call) {
+template <class P, class Word, class Out>
+Plan plan_words(const TypedCall<Word, Out>& call) {
   const TileSizes tile{P::BM, P::BN, P::kSlab, StagedTile<P::BM, P::BN, P::kThreads>::kSlots};
-  return make_plan(call.problem, tile, sizeof(float), call.sums != nullptr);
+  return make_plan(call.problem, tile, sizeof(Word), call.sums != nullptr);
 }
 
 // Four neighbouring channels share a tap, so one address and one predicate serve four copies.
-inline bool is_vector(const TypedCall<float>& call) {
+template <class Word, class Out>
+bool is_vector(const TypedCall<Word, Out>& call) {
   return call.a_strides.c == 1 && call.problem.channels % 4 == 0;
 }
 
 template <class P, class Op, bool kVector>
-cudaError_t run_words(const TypedCall<float>& call, void* bytes, cudaStream_t stream) {
+cudaError_t run_words(const TypedCall<typename Op::Word, typename Op::Out>& call, void* bytes, cudaStream_t stream) {
+  using Word = typename Op::Word;
   const Plan plan = plan_words<P>(call);
-  const Workspace<float> workspace(bytes, plan);
+  const Workspace<Word> workspace(bytes, plan);
   constexpr Pass kPass = Op::kIsGrad ? Pass::kGradInput : Pass::kForward;
-  cudaError_t error = launch_packing<float, kPass, true>(call, plan, workspace, stream);
+  cudaError_t error = launch_packing<Word, kPass, true>(call, plan, workspace, stream);
   if (error != cudaSuccess) return error;
 
   const Problem& p = call.problem;
-  const auto params = contract_params<float, float>(call, plan, workspace, plan.pitch);
+  const auto params = contract_params<typename Op::Word>(call, plan, workspace, plan.pitch);
   const dim3 grid(plan.tiles_m * plan.tiles_n, plan.splits, p.phases_h * p.phases_w);
   error = launch(adder_contract_kernel<P, Op, kVector>, grid, P::kThreads, P::kSharedBytes, stream, params);
   if (error != cudaSuccess) return error;

@@ -136,6 +136,11 @@ void store_vector(T* to, V value) {
 }
 inline float saturate(float v) { return v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f; }  // of a NaN 0, as on the device
 
+inline int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {
+  for (int i = 0; i < 32; i += 8) sum += std::abs(static_cast<int>(a >> i & 255) - static_cast<int>(b >> i & 255));
+  return sum;
+}
+
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Params& p) {
   emulator::body = [kernel, &p] { kernel(p); };

@@ -14,6 +14,7 @@ struct __nv_bfloat16 {
 
 namespace addertrain {
 
+inline float to_float(int32_t v) { return static_cast<float>(v); }
 inline float to_float(float v) { return v; }
 inline float to_float(__half v) { return static_cast<float>(v.v); }
 inline float to_float(__nv_bfloat16 v) {
@@ -27,6 +28,10 @@ T from_float(float v);
 template <>
 inline float from_float<float>(float v) {
   return v;
+}
+template <>
+inline int32_t from_float<int32_t>(float v) {
+  return static_cast<int32_t>(v);
 }
 template <>
 inline __half from_float<__half>(float v) {
