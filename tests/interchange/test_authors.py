@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from addertrain.interchange import InterchangeError, import_official, load_official
+from addertrain.cli import main
+from addertrain.interchange import InterchangeError, import_official, load_exported, load_official
 from addertrain.models import build_model
 from addertrain.nn import AdderConv2d
+from tests.source_tree import ROOT
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -46,15 +48,15 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def theirs(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def theirs(name: str, num_classes: int = 7) -> tuple[nn.Module, dict[str, Tensor]]:
     """A network by their equations (Y of Eq. 2, a bias in ResNet-50's last layer), and its file's content."""
-    model = build_model(name, kind="adder", num_classes=7)
+    model = build_model(name, kind="adder", num_classes=num_classes)
     for module in model.modules():
         if isinstance(module, AdderConv2d):
             module.offset_free = False
     if name == "resnet50":
         bias = model.get_submodule("fc")
-        bias.register_parameter("bias", nn.Parameter(torch.randn(7)))
+        bias.register_parameter("bias", nn.Parameter(torch.randn(num_classes)))
     randomised(model)
     layers = {n for n, module in model.named_modules() if isinstance(module, AdderConv2d)}
     state = {
@@ -79,6 +81,24 @@ def test_the_imported_network_gives_their_logits(name: str, tmp_path: Path) -> N
     with torch.no_grad():
         torch.testing.assert_close(imported(x), model(x), rtol=1e-3, atol=1e-3)
     assert all(torch.equal(state[key], before[key]) for key in state)
+
+
+def test_the_command_line_imports_into_a_file_with_a_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, state = theirs("resnet20", num_classes=10)
+    source, target = tmp_path / "ResNet20-AdderNet.pth", tmp_path / "resnet20.safetensors"
+    torch.save(state, source)
+    recipe = ROOT / "recipes" / "cifar10" / "resnet20.yaml"
+
+    assert main(["ckpt", "import", str(source), str(target), "--recipe", str(recipe)]) == 0
+    model, loaded = load_exported(target)
+    assert loaded.name == "cifar10-resnet20"
+    assert torch.equal(model.get_parameter("layer1.0.conv1.weight"), state["module.layer1.0.conv1.adder"])
+    assert main(["ckpt", "import", str(source), str(target)]) == 2
+    assert "expected --recipe" in capsys.readouterr().err
+    assert main(["ckpt", "export", str(source), str(tmp_path / "x.txt")]) == 2
+    assert "ending in .onnx or .safetensors, got" in capsys.readouterr().err
 
 
 def test_names_without_a_prefix_and_old_files_are_taken_too() -> None:
