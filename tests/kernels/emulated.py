@@ -11,15 +11,20 @@ from torch import Tensor
 
 from addertrain.ops.int8 import in_words
 from addertrain.ops.layout import empty_like_input
-from tests.kernels.host import TYPES, compile_shared, layer_numbers, stride_numbers
+from tests.kernels.host import TYPES, build_shared, layer_numbers, stride_numbers
 from tests.ops.layers import Layer
 from tests.source_tree import ROOT
 
 
-def compile_emulator(folder: Path) -> ctypes.CDLL:
-    """emulated.cpp: every tiled kernel, its planner and its launcher."""
+def build_emulator(folder: Path, kernels: Path = ROOT / "kernels") -> Path:
+    """emulated.cpp: every tiled kernel, its planner and its launcher, from the sources in `kernels`."""
     headers = ROOT / "tests" / "kernels" / "emulator"
-    return compile_shared("emulated.cpp", folder, "-O1", "-Wno-unknown-pragmas", f"-I{headers}")
+    options = ("-O1", "-Wno-unknown-pragmas", f"-I{headers}")
+    return build_shared("emulated.cpp", folder, *options, kernels=kernels)
+
+
+def compile_emulator(folder: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(build_emulator(folder)))
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:

@@ -17,17 +17,22 @@ TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _FOLDER = ROOT / "tests" / "kernels"
 
 
-def compile_shared(source: str, folder: Path, *options: str) -> ctypes.CDLL:
+def build_shared(source: str, folder: Path, *options: str, kernels: Path = ROOT / "kernels") -> Path:
     """A source beside this file as a shared library; skips where there is no compiler."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
     library = folder / f"{source}.so"
     fixed = ["-std=c++20", "-march=native", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-    command = [compiler, *fixed, *options, f"-I{ROOT / 'kernels'}", str(_FOLDER / source), "-o", str(library)]
+    command = [compiler, *fixed, *options, f"-I{kernels}", str(_FOLDER / source), "-o", str(library)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return ctypes.CDLL(str(library))
+    return library
+
+
+def compile_shared(source: str, folder: Path, *options: str) -> ctypes.CDLL:
+    """Built and loaded."""
+    return ctypes.CDLL(str(build_shared(source, folder, *options)))
 
 
 def compile_host_library(folder: Path) -> ctypes.CDLL:
