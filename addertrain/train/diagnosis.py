@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from addertrain.optim.shards import local
 from addertrain.train.loss import classification_loss
 from addertrain.train.module import AdderClassifier, LabelledImages
 
@@ -33,17 +34,17 @@ def find(module: AdderClassifier, batches: Sequence[tuple[int, LabelledImages]])
         if (finding := _find_forward(module, number, batch)) is not None:
             return finding
     where = _name_batches([number for number, _ in batches])
-    bad = [
-        name
+    grads = {
+        name: local(parameter.grad)  # where parameters are cut, another rank may have the bad part
         for name, parameter in module.named_parameters()
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    ]
+        if parameter.grad is not None
+    }
+    bad = [name for name, grad in grads.items() if not grad.isfinite().all()]
     if not bad:
         return Finding("no such number when repeated", where, _NOWHERE)
-    first = bad[-1].removeprefix(module.checkpoint_prefix)  # backward meets the last layer first
-    return Finding(
-        f"{_bad_kind(module.get_parameter(bad[-1]).grad)} in the gradient of {first}", where, _IN_BACKWARD
-    )
+    first = bad[-1]  # backward meets the last layer first
+    kind, name = _bad_kind(grads[first]), first.removeprefix(module.checkpoint_prefix)
+    return Finding(f"{kind} in the gradient of {name}", where, _IN_BACKWARD)
 
 
 @torch.no_grad()
@@ -98,8 +99,8 @@ def _bad_rows(tensor: Tensor) -> Tensor | None:
     return is_bad.nonzero().flatten() if is_bad.any() else None
 
 
-def _bad_kind(tensor: Tensor | None) -> str:
-    return "NaN" if tensor is not None and tensor.isnan().any() else "infinity"
+def _bad_kind(tensor: Tensor) -> str:
+    return "NaN" if tensor.isnan().any() else "infinity"
 
 
 def _name(number: int, batch: LabelledImages, rows: Tensor | None) -> str:
