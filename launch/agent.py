@@ -15,9 +15,10 @@ import struct
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 from torch.distributed import run
-from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerState
+from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.api import DEFAULT_ROLE
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,6 +28,7 @@ from torch.distributed.launcher import api
 # Exit codes of addertrain after which a restart would be wrong.
 BAD_USAGE, SAVED = 2, 75
 SECONDS_BETWEEN_ATTEMPTS = 5.0
+SECONDS_TO_END = 60.0
 SECONDS_TO_MEET = 600.0  # machines of a cluster start minutes apart
 DEFAULT_PORT = 29400
 _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/sockios.h>
@@ -78,6 +80,11 @@ class SavingAgent(LocalElasticAgent):
 
     together_at = 0.0
 
+    def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
+        super().__init__(spec, **settings)
+        self._ask_who_waits = spec.rdzv_handler.num_nodes_waiting
+        spec.rdzv_handler.num_nodes_waiting = self._num_nodes_waiting
+
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
         """Runs the ranks to their end, as torchrun's agent does."""
         try:
@@ -110,6 +117,19 @@ class SavingAgent(LocalElasticAgent):
                     f"again ({self._remaining_restarts} restarts left)"
                 )
         return result
+
+    def _num_nodes_waiting(self) -> int:
+        """How many machines wait to join; 0 where the store has gone because the run is ending everywhere."""
+        try:
+            return self._ask_who_waits()
+        except RendezvousError:
+            # The machine with the store may have seen its ranks save and end a moment before ours do.
+            deadline = time.monotonic() + SECONDS_TO_END
+            while time.monotonic() < deadline:
+                if self._pcontext.wait(0):
+                    return 0
+                time.sleep(0.1)
+            raise
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._remaining_restarts = 0

@@ -134,6 +134,7 @@ def test_errors_come_from_one_rank(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_signal_to_the_launcher_saves_on_all_ranks_and_ends_with_75(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = _started("launch/torchrun", "--nproc-per-node", "2", *FIT[2:], "--out", str(run))

@@ -1,11 +1,13 @@
 """launch/torchrun over two machines, for real: each has a network of its own, and a cable between them."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from addertrain.train.checkpoint_files import verify_checkpoint
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
@@ -35,16 +37,20 @@ def _ended(machines: TwoMachines) -> list[int]:
     return [process.returncode for process in machines.started]
 
 
-def test_one_training_on_two_machines(tmp_path: Path) -> None:
+def test_two_machines_train_together_and_save_when_one_is_told_to_leave(tmp_path: Path) -> None:
+    run = tmp_path / "run"
     with two_machines() as machines:
-        _launch(machines, "--schedule.epochs=1", "--out", str(tmp_path / "run"))
+        _launch(machines, "--schedule.epochs=400", "--out", str(run))
+        _wait_for("the first epoch", lambda: (run / "checkpoints" / "latest").exists(), machines, seconds=100)
 
-        assert _ended(machines) == [0, 0], machines.log(0) + machines.log(1)
-        assert "2 processes on cpu" in machines.log(0)
-        assert machines.log(1) == "", "one machine speaks"
-    summary = RunDirectory(tmp_path / "run").read_summary()
-    assert summary is not None
-    assert (summary.world_size, summary.steps) == (2, 5)
+        machines.started[1].send_signal(signal.SIGTERM)
+
+        assert _ended(machines) == [75, 75], machines.log(0) + machines.log(1)
+        newest = RunDirectory(run).store.newest_first()[0]
+        assert verify_checkpoint(newest)["world_size"] == 2
+        assert f"addertrain: saved {newest.name} after a signal; the same command will" in machines.log(0)
+        assert "2 processes on cpu; new run" in machines.log(0)
+        assert machines.log(1) == "launch/torchrun: rank 1 ended first, with exit code 75\n"
 
 
 def _fit_on_ranks(run: Path, *overrides: str) -> None:

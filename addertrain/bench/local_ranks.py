@@ -86,13 +86,14 @@ def _rank(
     dist.init_process_group(
         "nccl" if has_cuda else "gloo", f"file://{Path(folder) / 'meet'}", rank=rank, world_size=num_ranks
     )
-    times = _measure(network, num_ranks, batch, seconds, device)
+    times = measure(network, batch=batch, seconds=seconds, device=device)
     if rank == 0:
         answers.put(times)  # type: ignore[attr-defined]
     dist.destroy_process_group()
 
 
-def _measure(network: str, num_ranks: int, batch: int, seconds: float, device: torch.device) -> LocalTimes:
+def measure(network: str, *, batch: int, seconds: float, device: torch.device) -> LocalTimes:
+    """The times of this rank; every rank of the group calls it."""
     case = CASES[network]()
     c, h, w = case.image_chw
     model = case.adder.to(device).to(memory_format=torch.channels_last)
@@ -118,7 +119,7 @@ def _measure(network: str, num_ranks: int, batch: int, seconds: float, device: t
         seconds,
         device,
     )
-    return LocalTimes(num_ranks, **medians, gradient_bytes=gradient_bytes)
+    return LocalTimes(dist.get_world_size(), **medians, gradient_bytes=gradient_bytes)
 
 
 def _bucket_sizes(gradient_bytes: int) -> list[int]:

@@ -17,7 +17,7 @@ from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, re
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank
 from addertrain.recipe import RecipeError
-from addertrain.train.errors import LostRankError, RunError, SavedAfterSignal, UsageError
+from addertrain.train.errors import LostRankError, RunError, UsageError
 
 __all__ = ["main", "split_overrides"]
 
@@ -62,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the message
         _complain(str(interrupt) or "interrupted", prefix="")
         return 130
-    except SavedAfterSignal as saved:
-        _complain(str(saved), prefix="")
-        return 75
     except Exception as error:
         if is_debug:
             traceback.print_exc()

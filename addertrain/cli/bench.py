@@ -43,7 +43,12 @@ def _help() -> str:
     rows = [(f"{name} {words}", what) for name, words, what in _BENCHMARKS]
     width = max(len(call) for call, _ in rows)
     lines = [f"  {call:{width}}   {what}" for call, what in rows]
-    more = " and ".join(f"addertrain bench {name} --help" for name in _NAMES)
     return "\n".join(
-        [f"usage: addertrain bench {{{','.join(_NAMES)}}} [options]", "", *lines, "", f"See {more}."]
+        [
+            f"usage: addertrain bench {{{','.join(_NAMES)}}} [options]",
+            "",
+            *lines,
+            "",
+            "See addertrain bench NAME --help.",
+        ]
     )

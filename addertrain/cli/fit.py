@@ -1,11 +1,16 @@
 """`addertrain fit`: train a recipe, or go on with it."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank
 from addertrain.recipe import load_recipe, recipe_help
+from addertrain.train.errors import SavedAfterSignal
+from addertrain.train.signals import SignalWatch
+
+SAVED = 75  # exit code
 
 _EPILOG = f"""examples:
   addertrain fit recipes/digits/lenet5bn.yaml
@@ -42,14 +47,19 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and ends with the result and where everything is."""
-    recipe = load_recipe(arguments.recipe, overrides)
-    out = Path(arguments.out or Path("runs") / recipe.name)
-    from addertrain.train.run import fit
+    with SignalWatch() as signals:  # before torch is imported: a start takes seconds, too
+        recipe = load_recipe(arguments.recipe, overrides)
+        out = Path(arguments.out or Path("runs") / recipe.name)
+        from addertrain.train.run import fit
 
-    try:
-        summary = fit(recipe, out, arguments.resume)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_resume(out)) from None
+        try:
+            summary = fit(recipe, out, arguments.resume, signals=signals)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_resume(out)) from None
+        except SavedAfterSignal as saved:
+            if is_first_rank():
+                print(f"addertrain: {saved}", file=sys.stderr, flush=True)
+            return SAVED
     if is_first_rank():
         print(f"checkpoint   {_newest_checkpoint(out)}")
         print(f"curves       tensorboard --logdir {out}")

@@ -38,11 +38,14 @@ from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
 
 
-def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
+def fit(
+    recipe: Recipe, out: str | Path, resume: str = "auto", *, signals: SignalWatch | None = None
+) -> Summary:
     """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
 
     Args:
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
+        signals: watched since before this call, so that one that came during start-up counts.
 
     Raises:
         SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
@@ -50,7 +53,8 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
     """
     silence_lightning()
     run = RunDirectory(Path(out))
-    with SignalWatch() as signals, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
+    watch = signals or SignalWatch()
+    with watch, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
         if world.is_launched:
             end_with_launcher()
         start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
@@ -58,7 +62,7 @@ def fit(recipe: Recipe, out: str | Path, resume: str = "auto") -> Summary:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         data = _load(recipe)
-        clock = _train(recipe, data, run, world, start.checkpoint, signals)
+        clock = _train(recipe, data, run, world, start.checkpoint, watch)
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
         score, _ = _evaluate(recipe, data, checkpoint, world)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))

@@ -14,17 +14,19 @@ _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 class SignalWatch(AbstractContextManager["SignalWatch"]):
     """Notes the first signal, for the run to act on between two steps; the second ends the process at once.
 
-    `is_answered` is set once the run has saved: launchers then end the slower ranks with one more signal,
-    which must not cut their leaving.
+    May be entered again inside itself. `is_answered` is set once the run has saved: launchers then end the
+    slower ranks with one more signal, which must not cut their leaving.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
         self.is_answered = False
+        self._depth = 0
         self._before: dict[signal.Signals, signal.Handlers | int | None] = {}
 
     def __enter__(self) -> "SignalWatch":
-        if threading.current_thread() is not threading.main_thread():
+        self._depth += 1
+        if self._depth > 1 or threading.current_thread() is not threading.main_thread():
             return self  # Python hands signals to the main thread alone
         for number in ASKING:
             self._before[number] = signal.signal(number, self._note)  # type: ignore[assignment]
@@ -33,8 +35,10 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._depth -= 1
+        if self._depth == 0:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.is_answered:

@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from addertrain.bench import scaling
+from addertrain.bench import local_ranks, scaling
+from addertrain.bench.local_ranks import LocalTimes
 from addertrain.bench.projection import BUCKET_BYTES, Cluster, exposed_time, project
+from addertrain.models import build_model
+from tests.ranks import on_ranks
 
 CLUSTER = Cluster(gpus_per_machine=4, bandwidth_in=1e9, bandwidth_out=1e8, latency_in=1e-6, latency_out=1e-5)
 
@@ -44,18 +48,34 @@ def test_efficiency_falls_with_the_number_of_gpus_and_rises_with_computation() -
     assert 0.5 < by_size[-1] < longer.efficiency < 1.0
 
 
-def test_two_ranks_are_measured_and_projected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "report.json"
+def _measured() -> LocalTimes:
+    return local_ranks.measure("lenet5bn", batch=4, seconds=0.0, device=torch.device("cpu"))
 
-    assert scaling.main(["--ranks", "2", "--batch", "4", "--seconds", "0", "--json", str(file)]) == 0
+
+def test_ranks_time_a_step_and_its_parts() -> None:
+    two, _ = on_ranks(2, _measured)
+
+    assert two.num_ranks == 2
+    assert 0 < two.all_reduce < two.step
+    assert two.compute > 0
+    assert two.gradient_bytes == 4 * sum(
+        p.numel() for p in build_model("lenet5bn", kind="adder", num_classes=10).parameters()
+    )
+
+
+def test_what_was_measured_is_projected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    times = LocalTimes(2, step=0.03, compute=0.02, all_reduce=0.005, gradient_bytes=10**6)
+    monkeypatch.setattr(scaling, "measure_ranks", lambda *_, **__: times)
+
+    assert scaling.main(["--ranks", "2", "--batch", "4", "--json", str(file)]) == 0
 
     report = json.loads(file.read_text())
-    (two,) = report["local"]
-    assert two["num_ranks"] == 2
-    assert 0 < two["all_reduce"] < two["step"]
     assert [one["num_gpus"] for one in report["projections"]] == [8, 64, 512]
-    said = capsys.readouterr().out
-    assert "as measured here on 2 rank(s)" in said
+    assert {one["compute"] for one in report["projections"]} == {0.02}
+    assert "as measured here on 2 rank(s)" in capsys.readouterr().out
 
 
 def test_a_given_time_is_projected_without_a_measurement(capsys: pytest.CaptureFixture[str]) -> None:

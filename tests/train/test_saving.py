@@ -89,6 +89,14 @@ def test_a_signal_saves_at_the_end_of_the_step(
     assert_same_bits(final_weights(run), final_weights(finished))
 
 
+def test_a_signal_during_start_up_is_answered_after_the_first_step(tmp_path: Path) -> None:
+    with SignalWatch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(SavedAfterSignal, match="saved epoch_0000_step_000001 after SIGTERM"):
+            fit(short_recipe(), tmp_path / "run", signals=watch)
+
+
 def _signal_to_the_second_rank(run: Path) -> str:
     launched()
     return _fit_with_a_signal(run, 6, signal.SIGUSR1, rank=1)
@@ -124,7 +132,9 @@ def _impatient() -> None:
 def test_handlers_are_given_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    with SignalWatch():
+    with SignalWatch() as watch:
+        with watch:
+            pass
         assert signal.getsignal(signal.SIGTERM) != before
 
     assert signal.getsignal(signal.SIGTERM) == before
