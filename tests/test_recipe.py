@@ -236,10 +236,23 @@ def test_a_wrong_override_is_one_line(good: Path, overrides: list[str], words: l
 
 
 def test_local_alr_is_refused_where_gradients_are_not_whole(good: Path) -> None:
-    recipe = load_recipe(good, ["--optim.alr", "local", "--train.strategy", "ddp"])
-    sharded = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, strategy="fsdp2"))
-    with pytest.raises(RecipeError, match=r"train.strategy: expected auto or ddp beside optim.alr: local"):
-        check_recipe(sharded)
+    load_recipe(good, ["--optim.alr", "local", "--train.strategy", "ddp"])
+    for strategy in ("zero1", "zero2", "zero3", "fsdp"):
+        with pytest.raises(
+            RecipeError, match=r"train.strategy: expected auto or ddp beside optim.alr: local"
+        ):
+            load_recipe(good, ["--optim.alr", "local", "--train.strategy", strategy])
+
+
+def test_clipping_is_refused_where_gradients_are_not_whole(good: Path) -> None:
+    load_recipe(good, ["--optim.clip_norm", "1", "--train.strategy", "ddp"])
+    with pytest.raises(RecipeError, match=r"train.strategy: expected auto or ddp beside optim.clip_norm"):
+        load_recipe(good, ["--optim.clip_norm", "1", "--train.strategy", "zero2"])
+
+
+def test_the_base_batch_is_one_or_more(good: Path) -> None:
+    with pytest.raises(RecipeError, match=r"optim.base_batch_size: expected at least 1, or null, got 0"):
+        load_recipe(good, ["--optim.base_batch_size", "0"])
 
 
 def test_help_lists_every_key_once() -> None:

@@ -45,7 +45,7 @@ class Sharded(NamedState, DDPStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Leaves reductions to the wrapper: of parts of a batch each is reduced, or all of them in the step."""
+        """Leaves reductions to the wrapper, which reduces each part of a batch, or all in the step."""
         yield
 
     def shard(self, trainer: Trainer) -> None:

@@ -103,7 +103,7 @@ def import_deepspeed(device_type: str) -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"train.strategy: expected DeepSpeed for zero1, zero2 and zero3, got: {error}; install it with "
-            "launch/setup deepspeed, or use ddp or fsdp"
+            "launch/setup all, or use ddp or fsdp"
         ) from None
     module: ModuleType = deepspeed
     module.utils.logging.logger.setLevel(logging.ERROR)

@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
+from addertrain.optim.shards import local
 from tests.optim.smooth_net import NUM_STEPS, loss_of, named_parameters, new_optimizer, share, smooth_net
 
 
@@ -54,7 +55,10 @@ def train_and_save(num_steps: int) -> dict[str, Any]:
     net = sharded_net(torch.float64, init_device_mesh("cpu", (dist.get_world_size(),)))
     optimizer = new_optimizer(net)
     train_steps(net, optimizer, torch.float64, range(num_steps))
+    live = [*net.parameters(), *(state["momentum_buffer"] for state in optimizer.state.values())]
+    before = [local(tensor).detach().clone() for tensor in live]
     state = copy.deepcopy(whole_state(optimizer, keep=dist.get_rank() == 0))
+    assert all(torch.equal(local(tensor), old) for tensor, old in zip(live, before, strict=True))
     return {"params": named_whole(net, optimizer), "state": state}
 
 
