@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.recipe import RecipeError, check_recipe, load_recipe, recipe_help, recipe_to_yaml
+from addertrain.recipe import RecipeError, load_recipe, recipe_help, recipe_to_yaml
 from addertrain.recipe.keys import known_keys, sections
 
 RECIPES = Path(__file__).parents[1] / "recipes"
