@@ -11,7 +11,9 @@ import torch
 from addertrain.bench import loader as bench
 from addertrain.data import DataError, PictureLoader
 from addertrain.data.beton_format import ALLOCATION, FIELD, HEADER, read_index, row_type
+from addertrain.data.beton_verify import adopt
 from addertrain.data.ffcv import BetonReader, _kernel
+from addertrain.data.folder import PictureFiles, folder_of_classes
 from tests.data.photographs import real_folder
 
 
@@ -101,3 +103,31 @@ def test_ffcv_takes_a_fraction_of_the_processor_time(capsys: pytest.CaptureFixtu
     assert ratio["torchvision v2"] > 1.7
     assert ratio["Pillow, DataLoader"] > 3.0
     assert seeding_us / 1e3 < 0.05 * cpu_ms
+
+
+class _Indexed:
+    """What FFCV's own writer takes."""
+
+    def __init__(self, files: PictureFiles) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, sample: int) -> tuple[Any, int]:
+        return self.files.picture(int(sample)), int(self.files.labels[sample])
+
+
+@pytest.mark.long
+def test_a_file_of_ffcvs_own_writer_is_adopted_and_read(folder: Path, tmp_path: Path) -> None:
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    files, path = folder_of_classes(folder), tmp_path / "theirs.beton"
+    fields = {"image": RGBImageField(write_mode="jpg", max_resolution=400), "label": IntField()}
+    DatasetWriter(str(path), fields, num_workers=2).from_indexed_dataset(_Indexed(files), chunksize=10)
+    assert adopt(path).count == 45
+    reader = BetonReader.open(path)
+    assert reader.labels.tolist() == files.labels.tolist()
+    loader = PictureLoader(reader, image_size=lambda epoch: 64, global_batch_size=9, training=True)
+    assert len(list(loader)) == 5
