@@ -28,7 +28,7 @@ from torch.distributed.launcher import api
 # Exit codes of addertrain after which a restart would be wrong.
 BAD_USAGE, SAVED = 2, 75
 SECONDS_BETWEEN_ATTEMPTS = 5.0
-SECONDS_TO_END = 60.0
+SECONDS_TO_END = 60.0  # between the first rank that leaves and the last
 SECONDS_TO_MEET = 600.0  # machines of a cluster start minutes apart
 DEFAULT_PORT = 29400
 _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/sockios.h>
@@ -36,9 +36,8 @@ _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/so
 
 def main(argv: list[str]) -> int:
     """Runs the ranks of this machine to their end; returns the exit code."""
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the ranks speak for themselves
+    # The ranks speak for themselves.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     arguments = run.parse_args(argv)
     # The class stands in for torchrun's, which has no option for it (torch 2.11 to 2.14).
     api.LocalElasticAgent = SavingAgent
