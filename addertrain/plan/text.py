@@ -49,7 +49,7 @@ def _network(plan: Plan) -> list[tuple[str, str]]:
         ("XNORs", f"{_large(count.xnors)} an image, each with a bit counted"),
         ("norms", f"{_large(count.norm_elements)} elements an image, not in these counts"),
         ("VIA Nano 2000", f"{_large(via_nano_cycles(count))} cycles an image"),
-        ("energy at 45 nm", f"{1e6 * energy_joules(count):.3g} µJ an image, float32, arithmetic alone"),
+        ("energy at 45 nm", f"{1e3 * energy_joules(count):.3g} mJ an image, float32, arithmetic alone"),
     ]
 
 
