@@ -25,14 +25,16 @@ class Finding:
 
 
 def find(module: AdderClassifier, batches: Sequence[tuple[int, LabelledImages]]) -> Finding:
-    """Repeats the forward pass of a step's batches, without gradients, until something is not finite.
+    """Repeats the forward pass of a step's batches, without gradients, and looks for what is not finite.
+
+    All of them on every rank, for layers that are cut over the ranks talk to each other.
 
     Args:
         batches: (number in the epoch, batch) of every part of the step; `p.grad` still holds its gradient.
     """
-    for number, batch in batches:
-        if (finding := _find_forward(module, number, batch)) is not None:
-            return finding
+    found = [_find_forward(module, number, batch) for number, batch in batches]
+    if finding := next((each for each in found if each is not None), None):
+        return finding
     where = _name_batches([number for number, _ in batches])
     grads = {
         name: local(parameter.grad)  # where parameters are cut, another rank may have the bad part
@@ -50,11 +52,11 @@ def find(module: AdderClassifier, batches: Sequence[tuple[int, LabelledImages]])
 @torch.no_grad()
 def _find_forward(module: AdderClassifier, number: int, batch: LabelledImages) -> Finding | None:
     images = module.normalised(batch.images)
-    if (rows := _bad_rows(images)) is not None:
-        return Finding(f"{_bad_kind(images)} in the images", _name(number, batch, rows), _IN_FORWARD)
     watch = _FirstBadOutput(module.model)
     with torch.compiler.set_stance("force_eager"), watch:
         logits = module.model(images)
+    if (rows := _bad_rows(images)) is not None:
+        return Finding(f"{_bad_kind(images)} in the images", _name(number, batch, rows), _IN_FORWARD)
     if watch.found is not None:
         what, rows = watch.found
         return Finding(what, _name(number, batch, rows), _IN_FORWARD)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,17 +12,28 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from addertrain.data import Batch, MemoryLoader
+from addertrain.data import Batch, ImageData, ImageLoader, MemoryLoader, build_loader
+from addertrain.recipe import DataRecipe
+from addertrain.train import run as run_module
 from addertrain.train.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.errors import NonFiniteError
 from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
+from addertrain.train.run import fit
 from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.strategies import make_strategy
 from tests.ranks import on_ranks
-from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, launched, random_arrays, random_loader
+from tests.train.small_runs import (
+    OPTIM,
+    TinyNet,
+    assert_same_bits,
+    launched,
+    random_arrays,
+    random_loader,
+    short_recipe,
+)
 
 BAD_STEP = 8  # the second batch of the second epoch
 
@@ -170,6 +182,44 @@ def test_all_ranks_stop_together_and_name_the_bad_one(tmp_path: Path) -> None:
     assert first == second
     assert "got NaN in the images in epoch 2, batch 2 (image " in first
     assert ") of rank 1, step 8" in first
+
+
+def _fit_sharded(folder: Path) -> str:
+    """A run under FSDP2 whose second rank gets the bad batch; a forward pass is a conversation there."""
+    launched()
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 1:
+            patch.setattr(run_module, "build_loader", _poisoned_loader)
+        with pytest.raises(NonFiniteError) as caught:
+            fit(short_recipe("--train.strategy=fsdp", "--train.recalibrate_batches=0"), folder)
+    return str(caught.value)
+
+
+def _poisoned_loader(data: ImageData, settings: DataRecipe, *, training: bool, **where: Any) -> ImageLoader:
+    loader = build_loader(data, settings, training=training, **where)
+    if training:
+        _poison(loader)
+    return loader
+
+
+def _poison(loader: ImageLoader) -> None:
+    """Makes the fourth batch of every epoch bad."""
+    sound = type(loader).__iter__
+
+    class Bad(type(loader)):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[Batch]:
+            for number, batch in enumerate(sound(self)):
+                yield _nan_image(batch) if number == 3 else batch
+
+    loader.__class__ = Bad
+
+
+def test_ranks_that_share_parameters_stop_together(tmp_path: Path) -> None:
+    first, second = on_ranks(2, _fit_sharded, tmp_path / "run")
+
+    assert first == second
+    assert "got NaN in the images in epoch 1, batch 4 (image " in first
+    assert ") of rank 1, step 4; that step was not made, there is no checkpoint yet" in first
 
 
 def test_a_sound_training_is_left_alone(tmp_path: Path) -> None:
