@@ -174,6 +174,17 @@ def test_only_the_first_rank_complains(
     assert capsys.readouterr().err == ""
 
 
+def test_a_rank_that_is_alone_with_its_error_speaks_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("addertrain.cli._SECONDS_FOR_THE_FIRST_RANK", 0.0)
+
+    assert main(["data", "info", "absent.beton"]) == 1
+
+    assert "[rank 1] absent.beton: expected a .beton file" in _complaint(capsys)
+
+
 def test_the_recipes_words_are_told_from_our_own() -> None:
     words = ["fit", "--optim.lr", "-1", "a.yaml", "--out", "b", "--name=mine", "--train.seed", "3", "--debug"]
 

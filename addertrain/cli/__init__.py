@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_debug:
             traceback.print_exc()
-        _complain(_one_line(error), from_any_rank=_is_own(error))
-        return 2 if isinstance(error, RecipeError | UsageError) else 1
+        is_usage = isinstance(error, RecipeError | UsageError)
+        _complain(_one_line(error), from_any_rank=_is_own(error), is_everyones=is_usage)
+        return 2 if is_usage else 1
 
 
 def _run(words: list[str]) -> int:
@@ -121,7 +122,7 @@ def _is_own(error: Exception) -> bool:
     """Whether the error is this rank's alone, or its machine's, rather than one that all ranks meet."""
     if isinstance(error, LostRankError):  # each machine's log says what broke
         return is_first_of_machine()
-    return not isinstance(error, RunError | ValueError | OSError)
+    return getattr(error, "is_of_one_rank", not isinstance(error, RunError | ValueError | OSError))
 
 
 def _one_line(error: Exception) -> str:
@@ -131,13 +132,19 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {message:.500} (--debug shows where)"
 
 
-def _complain(message: str, *, prefix: str = "error: ", from_any_rank: bool = False) -> None:
+def _complain(
+    message: str, *, prefix: str = "error: ", from_any_rank: bool = False, is_everyones: bool = True
+) -> None:
     """One line on stderr; ranks meet most errors together, and the first one speaks for all."""
     if is_first_rank():
         print(f"addertrain: {prefix}{message}", file=sys.stderr, flush=True)
         return
-    if from_any_rank:
-        print(f"addertrain: {prefix}[rank {os.environ['RANK']}] {message}", file=sys.stderr, flush=True)
-    elif prefix:
+    if not from_any_rank:
+        if not prefix:
+            return
         # The launcher ends all ranks when one of them exits: let it be the first that does, having spoken.
+        # Who is still here afterwards is alone with the error, such as a picture that only this rank reads.
         time.sleep(_SECONDS_FOR_THE_FIRST_RANK)
+        if is_everyones:
+            return
+    print(f"addertrain: {prefix}[rank {os.environ['RANK']}] {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The one error that data can raise."""
+"""The errors that data can raise."""
 
 
 class DataError(ValueError):
@@ -6,3 +6,12 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class ReadError(DataError):
+    """A picture that cannot be read in the middle of an epoch; the other ranks read others and know nothing.
+
+    `is_of_one_rank` tells the command line not to leave the word to the first rank.
+    """
+
+    is_of_one_rank = True

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addertrain.data.crops import Crops, center_crops, random_crops
-from addertrain.data.errors import DataError
+from addertrain.data.errors import DataError, ReadError
 from addertrain.data.ordered import Batch, OrderedLoader
 from addertrain.data.workers import Workers
 
@@ -133,9 +133,12 @@ class PictureLoader(OrderedLoader):
     def _finish(self, started: "_Started") -> Batch:
         done, missing = wait(started.reads, self._timeout_seconds, return_when=FIRST_EXCEPTION)
         for read in done:
-            read.result()  # the error of a thread comes out here, with the thread's traceback
+            try:
+                read.result()  # the error of a thread comes out here, with the thread's traceback
+            except DataError as error:
+                raise ReadError(str(error)) from error
         if missing:
-            raise DataError(
+            raise ReadError(
                 f"loader: expected a batch within {self._timeout_seconds:g} s, got none; the storage stalls, "
                 "or is too slow for this: raise data.timeout_seconds"
             )
