@@ -61,8 +61,8 @@ def train_engine(settings: dict[str, Any], num_steps: int = NUM_STEPS) -> dict[s
     return dict(zip(order, values, strict=True))
 
 
-def train_cases(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Tensor]]:
-    return {name: train_engine(settings) for name, settings in cases.items()}
+def train_cases(cases: dict[str, dict[str, Any]], num_steps: int = NUM_STEPS) -> dict[str, dict[str, Tensor]]:
+    return {name: train_engine(settings, num_steps) for name, settings in cases.items()}
 
 
 def allow_fp16_on_cpus() -> None:
@@ -77,7 +77,7 @@ def allow_fp16_on_cpus() -> None:
 
 def train_fp16(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Tensor]]:
     allow_fp16_on_cpus()
-    return train_cases(cases)
+    return train_cases(cases, num_steps=8)
 
 
 def overflow(stage: int) -> tuple[bool, bool, float]:
@@ -180,7 +180,7 @@ def answers(cases: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """All questions in one set of processes: starting DeepSpeed costs seconds."""
     return {
         "fp32": train_cases(cases["fp32"]),
-        "bf16": train_cases(cases["bf16"]),
+        "bf16": train_cases(cases["bf16"], num_steps=8),
         "refused": refused(cases["refused"]),
         "without bind": step_without_bind(),
         "round robin": read_round_robin(),
