@@ -20,6 +20,7 @@ def _group(item: pytest.Item) -> str:
     return "kernels" if path.is_relative_to("tests/kernels") else str(path)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))

@@ -16,7 +16,7 @@ from tests.commands import run_command
 from tests.source_tree import ROOT, imports, python_files
 
 # Distributions whose modules have another name.
-DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
 # Imported by other packages of ours, not by us: torch.utils.tensorboard needs it.
 USED_INDIRECTLY = {"tensorboard"}
 OPTIONAL = ("deepspeed", "ffcv")
@@ -35,7 +35,7 @@ def _required() -> dict[str, Requirement]:
 
 def test_dependencies_are_what_the_package_imports() -> None:
     modules = {found.module.split(".")[0] for path in python_files() for found in imports(path)}
-    modules -= {"addertrain", *sys.stdlib_module_names, *OPTIONAL, "numba", "matplotlib"}
+    modules -= {"addertrain", *sys.stdlib_module_names, *OPTIONAL, "numba", "llvmlite", "matplotlib"}
     imported = {canonicalize_name(DISTRIBUTION_OF.get(module, module)) for module in modules}
 
     assert imported | USED_INDIRECTLY == set(_required())

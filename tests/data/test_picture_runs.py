@@ -1,7 +1,11 @@
 """Whole runs on pictures: through either loader, on ranks, with pictures in TensorBoard."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from addertrain.data.beton_format import read_index
 from addertrain.data.order import sample_order
 from addertrain.recipe import Recipe, load_recipe
 from addertrain.train.run import fit
-from addertrain.train.run_directory import Summary
+from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.tensorboard import picture_grid
 from tests.commands import run_command
 from tests.ranks import on_ranks
@@ -80,3 +84,47 @@ def test_a_picture_that_one_rank_cannot_read_ends_the_run_by_name(data_root: Pat
     result = run_command(*torchrun, *command)
     assert result.returncode != 0
     assert f"[rank 1] {tmp_path / 'train.beton'}: sample {bad}: expected the" in result.stderr
+
+
+def _resnet50_command(root: Path, out: Path) -> list[str]:
+    """ImageNet's recipe with few and small pictures: two epochs of five steps, a checkpoint after each."""
+    words = ["--data.name=folder", f"--data.root={root}", "--data.image_size=64", "--data.threads=1"]
+    words += ["--data.global_batch_size=8", "--schedule.epochs=2", "--train.recalibrate_batches=1"]
+    words += ["--train.strategy=zero2", "--train.save_every_steps=1", "--train.keep_checkpoints=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    recipe_file = str(ROOT / "recipes" / "imagenet" / "resnet50.yaml")
+    return [*torchrun, "-m", "addertrain", "fit", recipe_file, "--out", str(out), *words]
+
+
+def _steps_saved(run: Path) -> int:
+    newest = next(iter(RunDirectory(run).store.newest_first()), None)
+    return int(newest.name.rpartition("_")[2]) if newest else 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.distributed
+def test_resnet50_through_ffcv_and_zero2_survives_kill_9(data_root: Path, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = _resnet50_command(data_root, killed)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        while _steps_saved(killed) < 3:  # in the middle of the first epoch
+            assert run.poll() is None
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGKILL)
+    assert not (killed / "summary.json").exists()
+
+    resumed = run_command(*command, timeout_s=500)
+    straight = run_command(*_resnet50_command(data_root, whole), timeout_s=500)
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming epoch_" in resumed.stdout
+    assert straight.returncode == 0, straight.stderr
+    results = [RunDirectory(path).read_summary() for path in (killed, whole)]
+    assert results[0] is not None
+    assert results[1] is not None
+    assert results[0].steps == results[1].steps == 10
+    assert results[0].weights_sha256 == results[1].weights_sha256
