@@ -14,16 +14,7 @@ _LAUNCHER_VARIABLES = (
 )
 
 
-def _group(item: pytest.Item) -> str:
-    """What one worker runs: a file, whose tests share data; all of tests/kernels, which share libraries."""
-    path = item.path.relative_to(item.config.rootpath)
-    return "kernels" if path.is_relative_to("tests/kernels") else str(path)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; none is here")
