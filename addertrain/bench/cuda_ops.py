@@ -16,6 +16,7 @@ from torch import Tensor
 from addertrain.bench.broadcast import broadcast_training, cdist_forward, images_that_fit
 from addertrain.bench.gpu import Gpu, clock_under, interleaved_on_gpu, require_gpu
 from addertrain.bench.layers import NETWORKS, LayerShape
+from addertrain.bench.operands import operands
 from addertrain.ops import schemas
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -64,8 +65,8 @@ def run(
         print(f"\n{network}\n{_HEAD}")
         rows = []
         for layer in NETWORKS[network].layers:
-            operands = _operands(layer, batch or _BATCH, layout, DTYPES[dtype])
-            rows.append(measure_layer(gpu, layer, *operands, seconds=seconds, with_formulas=with_formulas))
+            tensors = operands(layer, batch or _BATCH, layout, device="cuda", dtype=DTYPES[dtype])
+            rows.append(measure_layer(gpu, layer, *tensors, seconds=seconds, with_formulas=with_formulas))
             print(_line(rows[-1]), flush=True)
         print(_line(in_sum(rows)))
         report[network] = [asdict(row) for row in rows]
@@ -124,19 +125,6 @@ def in_sum(rows: Sequence[Row]) -> Row:
     times = {name: sum(row.count * getattr(row, name) for row in rows) for name in (*_PASSES, "matmul")}
     images = rows[0].images
     return Row("in sum", 1, images, elements, clock_ghz, elements / at_ceiling_s, **times)
-
-
-def _operands(
-    layer: LayerShape, batch: int, layout: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x behind a ReLU, weight, dy, on the GPU."""
-    format_ = torch.channels_last if layout == "channels-last" else torch.contiguous_format
-    size, out = layer.size, layer.output_size
-    x = torch.randn(batch, layer.C, size, size, device="cuda").relu()
-    weight = 2 * torch.randn(layer.O, layer.C, layer.kernel, layer.kernel, device="cuda")
-    dy = torch.randn(batch, layer.O, out, out, device="cuda")
-    x, dy = (t.to(dtype=dtype, memory_format=format_) for t in (x, dy))
-    return x, weight.to(dtype), dy
 
 
 def _line(row: Row) -> str:

@@ -19,6 +19,7 @@ from addertrain.bench import cuda_ops
 from addertrain.bench.broadcast import broadcast_training, cdist_forward, images_that_fit
 from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
+from addertrain.bench.operands import operands
 from addertrain.bench.timing import interleaved
 from addertrain.ops import library, schemas
 
@@ -98,7 +99,7 @@ def measure_layer(
     layer: LayerShape, batch: int, *, layout: str, seconds: float, with_formulas: bool = True
 ) -> Row:
     """Times one layer; the formulas and cdist once, on as many images as they can take."""
-    x, weight, dy = _operands(layer, batch, layout)
+    x, weight, dy = operands(layer, batch, layout)
     positive = x.abs() + torch.rand_like(x)
     sizes = ([layer.stride] * 2, [layer.padding] * 2, [1, 1])
     conv = torch.nn.functional.conv2d
@@ -137,18 +138,6 @@ def _formulas(x: Tensor, weight: Tensor, dy: Tensor, layer: LayerShape) -> dict[
     return {"cdist": elements / times["cdist"].median, "formula": 3 * elements / times["formula"].median}
 
 
-def _operands(layer: LayerShape, batch: int, layout: str) -> tuple[Tensor, Tensor, Tensor]:
-    """x behind a ReLU, weight, dy."""
-    size, out = layer.size, layer.output_size
-    if layout == "channels-last":
-        x = torch.randn(batch, size, size, layer.C).relu().permute(0, 3, 1, 2)
-        dy = torch.randn(batch, out, out, layer.O).permute(0, 3, 1, 2)
-    else:
-        x = torch.randn(batch, layer.C, size, size).relu()
-        dy = torch.randn(batch, layer.O, out, out)
-    return x, 2 * torch.randn(layer.O, layer.C, layer.kernel, layer.kernel), dy
-
-
 def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
     forward_share = 100 * row.forward / (ceilings.forward * threads)
     grad_share = 100 * row.grad_input / (ceilings.grad_input * threads)
@@ -185,12 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=cuda_ops.DTYPES, default="float32", help="on a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     return parser
-
-
-def _network(name: str) -> str:
-    if name not in NETWORKS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(NETWORKS)}, got {name!r}")
-    return name
 
 
 def _positive(text: str) -> int:

@@ -21,8 +21,8 @@ class AdderConv2d(nn.Module):
 
     With `offset_free` the response is Y + sum |F[o]|: the same network wherever a norm follows, and kinder to
     its running means and to 16 bits. Filters start from N(0, 1) whatever the fan-in; the bias, if any, from
-    0. `rectified` promises that x comes from a ReLU and goes nowhere else but through it: the input gradient
-    may then be left out where x = 0.
+    0. `rectified` promises that x is what a ReLU let through: the ReLU drops the gradient of its zeros, and
+    the input gradient may be left out where x = 0.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
 

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from addertrain.ops import functional
@@ -63,8 +62,7 @@ class Form:
         if self.p == 1.0 and not has_sign_filter and self.slope == 1.0:
             return functional.adder2d(x, weight, stride, padding, dilation, offset_free)
         sizes = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"))
-        is_autocast = torch.is_autocast_enabled(x.device.type)
-        check_arguments(x, weight, *sizes, is_autocast=is_autocast)
+        check_arguments(x, weight, *sizes, is_autocast=functional.is_autocast(x.device.type))
         y: Tensor
         if self.p == 1.0:
             y = ADDER2D_SURROGATE(x, weight, *sizes, offset_free, has_sign_filter, self.slope)

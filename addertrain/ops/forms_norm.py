@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import forms_surrogate, pairwise, schemas
-from addertrain.ops.forms_registration import define_gradient, define_response, register_autocast
 from addertrain.ops.layout import empty_like_input
 from addertrain.ops.pairwise import wide
+from addertrain.ops.registration import define_gradient, define_response, register_autocast
 
 Sizes = Sequence[int]
 

@@ -10,12 +10,11 @@ filter's sign is the slow one.
 import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from addertrain.ops import pairwise, schemas
-from addertrain.ops.forms_registration import define_gradient, define_response, register_autocast
 from addertrain.ops.pairwise import wide
+from addertrain.ops.registration import define_gradient, define_response, register_autocast
 
 Sizes = Sequence[int]
 
@@ -69,12 +68,4 @@ ADDER2D_SURROGATE = define_response(
 )
 
 
-def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, *rest: object) -> torch.dtype:
-    """As `adder2d`: 16 bits for the offset-free response alone, whose signal no constant drowns."""
-    if torch.float64 in (x.dtype, weight.dtype):
-        return torch.float64
-    offset_free = rest[3]
-    return torch.get_autocast_dtype(device_type) if offset_free else torch.float32
-
-
-register_autocast("adder2d_surrogate", ADDER2D_SURROGATE, _autocast_dtype)
+register_autocast("adder2d_surrogate", ADDER2D_SURROGATE, schemas.autocast_dtype)

@@ -9,8 +9,8 @@ from addertrain.ops.geometry import IntPair, check_arguments, pair
 __all__ = ["adder2d"]
 
 
-def _is_autocast(device_type: str) -> bool:
-    """Not every device type knows autocast: meta does not."""
+def is_autocast(device_type: str) -> bool:
+    """Whether autocast is on; not every device type knows it: meta does not."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
@@ -50,7 +50,7 @@ def adder2d(
         pair(padding, "padding"),
         pair(dilation, "dilation"),
     )
-    check_arguments(x, weight, strides, paddings, dilations, is_autocast=_is_autocast(x.device.type))
+    check_arguments(x, weight, strides, paddings, dilations, is_autocast=is_autocast(x.device.type))
     operator = schemas.RECTIFIED if rectified else schemas.ADDER2D
     result: Tensor = operator(x, weight, strides, paddings, dilations, offset_free)
     return result

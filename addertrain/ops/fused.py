@@ -13,14 +13,13 @@ from torch import Tensor
 from addertrain.ops import schemas
 from addertrain.ops.geometry import output_shape
 from addertrain.ops.layout import empty_like_input
+from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, refuse_second_derivative
 
 Sizes = Sequence[int]
 
-_SHAPE_ARGUMENTS = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
-_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
-_LIBRARY.define(f"adder2d_with_sums(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    f"adder2d_affine(Tensor x, Tensor weight, {_SHAPE_ARGUMENTS}, Tensor scale, Tensor shift, "
+LIBRARY.define(f"adder2d_with_sums(Tensor x, Tensor weight, {SIZES}) -> (Tensor, Tensor)")
+LIBRARY.define(
+    f"adder2d_affine(Tensor x, Tensor weight, {SIZES}, Tensor scale, Tensor shift, "
     "Tensor? residual, bool relu) -> Tensor"
 )
 WITH_SUMS = torch.ops.addertrain.adder2d_with_sums
@@ -67,7 +66,7 @@ def adder2d_affine(
     return result
 
 
-@torch.library.impl(_LIBRARY, "adder2d_with_sums", "CompositeExplicitAutograd")
+@torch.library.impl(LIBRARY, "adder2d_with_sums", "CompositeExplicitAutograd")
 def _with_sums(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> tuple[Tensor, Tensor]:
@@ -76,7 +75,7 @@ def _with_sums(
     return y, torch.stack((wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))))
 
 
-@torch.library.impl(_LIBRARY, "adder2d_affine", "CompositeExplicitAutograd")
+@torch.library.impl(LIBRARY, "adder2d_affine", "CompositeExplicitAutograd")
 def _affine(
     x: Tensor,
     weight: Tensor,
@@ -95,7 +94,7 @@ def _affine(
     return (y.clamp_min(0) if relu else y).to(x.dtype)
 
 
-@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_with_sums", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_with_sums", lib=LIBRARY)
 def _fake_with_sums(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> tuple[Tensor, Tensor]:
@@ -103,7 +102,7 @@ def _fake_with_sums(
     return y, torch.empty(2, weight.shape[0], dtype=torch.float64, device=x.device)
 
 
-@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_affine", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_affine", lib=LIBRARY)
 def _fake_affine(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *_: Any
 ) -> Tensor:
@@ -117,6 +116,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, dy: Tensor, _dsums: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_second_derivative("adder2d_with_sums")
     x, weight = ctx.saved_tensors
     sizes = (ctx.stride, ctx.padding, ctx.dilation)
     dx = schemas.GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
@@ -125,7 +125,7 @@ def _backward(ctx: Any, dy: Tensor, _dsums: Tensor) -> tuple[Tensor | None, ...]
 
 
 torch.library.register_autograd(
-    f"{schemas.NAMESPACE}::adder2d_with_sums", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
+    f"{NAMESPACE}::adder2d_with_sums", _backward, setup_context=_keep_for_backward, lib=LIBRARY
 )
 
 
@@ -136,4 +136,4 @@ def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-torch.library.register_autograd(f"{schemas.NAMESPACE}::adder2d_affine", _no_backward, lib=_LIBRARY)
+torch.library.register_autograd(f"{NAMESPACE}::adder2d_affine", _no_backward, lib=LIBRARY)

@@ -11,16 +11,14 @@ from torch import Tensor
 
 from addertrain.ops import schemas
 from addertrain.ops.geometry import output_shape
+from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES
 
 Sizes = Sequence[int]
 
 MAX_TERMS = 32_768
 """K = C*R*S at most: sums of 255 K stay below 2^23, where float32 holds integers exactly."""
 
-_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
-_LIBRARY.define(
-    "adder2d_int8(Tensor x, Tensor weight, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> Tensor"
-)
+LIBRARY.define(f"adder2d_int8(Tensor x, Tensor weight, {SIZES}) -> Tensor")
 _ADDER2D_INT8 = torch.ops.addertrain.adder2d_int8
 
 
@@ -54,13 +52,13 @@ def in_words(bytes_: Tensor) -> Tensor:
     return padded.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-@torch.library.impl(_LIBRARY, "adder2d_int8", "CompositeExplicitAutograd")
+@torch.library.impl(LIBRARY, "adder2d_int8", "CompositeExplicitAutograd")
 def _reference(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
     y: Tensor = schemas.ADDER2D(x.float(), weight.float(), stride, padding, dilation, False)
     return y.neg_().round_().to(torch.int32).contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.register_fake(f"{schemas.NAMESPACE}::adder2d_int8", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_int8", lib=LIBRARY)
 def _fake(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
     shape = output_shape(x, weight, stride, padding, dilation)
     return torch.empty(shape, dtype=torch.int32, device=x.device, memory_format=torch.channels_last)

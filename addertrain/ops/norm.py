@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.ops import schemas
+from addertrain.ops.registration import LIBRARY, NAMESPACE
 
-_LIBRARY = torch.library.Library(schemas.NAMESPACE, "FRAGMENT")
-_LIBRARY.define(
+LIBRARY.define(
     "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, float eps, bool relu) -> (Tensor, Tensor, Tensor)"
 )
-_LIBRARY.define(
+LIBRARY.define(
     "batch_norm_relu_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, "
     "float eps, bool relu) -> (Tensor, Tensor, Tensor)"
 )
@@ -41,7 +40,7 @@ def is_fused(x: Tensor) -> bool:
     )
 
 
-@torch.library.impl(_LIBRARY, "batch_norm_relu", "CompositeExplicitAutograd")
+@torch.library.impl(LIBRARY, "batch_norm_relu", "CompositeExplicitAutograd")
 def _reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
     var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     y = _normalise(x, weight, bias, mean, var, eps)
@@ -57,7 +56,7 @@ def _normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tenso
     return (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(bias)
 
 
-@torch.library.impl(_LIBRARY, "batch_norm_relu_backward", "CompositeExplicitAutograd")
+@torch.library.impl(LIBRARY, "batch_norm_relu_backward", "CompositeExplicitAutograd")
 def _reference_backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool
 ) -> Triple:
@@ -71,12 +70,12 @@ def _reference_backward(
     return dx * _per_channel(weight * inverse_std), dweight, dbias
 
 
-@torch.library.register_fake(f"{schemas.NAMESPACE}::batch_norm_relu", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::batch_norm_relu", lib=LIBRARY)
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
-@torch.library.register_fake(f"{schemas.NAMESPACE}::batch_norm_relu_backward", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::batch_norm_relu_backward", lib=LIBRARY)
 def _fake_backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool
 ) -> Triple:
@@ -96,5 +95,5 @@ def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tens
 
 
 torch.library.register_autograd(
-    f"{schemas.NAMESPACE}::batch_norm_relu", _backward, setup_context=_keep_for_backward, lib=_LIBRARY
+    f"{NAMESPACE}::batch_norm_relu", _backward, setup_context=_keep_for_backward, lib=LIBRARY
 )

@@ -1,4 +1,4 @@
-"""What the operators of all forms have in common: shapes, fakes, and how autograd finds their gradients."""
+"""What operators have in common: shapes, fakes, autocast, and how autograd finds their gradients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from addertrain.ops.geometry import output_shape
 from addertrain.ops.layout import empty_like_input
-from addertrain.ops.schemas import NAMESPACE
 
-LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+NAMESPACE = "addertrain"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 SIZES = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
 
 Sizes = Sequence[int]
@@ -51,17 +51,26 @@ def define_response(
         ctx.save_for_backward(x, weight)
 
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # a second derivative would lose terms in silence
-            raise NotImplementedError(
-                f"{name}: expected to be differentiated once, got create_graph=True; leave adder layers out "
-                "of gradient penalties and Hessians."
-            )
+        refuse_second_derivative(name)
         dx, dw = gradients(dy, *ctx.saved_tensors, *ctx.rest)
         needs_dx, needs_dw, *_ = ctx.needs_input_grad
         return (dx() if needs_dx else None), (dw() if needs_dw else None), *(None for _ in ctx.rest)
 
     torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=keep, lib=LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name)
+
+
+def refuse_second_derivative(name: str) -> None:
+    """Called by every backward: with create_graph=True a second derivative would lose terms in silence.
+
+    Raises:
+        NotImplementedError: gradients are being recorded.
+    """
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            f"{name}: expected to be differentiated once, got create_graph=True; its gradients have no "
+            "derivatives, so leave adder layers out of gradient penalties and Hessians."
+        )
 
 
 def register_autocast(name: str, operator: Any, dtype_of: Callable[..., torch.dtype]) -> None:
