@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.train.checkpoint_files import verify_checkpoint
+from addertrain.checkpoint.files import verify_checkpoint
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
 from addertrain.data import ImageData, build_loader, load_data
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
-from addertrain.train.checkpoint_files import has_tensors, read_manifest, read_tensors
 from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
 from addertrain.train.recalibration import FirstBatches

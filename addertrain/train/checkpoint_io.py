@@ -13,13 +13,13 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from torch import Tensor
 
-from addertrain.train.checkpoint_files import (
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import (
     has_tensors,
     read_tensors,
     verify_checkpoint,
     write_checkpoint,
 )
-from addertrain.train.errors import CheckpointError
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"
@@ -111,7 +111,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Keeps what is there: `checkpoint_store` alone decides what may go."""
+        """Keeps what is there: `CheckpointStore` alone decides what may go."""
 
 
 def split_optimizer(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

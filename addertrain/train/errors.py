@@ -8,10 +8,6 @@ class RunError(RuntimeError):
         super().__init__(" ".join(message.split()))
 
 
-class CheckpointError(RunError):
-    """A checkpoint that is damaged, incomplete, or does not belong to this run."""
-
-
 class UsageError(RunError):
     """A command that contradicts what is on disk or how the processes were started."""
 

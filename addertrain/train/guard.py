@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.checkpoint.store import CheckpointStore
 from addertrain.optim.shards import local
-from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.diagnosis import Finding, find
 from addertrain.train.errors import NonFiniteError
 from addertrain.train.module import AdderClassifier, LabelledImages

@@ -15,8 +15,8 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.train.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
-from addertrain.train.errors import CheckpointError
 
 
 def optimizer_by_name(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:

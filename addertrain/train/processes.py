@@ -15,11 +15,14 @@ from typing import Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from addertrain.train.errors import CheckpointError, LostRankError, RunError, UsageError
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.train.errors import LostRankError, RunError, UsageError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _T = TypeVar("_T")
-_KINDS: dict[str, type[RunError]] = {kind.__name__: kind for kind in (CheckpointError, UsageError)}
+_KINDS: dict[str, type[RunError | CheckpointError]] = {
+    kind.__name__: kind for kind in (CheckpointError, UsageError)
+}
 # How gloo and the store speak of a rank that is gone: they raise plain RuntimeErrors.
 _LOST = re.compile(r"gloo|Timed out|timed out|Connection (closed|reset|refused)|Broken pipe|unreachable")
 
@@ -137,7 +140,7 @@ def on_first_rank(function: Callable[[], _T]) -> _T:
     """Runs `function` on rank 0 alone and gives every rank its value, or its error.
 
     Raises:
-        RunError: what `function` raised, on every rank.
+        RunError, CheckpointError: what `function` raised, on every rank.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return function()

@@ -4,8 +4,8 @@ import dataclasses
 import typing
 from typing import Any
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.recipe import Recipe
-from addertrain.train.errors import CheckpointError
 
 # What may differ when a run goes on: names and expectations, where the data lie, what is kept, how it is
 # evaluated, and how the ranks share the work and wait for each other (the strategies train alike).

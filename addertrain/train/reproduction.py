@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.data import data_sha256, load_data
 from addertrain.durable import write_text
 from addertrain.recipe import Recipe
-from addertrain.train.checkpoint_files import read_manifest, read_tensors
 from addertrain.train.errors import RunError, UsageError
 from addertrain.train.processes import joined_processes, on_first_rank
 from addertrain.train.recipe_record import differing_keys, recipe_from_record

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import verify_checkpoint
+from addertrain.checkpoint.store import is_checkpoint, step_of
 from addertrain.recipe import Recipe
-from addertrain.train.checkpoint_files import verify_checkpoint
-from addertrain.train.checkpoint_store import is_checkpoint, step_of
-from addertrain.train.errors import CheckpointError, UsageError
+from addertrain.train.errors import UsageError
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
 

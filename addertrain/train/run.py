@@ -9,10 +9,10 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.averaging import WeightAverage
-from addertrain.train.checkpoint_files import read_manifest, read_tensors
 from addertrain.train.checkpoint_io import AVERAGE, DirectoryCheckpointIO
 from addertrain.train.clipping import ClipNorm
 from addertrain.train.clock import DataWait, RunClock

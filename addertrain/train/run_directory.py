@@ -14,10 +14,10 @@ import lightning
 import torch
 
 import addertrain
+from addertrain.checkpoint.store import CheckpointStore
 from addertrain.durable import write_text
 from addertrain.ops import library
 from addertrain.recipe import Recipe, load_recipe, recipe_to_yaml
-from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.errors import RunError
 from addertrain.train.processes import World
 

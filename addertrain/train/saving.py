@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from addertrain.checkpoint.store import CheckpointStore
 from addertrain.train.agreement import Agreement
 from addertrain.train.checkpoint_io import POSITION
-from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
 from addertrain.train.signals import SignalWatch

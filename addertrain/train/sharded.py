@@ -18,9 +18,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
 from addertrain.train.checkpoint_io import OPTIMIZERS
-from addertrain.train.errors import CheckpointError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.portable import NamedState, optimizer_by_index, optimizer_by_name
 

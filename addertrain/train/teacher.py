@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import nn
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.models import build_model
 from addertrain.recipe import Recipe
-from addertrain.train.checkpoint_files import read_manifest, read_tensors
-from addertrain.train.errors import CheckpointError
 from addertrain.train.recipe_record import recipe_from_record
 from addertrain.train.resume import locate_checkpoint
 

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from addertrain.checkpoint.files import read_tensors
 from addertrain.data import ImageArrays, MemoryLoader
 from addertrain.nn import AdderConv2d, BatchNorm2d
 from addertrain.recipe import OptimRecipe, Recipe, load_recipe
-from addertrain.train.checkpoint_files import read_tensors
 from addertrain.train.run_directory import RunDirectory
 from tests.source_tree import ROOT
 

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from addertrain.checkpoint.files import read_tensors
 from addertrain.nn import recalibrated
 from addertrain.train.averaging import WeightAverage, decay_at
-from addertrain.train.checkpoint_files import read_tensors
 from addertrain.train.exchange import exchange
 from addertrain.train.module import AdderClassifier
 from addertrain.train.recalibration import FirstBatches, FreshStatistics

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.train import checkpoint_files
-from addertrain.train.checkpoint_files import read_manifest, read_tensors
+from addertrain.checkpoint import files
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.train.checkpoint_io import DirectoryCheckpointIO, check_plain
-from addertrain.train.errors import CheckpointError
 
 
 def _checkpoint() -> dict[str, object]:
@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_files, "flush_file", full_disk)
+    monkeypatch.setattr(files, "flush_file", full_disk)
 
     with pytest.raises(CheckpointError, match=r"one: .*No space left on device.*start again"):
         DirectoryCheckpointIO().save_checkpoint(_checkpoint(), tmp_path / "one")

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_tensors
 from addertrain.models import LeNet5BN
 from addertrain.recipe import DistillRecipe
-from addertrain.train.checkpoint_files import read_tensors
 from addertrain.train.distillation import DistillingClassifier, blended_loss
-from addertrain.train.errors import CheckpointError
 from addertrain.train.matching import FeatureMatching, Recorder, kernel, matched_layers
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit

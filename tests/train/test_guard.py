@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from addertrain.checkpoint.store import CheckpointStore
 from addertrain.data import Batch, ImageData, ImageLoader, MemoryLoader, build_loader
 from addertrain.recipe import DataRecipe
 from addertrain.train import run as run_module
 from addertrain.train.checkpoint_io import DirectoryCheckpointIO
-from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.errors import NonFiniteError
 from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from addertrain.checkpoint.files import read_manifest
 from addertrain.data import MemoryLoader
 from addertrain.optim import AdderSGD
 from addertrain.recipe import RecipeError
-from addertrain.train.checkpoint_files import read_manifest
 from addertrain.train.errors import NonFiniteError
 from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
+from addertrain.checkpoint.files import read_manifest
 from addertrain.train import run as run_module
-from addertrain.train.checkpoint_files import read_manifest
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.saving import SaveCheckpoints

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from addertrain.train.checkpoint_files import read_tensors
+from addertrain.checkpoint.files import read_tensors
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.train.small_runs import assert_same_bits, final_weights, short_recipe

@@ -5,9 +5,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
-from addertrain.train.errors import CheckpointError
 from addertrain.train.portable import (
     float_buffers,
     gather_buffers,

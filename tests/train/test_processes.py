@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from addertrain.train.errors import CheckpointError, LostRankError, RunError, UsageError
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.train.errors import LostRankError, RunError, UsageError
 from addertrain.train.processes import World, detect_world, joined_processes, on_first_rank
 from tests.ranks import on_ranks
 

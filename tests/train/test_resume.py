@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import write_checkpoint
 from addertrain.recipe import Recipe
-from addertrain.train.checkpoint_files import write_checkpoint
-from addertrain.train.errors import CheckpointError, UsageError
+from addertrain.train.errors import UsageError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
 from addertrain.train.resume import Start, choose_start, locate_checkpoint

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.recipe import load_recipe
-from addertrain.train.checkpoint_files import read_manifest, read_tensors
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory, Summary

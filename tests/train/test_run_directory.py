@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.train.errors import CheckpointError, RunError
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.train.errors import RunError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.run_directory import RunDirectory

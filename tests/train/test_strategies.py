@@ -4,9 +4,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from addertrain.checkpoint.store import CheckpointStore
 from addertrain.recipe import TrainRecipe
 from addertrain.train.checkpoint_io import DirectoryCheckpointIO
-from addertrain.train.checkpoint_store import CheckpointStore
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.saving import SaveCheckpoints

@@ -9,8 +9,7 @@
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
-JSON; what they mean to a trainer is `checkpoint_io`'s business, which checkpoint to take is
-`checkpoint_store`'s.
+JSON; what they mean to a trainer is `train.checkpoint_io`'s business, which checkpoint to take is `store`'s.
 """
 
 import hashlib
@@ -25,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.durable import flush_directory, flush_file, sha256_of
-from addertrain.train.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.train.checkpoint_files import write_checkpoint
-from addertrain.train.checkpoint_store import CheckpointStore, is_checkpoint
-from addertrain.train.errors import CheckpointError
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import write_checkpoint
+from addertrain.checkpoint.store import CheckpointStore, is_checkpoint
 
 
 @pytest.fixture

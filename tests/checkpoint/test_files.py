@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from addertrain.train import checkpoint_files
-from addertrain.train.checkpoint_files import read_manifest, read_tensors, verify_checkpoint, write_checkpoint
-from addertrain.train.errors import CheckpointError
+from addertrain.checkpoint import files
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint, write_checkpoint
 
 FILES = ("model.safetensors", "optimizer.safetensors", "rank_buffers.safetensors", "manifest.json")
 
@@ -109,7 +109,7 @@ def test_a_missing_file_is_found(tmp_path: Path, name: str) -> None:
 
 
 def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_files, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(files, "FORMAT_VERSION", 99)
     path = _written(tmp_path)
     monkeypatch.undo()
 
@@ -126,7 +126,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_one_before(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_files, "flush_file", full_disk)
+    monkeypatch.setattr(files, "flush_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(path, _tensors(), {})
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, verify_checkpoint
 from addertrain.durable import write_text
-from addertrain.train.checkpoint_files import read_manifest, verify_checkpoint
-from addertrain.train.errors import CheckpointError
 
 LATEST = "latest"
 _NAME = re.compile(r"epoch_(\d+)_step_(\d+)")

@@ -1,0 +1,1 @@
+"""Checkpoints on the disk: one directory (`files`), and all those of a run (`store`). Knows no trainer."""
