@@ -4,7 +4,7 @@ from addertrain.interchange.authors import import_official, load_official
 from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.exported import export_safetensors, load_exported
 from addertrain.interchange.onnx_file import export_onnx
-from addertrain.interchange.trained import Trained, trained_network
+from addertrain.train.trained import Trained, trained_network
 
 __all__ = [
     "InterchangeError",

@@ -9,9 +9,9 @@ from torch import nn
 
 import addertrain
 from addertrain.interchange.errors import InterchangeError
-from addertrain.interchange.trained import Trained
 from addertrain.models import build_model
 from addertrain.recipe import Recipe, parse_recipe, recipe_to_yaml
+from addertrain.train.trained import Trained
 
 FORMAT = "addertrain network 1"
 

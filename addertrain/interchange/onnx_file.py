@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.standard import in_standard_operations
-from addertrain.interchange.trained import Trained
 from addertrain.recipe import recipe_to_yaml
+from addertrain.train.trained import Trained
 
 _TOLERANCE = 1e-3  # of logits behind a norm, whose scale is 1: float32 sums in another order
 

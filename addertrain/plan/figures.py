@@ -8,7 +8,8 @@ import torch
 
 from addertrain.data import ImageArrays, ImageData, load_data
 from addertrain.data.facts import FACTS, image_shape
-from addertrain.plan.files import Place, data_places, free_bytes
+from addertrain.data.places import Place, data_places
+from addertrain.plan.disk import free_bytes
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.plan.rate import measure_rate
 from addertrain.recipe import Recipe

@@ -39,17 +39,34 @@ def trained_network(path: str | Path) -> Trained:
         CheckpointError, DataError: what is missing or damaged.
     """
     checkpoint = locate_checkpoint(Path(path), _ignore)
-    manifest = read_manifest(checkpoint)
-    recipe = recipe_from_record(manifest.get("recipe"), source=str(checkpoint))
+    recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
     data = load_data(recipe.data)
-    module = build_classifier(recipe, data, steps_per_epoch=1, to_train=False)
-    state = read_tensors(checkpoint, "model")
-    if has_tensors(manifest, "average"):
-        state |= read_tensors(checkpoint, "average")
-    module.model.load_state_dict(state)
+    module = trained_classifier(checkpoint, recipe, data)
+    return Trained(module.model, recipe, data.num_classes, data.mean, data.std)
+
+
+def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> AdderClassifier:
+    """As `trained_network`, of a checkpoint that has been verified, with the normalisation of its images.
+
+    Raises:
+        CheckpointError, DataError: what is missing or damaged.
+    """
+    step = read_manifest(checkpoint)["global_step"]
+    steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
+    module.model.load_state_dict(evaluated_tensors(checkpoint))
     if recipe.train.recalibrate_batches:
         _recalibrate(module, recipe, data)
-    return Trained(module.model.eval(), recipe, data.num_classes, data.mean, data.std)
+    module.model.eval()
+    return module
+
+
+def evaluated_tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """Parameters and buffers by name, averaged parameters in place of live ones where there are any."""
+    state = read_tensors(checkpoint, "model")
+    if has_tensors(read_manifest(checkpoint), "average"):
+        state |= read_tensors(checkpoint, "average")
+    return state
 
 
 def _recalibrate(module: AdderClassifier, recipe: Recipe, data: ImageData) -> None:

@@ -1,11 +1,10 @@
-"""What a run reads and writes: which files have to be there, and whether the disk has room."""
+"""Where the files of a data set have to be, found out without reading or downloading any."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from addertrain.data import DataError
 from addertrain.data.datasets import data_root
+from addertrain.data.errors import DataError
 from addertrain.recipe import DataRecipe
 
 _FOLDERS = {
@@ -40,12 +39,6 @@ def data_places(settings: DataRecipe) -> list[Place]:
     folder = root if settings.name == "folder" else root / settings.name
     suffix = ".beton" if settings.loader == "ffcv" else ""
     return [Place(path, path.exists()) for path in (folder / f"{part}{suffix}" for part in ("train", "val"))]
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the disk that will hold `path`, of which some parent exists."""
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _any(folders: list[Path]) -> bool:
