@@ -3,10 +3,17 @@
 from addertrain.optim.adder_sgd import AdderSGD
 from addertrain.optim.batch_scaling import BatchScaling, equilibrium_rms, scaling_factor
 from addertrain.optim.bind import bind
-from addertrain.optim.clipping import clip_others_
+from addertrain.optim.clipping import clip_others_, clip_parts_
 from addertrain.optim.modes import AlrMode
 from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
-from addertrain.optim.whole import load_whole_state, whole_parameters, whole_state
+from addertrain.optim.whole import (
+    joined,
+    load_whole_state,
+    parts,
+    split_,
+    whole_parameters,
+    whole_state,
+)
 
 __all__ = [
     "SCHEDULES",
@@ -17,11 +24,15 @@ __all__ = [
     "bind",
     "build_schedule",
     "clip_others_",
+    "clip_parts_",
     "cosine",
     "equilibrium_rms",
+    "joined",
     "load_whole_state",
     "lowered_power",
+    "parts",
     "scaling_factor",
+    "split_",
     "whole_parameters",
     "whole_state",
 ]

@@ -40,6 +40,9 @@ class AdderSGD(Optimizer):
         alr: see `addertrain.optim.modes`; "local" hooks into backward, `remove_hooks` takes that back.
         increase: alpha of alr="increased".
 
+    Where `is_sound` is set (0-dim bool on the parameters' device) and false, `step` changes no parameter and
+    no momentum, whatever the gradients hold, and a GPU's host need not wait to know.
+
     After a step `last_sq_norms` and `last_rates` ([L], fp32, on the device; zeros before) hold ||g_l||^2 and
     alpha_l of the layers `layer_names`.
 
@@ -70,6 +73,7 @@ class AdderSGD(Optimizer):
         self.originals: list[list[Original]] = [
             [Original.of(param) for param in group["params"]] for group in self.param_groups
         ]
+        self.is_sound: Tensor | None = None
         self._shards: dict[tuple[int, ...], Shards] = {}
         self._installed: dict[int, list[Shards]] = {}
         group = self.built_groups[self.adder_index]
@@ -142,7 +146,10 @@ class AdderSGD(Optimizer):
             if shards is not None:
                 grads, owns_grads = self._scaled(group, shards, params, grads)
             buffers = self._momentum_buffers(params, group)
-            descend([local(param) for param in params], grads, buffers, group, owns_grads=owns_grads)
+            descend(
+                [local(param) for param in params], grads, buffers, group,
+                owns_grads=owns_grads, is_sound=self.is_sound,
+            )  # fmt: skip
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

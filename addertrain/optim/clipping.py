@@ -4,11 +4,14 @@ ALR gives every adder layer a gradient of one length whatever comes in, so clipp
 distort the norm of all others: ResNet-50's scaled adder gradient alone has a norm of 968.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from addertrain.optim.shards import summed
 
 
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
@@ -27,8 +30,31 @@ def clip_others_(groups: Iterable[Mapping[str, Any]], max_norm: float) -> Tensor
     grads = [param.grad for param in params if param.grad is not None]
     if not grads:
         return None
-    # In float32 whatever the gradients' type: a norm of 256 overflows float16 when squared.
-    dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    norm = torch.stack(torch._foreach_norm(grads, 2, dtype=dtype)).norm()
+    norm = _norm(grads)
     torch._foreach_mul_(grads, clip_factor(norm, max_norm))
     return norm
+
+
+@torch.no_grad()
+def clip_parts_(
+    parts: Sequence[Tensor], max_norm: float, *, group: dist.ProcessGroup, like: Tensor
+) -> Tensor:
+    """Scales this rank's parts of gradients that are cut over `group`, by their norm over all of it.
+
+    Every rank of the group has to call it, those too that hold no part; `like` has the gradients' device and
+    type. One all-reduce of one number, no host sync.
+
+    Returns:
+        The norm before.
+    """
+    norm = _norm(parts) if parts else like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
+    norm = summed(norm * norm, group).sqrt()
+    if parts:
+        torch._foreach_mul_(list(parts), clip_factor(norm, max_norm))
+    return norm
+
+
+def _norm(grads: Sequence[Tensor]) -> Tensor:
+    # In float32 whatever the gradients' type: a norm of 256 overflows float16 when squared.
+    dtype = torch.promote_types(grads[0].dtype, torch.float32)
+    return torch.stack(torch._foreach_norm(list(grads), 2, dtype=dtype)).norm()

@@ -1,6 +1,7 @@
 """One SGD update of a list of tensors, in place: g += wd * p; m = mu * m + g; p -= lr * (g + mu * m).
 
-Without Nesterov's form the last is p -= lr * m. Knows neither layers nor shards.
+Without Nesterov's form the last is p -= lr * m. Knows neither layers nor shards. On a GPU torch's fused
+kernel does it in one pass, and leaves all as it is where a flag on the device says so; a CPU reads the flag.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +20,47 @@ def descend(
     group: Mapping[str, Any],
     *,
     owns_grads: bool,
+    is_sound: Tensor | None = None,
 ) -> None:
     """Update `params` and `buffers` (momentum, empty without) by the settings of `group`.
 
-    With `owns_grads` the gradients may be overwritten.
+    With `owns_grads` the gradients may be overwritten. Where `is_sound` (0-dim bool) is false not a bit
+    changes, whatever the gradients hold.
     """
-    if params and params[0].device.type == "cpu":
-        # On a GPU one launch for all is what counts; a CPU gains by passing a tensor while it is cached.
+    if params and params[0].device.type != "cpu":
+        # One launch for all is what counts on a GPU, and that its host need not wait for the flag.
+        descend_fused(params, grads, buffers, group, is_sound=is_sound)
+    elif is_sound is None or is_sound:
+        # A CPU gains by passing a tensor while it is cached.
         for part in _parts(params):
             _descend(params[part], grads[part], buffers[part], group, owns_grads=owns_grads)
-    else:
-        _descend(params, grads, buffers, group, owns_grads=owns_grads)
+
+
+def descend_fused(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    group: Mapping[str, Any],
+    *,
+    is_sound: Tensor | None,
+) -> None:
+    """`descend` by torch's own kernel, which returns at once where `found_inf` is 1; leaves `grads` alone."""
+    found_inf = None if is_sound is None else (~is_sound).float()
+    for dtype in dict.fromkeys(param.dtype for param in params):  # the kernel takes one at a time
+        chosen = [index for index, param in enumerate(params) if param.dtype == dtype]
+        torch._fused_sgd_(
+            [params[index] for index in chosen],
+            [grads[index] for index in chosen],
+            [buffers[index] for index in chosen] if buffers else [],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=group["nesterov"],
+            maximize=False,
+            is_first_step=False,  # the momentum begins as zeros
+            found_inf=found_inf,
+        )
 
 
 def _parts(params: Sequence[Tensor]) -> Iterator[slice]:

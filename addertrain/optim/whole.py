@@ -5,14 +5,14 @@
 the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from addertrain.optim.adder_sgd import AdderSGD
-from addertrain.optim.shards import Shards, local, summed
+from addertrain.optim.shards import Shards, Slice, local, summed
 from addertrain.optim.validation import check_saved_groups
 
 _MOMENTUM = "momentum_buffer"
@@ -25,6 +25,35 @@ def whole_parameters(optimizer: AdderSGD, *, keep: bool) -> list[Tensor]:
     """
     found = _whole(optimizer, local, keep=keep)
     return [found[number] for number in sorted(found)]
+
+
+def parts(optimizer: AdderSGD) -> list[Tensor]:
+    """The tensors that the optimizer steps on: on this rank, the parts of all parameters, once each."""
+    return [
+        tensor
+        for index, originals in enumerate(optimizer.originals)
+        if originals
+        for shards in optimizer.shards_of(index)
+        for tensor in shards.tensors
+    ]
+
+
+def joined(optimizer: AdderSGD, values: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
+    """As `whole_parameters`, of other values that lie as this rank's `parts` do."""
+    by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
+    found = _whole(optimizer, lambda tensor: by_id[id(tensor)], keep=keep)
+    return [found[number] for number in sorted(found)]
+
+
+@torch.no_grad()
+def split_(optimizer: AdderSGD, values: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
+    """The inverse of `joined`: fills this rank's `values` from every parameter's whole tensor."""
+    by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
+    first = 0
+    for index, originals in enumerate(optimizer.originals):
+        for each in (s for shards in optimizer.shards_of(index) for s in shards.slices) if originals else ():
+            _copy_slice(each, by_id[id(each.tensor)], whole[first + each.index])
+        first += len(originals)
 
 
 def whole_state(optimizer: AdderSGD, *, keep: bool) -> dict[str, Any]:
@@ -71,9 +100,13 @@ def load_whole_state(optimizer: AdderSGD, state: Mapping[str, Any]) -> None:
 def _scatter(optimizer: AdderSGD, shards: Shards, saved: Mapping[int, Any], first: int) -> None:
     for each in shards.slices:
         if (values := saved.get(first + each.index)) is not None:
-            target = each.of(local(optimizer.state[each.tensor][_MOMENTUM]))
-            part = values[_MOMENTUM].reshape(-1)[each.offset : each.offset + each.numel]
-            target.copy_(part.view(target.shape))
+            _copy_slice(each, local(optimizer.state[each.tensor][_MOMENTUM]), values[_MOMENTUM])
+
+
+def _copy_slice(each: Slice, part: Tensor, whole: Tensor) -> None:
+    """Fills the slice's place in `part` from the whole tensor that it belongs to."""
+    target = each.of(part)
+    target.copy_(whole.reshape(-1)[each.offset : each.offset + each.numel].view(target.shape))
 
 
 def _check_shapes(optimizer: AdderSGD, saved: Mapping[int, Any]) -> None:

@@ -1,0 +1,82 @@
+"""An update by the fused kernel, and one that a flag forbids."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from addertrain.optim import AdderSGD
+from addertrain.optim.descent import descend, descend_fused
+from tests.optim.parameters import groups, parameters, set_gradients
+
+FORBIDDEN = torch.tensor(False)
+
+
+def _tensors(dtype: torch.dtype = torch.float32) -> list[list[Tensor]]:
+    """Parameters, gradients and momentum, with a negative zero in each."""
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        [torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype) for shape in ((3, 4), (5,))]
+        for _ in range(3)
+    ]
+    for tensors in made:
+        tensors[0][0, 0] = -0.0
+    return made
+
+
+def _bits(tensors: list[Tensor]) -> list[bytes]:
+    return [tensor.view(torch.uint8).numpy().tobytes() for tensor in tensors]
+
+
+@pytest.mark.parametrize(("nesterov", "momentum"), [(True, 0.9), (False, 0.9), (False, 0.0)])
+def test_the_fused_kernel_is_the_same_rule(nesterov: bool, momentum: float) -> None:
+    group: dict[str, Any] = {"lr": 0.1, "momentum": momentum, "weight_decay": 1e-3, "nesterov": nesterov}
+    ours, theirs = _tensors(torch.float64), _tensors(torch.float64)
+    for _ in range(3):
+        for fused, (params, grads, buffers) in ((True, ours), (False, theirs)):
+            kept = buffers if momentum else []
+            if fused:
+                descend_fused(params, grads, kept, group, is_sound=torch.tensor(True))
+            else:
+                descend(params, grads, kept, group, owns_grads=False)
+    for mine, other in zip(ours[0] + ours[2], theirs[0] + theirs[2], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("update", [descend, descend_fused])
+def test_a_forbidden_update_changes_no_bit(update: Any) -> None:
+    group: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True}
+    params, grads, buffers = _tensors()
+    grads[1][2] = math.nan
+    before = _bits(params + buffers)
+    owned = {"owns_grads": True} if update is descend else {}
+
+    update(params, grads, buffers, group, is_sound=FORBIDDEN, **owned)
+
+    assert _bits(params + buffers) == before
+
+
+@pytest.mark.parametrize("bad", ["adder", "other"])
+def test_an_unsound_step_leaves_weights_and_momentum(bad: str) -> None:
+    filters, others = parameters()
+    optimizer = AdderSGD(groups(filters, others), lr=0.1, weight_decay=1e-3)
+    everything = [param.detach() for param in filters + others]
+    set_gradients(filters + others, 0)
+    optimizer.step()
+    momentum = [optimizer.state[param]["momentum_buffer"] for param in filters + others]
+    before = _bits(everything + momentum)
+
+    set_gradients(filters + others, 1)
+    grad = (filters if bad == "adder" else others)[0].grad
+    assert grad is not None
+    grad.flatten()[0] = math.inf
+    optimizer.is_sound = FORBIDDEN
+    optimizer.step()
+
+    assert _bits(everything + momentum) == before
+    set_gradients(filters + others, 1)
+    optimizer.is_sound = torch.tensor(True)
+    optimizer.step()
+    assert _bits(everything + momentum) != before
