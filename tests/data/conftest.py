@@ -7,21 +7,14 @@ import pytest
 import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
 from addertrain.data.beton_write import write_beton
 from addertrain.data.folder import folder_of_classes
-from tests.data.photographs import SMALL_PAGES, real_folder, write_folder
+from tests.data.photographs import SMALL_PAGES, picture_folder
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 pictures of 5 classes; photographs where there are some."""
     root = tmp_path_factory.mktemp("pictures") / "train"
-    originals = real_folder("imagenet-originals")
-    if originals is None:
-        return write_folder(root, num_classes=5, per_class=9)
-    for number, path in enumerate(sorted(originals.rglob("*.JPEG"))[:45]):
-        label, k = divmod(number, 9)
-        (root / f"class_{label}").mkdir(parents=True, exist_ok=True)
-        (root / f"class_{label}" / f"{k:03d}.jpg").symlink_to(path)
-    return root
+    return picture_folder(root, num_classes=5, per_class=9)
 
 
 @pytest.fixture(scope="session")

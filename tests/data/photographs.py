@@ -35,6 +35,20 @@ def write_folder(root: Path, *, num_classes: int, per_class: int) -> Path:
     return root
 
 
+def picture_folder(root: Path, *, num_classes: int, per_class: int) -> Path:
+    """As `write_folder`; photographs where there are some, in classes that mean nothing."""
+    for name in ("imagenet-originals", "imagenette"):
+        originals = real_folder(name)
+        found = sorted(originals.rglob("*.JPEG"))[: num_classes * per_class] if originals else []
+        if len(found) == num_classes * per_class:
+            for number, path in enumerate(found):
+                label, k = divmod(number, per_class)
+                (root / f"class_{label}").mkdir(parents=True, exist_ok=True)
+                (root / f"class_{label}" / f"{k:03d}.jpg").symlink_to(path)
+            return root
+    return write_folder(root, num_classes=num_classes, per_class=per_class)
+
+
 def real_folder(name: str) -> Path | None:
     """A folder of real photographs below ADDERTRAIN_DATA, where it holds them."""
     folder = Path(os.environ.get("ADDERTRAIN_DATA", "")) / name
