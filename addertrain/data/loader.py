@@ -37,10 +37,13 @@ class ImageLoader(Protocol):
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration runs."""
 
-    def state_dict(self) -> dict[str, int]:
-        """{"epoch", "batch"}: batches handed over, the same on every rank."""
+    def reorder(self, counter: int) -> None:
+        """What is left of the epoch comes in order number `counter` (1, 2, ...) instead."""
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """{"epoch", "batch"}: batches handed over, the same on every rank; "reorderings", if there are any."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on behind those batches."""
 
     def close(self) -> None:

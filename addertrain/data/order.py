@@ -6,13 +6,22 @@ Order depends on (seed, epoch) and on the number of samples; the number of ranks
 import numpy as np
 from numpy.typing import NDArray
 
-from addertrain.data.randomness import Stream, draw
+from addertrain.data.randomness import Stream, draw, draw_sequences
 
 
 def sample_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     """A permutation of 0 .. num_samples - 1: the samples sorted by their draws of this epoch."""
     draws = draw(seed, epoch, np.arange(num_samples), Stream.ORDER)
     return np.argsort(draws, kind="stable").astype(np.int64)
+
+
+def reordered(
+    order: NDArray[np.int64], start: int, *, seed: int, epoch: int, counter: int
+) -> NDArray[np.int64]:
+    """`order` with the samples from place `start` on in the order number `counter` (1, 2, ...) of their own."""
+    rest = order[start:]
+    draws = draw_sequences(seed, epoch, rest, Stream.REORDER, count=counter)[:, -1]
+    return np.concatenate([order[:start], rest[np.argsort(draws, kind="stable")]])
 
 
 def training_share(batch: int, *, global_batch_size: int, rank: int, world_size: int) -> slice:

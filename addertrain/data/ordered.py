@@ -3,13 +3,19 @@
 import abc
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addertrain.data.order import evaluation_share, evaluation_starts, sample_order, training_share
+from addertrain.data.order import (
+    evaluation_share,
+    evaluation_starts,
+    reordered,
+    sample_order,
+    training_share,
+)
 
 
 class Batch(NamedTuple):
@@ -72,6 +78,8 @@ class OrderedLoader(abc.ABC):
         self._epoch = 0
         self._next_start = 0  # the batch at which the next iteration begins, once
         self._num_consumed = 0
+        self._reorderings: list[list[int]] = []  # of this epoch: [first sample's place, counter]
+        self._next_reordering: int | None = None
         self.stage: Stage | None = None
 
     @abc.abstractmethod
@@ -90,6 +98,9 @@ class OrderedLoader(abc.ABC):
         # A generator: this runs when the first batch is asked for; by then Lightning has set the epoch.
         epoch, start = self._epoch, self._next_start
         self._next_start = 0
+        if self._next_reordering is not None:
+            self._reorderings.append([start * self._global_batch_size, self._next_reordering])
+            self._next_reordering = None
         numbers = range(start, self._num_batches)
         with contextlib.closing(self.batches(epoch, numbers)) as batches:
             staged = batches if self.stage is None else self.stage(batches, epoch)
@@ -106,12 +117,23 @@ class OrderedLoader(abc.ABC):
         """The epoch that the next iteration runs; a loaded position stays if it lies in this very epoch."""
         if epoch != self._epoch:
             self._epoch, self._next_start, self._num_consumed = epoch, 0, 0
+            self._reorderings = []
 
-    def state_dict(self) -> dict[str, int]:
+    def reorder(self, counter: int) -> None:
+        """The next iteration goes through what is left of its epoch in order number `counter`, not in order 0.
+
+        Every image still comes once an epoch. The epochs after it are as they always were.
+        """
+        self._next_reordering = counter
+
+    def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands; the same on every rank and for any number of ranks."""
-        return {"epoch": self._epoch, "batch": self._num_consumed}
+        place: dict[str, Any] = {"epoch": self._epoch, "batch": self._num_consumed}
+        if self._reorderings:
+            place["reorderings"] = [list(each) for each in self._reorderings]
+        return place
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on behind the batches that `state` counts."""
         epoch, batch = state["epoch"], state["batch"]
         if not 0 <= batch <= self._num_batches:
@@ -120,11 +142,15 @@ class OrderedLoader(abc.ABC):
                 "was it saved with another data set or global batch size?"
             )
         self._epoch, self._next_start, self._num_consumed = epoch, batch, batch
+        self._reorderings = [list(each) for each in state.get("reorderings", [])]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        if self._training:
-            return sample_order(self._seed, epoch, self._num_samples)
-        return np.arange(self._num_samples)
+        if not self._training:
+            return np.arange(self._num_samples)
+        order = sample_order(self._seed, epoch, self._num_samples)
+        for start, counter in self._reorderings if epoch == self._epoch else ():
+            order = reordered(order, start, seed=self._seed, epoch=epoch, counter=counter)
+        return order
 
     def _share(self, number: int) -> slice:
         """Where in the order of the epoch this rank's part of a batch lies."""

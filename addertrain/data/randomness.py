@@ -28,6 +28,7 @@ class Stream(IntEnum):
     MIX_KIND = 7
     MIX_SHARE = 8
     OPERATION = 9
+    REORDER = 10
 
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:

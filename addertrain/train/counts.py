@@ -57,25 +57,29 @@ class ClassificationCounts:
     def __init__(self, device: torch.device, *, top5: bool) -> None:
         self._top5 = top5
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._hits = torch.zeros(2, dtype=torch.int64, device=device)
-        self._num_images = 0
+        self._counts = torch.zeros(3, dtype=torch.int64, device=device)  # top-1 hits, top-5 hits, images
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The sums themselves: who puts back what they were leaves batches out."""
+        return [self._loss, self._counts]
 
     @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor, mean_loss: Tensor) -> None:
         """Adds a batch: logits [N, classes], labels [N], and the batch's mean loss."""
         num_images = labels.numel()
         self._loss.add_(mean_loss.detach().double(), alpha=num_images)
-        self._num_images += num_images
+        self._counts[2].add_(num_images)
         if self._top5:
             is_hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
-            self._hits.add_(torch.stack([is_hit[:, 0].sum(), is_hit.sum()]))
+            self._counts[:2].add_(torch.stack([is_hit[:, 0].sum(), is_hit.sum()]))
         else:
-            self._hits[0].add_((logits.argmax(1) == labels).sum())
+            self._counts[0].add_((logits.argmax(1) == labels).sum())
 
     def totals(self) -> Totals:
         """The sums over all ranks; a collective where there are several, and a host sync."""
         loss = self._loss.clone()
-        counts = torch.cat([self._hits, self._hits.new_tensor([self._num_images])])
+        counts = self._counts.clone()
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(loss)
             dist.all_reduce(counts)

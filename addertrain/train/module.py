@@ -111,11 +111,14 @@ class AdderClassifier(LightningModule):
         logits: Tensor = self(images)
         return (logits + self(images.flip(3))) / 2 if self.flip_evaluation else logits
 
+    def on_train_start(self) -> None:
+        """Starts counting at zero, on the device that trains."""
+        self.train_counts = ClassificationCounts(self.device, top5=False)
+
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """The mean loss of a batch."""
         logits, loss = self.learn(batch)
-        if self.train_counts is None:
-            self.train_counts = ClassificationCounts(self.device, top5=False)
+        assert self.train_counts is not None
         self.train_counts.add(logits, hard_labels(batch.labels), loss)
         return loss
 

@@ -112,6 +112,36 @@ def test_the_state_counts_batches_handed_over_and_serves_any_number_of_ranks(arr
     assert ranks[0].state_dict() == ranks[1].state_dict() == {"epoch": 2, "batch": 12}
 
 
+def test_what_is_left_of_an_epoch_comes_in_another_order_and_a_resumption_knows(arrays: ImageArrays) -> None:
+    def samples(one: MemoryLoader) -> list[list[int]]:
+        return [batch.samples.tolist() for batch in one]
+
+    plain = samples(loader(arrays))
+    one = loader(arrays)
+    one.load_state_dict({"epoch": 0, "batch": 2})
+    one.reorder(1)
+    iterator = iter(one)
+    third = next(iterator).samples.tolist()
+    state = one.state_dict()
+    rest = [batch.samples.tolist() for batch in iterator]
+
+    assert state == {"epoch": 0, "batch": 3, "reorderings": [[2 * len(third), 1]]}
+    assert [third, *rest] != plain[2:]
+    seen = [sample for batch in [*plain[:2], third, *rest] for sample in batch]
+    assert len(set(seen)) == len(seen)
+    resumed = loader(arrays)
+    resumed.load_state_dict(state)
+    assert samples(resumed) == rest
+    resumed.set_epoch(1)
+    other = loader(arrays)
+    other.set_epoch(1)
+    assert samples(resumed) == samples(other)
+    again = loader(arrays)
+    again.load_state_dict({"epoch": 0, "batch": 2})
+    again.reorder(2)
+    assert samples(again) not in ([third, *rest], plain[2:])
+
+
 def test_set_epoch_keeps_a_loaded_position_of_that_epoch_and_drops_one_of_another(
     arrays: ImageArrays,
 ) -> None:
