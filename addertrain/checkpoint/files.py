@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.tensor_file import write_tensors
 from addertrain.durable import flush_directory, flush_file, sha256_of
 
 FORMAT_VERSION = 1
@@ -55,9 +56,7 @@ def write_checkpoint(
         files = {}
         for name, contents in tensors.items():
             file = temporary / f"{name}.safetensors"
-            save_file(_unshared(contents), file)
-            flush_file(file)
-            files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+            files[file.name] = write_tensors(file, contents)
         _write_manifest(temporary / MANIFEST, {**manifest, "format_version": FORMAT_VERSION, "files": files})
         flush_directory(temporary)
         _rename_over(temporary, path)
@@ -121,18 +120,6 @@ def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
         return load_file(path / f"{name}.safetensors")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
-
-
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous host tensors, each with a memory of its own, as the format demands."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        host = tensor.detach().cpu().contiguous()
-        address = host.untyped_storage().data_ptr()
-        result[name] = host.clone() if address in seen else host
-        seen.add(address)
-    return result
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:

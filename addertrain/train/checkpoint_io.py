@@ -4,15 +4,16 @@ No pickle is written or read. What is neither a tensor in one of the known place
 by its path.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
-from safetensors import SafetensorError
 from torch import Tensor
 
+from addertrain.checkpoint.background import BackgroundWriter
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import (
     has_tensors,
@@ -20,6 +21,7 @@ from addertrain.checkpoint.files import (
     verify_checkpoint,
     write_checkpoint,
 )
+from addertrain.checkpoint.snapshot import snapshot
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"
@@ -41,10 +43,31 @@ class DirectoryCheckpointIO(CheckpointIO):
     ) -> None:
         """Writes `checkpoint` as the directory `path`; what the caller holds stays as it is.
 
+        Args:
+            storage_options: a `BackgroundWriter` writes what the tensors hold now, later, and keeps the
+                errors of that; None: all is on the disk when this returns.
+
         Raises:
             CheckpointError: the disk is full, the folder is gone; no half checkpoint is left.
             TypeError: some value is neither a tensor in a known place nor plain JSON.
         """
+        tensors, manifest = self._contents(checkpoint)
+        if isinstance(storage_options, BackgroundWriter):
+            copies, wait = snapshot(tensors)
+            manifest = copy.deepcopy(manifest)
+
+            def later() -> None:
+                wait()
+                _write(Path(path), copies, manifest)
+
+            storage_options.add(later)
+        else:
+            _write(Path(path), tensors, manifest)
+
+    def _contents(
+        self, checkpoint: Mapping[str, Any]
+    ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """Each file's tensors, and the manifest."""
         state = dict(checkpoint)
         model = state.pop(MODEL)
         momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
@@ -61,7 +84,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
         check_plain(manifest, "checkpoint")
         beside = {name: value for name, value in model.items() if name.startswith(COMPANIONS)}
-        tensors = {
+        tensors: dict[str, Mapping[str, Tensor]] = {
             "model": {name: value for name, value in model.items() if name not in beside},
             "optimizer": momentum,
             "rank_buffers": {
@@ -74,13 +97,7 @@ class DirectoryCheckpointIO(CheckpointIO):
             tensors[AVERAGE] = average
         if beside:
             tensors["companions"] = beside
-        try:
-            write_checkpoint(Path(path), tensors, manifest)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole: "
-                "mend this and start again to go on from them"
-            ) from None
+        return tensors, manifest
 
     def load_checkpoint(
         self,
@@ -112,6 +129,16 @@ class DirectoryCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Keeps what is there: `CheckpointStore` alone decides what may go."""
+
+
+def _write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], manifest: Mapping[str, Any]) -> None:
+    try:
+        write_checkpoint(path, tensors, manifest)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole: "
+            "mend this and start again to go on from them"
+        ) from None
 
 
 def split_optimizer(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -1,15 +1,25 @@
-"""Decides when a checkpoint is written and which ones stay."""
+"""Decides when a checkpoint is written and which ones stay; the writing is a thread's.
 
+What the thread is still busy with is waited for where it must not be lost: by the next save, at the end of
+the training, before a run leaves after a signal, and when an error ends it.
+"""
+
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from addertrain.checkpoint.background import BackgroundWriter
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.train.agreement import Agreement
 from addertrain.train.checkpoint_io import POSITION
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
+from addertrain.train.processes import on_first_rank
 from addertrain.train.signals import SignalWatch
 
 
@@ -23,6 +33,8 @@ class SaveCheckpoints(Callback):
     Args:
         every_steps, every_minutes: what lies between two saves inside an epoch; None: no bound.
         signals: noted signals; a rank that gets one makes all of them save and raise `SavedAfterSignal`.
+        on_failure: is told on every rank of a save that failed, before training goes on without it; None:
+            that ends the training. The last save, and one for a signal, end it in any case.
     """
 
     def __init__(
@@ -33,20 +45,25 @@ class SaveCheckpoints(Callback):
         every_steps: int | None = None,
         every_minutes: float | None = None,
         signals: SignalWatch | None = None,
+        on_failure: Callable[[CheckpointError], None] | None = None,
     ) -> None:
         self.store = store
         self.keep = keep
         self.every_steps = every_steps
         self.every_seconds = None if every_minutes is None else 60 * every_minutes
         self.signals = signals or SignalWatch()
+        self.on_failure = on_failure
         self.best: str | None = None
         self.best_top1: float | None = None
+        self._best_before: tuple[str | None, float | None] = (None, None)
+        self._writer = BackgroundWriter()
+        self._is_pending = False
         self._agreement: Agreement | None = None
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock between saves."""
-        self._agreement = Agreement(num_flags=2)
+        self._agreement = Agreement(num_flags=3)
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -61,12 +78,16 @@ class SaveCheckpoints(Callback):
             return
         assert self._agreement is not None
         # Clocks differ between ranks: the first one's counts.
-        is_due, shall_leave = self._agreement.exchange(
-            trainer.is_global_zero and self._is_late(), self.signals.received is not None
+        is_due, shall_leave, has_failed = self._agreement.exchange(
+            trainer.is_global_zero and self._is_late(),
+            self.signals.received is not None,
+            self._writer.has_failed,
         )
         if shall_leave:
             self.save(trainer, pl_module)
             self._leave(trainer)
+        if has_failed:
+            self.finish()
         # An epoch's own save follows its last step.
         if trainer.is_last_batch:
             return
@@ -78,23 +99,54 @@ class SaveCheckpoints(Callback):
         self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the last exchange between the ranks end."""
+        """Lets the last save and the last exchange between the ranks end."""
+        self.finish(is_last=True)
         if self._agreement is not None:
             self._agreement.close()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lets a save end that is under way; other ranks may be gone, so nobody is asked."""
+        try:
+            self._writer.finish()
+        except CheckpointError as error:
+            print(f"addertrain: warning: {error}", file=sys.stderr, flush=True)
+
     def save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it."""
+        """Takes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it.
+
+        It is whole on the disk, and `latest` names it, once `finish` has returned.
+        """
         assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
+        self.finish()
         position = position_of(trainer)
         path = self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
         score = module.val_score if isinstance(module, AdderClassifier) else None
+        self._best_before = (self.best, self.best_top1)
         if score is not None and score.top1 > (-1.0 if self.best_top1 is None else self.best_top1):
             self.best, self.best_top1 = path.name, score.top1
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, storage_options=self._writer)
         if trainer.is_global_zero:
-            self.store.publish(path)
-            self.store.prune(keep=self.keep, best=self.best)
+            best = self.best
+            self._writer.add(lambda: self._publish(path, best))
+        self._is_pending = True
         self._saved_at = time.monotonic()
+
+    def finish(self, *, is_last: bool = False) -> None:
+        """Waits until the last `save` is on the disk; every rank has to call it.
+
+        Raises:
+            CheckpointError: it failed, and nobody is told of that instead or it `is_last`.
+        """
+        if not self._is_pending:
+            return
+        self._is_pending = False
+        try:
+            on_first_rank(self._writer.finish)
+        except CheckpointError as error:
+            self.best, self.best_top1 = self._best_before
+            if is_last or self.on_failure is None:
+                raise
+            self.on_failure(error)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -113,7 +165,18 @@ class SaveCheckpoints(Callback):
     def _is_late(self) -> bool:
         return self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
 
+    def _publish(self, path: Path, best: str | None) -> None:
+        try:
+            self.store.publish(path)
+            self.store.prune(keep=self.keep, best=best)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path.name} is saved, but expected to name it in {self.store.folder}, got: {error}; make "
+                "room and start again to go on from it"
+            ) from None
+
     def _leave(self, trainer: Trainer) -> None:
+        self.finish(is_last=True)
         # The first rank tidies up after a save: none may end, and the launcher with it, before that is done.
         trainer.strategy.barrier()
         self.signals.is_answered = True

@@ -52,6 +52,33 @@ def test_plain_safetensors_readers_understand_it(tmp_path: Path) -> None:
     assert {file.name for file in path.iterdir()} == set(FILES)
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool],
+    ids=str,
+)
+def test_every_type_and_shape_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = {
+        name: (100 * torch.randn(shape)).to(dtype)
+        for name, shape in {"γ.weight": (3, 5, 7), "none": (0, 4), "one": (), "odd": (1,)}.items()
+    }
+
+    write_checkpoint(tmp_path / "one", _tensors() | {"model": {**model, "wide": torch.ones(3).double()}}, {})
+
+    read = load_file(tmp_path / "one" / "model.safetensors")
+    for name, expected in model.items():
+        assert (read[name].dtype, read[name].shape) == (expected.dtype, expected.shape)
+        assert torch.equal(read[name], expected)
+
+
+def test_a_type_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"phase: expected a type that safetensors has, got torch.complex64"):
+        write_checkpoint(
+            tmp_path / "one", _tensors() | {"model": {"phase": torch.ones(2, dtype=torch.complex64)}}, {}
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
     weight = torch.randn(6)
     tensors = _tensors() | {"model": {"a": weight, "tied": weight, "view": weight[2:]}}

@@ -2,18 +2,24 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_tensors, write_checkpoint
+from addertrain.train import checkpoint_io
 from addertrain.train import run as run_module
 from addertrain.train.agreement import Agreement
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
+from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.signals import SignalWatch
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
@@ -160,3 +166,153 @@ def test_ranks_learn_of_a_flag_at_the_same_call() -> None:
 
 def test_one_process_agrees_with_itself_at_once() -> None:
     assert Agreement(num_flags=2).exchange(True, False) == [True, False]
+
+
+class SlowDisk:
+    """Stands in for `write_checkpoint`: holds every write until it is let go, and notes what overlaps."""
+
+    def __init__(self) -> None:
+        self.gate, self.running, self.written = threading.Event(), 0, list[str]()
+
+    def __call__(self, path: Path, *contents: Any) -> None:
+        self.running += 1
+        assert self.running == 1, "two saves at once"
+        assert self.gate.wait(60), "nobody let the disk go on"
+        write_checkpoint(path, *contents)
+        self.running -= 1
+        self.written.append(path.name)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    slow = SlowDisk()
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", slow)
+    return slow
+
+
+class LetGoAt(Progress):
+    """Lets the disk go on after a step, and notes what was on it until then."""
+
+    disk: SlowDisk
+    step = 0
+    seen: list[str]
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any, **settings: Any) -> None:
+        super().on_train_batch_end(trainer, *arguments, **settings)
+        if trainer.global_step == self.step:
+            LetGoAt.seen = list(self.disk.written)
+            self.disk.gate.set()
+
+
+def test_training_goes_on_while_a_save_is_written(
+    finished: Path, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "Progress", LetGoAt)
+    LetGoAt.disk, LetGoAt.step = disk, 4
+
+    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), tmp_path / "run")
+
+    assert LetGoAt.seen == [], "the save after step 2 waited for nobody"
+    assert disk.written == [f"epoch_000{e}_step_00000{s}" for e, s in ((0, 2), (0, 4), (1, 5))]
+    assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0001_step_000005"
+
+
+def test_what_is_saved_is_the_moment_of_the_save(
+    tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, slow = tmp_path / "fast", tmp_path / "slow"
+    disk.gate.set()
+    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), fast)
+    disk.gate.clear()
+    monkeypatch.setattr(run_module, "Progress", LetGoAt)
+    LetGoAt.disk, LetGoAt.step = disk, 4
+
+    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), slow)
+
+    for name in _names(fast):
+        left, right = (run / "checkpoints" / name for run in (fast, slow))
+        for file in ("model", "optimizer", "rank_buffers"):
+            assert_same_bits(read_tensors(left, file), read_tensors(right, file))
+
+
+class FullDisk:
+    """Stands in for `write_checkpoint`: has no room from the n-th write on, for so many of them."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first, self.last, self.number = first, first + count, 0
+
+    def __call__(self, *contents: Any) -> None:
+        self.number += 1
+        if self.first <= self.number < self.last:
+            raise OSError(28, "No space left on device")
+        write_checkpoint(*contents)
+
+
+def _fit_on_a_full_disk(run: Path, first: int, count: int, *, goes_on: bool) -> list[str]:
+    told: list[str] = []
+    ordinary = run_module._saves, checkpoint_io.write_checkpoint
+
+    def saves(*arguments: Any) -> SaveCheckpoints:
+        callback = ordinary[0](*arguments)
+        callback.on_failure = (lambda error: told.append(str(error))) if goes_on else None
+        return callback
+
+    run_module._saves, checkpoint_io.write_checkpoint = saves, FullDisk(first, count)  # type: ignore[assignment]
+    try:
+        fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=2"), run)
+    except CheckpointError as error:
+        return [*told, f"ended: {error}"]
+    finally:
+        run_module._saves, checkpoint_io.write_checkpoint = ordinary
+    return told
+
+
+def test_a_failed_save_is_told_and_training_goes_on(finished: Path, tmp_path: Path) -> None:
+    (told,) = _fit_on_a_full_disk(tmp_path / "run", 2, 1, goes_on=True)
+
+    assert "epoch_0000_step_000004: expected to write a checkpoint, got: [Errno 28] No space left" in told
+    assert [name[-1] for name in _names(tmp_path / "run")] == list("25680")
+    assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0002_step_000010"
+
+
+def test_a_failed_save_can_end_the_training(tmp_path: Path) -> None:
+    (ended,) = _fit_on_a_full_disk(tmp_path / "run", 2, 1, goes_on=False)
+
+    assert ended.startswith("ended: ")
+    assert "start again" in ended
+    assert _names(tmp_path / "run")[:1] == ["epoch_0000_step_000002"]
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_a_run_whose_last_save_failed_has_not_finished(tmp_path: Path) -> None:
+    *told, ended = _fit_on_a_full_disk(tmp_path / "run", 6, 9, goes_on=True)
+
+    assert not told
+    assert ended.startswith("ended: ")
+    assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0001_step_000008"
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+def _full_disk_of_the_first_rank(run: Path) -> list[str]:
+    launched()
+    return _fit_on_a_full_disk(run, 2, 1 if dist.get_rank() == 0 else 0, goes_on=True)
+
+
+def test_all_ranks_learn_of_a_failed_save(tmp_path: Path) -> None:
+    first, second = on_ranks(2, _full_disk_of_the_first_rank, tmp_path / "run")
+
+    assert first == second
+    assert len(first) == 1
+
+
+def test_a_signal_is_not_answered_where_nothing_could_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", FullDisk(1, 99))
+
+    with SignalWatch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(CheckpointError, match="No space left"):
+            fit(short_recipe(), tmp_path / "run", signals=watch)
+        assert not watch.is_answered

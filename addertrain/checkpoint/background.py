@@ -1,0 +1,42 @@
+"""A thread that writes while training goes on: jobs in order, one at a time, errors kept for the asker."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class BackgroundWriter:
+    """Runs jobs on one thread; after one that fails the rest are left out until `finish` has said so.
+
+    No job may call a collective: ranks would meet in them in another order than in their steps.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._jobs: list[Future[None]] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job has not ended yet."""
+        return any(not job.done() for job in self._jobs)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a job has failed that `finish` has not told of yet."""
+        return any(job.done() and job.exception() is not None for job in self._jobs)
+
+    def add(self, job: Callable[[], None]) -> None:
+        """Has `job` run after those before it, unless one of them fails."""
+        before = list(self._jobs)
+
+        def after_others() -> None:
+            if all(earlier.exception() is None for earlier in before):
+                job()
+
+        self._jobs.append(self._thread.submit(after_others))
+
+    def finish(self) -> None:
+        """Waits for every job; raises what the first failing one raised, once."""
+        jobs, self._jobs = self._jobs, []
+        errors = [error for job in jobs if (error := job.exception()) is not None]
+        if errors:
+            raise errors[0]
