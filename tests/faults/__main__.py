@@ -23,10 +23,11 @@ DIGITS += ["--train.save_every_steps=5", "--train.recalibrate_batches=2"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A command, and how many runs of it."""
+    """A command, and how many runs of it, numbered from `first_seed` on."""
 
     name: str
     num_runs: int
+    first_seed: int
     command: Callable[[Path], list[str]]
     num_from_nothing: int = 0
 
@@ -51,9 +52,9 @@ def _campaigns(kind: Kind, folder: Path, num_runs: int | None) -> bool:
     expected = sha256_of_run(left_alone / "run")
     print(f"{kind.name}: left alone, weights {expected[:12]}", flush=True)
     campaigns = []
-    for seed in range(num_runs or kind.num_runs):
+    for number in range(num_runs or kind.num_runs):
+        seed, is_first = kind.first_seed + number, number < kind.num_from_nothing
         place = folder / kind.name / str(seed)
-        is_first = seed < kind.num_from_nothing
         campaign = killed_run(place, command, three_moments(seed), seed=seed, from_nothing=is_first)
         shutil.rmtree(place)
         campaigns.append(campaign)
@@ -99,9 +100,9 @@ def _pictures(folder: Path) -> list[str]:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("digits", 20, lambda _: DIGITS, num_from_nothing=2),
-        Kind("zero2", 5, lambda _: [*DIGITS, "--train.strategy=zero2"]),
-        Kind("ffcv", 5, _pictures),
+        Kind("digits", 20, 0, lambda _: DIGITS, num_from_nothing=2),
+        Kind("zero2", 5, 20, lambda _: [*DIGITS, "--train.strategy=zero2"]),
+        Kind("ffcv", 5, 25, _pictures),
     )
 }
 

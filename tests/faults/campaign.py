@@ -1,4 +1,4 @@
-"""A run that is killed several times, each time at a moment of a chosen kind, and started again until it ends."""
+"""A run that is killed several times, each time at a chosen moment, and started again until it ends."""
 
 import contextlib
 import json
@@ -114,7 +114,7 @@ def _goes_on(launcher: Launcher) -> bool:
 
 
 def _strike(launcher: Launcher, run: Path, moment: Moment, rng: random.Random) -> Strike:
-    """Waits for the moment and kills; the victim of a start-up may not be there yet, then it is the launcher."""
+    """Waits for the moment and kills; where the victim is not there yet, the launcher in its place."""
     victim = rng.choice(VICTIMS)
     watched = 0 if victim == LAUNCHER else int(victim.split()[1])
     seen = _SEEN[moment](launcher, run, watched, rng)

@@ -1,7 +1,7 @@
-"""launch/agent.py with two ranks of `tests.faults.rank`, from nothing or forked from a process that knows torch.
+"""launch/agent.py with two ranks of `tests.faults.rank`, from nothing or forked from a process with torch.
 
-A start from nothing costs twenty seconds of processor time for imports, three processes that each load torch;
-forked ones do the same work behind that. The agent is the real one either way.
+A start from nothing costs 15 s of processor time for imports, three processes that each load torch; forked
+ones do the same work behind that. The agent is the real one either way.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """`python -m tests.faults.rank NOTES SECONDS COMMAND ...`: addertrain, saying what it does at the moment.
 
-A rank writes into NOTES/rank_R whether it starts, steps or evaluates, for somebody else to choose the moment of
-a fault. SECONDS is what every flush to the disk takes longer than it would.
+A rank writes into NOTES/rank_R whether it starts, steps or evaluates, for somebody else to choose the moment
+of a fault. SECONDS is what every flush to the disk takes longer than it would.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The short form of the long one (`python -m tests.faults`): one run on two ranks, killed in a save and a step."""
+"""The short form of `python -m tests.faults`: one run on two ranks, killed in a save and in a step."""
 
 from pathlib import Path
 
