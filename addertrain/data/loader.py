@@ -41,7 +41,7 @@ class ImageLoader(Protocol):
         """What is left of the epoch comes in order number `counter` (1, 2, ...) instead."""
 
     def state_dict(self) -> dict[str, Any]:
-        """{"epoch", "batch"}: batches handed over, the same on every rank; "reorderings", if there are any."""
+        """{"epoch", "batch"}: batches handed over, the same on every rank; "reorderings" where there are."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on behind those batches."""

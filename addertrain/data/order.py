@@ -18,7 +18,7 @@ def sample_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
 def reordered(
     order: NDArray[np.int64], start: int, *, seed: int, epoch: int, counter: int
 ) -> NDArray[np.int64]:
-    """`order` with the samples from place `start` on in the order number `counter` (1, 2, ...) of their own."""
+    """`order` with the samples from place `start` on in order number `counter` (1, 2, ...) of their own."""
     rest = order[start:]
     draws = draw_sequences(seed, epoch, rest, Stream.REORDER, count=counter)[:, -1]
     return np.concatenate([order[:start], rest[np.argsort(draws, kind="stable")]])

@@ -120,7 +120,7 @@ class OrderedLoader(abc.ABC):
             self._reorderings = []
 
     def reorder(self, counter: int) -> None:
-        """The next iteration goes through what is left of its epoch in order number `counter`, not in order 0.
+        """The next iteration goes through what is left of its epoch in order number `counter` (1, 2, ...).
 
         Every image still comes once an epoch. The epochs after it are as they always were.
         """

@@ -177,6 +177,8 @@ def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
     yield "train.save_every_steps", steps is None or steps >= 1, steps, "at least 1, or null"
     is_time = minutes is None or (minutes > 0 and math.isfinite(minutes))
     yield "train.save_every_minutes", is_time, minutes, "a finite number above 0, or null"
+    limit = train.nonfinite_limit
+    yield "train.nonfinite_limit", limit >= 0, limit, "0 or above"
     yield "train.timeout_seconds", timeout > 0 and math.isfinite(timeout), timeout, "a finite number above 0"
 
 

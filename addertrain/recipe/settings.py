@@ -155,6 +155,14 @@ class TrainRecipe:
         int | None, "steps between checkpoints inside an epoch; null: only at its end"
     ] = None
     save_every_minutes: Annotated[float | None, "the same by the clock, counted from the last save"] = None
+    on_nonfinite: Annotated[
+        Literal["stop", "skip", "rollback"],
+        "what a loss or gradient that is not finite does: end the run, leave the step out, or go back to the "
+        "last checkpoint and on in another order",
+    ] = "stop"
+    nonfinite_limit: Annotated[int, "steps left out, or rollbacks, after which the next one ends the run"] = (
+        10
+    )
     timeout_seconds: Annotated[float, "how long ranks wait for one that does not answer"] = 600.0
 
 

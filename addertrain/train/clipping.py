@@ -1,9 +1,12 @@
 """Gradient clipping as a callback: after reduction, accumulation and unscaling, before the update."""
 
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from addertrain.optim import clip_others_
+from addertrain.optim import AdderSGD, clip_others_, clip_parts_, parts
+from addertrain.optim.shards import local
+from addertrain.train.sharded import Sharded
 
 
 class ClipNorm(Callback):
@@ -19,5 +22,22 @@ class ClipNorm(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Clips."""
-        clip_others_(optimizer.param_groups, self.max_norm)
+        """Clips; where gradients are cut over the ranks, by their norm over all of them."""
+        if not isinstance(trainer.strategy, Sharded):
+            clip_others_(optimizer.param_groups, self.max_norm)
+            return
+        assert isinstance(optimizer, AdderSGD)
+        gradients = trainer.strategy.gradients()
+        filters = {id(param) for param in optimizer.filters}
+        others = [
+            value
+            for param, value in zip(gradients.parameters, gradients.values, strict=True)
+            if id(param) not in filters
+        ]
+        assert dist.group.WORLD is not None
+        clip_parts_(
+            others,
+            self.max_norm * gradients.scale,
+            group=dist.group.WORLD,
+            like=local(parts(optimizer)[0]),
+        )

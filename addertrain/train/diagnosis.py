@@ -1,13 +1,12 @@
 """What is wrong with a step whose loss or gradient is not finite: the first bad layer, and the images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from addertrain.optim.shards import local
 from addertrain.train.loss import classification_loss
 from addertrain.train.module import AdderClassifier, LabelledImages
 
@@ -21,32 +20,42 @@ class Finding:
 
     what: str
     where: str
-    depth: int
+    depth: tuple[int, int]
 
 
-def find(module: AdderClassifier, batches: Sequence[tuple[int, LabelledImages]]) -> Finding:
+def clearest(findings: Sequence[Finding]) -> Finding:
+    """The one that shows earliest in a step, of all ranks' in their order; it names the rank."""
+    rank, found = min(enumerate(findings), key=lambda pair: pair[1].depth)
+    return Finding(found.what, f"{found.where} of rank {rank}", found.depth)
+
+
+def find(
+    module: AdderClassifier,
+    batches: Sequence[tuple[int, LabelledImages]],
+    norms: Mapping[int, Tensor],
+) -> Finding:
     """Repeats the forward pass of a step's batches, without gradients, and looks for what is not finite.
 
     All of them on every rank, for layers that are cut over the ranks talk to each other.
 
     Args:
-        batches: (number in the epoch, batch) of every part of the step; `p.grad` still holds its gradient.
+        batches: (number in the epoch, batch) of every part of the step.
+        norms: of the step's gradients, or of this rank's parts of them, by the parameters' ids.
     """
     found = [_find_forward(module, number, batch) for number, batch in batches]
     if finding := next((each for each in found if each is not None), None):
         return finding
     where = _name_batches([number for number, _ in batches])
-    grads = {
-        name: local(parameter.grad)  # where parameters are cut, another rank may have the bad part
-        for name, parameter in module.named_parameters()
-        if parameter.grad is not None
-    }
-    bad = [name for name, grad in grads.items() if not grad.isfinite().all()]
-    if not bad:
-        return Finding("no such number when repeated", where, _NOWHERE)
-    first = bad[-1]  # backward meets the last layer first
-    kind, name = _bad_kind(grads[first]), first.removeprefix(module.checkpoint_prefix)
-    return Finding(f"{kind} in the gradient of {name}", where, _IN_BACKWARD)
+    bad = [
+        (place, name, norms[id(parameter)])
+        for place, (name, parameter) in enumerate(module.named_parameters())
+        if id(parameter) in norms and not norms[id(parameter)].isfinite()
+    ]
+    if not bad:  # where parameters are cut, another rank has the bad part
+        return Finding("no such number when repeated", where, (_NOWHERE, 0))
+    place, name, norm = bad[-1]  # backward meets the last layer first
+    what = f"{_bad_kind(norm)} in the gradient of {name.removeprefix(module.checkpoint_prefix)}"
+    return Finding(what, where, (_IN_BACKWARD, -place))
 
 
 @torch.no_grad()
@@ -56,14 +65,14 @@ def _find_forward(module: AdderClassifier, number: int, batch: LabelledImages) -
     with torch.compiler.set_stance("force_eager"), watch:
         logits = module.model(images)
     if (rows := _bad_rows(images)) is not None:
-        return Finding(f"{_bad_kind(images)} in the images", _name(number, batch, rows), _IN_FORWARD)
+        return Finding(f"{_bad_kind(images)} in the images", _name(number, batch, rows), (_IN_FORWARD, 0))
     if watch.found is not None:
         what, rows = watch.found
-        return Finding(what, _name(number, batch, rows), _IN_FORWARD)
+        return Finding(what, _name(number, batch, rows), (_IN_FORWARD, 0))
     loss = classification_loss(logits, batch.labels)
     if not loss.isfinite():
         rows = _bad_rows(batch.labels)
-        return Finding(f"{_bad_kind(loss)} in the loss", _name(number, batch, rows), _IN_LOSS)
+        return Finding(f"{_bad_kind(loss)} in the loss", _name(number, batch, rows), (_IN_LOSS, 0))
     return None
 
 

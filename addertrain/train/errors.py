@@ -16,6 +16,14 @@ class NonFiniteError(RunError):
     """A loss or a gradient that is NaN or infinite; the update it belongs to was not made."""
 
 
+class GoBack(NonFiniteError):
+    """Asks whoever runs the training for its last checkpoint and another order; `rollbacks` counts this one."""
+
+    def __init__(self, message: str, rollbacks: int) -> None:
+        super().__init__(message)
+        self.rollbacks = rollbacks
+
+
 class LostRankError(RunError):
     """Another rank ended, or did not answer in time; this one is well."""
 

@@ -1,9 +1,13 @@
-"""Stops a training whose numbers are no longer finite, before the update that would spoil the weights.
+"""Keeps steps whose loss or gradients are not finite away from weights and momentum, and says what comes then.
 
-What is wrong, and where, is `diagnosis`'s business; this file decides when to look.
+What is wrong, and where, is `diagnosis`'s business; AdderSGD leaves the step out (`is_sound`); this file
+decides when to look and what follows.
 """
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -12,41 +16,68 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.checkpoint.store import CheckpointStore
-from addertrain.optim.shards import local
-from addertrain.train.diagnosis import Finding, find
-from addertrain.train.errors import NonFiniteError
+from addertrain.optim import AdderSGD
+from addertrain.train.diagnosis import Finding, clearest, find
+from addertrain.train.errors import GoBack, NonFiniteError
+from addertrain.train.forward_state import ForwardState
 from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.sharded import gradients_of
 
+Policy = Literal["stop", "skip", "rollback"]
+FAULTS = "faults"
 _SMALLEST_SCALE = 1.0
 
 
 class FiniteGuard(Callback):
     """Looks at loss and gradients of every step once they are reduced, accumulated and unscaled.
 
-    One flag is read per step, on a CPU at no cost; on a GPU the host waits for the backward pass, which a
-    loss scaler does anyway. Under a scaler infinite gradients are its own business: it leaves that step out
-    and halves its scale; only a bad loss, or a scale that has fallen below 1, ends the training.
+    The verdict is one flag on the device, the same on all ranks, and the optimizer obeys it there: a bad step
+    changes neither weights nor momentum. The host reads it at once on a CPU; on a GPU a step later, by when
+    it has arrived beside the step, so that no step waits for it, and in any case before a checkpoint. Under a
+    loss scaler infinite gradients are its own business: it leaves that step out and halves its scale; only
+    a bad loss, or a scale that has fallen below 1, is a fault.
 
     Args:
-        store: whose newest checkpoint the message names.
+        store: whose newest checkpoint the messages name.
+        policy: "stop" raises; "skip" goes on, with the statistics and counts of before; "rollback" asks for
+            the last checkpoint. Schedule, step number and averaged weights count a skipped step as made.
+        limit: how many steps may be skipped, or rollbacks made, before it raises all the same.
+        rollbacks: those so far; a checkpoint may know of fewer.
+        warn: is told on the first rank of every step that is skipped.
+        delay: after how many steps a verdict is read; None: 0 on CPUs, 1 on GPUs.
 
     Raises:
-        NonFiniteError: on every rank, from the trainer's `fit`; the weights are those before the step.
+        NonFiniteError, GoBack: on every rank, from the trainer's `fit`; the weights are those before the step.
     """
 
-    def __init__(self, store: CheckpointStore | None = None) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: CheckpointStore | None = None,
+        *,
+        policy: Policy = "stop",
+        limit: int = 0,
+        rollbacks: int = 0,
+        warn: Callable[[str], None] = print,
+        delay: int | None = None,
+    ) -> None:
+        self.skipped_steps, self.rollbacks = 0, rollbacks
+        self._store, self._policy, self._limit, self._warn, self._delay = store, policy, limit, warn, delay
         self._batches: list[tuple[int, LabelledImages]] = []
         self._is_finite: list[Tensor] = []
+        self._before: ForwardState | None = None
+        self._pending: deque[_Step] = deque()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets what an earlier session left."""
-        self._forget()
+        self._begin_step()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the batches of a step until the step is made."""
+        """Keeps the batches of a step until its verdict is read, and what they are about to change."""
+        if self._policy == "skip" and not self._batches:
+            assert isinstance(pl_module, AdderClassifier)
+            self._before = ForwardState(pl_module)
         self._batches.append((batch_idx, batch))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -57,58 +88,133 @@ class FiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Lets a sound step pass."""
-        flags = list(self._is_finite)
+        """Lets the optimizer make a sound step, and reads the verdicts that are due."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is None:
-            flags += _finite_gradients(optimizer)
-        elif scaler.get_scale() < _SMALLEST_SCALE:
-            flags.append(torch.zeros_like(flags[0]))
-        if _all_over_ranks(torch.stack(flags)):
-            self._forget()
-            return
-        assert isinstance(pl_module, AdderClassifier)
+        is_scale_fine = scaler is None or scaler.get_scale() >= _SMALLEST_SCALE
+        norms: dict[int, Tensor] = {}
+        if scaler is None or not is_scale_fine:
+            gradients = gradients_of(trainer, optimizer)
+            if (all_norms := gradients.norms()) is not None:
+                self._is_finite.append(all_norms.isfinite().all())
+                norms = dict(zip(map(id, gradients.parameters), all_norms.unbind(), strict=True))
+        is_sound = _agreed(torch.stack(self._is_finite), is_scale_fine)
+        if isinstance(optimizer, AdderSGD):
+            optimizer.is_sound = is_sound
+        if self._before is not None:
+            self._before.put_back_unless(is_sound)
+        verdict = _Arriving(is_sound)
+        self._pending.append(
+            _Step(trainer.current_epoch + 1, trainer.global_step + 1, self._batches, norms, verdict)
+        )
+        self._begin_step()
+        delay = int(is_sound.is_cuda) if self._delay is None else self._delay
+        self._read(trainer, pl_module, all_but=delay)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leaves no verdict unread behind an epoch."""
+        if trainer.is_last_batch:
+            self._read(trainer, pl_module, all_but=0)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds how often it has happened, the last step included."""
+        self._read(trainer, pl_module, all_but=0)
+        checkpoint[FAULTS] = {"skipped_steps": self.skipped_steps, "rollbacks": self.rollbacks}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Goes on counting."""
+        counts = checkpoint.get(FAULTS, {"skipped_steps": 0, "rollbacks": 0})
+        self.skipped_steps = counts["skipped_steps"]
+        self.rollbacks = max(self.rollbacks, counts["rollbacks"])
+
+    def _begin_step(self) -> None:
+        self._batches, self._is_finite, self._before = [], [], None
+
+    def _read(self, trainer: Trainer, module: LightningModule, *, all_but: int) -> None:
+        """Reads all verdicts but the last few; every rank reads the same ones at the same time."""
+        while len(self._pending) > all_but:
+            step = self._pending.popleft()
+            if not step.is_sound.read():
+                assert isinstance(module, AdderClassifier)
+                self._answer(trainer, step.number, self._describe(trainer, module, step))
+
+    def _describe(self, trainer: Trainer, module: AdderClassifier, step: "_Step") -> str:
+        before = ForwardState(module)
         with trainer.precision_plugin.forward_context():
-            finding = find(pl_module, self._batches)
-        raise NonFiniteError(self._message(trainer, _first_finding(finding)))
-
-    def _forget(self) -> None:
-        self._batches.clear()
-        self._is_finite.clear()
-
-    def _message(self, trainer: Trainer, finding: Finding) -> str:
-        newest = self._store.newest_first() if self._store is not None else []
-        kept = f"the last good checkpoint is {newest[0].name}" if newest else "there is no checkpoint yet"
+            finding = _over_ranks(find(module, step.batches, step.norms))
+        before.put_back()
         return (
-            f"training: expected finite numbers, got {finding.what} in epoch {trainer.current_epoch + 1}, "
-            f"{finding.where}, step {trainer.global_step + 1}; that step was not made, {kept}: mend the data "
-            "and start again, or lower optim.lr for a new run"
+            f"training: expected finite numbers, got {finding.what} in epoch {step.epoch}, {finding.where}, "
+            f"step {step.number}"
         )
 
+    def _answer(self, trainer: Trainer, number: int, found: str) -> None:
+        newest = self._store.newest_first() if self._store is not None else []
+        kept = f"the last good checkpoint is {newest[0].name}" if newest else "there is no checkpoint yet"
+        advice = "mend the data and start again, or lower optim.lr for a new run"
+        so_far = self.skipped_steps if self._policy == "skip" else self.rollbacks
+        if self._policy == "stop":
+            raise NonFiniteError(f"{found}; that step was not made, {kept}: {advice}")
+        if so_far >= self._limit:
+            raise NonFiniteError(
+                f"{found}; that step was not made, and train.nonfinite_limit is reached ({self._limit}), "
+                f"{kept}: {advice}"
+            )
+        count = f"{so_far + 1} of at most {self._limit}"
+        if self._policy == "rollback":
+            raise GoBack(f"{found}; {kept}: going on from there in another order ({count})", so_far + 1)
+        self.skipped_steps += 1
+        if trainer.is_global_zero:
+            self._warn(f"{found}; that step is left out ({count})")
 
-def _finite_gradients(optimizer: Optimizer) -> list[Tensor]:
-    """One flag over all gradients that lie here; a norm that overflows counts as not finite."""
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    grads = [local(param.grad) for param in params if param.grad is not None]
-    if not grads:
-        return []  # an engine keeps them elsewhere; a bad loss still shows
-    dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    return [torch.stack(torch._foreach_norm(grads, 2, dtype=dtype)).isfinite().all()]
+
+class _Arriving:
+    """A flag on its way from the device to the host."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        self._flag = flag
+        if flag.is_cuda:
+            self._flag = torch.empty((), dtype=flag.dtype, pin_memory=True)
+            self._flag.copy_(flag, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> bool:
+        """The flag; waits for it where it is not here yet."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._flag)
 
 
-def _all_over_ranks(flags: Tensor) -> bool:
-    """Whether every flag is set on every rank: all of them have to stop together."""
-    is_fine = flags.all().float()
+@dataclass(frozen=True)
+class _Step:
+    """A step that has been made or left out, and what it takes to say why; `norms` by parameters' ids."""
+
+    epoch: int
+    number: int
+    batches: list[tuple[int, LabelledImages]]
+    norms: dict[int, Tensor]
+    is_sound: _Arriving
+
+
+def _agreed(flags: Tensor, is_host_fine: bool) -> Tensor:
+    """Whether every flag is set on every rank, on the device: all of them have to go on alike."""
+    is_fine = flags.all().float() if is_host_fine else torch.zeros((), device=flags.device)
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(is_fine, op=dist.ReduceOp.MIN)
-    return bool(is_fine)
+    return is_fine > 0
 
 
-def _first_finding(own: Finding) -> Finding:
+def _over_ranks(own: Finding) -> Finding:
     """The clearest of all ranks' findings, the first rank's where several are as clear."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return own
     findings: list[Finding] = [own] * dist.get_world_size()
     dist.all_gather_object(findings, own)
-    rank, clearest = min(enumerate(findings), key=lambda pair: pair[1].depth)
-    return Finding(clearest.what, f"{clearest.where} of rank {rank}", clearest.depth)
+    return clearest(findings)

@@ -14,7 +14,7 @@ import lightning
 import torch
 
 import addertrain
-from addertrain.checkpoint.store import CheckpointStore
+from addertrain.checkpoint.store import FOLDER, CheckpointStore
 from addertrain.durable import write_text
 from addertrain.ops import library
 from addertrain.recipe import Recipe, load_recipe, recipe_to_yaml
@@ -24,7 +24,10 @@ from addertrain.train.processes import World
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The result of a run, as in `summary.json`; top1 and top5 in percent, the hash over all weights."""
+    """The result of a run, as in `summary.json`; top1 and top5 in percent, the hash over all weights.
+
+    `steps` counts skipped ones too; `skipped_steps` and `rollbacks` are what numerical faults have cost.
+    """
 
     top1: float
     top5: float
@@ -37,6 +40,8 @@ class Summary:
     seed: int
     recipe: str
     weights_sha256: str
+    skipped_steps: int = 0
+    rollbacks: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ class RunDirectory:
     @property
     def store(self) -> CheckpointStore:
         """Its checkpoints."""
-        return CheckpointStore(self.path / "checkpoints")
+        return CheckpointStore(self.path / FOLDER)
 
     @property
     def is_started(self) -> bool:
         """Whether some run has written here."""
-        return any((self.path / name).exists() for name in ("recipe.yaml", "checkpoints", "summary.json"))
+        return any((self.path / name).exists() for name in ("recipe.yaml", FOLDER, "summary.json"))
 
     def read_recipe(self) -> Recipe | None:
         """The resolved recipe of the run, if one has been written."""

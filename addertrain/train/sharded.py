@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
 from addertrain.train.checkpoint_io import OPTIMIZERS
+from addertrain.train.gradients import Gradients
 from addertrain.train.module import AdderClassifier
 from addertrain.train.portable import NamedState, optimizer_by_index, optimizer_by_name
 
@@ -56,6 +57,10 @@ class Sharded(NamedState, DDPStrategy):
         """The optimizer of the training."""
         (optimizer,) = self.optimizers
         return _plain(optimizer)
+
+    def gradients(self) -> Gradients:
+        """This rank's parts, when a step is about to be made."""
+        return Gradients.of(self.adder_sgd())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Whole momentum by parameter name on the first rank; every rank has to call this."""
@@ -146,6 +151,12 @@ class WholeNetwork(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Puts the live one back when an evaluation breaks off."""
         self._active.close()
+
+
+def gradients_of(trainer: Trainer, optimizer: Optimizer) -> Gradients:
+    """Those of the step that `trainer` is about to make, under any strategy."""
+    strategy = trainer.strategy
+    return strategy.gradients() if isinstance(strategy, Sharded) else Gradients.of(optimizer)
 
 
 def _plain(optimizer: Optimizer) -> AdderSGD:

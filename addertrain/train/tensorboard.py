@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from addertrain.optim import AdderSGD
+from addertrain.train.guard import FiniteGuard
 from addertrain.train.meter import TrainMeter, Window
 from addertrain.train.module import AdderClassifier, LabelledImages
 from addertrain.train.recalibration import FreshStatistics
@@ -31,6 +32,7 @@ class TensorBoard(Callback):
 
     Args:
         fresh, stale: what recalibration costs, and the accuracy without it.
+        guard: what numerical faults have cost; a point is written when that changes.
     """
 
     def __init__(
@@ -39,16 +41,20 @@ class TensorBoard(Callback):
         meter: TrainMeter,
         fresh: FreshStatistics | None = None,
         stale: StaleScore | None = None,
+        guard: FiniteGuard | None = None,
     ) -> None:
         self._folder = folder
         self._meter, self._fresh, self._stale = meter, fresh, stale
+        self._guard = guard
+        self._faults: dict[str, float] = {}
         self._writer: SummaryWriter | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens a file of events; a resumed run declares later points of earlier files void."""
         if trainer.is_global_zero:
-            step = trainer.global_step
-            self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
+            # Always: a session that was killed before its first checkpoint may have left points.
+            self._writer = SummaryWriter(str(self._folder), purge_step=trainer.global_step + 1)
+            self._faults = {"faults/skipped_steps": 0, "faults/rollbacks": 0}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: LabelledImages, batch_idx: int
@@ -59,14 +65,18 @@ class TensorBoard(Callback):
             and batch_idx == 0
             and trainer.current_epoch % _PICTURES_EVERY_EPOCHS == 0
         ):
-            self._writer.add_image("images/train", picture_grid(batch.images), trainer.global_step)
+            # The step that they are about to go into: a resumption from before it shows them anew.
+            self._writer.add_image("images/train", picture_grid(batch.images), trainer.global_step + 1)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes a window's points, with one host sync for all layers together."""
+        if self._writer is None:
+            return
+        self._write_faults(trainer.global_step)
         window = self._meter.window
-        if window is None or self._writer is None:
+        if window is None:
             return
         optimizer = trainer.optimizers[0]
         self._write(window_scalars(window, optimizer.param_groups[0]["lr"]), trainer.global_step)
@@ -98,6 +108,23 @@ class TensorBoard(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the file: what has been written is worth keeping."""
         self._close()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Puts on the disk what no resumption from this checkpoint will write again."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _write_faults(self, step: int) -> None:
+        if self._guard is None:
+            return
+        now: dict[str, float] = {
+            "faults/skipped_steps": self._guard.skipped_steps,
+            "faults/rollbacks": self._guard.rollbacks,
+        }
+        self._write({tag: count for tag, count in now.items() if count != self._faults[tag]}, step)
+        self._faults = now
 
     def _statistics(self) -> dict[str, float]:
         """What BatchNorm's statistics did to the last evaluation."""

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from addertrain.optim import bind
 from addertrain.train.errors import UsageError
+from addertrain.train.gradients import Gradients
 from addertrain.train.precision import LossScale, MixedPrecision
 from addertrain.train.sharded import PartedNetwork, Sharded
 
@@ -47,6 +48,7 @@ class Zero(Sharded):
             dist_init_required=False,
         )
         bind(engine)
+        self._show_gradients(engine)
         if scale is not None:
             let_engine_scale(engine, scale)
         self.model = engine
@@ -69,10 +71,35 @@ class Zero(Sharded):
     ) -> Any:
         """Forward and backward (the closure), then the engine's step, which calls AdderSGD's."""
         result = closure()
-        self.precision_plugin._after_closure(self._module(), optimizer)
         engine: Any = self.model
         engine.step()
         return result
+
+    def gradients(self) -> Gradients:
+        """This rank's parts, where the engine keeps them, under its loss scale."""
+        engine_optimizer: Any = self.model.optimizer  # type: ignore[union-attr]
+        groups = engine_optimizer.fp16_groups if self.stage == 3 else engine_optimizer.params_in_partition
+        parameters: list[Tensor] = []
+        values: list[Tensor] = []
+        for index, group in enumerate(groups):
+            kept = engine_optimizer.averaged_gradients[index]
+            parts = [part for part in kept if not getattr(part, "_zero_padding", False)]
+            for parameter, part in zip(group, parts, strict=False):  # padding alone, where it has none
+                parameters.append(parameter)
+                values.append(part)
+        plugin = self.precision_plugin
+        scale = plugin.engine_scale if isinstance(plugin, MixedPrecision) else None
+        return Gradients(parameters, values, 1.0 if scale is None else scale.get_scale())
+
+    def _show_gradients(self, engine: Any) -> None:
+        """Lets the callbacks see the gradients once they are reduced: right before the engine uses them."""
+        make_step = engine.optimizer.step
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            self.precision_plugin._after_closure(self._module(), self.adder_sgd())
+            return make_step(*args, **kwargs)
+
+        engine.optimizer.step = step
 
     def teardown(self) -> None:
         """Takes the engine's hooks off the module."""
