@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": {"ops"},
     "models": {"ops", "nn"},
     "train": {"recipe", "durable", "ops", "optim", "data", "checkpoint", "nn", "models"},
-    "report": {"recipe", "ops", "optim", "data", "nn", "models", "train"},
+    "report": {"recipe", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
     "interchange": {"recipe", "ops", "nn", "data", "checkpoint", "models", "train"},
     "plan": {"recipe", "data", "train", "report"},
     "bench": {"ops", "optim", "data", "nn", "models"},
@@ -50,7 +50,7 @@ KNOWN_ONLY_TO: dict[str, set[str]] = {
     "torch.distributed": {"optim", "nn", "data", "train", "bench"},
 }
 # Optional packages, imported in one file each.
-IN_ONE_FILE = ("deepspeed", "ffcv")
+IN_ONE_FILE = ("deepspeed", "ffcv", "matplotlib")
 RECIPE_NEEDS = {"jsonargparse", "yaml"}
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, reproduce
+from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank
 from addertrain.recipe import RecipeError
@@ -34,9 +34,9 @@ class Command(Protocol):
         """Does it; `overrides` are the words for the recipe. Returns the exit code."""
 
 
-_COMMANDS: tuple[Command, ...] = (fit, evaluate, reproduce, plan, preflight, bench, data, ckpt)
+_COMMANDS: tuple[Command, ...] = (fit, evaluate, reproduce, report, plan, preflight, bench, data, ckpt)
 # Those whose words may hold keys of a recipe.
-_TAKE_OVERRIDES: tuple[Command, ...] = (fit, reproduce, plan, preflight)
+_TAKE_OVERRIDES: tuple[Command, ...] = (fit, reproduce, report, plan, preflight)
 
 _SECONDS_FOR_THE_FIRST_RANK = 5.0
 
@@ -44,6 +44,7 @@ _EPILOG = f"""examples:
   addertrain fit recipes/digits/lenet5bn.yaml             train; run it again and it goes on where it stopped
   addertrain evaluate runs/digits-lenet5bn                accuracy of the trained network
   addertrain reproduce recipes/digits/lenet5bn.yaml       whether a recipe reaches what it says
+  addertrain report runs/digits-lenet5bn                  its tables and figures, as a page
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 64   batches, memory and time, before it runs
   addertrain bench ops                                    speed of the adder operators
   addertrain data write PICTURES FILE.beton               pictures, packed for data.loader: ffcv

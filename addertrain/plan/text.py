@@ -5,6 +5,7 @@ from addertrain.plan.curve import rate_picture
 from addertrain.plan.figures import GIB, Plan
 from addertrain.recipe import recipe_to_yaml
 from addertrain.report import energy_joules, via_nano_cycles
+from addertrain.report.tables import si_text
 
 
 def plan_text(plan: Plan) -> str:
@@ -43,12 +44,12 @@ def _network(plan: Plan) -> list[tuple[str, str]]:
     count = plan.operations
     return [
         ("parameters", f"{count.num_parameters} ({count.num_parameters / 1e6:.2f} M)"),
-        ("adder elements", f"{_large(count.adder_elements)} an image, in {len(count.adder_layers)} layers"),
-        ("multiplications", f"{_large(count.multiplications)} an image"),
-        ("additions", f"{_large(count.additions)} an image"),
-        ("XNORs", f"{_large(count.xnors)} an image, each with a bit counted"),
-        ("norms", f"{_large(count.norm_elements)} elements an image, not in these counts"),
-        ("VIA Nano 2000", f"{_large(via_nano_cycles(count))} cycles an image"),
+        ("adder elements", f"{si_text(count.adder_elements)} an image, in {len(count.adder_layers)} layers"),
+        ("multiplications", f"{si_text(count.multiplications)} an image"),
+        ("additions", f"{si_text(count.additions)} an image"),
+        ("XNORs", f"{si_text(count.xnors)} an image, each with a bit counted"),
+        ("norms", f"{si_text(count.norm_elements)} elements an image, not in these counts"),
+        ("VIA Nano 2000", f"{si_text(via_nano_cycles(count))} cycles an image"),
         ("energy at 45 nm", f"{1e3 * energy_joules(count):.3g} mJ an image, float32, arithmetic alone"),
     ]
 
@@ -89,13 +90,6 @@ def _page_cache(plan: Plan) -> list[tuple[str, str]]:
             if needs.warning:
                 rows.append(("warning", needs.warning))
     return rows
-
-
-def _large(number: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number:.0f}"
 
 
 def _gib(num_bytes: int) -> str:

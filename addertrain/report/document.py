@@ -1,0 +1,88 @@
+"""A report as a value: sections with what made them, and what is missing."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from addertrain.report.runs import Group, Run
+from addertrain.report.style import Picture
+from addertrain.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Source:
+    """What made a part of a section: recipe, seeds and runs in words, and what to type for the same."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables and figures about one thing; `text` defines what they show, `source` says what made them."""
+
+    key: str
+    title: str
+    text: str
+    source: tuple[Source, ...]
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, pictures by their file names."""
+        return {
+            "key": self.key,
+            "title": self.title,
+            "text": self.text,
+            "source": [asdict(source) for source in self.source],
+            "tables": [table.plain() for table in self.tables],
+            "pictures": [
+                {"file": f"{picture.key}.png", "caption": picture.caption} for picture in self.pictures
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A section that these runs do not fill: what it would show and what would fill it."""
+
+    title: str
+    reason: str
+
+
+def sources(groups: Sequence[Group], *, only: Sequence[Run] | None = None) -> tuple[Source, ...]:
+    """For each recipe its name, the seeds with their runs, and the commands.
+
+    Args:
+        only: the runs that were used, if not all.
+    """
+    lines = []
+    for group in groups:
+        used = [run for run in group.runs if only is None or run in only]
+        if not used:
+            continue
+        seeds = ", ".join(str(run.seed) for run in used)
+        runs = ", ".join(run.label for run in used)
+        words = "seed" if len(used) == 1 else "seeds"
+        text = f"recipe {group.label}, n = {len(used)} ({words} {seeds}), runs {runs}"
+        lines.append(Source(text, command_of(used)))
+    return tuple(lines)
+
+
+def command_of(runs: Sequence[Run]) -> str:
+    """What to type to have these runs again; seeds that differ become one word."""
+    commands = {_without_seed(run.command) for run in runs if run.command}
+    if not commands:
+        return ""
+    seeds = sorted({run.seed for run in runs})
+    has_seeds = any(_without_seed(run.command) != run.command for run in runs)
+    words = f" --train.seed {'|'.join(map(str, seeds))}" if has_seeds else ""
+    return "; ".join(sorted(command + words for command in commands))
+
+
+def _without_seed(command: str) -> str:
+    words = command.split(" ")
+    if "--train.seed" in words:
+        place = words.index("--train.seed")
+        del words[place : place + 2]
+    return " ".join(word for word in words if not word.startswith("--train.seed="))

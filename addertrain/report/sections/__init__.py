@@ -1,0 +1,1 @@
+"""The sections of a report, a file each: what is shown, and from which runs."""

@@ -1,0 +1,109 @@
+"""Adder layers while they train: α_l, and RMS(w) beside the value at which decay and steps are in balance."""
+
+import math
+
+import numpy as np
+
+from addertrain.report.document import Absent, Section, sources
+from addertrain.report.runs import Group
+from addertrain.report.study import Study
+from addertrain.report.style import Axes, Picture, layer_colors, layer_legend, panels, picture
+from addertrain.report.tables import Cell, Column, Table, file_name
+from addertrain.report.trajectories import by_epoch, draw, trajectory
+
+_TITLE = "Adder layers while they train"
+_RATE, _RMS, _LR = "alr_alpha/", "weight_rms/", "schedule/lr"
+
+
+def dynamics(study: Study) -> Section | Absent:
+    """α_l and RMS(w) of every adder layer over time, for each recipe."""
+    groups = [group for group in study.groups if trajectory(group.runs, _LR) and _layers(group, _RMS)]
+    if not groups:
+        return Absent(_TITLE, "a run of an adder network that has trained for an epoch or more")
+    text = (
+        "Left: α_l = η·√k/‖g_l‖₂ (Eq. 13), the factor on each layer's gradient, as its median over each "
+        "epoch (1, or a constant, where the recipe does not use ALR). Right: the root mean square of each "
+        "layer's weights, and dotted what it would tend to if steps were uncorrelated, RMS(w) = "
+        "η·√(γ/(2λ(1−μ))) with rate γ, weight decay λ and momentum μ. The weights can follow it only while "
+        "γ is large: the time constant (1−μ)/(2γλ), in steps, grows beyond the schedule as γ falls. Lines "
+        "are means over the seeds, bands reach from the lowest to the highest seed."
+    )
+    tables = tuple(_table(group) for group in groups)
+    pictures = tuple(_figure(group) for group in groups)
+    return Section("dynamics", _TITLE, text, sources(groups), tables, pictures)
+
+
+def equilibrium_rms(lr: float, *, eta: float, weight_decay: float, momentum: float) -> float:
+    """η √(γ / (2 λ (1 − μ))): decay takes away what uncorrelated steps add; infinite without decay.
+
+    A gradient of RMS η moves weights by 1 / (1 − μ) times γ η in the long run, so w² gains
+    γ² η² / (1 − μ)² a step and loses 2 γ λ w² / (1 − μ).
+    """
+    if weight_decay == 0.0:
+        return math.inf
+    return eta * math.sqrt(lr / (2 * weight_decay * (1 - momentum)))
+
+
+def _layers(group: Group, prefix: str) -> list[str]:
+    """The adder layers that are on record, in the order of the network."""
+    names = dict.fromkeys(tag for run in group.runs for tag in run.curves if tag.startswith(prefix))
+    return [tag.removeprefix(prefix) for tag in names]
+
+
+def _figure(group: Group) -> Picture:
+    names = _layers(group, _RMS)
+    figure, ((left, right),) = panels(1, 2, panel_height=3.9)
+    for name, color in zip(names, layer_colors(names), strict=True):
+        if (rate := trajectory(group.runs, _RATE + name)) is not None:
+            draw(left, by_epoch(rate), color=color, label=name)
+        if (rms := trajectory(group.runs, _RMS + name)) is not None:
+            draw(right, rms, color=color, label=name)
+    left.set(xlabel="epoch", ylabel="α, per layer", yscale="log")
+    _draw_equilibrium(right, group)
+    right.set(xlabel="epoch", ylabel="RMS(w), per layer")
+    right.set_ylim(bottom=0)
+    layer_legend(figure, [right, left], names)
+    key = file_name(f"dynamics_{group.label}")
+    return picture(figure, key, f"{group.label}, n = {len(group.runs)}.")
+
+
+def _draw_equilibrium(axes: Axes, group: Group) -> None:
+    line = trajectory(group.runs, _LR)
+    if line is None or not _has_balance(group):
+        return
+    balance = np.array([_equilibrium(group, float(lr)) for lr in line.mean])
+    axes.plot(line.epochs, balance, ":", color="black", linewidth=1.8, label="balance")
+
+
+def _has_balance(group: Group) -> bool:
+    """Whether steps have a known length and decay is there to meet them."""
+    return group.recipe.optim.alr in ("global", "local") and group.recipe.optim.weight_decay > 0
+
+
+def _equilibrium(group: Group, lr: float) -> float:
+    optim = group.recipe.optim
+    return equilibrium_rms(lr, eta=optim.eta, weight_decay=optim.weight_decay, momentum=optim.momentum)
+
+
+def _table(group: Group) -> Table:
+    """At three moments: the layers' RMS(w), and the balance."""
+    line = trajectory(group.runs, _LR)
+    assert line is not None
+    marks = [len(line.epochs) * part // 10 for part in (1, 3, 5)] + [len(line.epochs) - 1]
+    columns = [Column("layer", "RMS(w)")]
+    columns += [Column(f"at_{i}", f"epoch {line.epochs[i]:.3g}", "", ".3g") for i in dict.fromkeys(marks)]
+    rows: list[dict[str, Cell]] = []
+    for name in _layers(group, _RMS):
+        row: dict[str, Cell] = {"layer": name}
+        if (rms := trajectory(group.runs, _RMS + name)) is not None:
+            at = {round(float(epoch), 9): i for i, epoch in enumerate(rms.epochs)}
+            for i in marks:
+                if (place := at.get(round(float(line.epochs[i]), 9))) is not None:
+                    row[f"at_{i}"] = float(rms.mean[place])
+        rows.append(row)
+    if _has_balance(group):
+        balance: dict[str, Cell] = {f"at_{i}": _equilibrium(group, float(line.mean[i])) for i in marks}
+        rows.append({"layer": "balance, by the formula", **balance})
+    key = file_name(f"rms_{group.label}")
+    caption = f"{group.label}: mean over n = {len(group.runs)}."
+    return Table(key, caption, tuple(columns), tuple(rows))

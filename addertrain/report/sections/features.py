@@ -1,0 +1,82 @@
+"""Figure 1 of the paper: two features of an image, clusters for adder layers, angles for convolutions."""
+
+import torch
+from torch import Tensor
+
+from addertrain.data import DataError
+from addertrain.report.document import Absent, Section, sources
+from addertrain.report.observation import Observation
+from addertrain.report.runs import Group, Run
+from addertrain.report.study import Study
+from addertrain.report.style import CLASS_COLORS, KIND_NAMES, Axes, Picture, panels, picture
+
+_TITLE = "Features as points of the plane (Figure 1 of the paper)"
+_REMEDY = (
+    "a run of a network that ends in two features: addertrain fit recipes/mnist/lenetplusplus.yaml, and "
+    "lenetplusplus_conv.yaml for its convolutional twin"
+)
+
+
+def features(study: Study) -> Section | Absent:
+    """A panel for the first seed of each recipe whose network ends in two features."""
+    shown: list[tuple[Group, Run, Observation]] = []
+    for group in study.groups:
+        if group.recipe.model.name != "lenet++" or not group.with_weights:
+            continue
+        run = group.with_weights[0]
+        try:
+            shown.append((group, run, study.observation(run)))
+        except DataError as error:
+            return Absent(_TITLE, str(error))
+    if not shown:
+        return Absent(_TITLE, _REMEDY)
+    text = (
+        "What enters the last layer, two numbers an image, coloured by class and named at each class's "
+        "median. An adder layer compares features with its filters (crosses) by their l1 distance, so a "
+        "class is a cluster; a convolution by their inner product, so a class is an angle (rays: its "
+        "filters' directions). Features are the outputs of a norm, without unit."
+    )
+    used = [run for _, run, _ in shown]
+    groups = [group for group, _, _ in shown]
+    return Section("features", _TITLE, text, sources(groups, only=used), (), (_figure(shown),))
+
+
+def _figure(shown: list[tuple[Group, Run, Observation]]) -> Picture:
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = panels(rows, columns, panel_height=4.1)
+    flat = [panel for row in axes for panel in row]
+    for panel, (group, run, seen) in zip(flat, shown, strict=False):
+        assert seen.last_input is not None
+        _scatter(panel, seen.last_input, seen.labels)
+        kind = group.recipe.model.kind
+        _filters(panel, run, kind)
+        panel.set_title(f"{KIND_NAMES[kind]}: {group.label}, seed {run.seed}")
+        panel.set(xlabel="feature 1", ylabel="feature 2", aspect="equal", adjustable="datalim")
+    for panel in flat[len(shown) :]:
+        panel.set_axis_off()
+    caption = f"The first {shown[0][2].num_images} test images; one point each."
+    return picture(figure, "features", caption)
+
+
+def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
+    for label in labels.unique().tolist():
+        own = points[labels == label]
+        color = CLASS_COLORS[label % len(CLASS_COLORS)]
+        panel.scatter(own[:, 0], own[:, 1], s=3, color=color, linewidths=0, alpha=0.6, rasterized=True)
+    for label in labels.unique().tolist():
+        x, y = points[labels == label].median(0).values.tolist()
+        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        panel.text(x, y, str(label), ha="center", va="center", fontweight="bold", bbox=box)
+
+
+def _filters(panel: Axes, run: Run, kind: str) -> None:
+    """The last layer's filters: centres of an adder layer, directions of a convolution."""
+    filters = run.weights["fc2.weight"].flatten(1)
+    if kind == "adder":
+        panel.scatter(filters[:, 0], filters[:, 1], marker="x", s=36, color="black", linewidths=1.2, zorder=3)
+    elif kind == "conv":
+        reach = max(map(abs, (*panel.get_xlim(), *panel.get_ylim())))
+        ends = filters / filters.norm(dim=1, keepdim=True).clamp_min(1e-12) * 0.9 * reach
+        for x, y in torch.as_tensor(ends).tolist():
+            panel.plot([0, x], [0, y], color="black", linewidth=0.7, alpha=0.6, zorder=1)

@@ -1,0 +1,89 @@
+"""What the sections of a report draw on: the runs, their data and what is seen when test images pass through.
+
+Everything dear is done once, and only when a section asks for it. Nothing is downloaded.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import nn
+
+from addertrain.data import DataError, ImageData, load_data
+from addertrain.data.facts import FACTS, image_shape
+from addertrain.data.places import data_places
+from addertrain.models import Kind, build_model
+from addertrain.recipe import DataRecipe, ModelRecipe, Recipe
+from addertrain.report.observation import Observation, observe
+from addertrain.report.operations import OperationCount, count_operations
+from addertrain.report.runs import Group, Run
+
+
+class Study:
+    """Groups of runs, and what they need.
+
+    Args:
+        data_root: the folder of the data sets, in place of the ones that the recipes name.
+    """
+
+    def __init__(self, groups: Sequence[Group], *, data_root: str | None = None) -> None:
+        self.groups = tuple(groups)
+        self._data_root = data_root
+        self._data: dict[DataRecipe, ImageData | DataError] = {}
+        self._observations: dict[Run, Observation] = {}
+        self._counts: dict[tuple[ModelRecipe, DataRecipe], OperationCount] = {}
+
+    def data(self, recipe: Recipe) -> ImageData:
+        """The recipe's data set.
+
+        Raises:
+            DataError: it is not there, or damaged.
+        """
+        settings = recipe.data
+        if self._data_root is not None:
+            settings = dataclasses.replace(settings, root=self._data_root)
+        if settings not in self._data:
+            self._data[settings] = _load(settings)
+        found = self._data[settings]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def observation(self, run: Run) -> Observation:
+        """What the run's network makes of test images.
+
+        Raises:
+            DataError: they are not there.
+        """
+        if run not in self._observations:
+            self._observations[run] = observe(run, self.data(run.recipe), self.operations(run.recipe))
+        return self._observations[run]
+
+    def operations(self, recipe: Recipe, *, kind: Kind | None = None) -> OperationCount:
+        """Of the recipe's network for one image, or of its twin of another kind.
+
+        Raises:
+            DataError: only the data say how many classes there are, and they are not there.
+        """
+        model = dataclasses.replace(recipe.model, kind=kind) if kind else recipe.model
+        key = (model, recipe.data)
+        if key not in self._counts:
+            self._counts[key] = count_operations(self._network(model, recipe), image_shape(recipe.data))
+        return self._counts[key]
+
+    def _network(self, model: ModelRecipe, recipe: Recipe) -> nn.Module:
+        facts = FACTS.get(recipe.data.name)
+        num_classes = facts.num_classes if facts else self.data(recipe).num_classes
+        return build_model(model.name, kind=model.kind, num_classes=num_classes, head=model.head)
+
+
+def _load(settings: DataRecipe) -> ImageData | DataError:
+    missing = [str(place.path) for place in data_places(settings) if not place.is_there]
+    if missing:
+        return DataError(
+            f"{settings.name}: expected its files in {', '.join(missing)}, got none; name their folder with "
+            "--data.root or ADDERTRAIN_DATA"
+        )
+    try:
+        return load_data(settings)
+    except DataError as error:
+        return error
