@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,6 +32,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TENSOR_FILES = ("model", "optimizer", "rank_buffers")
 OPTIONAL_FILES = ("average", "companions")
+TENSORS = (*TENSOR_FILES, *OPTIONAL_FILES)
 
 
 def write_checkpoint(
@@ -48,7 +49,7 @@ def write_checkpoint(
         OSError: the disk is full, the folder cannot be written, ... Nothing appears under the final name
             then.
     """
-    assert set(TENSOR_FILES) <= set(tensors) <= {*TENSOR_FILES, *OPTIONAL_FILES}, sorted(tensors)
+    assert set(TENSOR_FILES) <= set(tensors) <= set(TENSORS), sorted(tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -91,22 +92,25 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
     """Compares every file with its checksum and returns the manifest; nothing is interpreted before that.
 
     Raises:
-        CheckpointError: names the checkpoint, the file and what is wrong with it.
+        CheckpointError: names the checkpoint, every damaged file and what is wrong with it.
     """
     manifest = read_manifest(path)
-    for name, expected in manifest["files"].items():
-        file = path / name
-        try:
-            num_bytes = file.stat().st_size
-            if num_bytes != expected["bytes"]:
-                raise CheckpointError(f"{path}: {name} has {num_bytes} bytes, expected {expected['bytes']}")
-            if sha256_of(file) != expected["sha256"]:
-                raise CheckpointError(f"{path}: {name} does not match its checksum")
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: {name} is missing") from None
-        except OSError as error:
-            raise CheckpointError(f"{path}: {name} cannot be read ({error.strerror})") from None
+    if found := [what for name, file in manifest["files"].items() if (what := _damage(path / name, file))]:
+        raise CheckpointError(f"{path}: {'; '.join(found)}")
     return manifest
+
+
+def _damage(file: Path, expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file, or None."""
+    try:
+        num_bytes = file.stat().st_size
+        if num_bytes != expected["bytes"]:
+            return f"{file.name} has {num_bytes} bytes, expected {expected['bytes']}"
+        return None if sha256_of(file) == expected["sha256"] else f"{file.name} does not match its checksum"
+    except FileNotFoundError:
+        return f"{file.name} is missing"
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})"
 
 
 def has_tensors(manifest: Mapping[str, Any], name: str) -> bool:
@@ -118,6 +122,18 @@ def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one of the files, on the CPU."""
     try:
         return load_file(path / f"{name}.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
+
+
+def read_shapes(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Type and shape of the tensors of one of the files, by name; reads its header alone."""
+    try:
+        with safe_open(path / f"{name}.safetensors", framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return {
+                key: {"dtype": part.get_dtype(), "shape": part.get_shape()} for key, part in slices.items()
+            }
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addertrain.checkpoint.errors import CheckpointError
-from addertrain.checkpoint.files import read_manifest, verify_checkpoint
+from addertrain.checkpoint.files import MANIFEST, verify_checkpoint
 from addertrain.durable import write_text
 
+FOLDER = "checkpoints"  # of a run directory
 LATEST = "latest"
 _NAME = re.compile(r"epoch_(\d+)_step_(\d+)")
 _LEFTOVER = re.compile(r"\.epoch_\d+_step_\d+\.\d+\.(tmp|old)")
@@ -91,10 +92,44 @@ def step_of(path: Path) -> tuple[int, int]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` looks like one checkpoint rather than a run directory."""
-    if _NAME.fullmatch(path.name):
-        return True
-    try:
-        read_manifest(path)
-    except CheckpointError:
-        return False
-    return True
+    return _NAME.fullmatch(path.name) is not None or (path / MANIFEST).exists()
+
+
+def checkpoints_of(path: Path) -> list[Path]:
+    """The checkpoint that `path` is, or every one of the run that it is, whole or not, the newest first.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if not path.is_dir():
+        raise CheckpointError(_expected_a_folder(path))
+    found = CheckpointStore(path / FOLDER).newest_first() or ([path] if is_checkpoint(path) else [])
+    if not found:
+        raise CheckpointError(_found_none(path))
+    return found
+
+
+def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
+    """The checkpoint that `path` means: itself, or the newest whole one of a run directory; verified.
+
+    Raises:
+        CheckpointError: there is none that can be used.
+    """
+    if not path.is_dir():
+        raise CheckpointError(_expected_a_folder(path))
+    if is_checkpoint(path):
+        verify_checkpoint(path)
+        return path
+    newest = CheckpointStore(path / FOLDER).newest_whole(warn)
+    if newest is None:
+        raise CheckpointError(_found_none(path))
+    return newest
+
+
+def _expected_a_folder(path: Path) -> str:
+    what = "a file" if path.exists() else "nothing there"
+    return f"{path}: expected the folder of a run or of a checkpoint, got {what}; check the path"
+
+
+def _found_none(path: Path) -> str:
+    return f"{path}: expected a run or a checkpoint, found no checkpoints in it; check the path"

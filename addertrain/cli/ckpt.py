@@ -1,19 +1,23 @@
-"""`addertrain ckpt`: trained networks to other formats, and the authors' into ours."""
+"""`addertrain ckpt`: what checkpoints hold, whether they are whole, how far apart; other formats; means."""
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.train.errors import UsageError
+from addertrain.cli import ckpt_convert
+from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
 
 _EPILOG = f"""examples:
-  addertrain ckpt export runs/cifar10-resnet20 resnet20.safetensors
-  addertrain ckpt export runs/cifar10-resnet20 resnet20.onnx
-  addertrain ckpt import ResNet20-AdderNet.pth resnet20.safetensors --recipe recipes/cifar10/resnet20.yaml
+  addertrain ckpt inspect runs/cifar10-resnet20
+  addertrain ckpt verify runs/cifar10-resnet20
+  addertrain ckpt diff runs/one runs/other
+  addertrain ckpt convert runs/cifar10-resnet20 resnet20.onnx
+  addertrain ckpt convert ResNet20-AdderNet.pth resnet20.safetensors --recipe recipes/cifar10/resnet20.yaml
+  addertrain ckpt average runs/a runs/b runs/c --out mean
 
-export writes the network as evaluate reads it, with its recipe in the file's metadata; .onnx holds
-standard operators only and is checked by onnxruntime. import takes a state_dict of the authors' code,
-ResNet-20 or ResNet-50.
+A run stands for its newest whole checkpoint. addertrain ckpt ACTION --help says more of each.
+verify ends with 1 where something is damaged, diff where the two are not equal.
 
 {EXIT_CODES}"""
 
@@ -22,52 +26,127 @@ def add_parser(commands: Commands) -> None:
     """Adds the command's words."""
     parser = commands.add_parser(
         "ckpt",
-        help="export a trained network, import one of the authors'",
-        description="Writes a trained network as safetensors or ONNX; reads the authors' checkpoints.",
+        help="look at checkpoints, verify, compare, convert and average them",
+        description="Looks at checkpoints, verifies, compares, converts and averages them.",
         epilog=_EPILOG,
     )
-    parser.add_argument("action", choices=("export", "import"), help="what to do")
-    parser.add_argument("source", metavar="FROM", help="a run or checkpoint; for import the authors' file")
-    parser.add_argument("target", metavar="TO", help="the file to write: .safetensors, or .onnx (export)")
-    parser.add_argument("--recipe", metavar="RECIPE", help="for import: the recipe of the same network")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_inspect(actions)
+    _add_verify(actions)
+    _add_diff(actions)
+    ckpt_convert.add_parser(actions)
+    _add_average(actions)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Writes the file."""
-    target = Path(arguments.target)
-    kinds = {".safetensors"} if arguments.action == "import" else {".safetensors", ".onnx"}
-    if target.suffix not in kinds:
-        raise UsageError(f"ckpt: expected a file name ending in {' or '.join(sorted(kinds))}, got {target}")
-    if arguments.action == "import":
-        _import(arguments, target)
-    elif target.suffix == ".onnx":
-        _export_onnx(arguments.source, target)
-    else:
-        from addertrain.interchange import export_safetensors, trained_network
+    """Does it; nothing is imported that it does not need."""
+    action = {
+        "inspect": _inspect,
+        "verify": _verify,
+        "diff": _diff,
+        "convert": ckpt_convert.run,
+        "average": _average,
+    }[arguments.action]
+    return action(arguments)
 
-        export_safetensors(trained_network(arguments.source), target)
-        print(f"{target}: {target.stat().st_size} bytes")
+
+def _add_inspect(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+    parser = actions.add_parser(
+        "inspect",
+        help="what is in a checkpoint",
+        description="Says where the run stood, with which versions, and lists files and tensors.",
+    )
+    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument("--json", action="store_true", help="the same and the whole recipe as JSON")
+
+
+def _add_verify(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+    parser = actions.add_parser(
+        "verify",
+        help="whether checkpoints are whole",
+        description="Compares every file with its checksum, of a run in all of its checkpoints.",
+    )
+    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT")
+
+
+def _add_diff(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+    parser = actions.add_parser(
+        "diff",
+        help="how far apart two checkpoints are",
+        description="Prints, of every tensor that differs, max |a - b| and max |a - b| / max(|a|, |b|).",
+    )
+    parser.add_argument("left", metavar="A", help="a run or checkpoint")
+    parser.add_argument("right", metavar="B", help="another one")
+
+
+def _add_average(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+    parser = actions.add_parser(
+        "average",
+        help="the mean of several checkpoints' weights",
+        description="Writes the mean of several checkpoints' weights as a checkpoint that evaluate, ckpt "
+        "convert and fit --init-from read.",
+    )
+    parser.add_argument("paths", metavar="RUN_OR_CHECKPOINT", nargs="+")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the checkpoint to write")
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from addertrain.checkpoint.contents import as_text, contents
+
+    found = contents(_located(arguments.path))
+    print(json.dumps(found, indent=1) if arguments.json else as_text(found))
     return 0
 
 
-def _export_onnx(source: str, target: Path) -> None:
-    from addertrain.data.facts import image_shape
-    from addertrain.interchange import export_onnx, trained_network
+def _verify(arguments: argparse.Namespace) -> int:
+    from addertrain.checkpoint import CheckpointError
+    from addertrain.checkpoint.files import verify_checkpoint
+    from addertrain.checkpoint.store import checkpoints_of
 
-    trained = trained_network(source)
-    difference = export_onnx(trained, target, image_shape=image_shape(trained.recipe.data))
-    print(f"{target}: {target.stat().st_size} bytes; logits within {difference:.1e} of PyTorch's")
+    num_damaged = 0
+    for path in checkpoints_of(Path(arguments.path)):
+        try:
+            manifest = verify_checkpoint(path)
+        except CheckpointError as error:
+            num_damaged += 1
+            print(f"damaged  {error}")
+        else:
+            num_bytes = sum(file["bytes"] for file in manifest["files"].values())
+            print(f"whole    {path}: {len(manifest['files'])} files, {num_bytes} bytes")
+    return 1 if num_damaged else 0
 
 
-def _import(arguments: argparse.Namespace, target: Path) -> None:
-    if arguments.recipe is None:
-        raise UsageError("ckpt import: expected --recipe with the recipe of the same network, got none")
-    from addertrain.data.facts import FACTS
-    from addertrain.interchange import Trained, export_safetensors, load_official
-    from addertrain.recipe import load_recipe
+def _diff(arguments: argparse.Namespace) -> int:
+    from addertrain.checkpoint.difference import differences
 
-    recipe = load_recipe(arguments.recipe)
-    facts = FACTS[recipe.data.name]
-    model = load_official(arguments.source, recipe.model.name, num_classes=facts.num_classes)
-    export_safetensors(Trained(model, recipe, facts.num_classes, facts.mean, facts.std), target)
-    print(f"{target}: {target.stat().st_size} bytes")
+    found = differences(_located(arguments.left), _located(arguments.right))
+    apart = [each for each in found if not each.is_none]
+    if apart:
+        print(f"{'':<10} {'tensor':<44} {'absolute':>10} {'relative':>10}")
+    for each in sorted(apart, key=lambda each: (-each.relative, each.name)):
+        values = each.objection or f"{each.absolute:>10.3e} {each.relative:>10.3e}"
+        print(f"{each.file:<10} {each.name:<44} {values}")
+    print(f"{len(found) - len(apart)} tensors equal, {len(apart)} different")
+    return 1 if apart else 0
+
+
+def _average(arguments: argparse.Namespace) -> int:
+    from addertrain.checkpoint.mean import write_mean
+
+    target = Path(arguments.out)
+    write_mean([_located(path) for path in arguments.paths], target)
+    print(f"{target}: the mean of {len(arguments.paths)} checkpoints, without momentum")
+    print(
+        "Its running statistics are means too and fit no network: evaluate and ckpt convert recompute them "
+        "where the recipe's train.recalibrate_batches is not 0, ckpt convert also with --recalibrate N."
+    )
+    return 0
+
+
+def _located(path: str) -> Path:
+    """The checkpoint that is meant, verified."""
+    from addertrain.checkpoint.store import locate_checkpoint
+
+    return locate_checkpoint(
+        Path(path), lambda line: print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)
+    )

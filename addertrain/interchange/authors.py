@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from addertrain.interchange.errors import InterchangeError
 from addertrain.models import build_model
+from addertrain.nn import AdderConv2d
 
 _WRAPPER = "module."
+_NETWORKS = ("resnet20", "resnet50")
 _NUM_BATCHES = "num_batches_tracked"
 
 
@@ -60,6 +62,32 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [name for name in found if name.endswith(".running_mean")]:
         # Files from before torch 0.4.1 do not count batches.
         found.setdefault(name.replace("running_mean", _NUM_BATCHES), torch.zeros((), dtype=torch.int64))
+    return found
+
+
+def export_official(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """The inverse of `import_official`, under the names of the authors' files.
+
+    Raises:
+        InterchangeError: they have no such network, or it has no adder layers.
+    """
+    layers = {n for n, module in model.named_modules() if isinstance(module, AdderConv2d)}
+    if name not in _NETWORKS or not layers:
+        raise InterchangeError(
+            f"expected {' or '.join(_NETWORKS)} of adder layers for the authors' layout, got {name}; write "
+            "our own layout"
+        )
+    found = {}
+    for key, tensor in model.state_dict().items():
+        layer, _, kind = key.rpartition(".")
+        is_filter = layer in layers and kind == "weight"
+        found[_WRAPPER + (f"{layer}.adder" if is_filter else key)] = tensor.detach().clone()
+    for layer in layers:
+        mean = f"{_WRAPPER}{_norm_behind(layer)}.running_mean"
+        offset = model.get_parameter(f"{layer}.weight").detach().double().abs().sum((1, 2, 3))
+        found[mean] = (found[mean].double() - offset).float()
+    if name == "resnet50":  # theirs has one
+        found[f"{_WRAPPER}fc.bias"] = torch.zeros(len(found[f"{_WRAPPER}fc.weight"]))
     return found
 
 

@@ -46,7 +46,7 @@ def load_exported(path: str | Path) -> tuple[nn.Module, Recipe]:
     if metadata.get("format") != FORMAT:
         raise InterchangeError(
             f"{path}: expected format '{FORMAT}' in the metadata, got {metadata.get('format')!r}; "
-            "write it with addertrain ckpt export"
+            "write it with addertrain ckpt convert"
         )
     recipe = parse_recipe(metadata["recipe"], source=str(path))
     model = build_model(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import data_sha256, load_data
 from addertrain.durable import write_text
 from addertrain.recipe import Recipe
 from addertrain.train.errors import RunError, UsageError
 from addertrain.train.processes import joined_processes, on_first_rank
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
-from addertrain.train.resume import locate_checkpoint
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.weights import weights_sha256

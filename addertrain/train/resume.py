@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import verify_checkpoint
-from addertrain.checkpoint.store import is_checkpoint, step_of
+from addertrain.checkpoint.store import locate_checkpoint, step_of
 from addertrain.recipe import Recipe
 from addertrain.train.errors import UsageError
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
@@ -51,30 +50,15 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     return Start(checkpoint=run.store.newest_whole(warn))
 
 
-def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
-    """The checkpoint that `path` means: itself, or the newest whole one of a run directory; verified.
-
-    Raises:
-        CheckpointError: there is none that can be used.
-    """
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: expected the folder of a run or of a checkpoint, got {_what_is(path)}"
-        )
-    if is_checkpoint(path):
-        verify_checkpoint(path)
-        return path
-    newest = RunDirectory(path).store.newest_whole(warn)
-    if newest is None:
-        raise CheckpointError(
-            f"{path}: expected a run or a checkpoint, found no checkpoints in it; check the path"
-        )
-    return newest
-
-
 def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Callable[[str], None]) -> Path:
     checkpoint = locate_checkpoint(path, warn)
-    record = verify_checkpoint(checkpoint).get("recipe")
+    manifest = verify_checkpoint(checkpoint)
+    if "averaged" in manifest:
+        raise UsageError(
+            f"{checkpoint}: holds averaged weights without momentum, from which no run goes on; start a new "
+            f"one with --init-from {checkpoint}"
+        )
+    record = manifest.get("recipe")
     if record is not None:
         _check_same(recipe, recipe_from_record(record, source=str(checkpoint)), where=str(checkpoint))
     newer = [other.name for other in run.store.newest_first() if step_of(other) > step_of(checkpoint)]
@@ -92,7 +76,3 @@ def _check_same(recipe: Recipe, earlier: Recipe, *, where: str) -> None:
             f"{where}: was trained with another recipe ({'; '.join(differences)}); "
             "choose another --out, or give the same values"
         )
-
-
-def _what_is(path: Path) -> str:
-    return "a file" if path.exists() else "nothing there"

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.averaging import WeightAverage
@@ -28,7 +29,7 @@ from addertrain.train.progress import Progress
 from addertrain.train.quiet import leave_signals_alone, silence_lightning
 from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
-from addertrain.train.resume import choose_start, locate_checkpoint
+from addertrain.train.resume import choose_start
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.sharded import WholeNetwork

@@ -6,10 +6,10 @@ from torch import nn
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.models import build_model
 from addertrain.recipe import Recipe
 from addertrain.train.recipe_record import recipe_from_record
-from addertrain.train.resume import locate_checkpoint
 
 
 def build_teacher(recipe: Recipe, *, num_classes: int) -> nn.Module:

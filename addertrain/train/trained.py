@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, build_loader, load_data
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
@@ -15,7 +16,6 @@ from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
 from addertrain.train.recalibration import FirstBatches
 from addertrain.train.recipe_record import recipe_from_record
-from addertrain.train.resume import locate_checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +29,25 @@ class Trained:
     std: tuple[float, ...]
 
 
-def trained_network(path: str | Path) -> Trained:
+def trained_network(path: str | Path, *, recalibrate_batches: int | None = None) -> Trained:
     """A checkpoint's network, or that of a run's newest whole one, with the weights an evaluation reads.
 
     Averaged weights where the recipe keeps them, and running statistics recomputed on training images where
     the recipe evaluates so; the data have to be there for that.
+
+    Args:
+        recalibrate_batches: instead of the recipe's; 0: statistics as training left them.
 
     Raises:
         CheckpointError, DataError: what is missing or damaged.
     """
     checkpoint = locate_checkpoint(Path(path), _ignore)
     recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
+    evaluated = recipe
+    if recalibrate_batches is not None:
+        evaluated = replace(recipe, train=replace(recipe.train, recalibrate_batches=recalibrate_batches))
     data = load_data(recipe.data)
-    module = trained_classifier(checkpoint, recipe, data)
+    module = trained_classifier(checkpoint, evaluated, data)
     return Trained(module.model, recipe, data.num_classes, data.mean, data.std)
 
 

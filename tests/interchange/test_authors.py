@@ -1,6 +1,7 @@
 """The authors' checkpoints, in their exact key layout: the same logits here as by their equations."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.cli import main
-from addertrain.interchange import InterchangeError, import_official, load_exported, load_official
+from addertrain.interchange import (
+    InterchangeError,
+    export_official,
+    import_official,
+    load_exported,
+    load_official,
+)
 from addertrain.models import build_model
 from addertrain.nn import AdderConv2d
 from tests.source_tree import ROOT
@@ -91,14 +98,59 @@ def test_the_command_line_imports_into_a_file_with_a_recipe(
     torch.save(state, source)
     recipe = ROOT / "recipes" / "cifar10" / "resnet20.yaml"
 
-    assert main(["ckpt", "import", str(source), str(target), "--recipe", str(recipe)]) == 0
+    assert main(["ckpt", "convert", str(source), str(target), "--recipe", str(recipe)]) == 0
     model, loaded = load_exported(target)
     assert loaded.name == "cifar10-resnet20"
     assert torch.equal(model.get_parameter("layer1.0.conv1.weight"), state["module.layer1.0.conv1.adder"])
-    assert main(["ckpt", "import", str(source), str(target)]) == 2
-    assert "expected --recipe" in capsys.readouterr().err
-    assert main(["ckpt", "export", str(source), str(tmp_path / "x.txt")]) == 2
-    assert "ending in .onnx or .safetensors, got" in capsys.readouterr().err
+    back = tmp_path / "again.pt"
+    words = ["ckpt", "convert", str(source), str(back), "--recipe", str(recipe), "--layout", "authors"]
+    assert main(words) == 0
+    again = torch.load(back, weights_only=True)
+    assert again.keys() == state.keys()
+    for key, tensor in state.items():
+        # Σ|F| is added to the means and taken off again.
+        torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-4 if "mean" in key else 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x.safetensors"], "expected --recipe"),
+        (["x.txt"], r"ending in \.safetensors, \.pt, \.onnx, got"),
+        (["x.onnx", "--layout", "authors"], r"ending in \.pt for --layout authors, got"),
+        (["x.pt", "--recipe", str(ROOT / "recipes/mnist/lenet5bn.yaml")], "a file of torch.save, got"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    source = tmp_path / "theirs.pth"
+    source.write_bytes(b"")
+
+    assert main(["ckpt", "convert", str(source), *words]) in (1, 2)
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert said.count("\n") == 1
+
+
+def test_networks_that_the_authors_do_not_have_are_refused() -> None:
+    with pytest.raises(InterchangeError, match="expected resnet20 or resnet50 of adder layers"):
+        export_official(build_model("resnet32", kind="adder", num_classes=10), "resnet32")
+    with pytest.raises(InterchangeError, match="of adder layers for the authors' layout"):
+        export_official(build_model("resnet20", kind="conv", num_classes=10), "resnet20")
+
+
+def test_what_is_written_for_the_authors_computes_the_same_there() -> None:
+    _, state = theirs("resnet50")
+    model = build_model("resnet50", kind="adder", num_classes=7)
+    model.load_state_dict(import_official(state))
+
+    written = export_official(model, "resnet50")
+
+    assert written.keys() == state.keys()
+    again = import_official(written)
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(again[key], tensor, rtol=0, atol=1e-3 if "mean" in key else 0)
 
 
 def test_names_without_a_prefix_and_old_files_are_taken_too() -> None:

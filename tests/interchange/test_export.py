@@ -7,6 +7,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from addertrain.checkpoint.files import read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.cli import main
 from addertrain.interchange import (
     InterchangeError,
@@ -25,7 +27,7 @@ from addertrain.ops.forms import Form
 from addertrain.recipe import load_recipe
 from addertrain.train.run import evaluate, fit
 from tests.source_tree import ROOT
-from tests.train.small_runs import short_recipe
+from tests.train.small_runs import assert_same_bits, short_recipe
 
 RESNET20 = ROOT / "recipes" / "cifar10" / "resnet20.yaml"
 
@@ -125,7 +127,7 @@ def test_a_run_is_exported_as_it_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     fit(short_recipe("--schedule.epochs=1"), run)
     capsys.readouterr()
 
-    assert main(["ckpt", "export", str(run), str(file)]) == 0
+    assert main(["ckpt", "convert", str(run), str(file)]) == 0
     assert "top-1" not in capsys.readouterr().err
     trained = trained_network(run)
     loaded, recipe = load_exported(file)
@@ -133,6 +135,14 @@ def test_a_run_is_exported_as_it_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     assert torch.equal(loaded(_normalised(images, trained)), trained.model(_normalised(images, trained)))
     assert _top1(trained) == pytest.approx(evaluate(run).top1)
+    assert main(["ckpt", "convert", str(run), str(tmp_path / "digits.pt")]) == 0
+    state = torch.load(tmp_path / "digits.pt", weights_only=True)
+    assert_same_bits(state, trained.model.state_dict())
+    assert main(["ckpt", "convert", str(run), str(tmp_path / "raw.pt"), "--recalibrate", "0"]) == 0
+    raw = torch.load(tmp_path / "raw.pt", weights_only=True)
+    assert_same_bits(raw, read_tensors(locate_checkpoint(run, print), "model"))
+    means = [name for name in raw if name.endswith("running_mean")]
+    assert not any(torch.equal(raw[name], state[name]) for name in means)
 
 
 def _normalised(images: Tensor, trained: Trained) -> Tensor:

@@ -5,11 +5,12 @@ import torch
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import write_checkpoint
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.recipe import Recipe
 from addertrain.train.errors import UsageError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
-from addertrain.train.resume import Start, choose_start, locate_checkpoint
+from addertrain.train.resume import Start, choose_start
 from addertrain.train.run_directory import RunDirectory, Summary
 from tests.train.small_runs import short_recipe
 

@@ -1,0 +1,66 @@
+"""The mean of several checkpoints' weights, as a checkpoint without momentum."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import has_tensors, read_tensors, verify_checkpoint, write_checkpoint
+
+_FILES = ("model", "average")
+
+
+def write_mean(paths: Sequence[Path], target: Path) -> None:
+    """Writes the mean over `paths`, summed in float64, as the checkpoint `target`, which must not exist.
+
+    Whole numbers, the position and the recipe are those of the checkpoint with the most steps. Averaged
+    weights are taken the mean of, too, where all have them. Running statistics become their mean, which is
+    right for no network: recompute them. The manifest's `averaged` names the sources.
+
+    Raises:
+        CheckpointError: they hold different networks, `target` exists, or one is damaged.
+    """
+    if target.exists():
+        raise CheckpointError(f"{target}: expected a new name to write to, got one that exists")
+    manifests = [verify_checkpoint(path) for path in paths]
+    newest = max(range(len(paths)), key=lambda index: int(manifests[index]["global_step"]))
+    files = [name for name in _FILES if all(has_tensors(manifest, name) for manifest in manifests)]
+    tensors: dict[str, Mapping[str, Tensor]] = {"optimizer": {}, "rank_buffers": {}}
+    for name in files:
+        tensors[name] = mean_of([read_tensors(path, name) for path in paths], paths, newest=newest)
+    try:
+        write_checkpoint(target, tensors, _manifest(manifests, paths, newest))
+    except OSError as error:
+        raise CheckpointError(f"{target}: expected to write a checkpoint, got: {error}") from None
+
+
+def mean_of(
+    networks: Sequence[Mapping[str, Tensor]], sources: Sequence[Path], *, newest: int
+) -> dict[str, Tensor]:
+    """The mean of each tensor in its own type, of the `newest` network's where it counts something."""
+    result = {}
+    for name, last in networks[newest].items():
+        for network, source in zip(networks, sources, strict=True):
+            if network.keys() != networks[newest].keys() or network[name].shape != last.shape:
+                raise CheckpointError(
+                    f"{source}: expected the network of {sources[newest]}, got another one ({name} differs); "
+                    "average checkpoints of one recipe"
+                )
+        total = torch.zeros_like(last, dtype=torch.float64)
+        for network in networks:
+            total += network[name]
+        result[name] = (total / len(networks)).to(last.dtype) if last.is_floating_point() else last
+    return result
+
+
+def _manifest(manifests: Sequence[Mapping[str, Any]], paths: Sequence[Path], newest: int) -> dict[str, Any]:
+    kept = {key: value for key, value in manifests[newest].items() if key not in ("files", "parts")}
+    state = {key: kept["state"][key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
+    sources = [
+        {"name": path.name, "epoch": manifest["epoch"], "global_step": manifest["global_step"]}
+        for path, manifest in zip(paths, manifests, strict=True)
+    ]
+    return {**kept, "optimizer": [], "state": state, "averaged": sources}

@@ -1,0 +1,94 @@
+"""`addertrain ckpt convert`: trained networks to other formats, and the authors' into ours."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from addertrain.cli.parser import CommandParser
+from addertrain.train.errors import UsageError
+
+if TYPE_CHECKING:
+    from addertrain.interchange import Trained
+
+_SUFFIXES = (".safetensors", ".pt", ".onnx")
+_EPILOG = """TO decides the format:
+  .safetensors   parameters and buffers, with the recipe in the file's metadata
+  .pt            a plain state_dict; torch.load(TO, weights_only=True) reads it
+  .onnx          standard operators only, checked by onnxruntime
+
+The network is written as evaluate reads it: averaged weights where the recipe keeps them, running
+statistics recomputed on training images. A checkpoint of the authors' code (ResNet-20 or ResNet-50)
+needs --recipe; --layout authors writes a .pt under their names."""
+
+
+def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+    """Adds the action's words."""
+    parser = actions.add_parser(
+        "convert",
+        help="a trained network in another format, or the authors' in ours",
+        description="Writes a trained network as safetensors, a plain state_dict or ONNX.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("source", metavar="FROM", help="a run, a checkpoint, or with --recipe the authors'")
+    parser.add_argument("target", metavar="TO", help=f"the file to write: {', '.join(_SUFFIXES)}")
+    parser.add_argument("--recipe", metavar="RECIPE", help="the recipe of the authors' network in FROM")
+    parser.add_argument(
+        "--layout", choices=("own", "authors"), default="own", help="names in a .pt (default: own)"
+    )
+    parser.add_argument(
+        "--recalibrate",
+        metavar="N",
+        type=int,
+        help="training batches that recompute the statistics; 0: as training left them (default: as the "
+        "recipe says)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the file."""
+    target = Path(arguments.target)
+    if target.suffix not in _SUFFIXES:
+        raise UsageError(f"ckpt convert: expected a name ending in {', '.join(_SUFFIXES)}, got {target}")
+    if arguments.layout == "authors" and target.suffix != ".pt":
+        raise UsageError(f"ckpt convert: expected a name ending in .pt for --layout authors, got {target}")
+    trained = _trained(arguments)
+    note = _write(trained, target, arguments)
+    print(f"{target}: {target.stat().st_size} bytes{note}")
+    return 0
+
+
+def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> str:
+    """Writes the file and returns what else is to be said of it."""
+    from addertrain.interchange import export_onnx, export_safetensors, export_state_dict
+
+    if target.suffix == ".safetensors":
+        export_safetensors(trained, target)
+    elif target.suffix == ".pt":
+        export_state_dict(trained, target, layout=arguments.layout)
+    else:
+        from addertrain.data.facts import image_shape
+
+        difference = export_onnx(trained, target, image_shape=image_shape(trained.recipe.data))
+        return f"; logits within {difference:.1e} of PyTorch's"
+    return ""
+
+
+def _trained(arguments: argparse.Namespace) -> "Trained":
+    from addertrain.interchange import Trained, load_official, trained_network
+
+    if arguments.recipe is None:
+        if Path(arguments.source).is_file():
+            raise UsageError(
+                f"ckpt convert: expected --recipe with the recipe of the network in {arguments.source}, got "
+                "none; a run or a checkpoint is a folder"
+            )
+        return trained_network(arguments.source, recalibrate_batches=arguments.recalibrate)
+    if arguments.recalibrate:
+        raise UsageError("ckpt convert: expected no --recalibrate beside --recipe; fit and evaluate do that")
+    from addertrain.data.facts import FACTS
+    from addertrain.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    facts = FACTS[recipe.data.name]
+    model = load_official(arguments.source, recipe.model.name, num_classes=facts.num_classes)
+    return Trained(model, recipe, facts.num_classes, facts.mean, facts.std)
