@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from addertrain.models.layers import Kind, add_residual, layer, norm
-from addertrain.nn import BatchNorm2d
+from addertrain.models.layers import Kind, end_of_block, layer, norm
+from addertrain.nn import BatchNorm2d, adder_norm
 
 
 class BasicBlock(nn.Module):
@@ -21,9 +21,8 @@ class BasicBlock(nn.Module):
         self.downsample = shortcut(kind, in_channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1(self.conv1(x))
-        y = self.bn2(self.conv2(y))
-        return add_residual(self.kind, y, self.downsample(x))
+        y = adder_norm(self.conv1, self.bn1, x)
+        return end_of_block(self.kind, self.conv2, self.bn2, y, self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -44,14 +43,21 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(kind, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1(self.conv1(x))
-        y = self.bn2(self.conv2(y))
-        y = self.bn3(self.conv3(y))
-        return add_residual(self.kind, y, self.downsample(x))
+        y = adder_norm(self.conv1, self.bn1, x)
+        y = adder_norm(self.conv2, self.bn2, y)
+        return end_of_block(self.kind, self.conv3, self.bn3, y, self.downsample(x))
 
 
 def shortcut(kind: Kind, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Nothing where the block keeps its input's shape, else a 1x1 layer of the network's kind and a norm."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(layer(kind, in_channels, out_channels, 1, stride), BatchNorm2d(out_channels))
+    return Shortcut(layer(kind, in_channels, out_channels, 1, stride), BatchNorm2d(out_channels))
+
+
+class Shortcut(nn.Sequential):
+    """A layer and a norm, by the names that a Sequential gives them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """norm(layer(x))."""
+        return adder_norm(self[0], self[1], x)

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d
+from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d, adder_norm, adder_norm_residual
 
 Kind = Literal["adder", "conv", "binary"]
 """adder: AdderConv2d. conv: the convolutional twin. binary: XNOR-Net's layer."""
@@ -46,10 +45,13 @@ def norm(kind: Kind, num_features: int) -> BatchNorm2d:
     return BatchNorm2d(num_features, relu=kind != "binary")
 
 
-def add_residual(kind: Kind, x: Tensor, identity: Tensor) -> Tensor:
-    """The sum at the end of a residual block, and its activation."""
-    total = x + identity
-    return total if kind == "binary" else torch.relu(total)
+def end_of_block(
+    kind: Kind, layer_: nn.Module, norm_behind: nn.Module, x: Tensor, identity: Tensor
+) -> Tensor:
+    """A residual block's last layer and norm, the sum with `identity`, and the block's activation."""
+    if kind == "binary":
+        return adder_norm(layer_, norm_behind, x) + identity
+    return adder_norm_residual(layer_, norm_behind, x, identity)
 
 
 def last_layers(head: Head, num_features: int, num_classes: int) -> tuple[nn.Module, nn.Module]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from addertrain.models.layers import Kind, layer, norm
-from addertrain.nn import BatchNorm2d
+from addertrain.nn import BatchNorm2d, adder_norm
 
 
 class LeNet5BN(nn.Module):
@@ -34,11 +34,11 @@ class LeNet5BN(nn.Module):
         self.norm5 = BatchNorm2d(num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        x = max_pool2d(self.norm1(self.conv1(x_nchw)), 2)
-        x = max_pool2d(self.norm2(self.conv2(x)), 2)
-        x = self.norm3(self.conv3(x))
-        x = self.norm4(self.fc1(x))
-        x = self.norm5(self.fc2(x))
+        x = max_pool2d(adder_norm(self.conv1, self.norm1, x_nchw), 2)
+        x = max_pool2d(adder_norm(self.conv2, self.norm2, x), 2)
+        x = adder_norm(self.conv3, self.norm3, x)
+        x = adder_norm(self.fc1, self.norm4, x)
+        x = adder_norm(self.fc2, self.norm5, x)
         return x.flatten(1)
 
 
@@ -65,15 +65,14 @@ class LeNetPlusPlus(nn.Module):
         self.norm8 = BatchNorm2d(num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        y: Tensor = self.norm8(self.fc2(self.features(x_nchw)))
+        y = adder_norm(self.fc2, self.norm8, self.features(x_nchw))
         return y.flatten(1)
 
     def features(self, x_nchw: Tensor) -> Tensor:
         """The two features, normalised but without a ReLU, so that they use the whole plane: (N, 2, 1, 1)."""
         x = x_nchw
         for index in range(1, 7):
-            x = self.get_submodule(f"norm{index}")(self.get_submodule(f"conv{index}")(x))
+            x = adder_norm(self.get_submodule(f"conv{index}"), self.get_submodule(f"norm{index}"), x)
             if index % 2 == 0:
                 x = max_pool2d(x, 2)
-        y: Tensor = self.norm7(self.fc1(x.flatten(1).unsqueeze(2).unsqueeze(3)))
-        return y
+        return adder_norm(self.fc1, self.norm7, x.flatten(1).unsqueeze(2).unsqueeze(3))

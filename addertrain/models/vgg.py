@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from addertrain.models.layers import Head, Kind, last_layers, layer, logits, norm
+from addertrain.nn import adder_norm
 
 WIDTHS = (128, 128, 256, 256, 512, 512)
 
@@ -33,9 +34,7 @@ class VGGSmall(nn.Module):
     def forward(self, x_nchw: Tensor) -> Tensor:
         x = x_nchw
         for index in range(1, len(WIDTHS) + 1):
-            x = self.get_submodule(f"conv{index}")(x)
-            if index % 2 == 0:
-                x = max_pool2d(x, 2)
-            x = self.get_submodule(f"norm{index}")(x)
+            conv, norm_behind = self.get_submodule(f"conv{index}"), self.get_submodule(f"norm{index}")
+            x = norm_behind(max_pool2d(conv(x), 2)) if index % 2 == 0 else adder_norm(conv, norm_behind, x)
         features = x.flatten(1).unsqueeze(2).unsqueeze(3)
         return logits(self.fc, self.norm7, features)

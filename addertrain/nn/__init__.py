@@ -1,6 +1,7 @@
 """Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.adder_norm import adder_norm, adder_norm_residual
 from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.convert import convert
 from addertrain.nn.forms import set_form
@@ -15,6 +16,8 @@ __all__ = [
     "BatchNorm2d",
     "BinaryConv2d",
     "SyncBatchNorm2d",
+    "adder_norm",
+    "adder_norm_residual",
     "average_buffers",
     "convert",
     "param_groups",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from addertrain.ops.norm import batch_norm_relu, is_fused
+from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums, is_fused
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -27,6 +27,22 @@ class BatchNorm2d(nn.BatchNorm2d):
         y = super().forward(input)
         # In place: neither backward needs the norm's own output.
         return relu(y, inplace=True) if self.relu else y
+
+    def of_sums(self, x: Tensor, sums: Tensor) -> Tensor:
+        """A training step's forward(x), with the sums [2, C] of x and x^2 that came with x (`ops.fused`)."""
+        assert self.training
+        assert self.momentum is not None
+        y, mean, var = batch_norm_relu_of_sums(x, sums, self.weight, self.bias, eps=self.eps, relu=self.relu)
+        self._track(mean, var, x.numel() // x.shape[1], self.momentum)
+        return y
+
+    @torch.no_grad()
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What evaluation multiplies a channel by and adds to it, [C] each."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1.0)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int, momentum: float) -> None:

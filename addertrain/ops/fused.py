@@ -1,7 +1,8 @@
 """Responses with what follows them: a norm's sums in training; norm, residual and ReLU in evaluation.
 
 On GPUs each is one pass over the result (kernels/device/epilogue.h); everywhere else the reference here
-serves. Both take the offset-free response, which is what goes into norms.
+serves. Both take the offset-free response, which is what goes into norms; `addertrain.nn.adder_norm` calls
+them.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.ops import schemas
-from addertrain.ops.geometry import output_shape
-from addertrain.ops.layout import empty_like_input
-from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, refuse_second_derivative
+from addertrain.ops import library, schemas
+from addertrain.ops.functional import is_autocast
+from addertrain.ops.geometry import check_arguments, output_shape
+from addertrain.ops.layout import empty_like_input, memory_format
+from addertrain.ops.registration import (
+    LIBRARY,
+    NAMESPACE,
+    SIZES,
+    refuse_second_derivative,
+    register_autocast,
+)
 
 Sizes = Sequence[int]
 
@@ -24,6 +32,31 @@ LIBRARY.define(
 )
 WITH_SUMS = torch.ops.addertrain.adder2d_with_sums
 AFFINE = torch.ops.addertrain.adder2d_affine
+
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_TAPS, _MAX_STRIDE = 16, 8  # along an axis, of kernels/device/geometry.h
+
+
+def pays(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
+    """Whether the operators here beat a response and a norm apart: on GPUs, channels-last, where tiles serve.
+
+    docs/cuda.md has the reckoning.
+    """
+    return (
+        x.device.type == "cuda"
+        and library.is_loaded("_C_cuda")
+        and response_dtype(x, weight, stride) in _TYPES
+        and max(weight.shape[2:]) <= _MAX_TAPS
+        and max(stride) <= _MAX_STRIDE
+        and memory_format(x) == torch.channels_last
+    )
+
+
+def response_dtype(x: Tensor, weight: Tensor, stride: Sizes) -> torch.dtype:
+    """What the offset-free response is stored in, with autocast or without."""
+    if is_autocast(x.device.type):
+        return schemas.autocast_dtype(x.device.type, x, weight, stride, (), (), True)
+    return x.dtype
 
 
 def adder2d_with_sums(
@@ -38,6 +71,7 @@ def adder2d_with_sums(
     Raises:
         RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
     """
+    check_arguments(x, weight, stride, padding, dilation, is_autocast=is_autocast(x.device.type))
     y, sums = WITH_SUMS(x, weight, stride, padding, dilation)
     return y, sums
 
@@ -62,6 +96,7 @@ def adder2d_affine(
     Raises:
         RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
     """
+    check_arguments(x, weight, stride, padding, dilation, is_autocast=is_autocast(x.device.type))
     result: Tensor = AFFINE(x, weight, stride, padding, dilation, scale, shift, residual, relu)
     return result
 
@@ -137,3 +172,13 @@ def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd(f"{NAMESPACE}::adder2d_affine", _no_backward, lib=LIBRARY)
+
+
+def _autocast_dtype(
+    device_type: str, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *_: object
+) -> torch.dtype:
+    return schemas.autocast_dtype(device_type, x, weight, stride, padding, dilation, True)
+
+
+register_autocast("adder2d_with_sums", WITH_SUMS, _autocast_dtype)
+register_autocast("adder2d_affine", AFFINE, _autocast_dtype)

@@ -34,6 +34,11 @@ def _load(name: str) -> None:
         _status[name] = "loaded"
 
 
+def is_loaded(name: str) -> bool:
+    """Whether the compiled library `_C` or `_C_cuda` serves the operators."""
+    return _status[name] == "loaded"
+
+
 def status() -> str:
     """One line: which compiled libraries serve the operators."""
     return ", ".join(f"{name} {state}" for name, state in _status.items())

@@ -1,6 +1,8 @@
-"""Training-mode batch normalisation with ReLU as one operator: fused on CPUs, plain torch everywhere else.
+"""Training-mode batch normalisation with ReLU as one operator, fused where a compiled library has it.
 
 y = relu(weight * (x - mean) / sqrt(var + eps) + bias),  mean and biased var per channel over N, H, W
+
+CPUs take both from x. GPUs take the statistics from sums that came with x (`adder2d_with_sums`).
 """
 
 from typing import Any
@@ -14,10 +16,15 @@ LIBRARY.define(
     "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, float eps, bool relu) -> (Tensor, Tensor, Tensor)"
 )
 LIBRARY.define(
+    "batch_norm_relu_of_sums(Tensor x, Tensor sums, Tensor weight, Tensor bias, float eps, bool relu) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+LIBRARY.define(
     "batch_norm_relu_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, "
     "float eps, bool relu) -> (Tensor, Tensor, Tensor)"
 )
 _BATCH_NORM_RELU = torch.ops.addertrain.batch_norm_relu
+_OF_SUMS = torch.ops.addertrain.batch_norm_relu_of_sums
 _BACKWARD = torch.ops.addertrain.batch_norm_relu_backward
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -26,6 +33,18 @@ Triple = tuple[Tensor, Tensor, Tensor]
 def batch_norm_relu(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, relu: bool) -> Triple:
     """y_nchw in the layout of `x`, and each channel's mean and biased variance (without gradients)."""
     result: Triple = _BATCH_NORM_RELU(x, weight, bias, eps, relu)
+    return result
+
+
+def batch_norm_relu_of_sums(
+    x: Tensor, sums: Tensor, weight: Tensor, bias: Tensor, *, eps: float, relu: bool
+) -> Triple:
+    """As `batch_norm_relu`, with sums [2, C] in float64 of x and of x^2 over N, H, W at hand.
+
+    The gradient is the whole norm's, statistics included: `sums` gets none of its own. On GPUs x goes through
+    channels-last, and weight and bias are float32 whatever x is.
+    """
+    result: Triple = _OF_SUMS(x, sums, weight, bias, eps, relu)
     return result
 
 
@@ -44,6 +63,17 @@ def is_fused(x: Tensor) -> bool:
 def _reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
     var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     y = _normalise(x, weight, bias, mean, var, eps)
+    return (y.clamp_min(0) if relu else y), mean, var
+
+
+@torch.library.impl(LIBRARY, "batch_norm_relu_of_sums", "CompositeExplicitAutograd")
+def _reference_of_sums(
+    x: Tensor, sums: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+) -> Triple:
+    mean, square = sums / (x.numel() // x.shape[1])
+    var = (square - mean.square()).clamp_min(0).to(weight.dtype)
+    mean = mean.to(weight.dtype)
+    y = _normalise(x, weight, bias, mean, var, eps).to(x.dtype)
     return (y.clamp_min(0) if relu else y), mean, var
 
 
@@ -67,11 +97,16 @@ def _reference_backward(
     dbias, dweight = g.sum((0, 2, 3)), (g * x_hat).sum((0, 2, 3))
     count = x.numel() // x.shape[1]
     dx = g - _per_channel(dbias / count) - x_hat * _per_channel(dweight / count)
-    return dx * _per_channel(weight * inverse_std), dweight, dbias
+    return (dx * _per_channel(weight * inverse_std)).to(x.dtype), dweight, dbias
 
 
 @torch.library.register_fake(f"{NAMESPACE}::batch_norm_relu", lib=LIBRARY)
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::batch_norm_relu_of_sums", lib=LIBRARY)
+def _fake_of_sums(x: Tensor, sums: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
 
 
@@ -83,17 +118,22 @@ def _fake_backward(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> None:
-    x, weight, bias, ctx.eps, ctx.relu = inputs
+    x, *sums, weight, bias, ctx.eps, ctx.relu = inputs
     _, mean, var = output
+    ctx.has_sums = bool(sums)
     ctx.save_for_backward(x, weight, bias, mean, var)
     ctx.mark_non_differentiable(mean, var)
 
 
 def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tensor | None, ...]:
-    dx, dweight, dbias = _BACKWARD(dy, *ctx.saved_tensors, ctx.eps, ctx.relu)
-    return dx, dweight, dbias, None, None
+    x = ctx.saved_tensors[0]
+    # CPUs have it for what their forward takes; sums come with any x.
+    backward: Any = _reference_backward if x.device.type == "cpu" and not is_fused(x) else _BACKWARD
+    dx, dweight, dbias = backward(dy, *ctx.saved_tensors, ctx.eps, ctx.relu)
+    return dx, *([None] if ctx.has_sums else []), dweight, dbias, None, None
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::batch_norm_relu", _backward, setup_context=_keep_for_backward, lib=LIBRARY
-)
+for _name in ("batch_norm_relu", "batch_norm_relu_of_sums"):
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{_name}", _backward, setup_context=_keep_for_backward, lib=LIBRARY
+    )

@@ -27,6 +27,22 @@ ADDERTRAIN_DEVICE Out evaluate(const Epilogue<Out>& e, float response, int n, in
   return from_float<Out>(y);
 }
 
+// Sum and centred sum of squares of what a thread sees of a channel, in two passes: however far the channel's mean is
+// from 0, nothing large is subtracted from anything large. `term` is what each value lacks.
+struct Moments {
+  float term, sum = 0.0f, squares = 0.0f, mean = 0.0f;
+  int count = 0;
+
+  ADDERTRAIN_DEVICE explicit Moments(float term) : term(term) {}
+  ADDERTRAIN_DEVICE void add(float v) { sum += v + term, ++count; }
+  ADDERTRAIN_DEVICE void centre() { mean = count > 0 ? sum / static_cast<float>(count) - term : 0.0f; }
+  ADDERTRAIN_DEVICE void add_square(float v) { squares = fmaf(v - mean, v - mean, squares); }
+  ADDERTRAIN_DEVICE void store(float* statistics, int part, int columns, int n) const {
+    float* to = statistics + int64_t{2} * part * columns + n;
+    to[0] = sum, to[columns] = squares;
+  }
+};
+
 struct alignas(16) Floats4 {
   float v[4];
 };
@@ -124,14 +140,11 @@ struct StagedTile {
     const int column = threadIdx.x % BN, slot = threadIdx.x / BN, n = tile_n + column;
     if (n >= p.problem.columns) return;
     const int rows = min(phase.rows(p.problem) - tile_m, BM);
-    const float term = p.epilogue.column[n];
-    float sum = 0.0f, squares = 0.0f;
-    for (int row = slot; row < rows; row += kSlots) {
-      const float v = at(row, column) + term;
-      sum += v, squares = fmaf(v, v, squares);
-    }
-    float* to = p.epilogue.statistics + int64_t{2} * (tile_m / BM * kSlots + slot) * p.problem.columns + n;
-    to[0] = sum, to[p.problem.columns] = squares;
+    Moments moments(p.epilogue.column[n]);
+    for (int row = slot; row < rows; row += kSlots) moments.add(at(row, column));
+    moments.centre();
+    for (int row = slot; row < rows; row += kSlots) moments.add_square(at(row, column));
+    moments.store(p.epilogue.statistics, tile_m / BM * kSlots + slot, p.problem.columns, n);
   }
 };
 

@@ -5,6 +5,10 @@
 
 namespace addertrain {
 
+// Where k is split, a block of the second pass owns kSplitRows positions of kSplitLanes columns; a thread every
+// kSplitSlots-th of the positions.
+constexpr int kSplitLanes = 16, kSplitSlots = 16, kSplitRows = 64;
+
 // y = relu((v + column[n]) * scale[n] + shift[n] + residual), the parts that are there; statistics are of
 // v + column[n].
 template <class Out>
@@ -15,7 +19,7 @@ struct Epilogue {
   const Out* residual;   // with the result's strides, or null
   bool relu;
   float* partial;        // instead of a result: this split's sums, [split][position][column]
-  float* statistics;     // or null: [tile][slot][sum, sum of squares][column]
+  float* statistics;     // or null: [tile][slot][sum, sum of squares about its mean][column]
 };
 
 // How four (float32) or eight neighbouring columns of an image may be reached.

@@ -5,6 +5,7 @@
 #include "csrc/cuda/forward_pairs.cu"
 #include "csrc/cuda/grad_input_f32.cu"
 #include "csrc/cuda/grad_input_pairs.cu"
+#include "csrc/cuda/norm.cu"
 
 #include <memory>
 
@@ -48,6 +49,21 @@ extern "C" int emulated_grad_input(int type, const Layer* d, const ImageStrides*
 extern "C" int emulated_distances(const Layer* d, const ImageStrides* strides, const void* x, const void* w, void* y) {
   const DistanceCall call{*d, {x, strides[0]}, {w, strides[1]}, {y, strides[2]}};
   return is_tiled(call) ? distance_u8(call, workspace_for(call).get(), nullptr) : cudaErrorInvalidValue;
+}
+
+extern "C" int emulated_norm(int type, int64_t rows, int columns, const void* x, const float* weight,
+                             const float* bias, double eps, bool relu, const double* sums, float* mean, float* var,
+                             void* y) {
+  const NormForwardCall call{{type_of(type), rows, columns, x, weight, bias, eps, relu, mean, var}, sums, y};
+  return batch_norm_relu_of_sums_cuda(call, workspace_for(call).get(), nullptr);
+}
+
+extern "C" int emulated_norm_backward(int type, int64_t rows, int columns, const void* dy, const void* x,
+                                      const float* weight, const float* bias, double eps, bool relu, float* mean,
+                                      float* var, void* dx, float* dweight, float* dbias) {
+  const NormBackwardCall call{{type_of(type), rows, columns, x, weight, bias, eps, relu, mean, var},
+                              dy, dx, dweight, dbias};
+  return batch_norm_relu_backward_cuda(call, workspace_for(call).get(), nullptr);
 }
 
 extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {

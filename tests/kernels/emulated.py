@@ -27,6 +27,13 @@ def compile_emulator(folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(build_emulator(folder)))
 
 
+def _norm_arguments(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> list[object]:
+    rows, columns = x.numel() // x.shape[1], x.shape[1]
+    pointers = map(_pointer, (x, weight, bias))
+    sizes = (TYPES.index(x.dtype), ctypes.c_int64(rows), columns)
+    return [*sizes, *pointers, ctypes.c_double(eps), ctypes.c_bool(relu)]
+
+
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:
     return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 
@@ -89,6 +96,42 @@ class EmulatedKernels:
             arguments = (layer_numbers(padded), stride_numbers(x, w, y), *map(_pointer, (x, w, y)))
             assert not self.library.emulated_distances(*arguments), f"no tile serves {layer}"
         return y
+
+    def norm(
+        self, x: Tensor, sums: Tensor, weight: Tensor, bias: Tensor, *, eps: float, relu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`batch_norm_relu_of_sums` on channels-last x."""
+        y = torch.full_like(x, torch.nan)
+        mean, var = torch.full_like(weight, torch.nan), torch.full_like(weight, torch.nan)
+        refused = self.library.emulated_norm(
+            *_norm_arguments(x, weight, bias, eps, relu),
+            *map(_pointer, (sums, mean, var, y)),
+        )
+        assert not refused
+        return y, mean, var
+
+    def norm_backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        *,
+        eps: float,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`batch_norm_relu_backward` on channels-last dy and x."""
+        dx = torch.full_like(x, torch.nan)
+        dweight, dbias = torch.full_like(weight, torch.nan), torch.full_like(weight, torch.nan)
+        type_, rows, columns, *rest = _norm_arguments(x, weight, bias, eps, relu)
+        refused = self.library.emulated_norm_backward(
+            *(type_, rows, columns, _pointer(dy), *rest),
+            *map(_pointer, (mean, var, dx, dweight, dbias)),
+        )
+        assert not refused
+        return dx, dweight, dbias
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)

@@ -32,6 +32,7 @@ import addertrain.ops
 has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 endings = ("", "_grad_input", "_with_sums", "_affine")
 names = ["addertrain::adder2d" + ending for ending in endings]
+names += ["addertrain::batch_norm_relu" + ending for ending in ("_of_sums", "_backward")]
 assert not any(has_kernel(name, "CUDA") for name in names)
 load({library!r})
 assert all(has_kernel(name, "CUDA") for name in names)

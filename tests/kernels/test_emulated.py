@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 
+from addertrain.ops import reference
 from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
@@ -138,9 +139,8 @@ def test_what_is_not_finite_stays_so(
 
 
 EPILOGUE_LAYERS = [
-    Layer(
-        3, 20, 40, 7, 9, 3, 3, padding=(1, 1)
-    ),  # several tiles of rows; k split where no sums are asked for
+    Layer(3, 20, 40, 7, 9, 3, 3, padding=(1, 1)),  # k is split
+    Layer(3, 4, 40, 9, 9, 1, 1),  # several tiles of rows, k whole
     Layer(2, 8, 136, 9, 8, 1, 1, (2, 2)),
     Layer(2, 5, 6, 7, 8, 3, 3),
 ]
@@ -183,6 +183,60 @@ def test_statistics_of_a_response(
     of_squares = 2 * (exact * answer.value.abs()).sum((0, 2, 3)) + 1e-6 * expected[1]
     assert mistake(y, answer, layer, layout) is None
     assert ((sums - expected).abs() <= torch.stack((of_sums, of_squares))).all()
+
+
+@in_every_type
+@pytest.mark.parametrize("channels", [4, 40], ids=["k whole", "k split"])
+def test_variance_of_a_mean_far_from_zero(
+    emulator: EmulatedKernels, dtype: torch.dtype, channels: int
+) -> None:
+    """A float32 sum of squares would lose a variance that is 1e5 to 1e7 times smaller."""
+    layer = Layer(3, channels, 40, 9, 9, 1, 1)
+    x = 0.25 * torch.randint(0, 4, (3, channels, 9, 9)).to(dtype).to(memory_format=torch.channels_last)
+    w = torch.full((40, channels, 1, 1), -8.0, dtype=dtype)
+    x[:, 0], w[:, 0] = 2048, 4096  # |w| - |x - w| = 2048 everywhere; the other channels vary by a quarter
+    sums = torch.full((2, 40), torch.nan, dtype=torch.float64)
+
+    emulator.forward(layer, x, w, True, Fused(sums=sums))
+
+    y = reference.adder2d(x.double(), w.double(), *layer.sizes, True)
+    expected_var, expected_mean = torch.var_mean(y, (0, 2, 3), correction=0)
+    mean, square = sums / (3 * 9 * 9)
+    assert (expected_mean.square() / expected_var).min() > 1e5
+    torch.testing.assert_close(mean, expected_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(square - mean.square(), expected_var, rtol=2e-3, atol=0)
+
+
+NORM_SHAPES = [(2, 16, 9, 7), (3, 72, 5, 5), (5, 6, 3, 2), (37, 10, 1, 1), (1, 272, 2, 3), (2, 8, 40, 33)]
+
+
+@in_every_type
+@pytest.mark.parametrize("relu", [True, False])
+def test_norm_of_sums_and_its_gradient(emulator: EmulatedKernels, dtype: torch.dtype, relu: bool) -> None:
+    for shape in NORM_SHAPES:
+        torch.manual_seed(0)
+        channels = shape[1]
+        x, dy = (torch.randn(shape).to(dtype).to(memory_format=torch.channels_last) for _ in range(2))
+        x = (x + 30 * torch.randn(channels).view(1, -1, 1, 1)).to(dtype)
+        weight, bias = torch.randn(channels), torch.randn(channels)
+        sums = torch.stack([x.double().pow(power).sum((0, 2, 3)) for power in (1, 2)])
+        settings = {"eps": 1e-5, "relu": relu}
+
+        y, mean, var = emulator.norm(x, sums, weight, bias, **settings)
+        got = [y, *emulator.norm_backward(dy, x, weight, bias, mean, var, **settings)]
+
+        wide = [t.double().requires_grad_() for t in (x, weight, bias)]
+        expected = torch.nn.functional.batch_norm(wide[0], None, None, *wide[1:], training=True)
+        near_kink = relu & (expected.abs() < 1e-4)
+        expected = expected.relu() if relu else expected
+        expected.backward(dy.double())
+        allowed = 3 * unit_roundoff(dtype) + 1e-5
+        for name, one, other in zip(
+            ("y", "dx", "dweight", "dbias"), got, (expected, *(t.grad for t in wide)), strict=True
+        ):
+            off = (one.double() - other).abs() / (1 + other.abs().max())
+            off = off.masked_fill(near_kink, 0) if one.dim() == 4 else off
+            assert off.max() < (allowed if one.dim() == 4 else 1e-4), f"{shape}, {name}: {off.max()}"
 
 
 @pytest.mark.parametrize("group", TABLE)

@@ -185,7 +185,7 @@ void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum,
       for (int v = 0; v < V; ++v) filter[v] = Simd::load(w + v * Simd::kLanes);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
-        const Simd::Reg pixel = Simd::broadcast(at[m][k]);
+        const Simd::Reg pixel = Simd::broadcast_at(at[m] + k);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[m][v] = Simd::add_min(acc[m][v], pixel, filter[v]);
       }
@@ -213,7 +213,7 @@ void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, floa
         for (int v = 0; v < V; ++v) filter[s][v] = Simd::load(w + (s * V + v) * Simd::kLanes);
 #pragma GCC unroll 40
       for (int i = 0; i < M + S - 1; ++i) {
-        const Simd::Reg pixel = Simd::broadcast(at[i * pitch]);
+        const Simd::Reg pixel = Simd::broadcast_at(at + i * pitch);
 #pragma GCC unroll 8
         for (int s = 0; s < S; ++s) {
           const int m = i - s;

@@ -93,7 +93,7 @@ void sparse_tile(const ForwardTile& t, const NonZeros& x, int64_t pixel, int64_t
       const int32_t* channels = x.channels + (row + i) * x.pitch;
       const int32_t count = x.counts[row + i];
       for (int32_t j = 0; j < count; ++j) {
-        const Simd::Reg value = Simd::broadcast(values[j]);
+        const Simd::Reg value = Simd::broadcast_at(values + j);
         const float* filter = w + channels[j] * kChannelFloats;
 #pragma GCC unroll 8
         for (int s = 0; s < S; ++s) {

@@ -99,7 +99,7 @@ void grad_tile(const GradTile& t, const Position* positions, const float* x, flo
         const Simd::Reg filter = Simd::load(w);
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
-          acc[m] = Simd::add_clipped(acc[m], Simd::broadcast(at[m][o]), filter, at_x[m], m % 2 == 1);
+          acc[m] = Simd::add_clipped(acc[m], Simd::broadcast_at(at[m] + o), filter, at_x[m], m % 2 == 1);
       }
     }
   const Simd::Reg poison = Simd::load(t.poison);

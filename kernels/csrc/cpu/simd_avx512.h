@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "csrc/cpu/units.h"
 
@@ -28,6 +29,13 @@ struct Simd {
 
   static Reg zero() { return _mm512_setzero_ps(); }
   static Reg broadcast(float value) { return _mm512_set1_ps(value); }
+  // As an integer: on Zen 4 a broadcasting load of floats into 512 bits (vbroadcastss) takes an arithmetic pipe besides,
+  // one of integers (vpbroadcastd) does not.
+  static Reg broadcast_at(const float* from) {
+    int32_t bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return _mm512_castsi512_ps(_mm512_set1_epi32(bits));
+  }
   static Reg load(const float* from) { return _mm512_loadu_ps(from); }
   static Reg load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(mask(count), from); }
   static void store(float* to, Reg value) { _mm512_storeu_ps(to, value); }

@@ -27,6 +27,7 @@ struct EightFloats {
 
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg broadcast(float value) { return _mm256_set1_ps(value); }
+  static Reg broadcast_at(const float* from) { return _mm256_broadcast_ss(from); }
   static Reg load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {

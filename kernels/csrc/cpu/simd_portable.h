@@ -28,6 +28,7 @@ struct Simd {
 
   static Reg zero() { return Reg{}; }
   static Reg broadcast(float value) { return Reg{value, value, value, value}; }
+  static Reg broadcast_at(const float* from) { return broadcast(*from); }
   static Reg load(const float* from) { return load_first(from, kLanes); }
   static Reg load_first(const float* from, int count) {
     Reg value{};

@@ -1,46 +1,13 @@
 // The operators on GPUs: allocation, layouts, types, device and stream. Python has checked the arguments. The filter
 // gradient is not here: it is a convolution's (addertrain/ops/grad_weight.py).
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-
-#include "csrc/cuda/calls.h"
-#include "csrc/tensors.h"
+#include "csrc/cuda/torch_side.h"
 
 namespace addertrain::cuda {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using torch::stable::accelerator::DeviceGuard;
-
-Type type_of(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double: return Type::kFloat64;
-    case ScalarType::Float: return Type::kFloat32;
-    case ScalarType::Half: return Type::kFloat16;
-    case ScalarType::BFloat16: return Type::kBfloat16;
-    default: STD_TORCH_CHECK(false, "adder2d: expected a floating-point x");
-  }
-}
-
 // Tensors are read where they lie, whatever their strides.
 Image image_of(const Tensor& t) { return {t.const_data_ptr(), strides_of(t)}; }
 Result result_of(const Tensor& t) { return {t.mutable_data_ptr(), strides_of(t)}; }
-
-// torch's current stream on the tensor's device (Stream::nativeHandle needs torch 2.13).
-cudaStream_t current_stream(const Tensor& t) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-// From torch's allocator, which hands memory on in the order of the stream, also while a graph is captured.
-template <class Call>
-Tensor workspace_for(const Call& call, const Tensor& x) {
-  return torch::stable::empty({workspace_bytes(call)}, ScalarType::Byte, std::nullopt, x.device());
-}
 
 Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
   const Layer d = layer_of(x, w, stride, padding, dilation);
@@ -87,20 +54,12 @@ std::tuple<Tensor, Tensor> adder2d_with_sums(const Tensor& x, const Tensor& w, S
   return {y, sums};
 }
 
-// A number a filter.
-const float* per_filter(const Tensor& values, const Tensor& x, int64_t filters) {
-  STD_TORCH_CHECK(values.dim() == 1 && values.size(0) == filters && values.is_contiguous() &&
-                      values.scalar_type() == ScalarType::Float && values.device() == x.device(),
-                  "adder2d_affine: expected scale and shift as contiguous float32 vectors of one number a filter");
-  return static_cast<const float*>(values.const_data_ptr());
-}
-
 const void* residual_of(const Tensor& residual, const Tensor& y) {
-  const ImageStrides a = strides_of(residual), b = strides_of(y);
-  STD_TORCH_CHECK(residual.dim() == 4 && residual.scalar_type() == y.scalar_type() && residual.device() == y.device() &&
-                      residual.size(0) == y.size(0) && residual.size(1) == y.size(1) &&
-                      residual.size(2) == y.size(2) && residual.size(3) == y.size(3) && a.n == b.n && a.c == b.c &&
-                      a.h == b.h && a.w == b.w,
+  bool is_alike = residual.dim() == 4 && residual.scalar_type() == y.scalar_type() && residual.device() == y.device();
+  for (int axis = 0; is_alike && axis < 4; ++axis)
+    is_alike = residual.size(axis) == y.size(axis) &&
+               (y.size(axis) == 1 || residual.stride(axis) == y.stride(axis));
+  STD_TORCH_CHECK(is_alike,
                   "adder2d_affine: expected a residual of the result's shape, dtype, device and layout");
   return residual.const_data_ptr();
 }
@@ -111,7 +70,9 @@ Tensor adder2d_affine(const Tensor& x, const Tensor& w, Sizes stride, Sizes padd
   const DeviceGuard guard(x.get_device_index());
   const Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
   if (y.numel() == 0) return y;
-  const Evaluation evaluation{per_filter(scale, x, d.O), per_filter(shift, x, d.O),
+  constexpr const char* kNumbers =
+      "adder2d_affine: expected scale and shift as contiguous float32 vectors of one number a filter";
+  const Evaluation evaluation{floats_of(scale, x, d.O, kNumbers), floats_of(shift, x, d.O, kNumbers),
                               residual ? residual_of(*residual, y) : nullptr, relu};
   const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), true, evaluation, nullptr};
   fused_forward(call, x, "adder2d_affine");

@@ -119,16 +119,19 @@ cudaError_t launch_second_passes(const TypedCall<T, Out>& call, const Plan& plan
                                  cudaStream_t stream) {
   if (plan.splits > 1) {
     const SplitParams<Out> split{call.problem, epilogue_of(call, plan, workspace), call.out, plan.outputs, plan.splits};
-    const dim3 grid(num_blocks(plan.outputs, kReduceThreads));
-    const cudaError_t error = launch(adder_split_kernel<Out>, grid, kReduceThreads, 0, stream, split);
+    const int columns = call.problem.columns;
+    const dim3 grid(num_blocks(plan.outputs / columns, kSplitRows), num_blocks(columns, kSplitLanes));
+    const cudaError_t error =
+        launch(adder_split_kernel<Out>, grid, kSplitLanes * kSplitSlots, 0, stream, split);
     if (error != cudaSuccess) return error;
   }
   if (call.sums) {
-    const StatisticsParams statistics{workspace.statistics, plan.num_parts, call.problem.columns, call.sums};
-    const dim3 grid(num_blocks(call.problem.columns, kStatisticsColumns), 2);
+    const StatisticsParams statistics{workspace.statistics, plan.rows, plan.part_rows, plan.slots,
+                                      call.problem.columns, call.sums};
+    const dim3 grid(num_blocks(call.problem.columns, kStatisticsColumns));
     const int threads = kStatisticsColumns * kStatisticsRows;
     const auto kernel = adder_statistics_kernel<kStatisticsColumns, kStatisticsRows>;
-    return launch(kernel, grid, threads, threads * 8, stream, statistics);
+    return launch(kernel, grid, threads, 2 * threads * 8, stream, statistics);
   }
   return cudaSuccess;
 }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "device/geometry.h"
+#include "device/params.h"
 
 namespace addertrain::cuda {
 
@@ -20,7 +20,7 @@ struct Plan {
   int steps, pitch;          // of the packed filters, with their tails
   int64_t phase_size;        // elements of a phase of them
   int64_t outputs;
-  int num_parts;             // of a column's statistics
+  int rows, part_rows, slots;  // a column's statistics come in `slots` parts for each `part_rows` of its rows
   int64_t column, partial, statistics, bytes;  // where parts of the workspace begin; the packed filters at 0
 };
 
@@ -56,7 +56,7 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
 
   const int slabs = plan.steps / tile.steps;
   const int64_t blocks = num_blocks_of(p, tile.rows, tile.columns);
-  const int64_t wanted = blocks < kEnoughBlocks && !has_statistics ? 2 * kEnoughBlocks / blocks : 1;
+  const int64_t wanted = blocks < kEnoughBlocks ? 2 * kEnoughBlocks / blocks : 1;
   plan.splits = static_cast<int>(std::clamp<int64_t>(wanted, 1, std::clamp(slabs / kFewestSlabs, 1, kMostSplits)));
   plan.slabs_per_split = (slabs + plan.splits - 1) / plan.splits;
 
@@ -64,8 +64,12 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   plan.column = round_up(plan.phase_size * p.phases_h * p.phases_w * element_bytes, kAlign);
   plan.partial = round_up(plan.column + 4 * int64_t{p.columns}, kAlign);
   plan.statistics = round_up(plan.partial + (plan.splits > 1 ? 4 * plan.outputs * plan.splits : 0), kAlign);
-  plan.num_parts = plan.tiles_m * tile.slots;
-  plan.bytes = plan.statistics + (has_statistics ? 8 * int64_t{plan.num_parts} * p.columns : 0);
+  // Whichever kernel sees a whole sum takes its statistics.
+  plan.rows = static_cast<int>(rows);
+  plan.part_rows = plan.splits > 1 ? kSplitRows : tile.rows;
+  plan.slots = plan.splits > 1 ? kSplitSlots : tile.slots;
+  const int64_t num_parts = (rows + plan.part_rows - 1) / plan.part_rows * plan.slots;
+  plan.bytes = plan.statistics + (has_statistics ? 8 * num_parts * p.columns : 0);
   return plan;
 }
 

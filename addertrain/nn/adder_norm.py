@@ -1,0 +1,81 @@
+"""An adder layer and the norm behind it with one pass less over the response, where that is faster.
+
+The layer's kernel adds up the norm's statistics while it has the response in registers (training), or does
+all that the norm, a residual and a ReLU would do (evaluation without gradients). Modules, their parameters
+and their results stay those of norm(layer(x)). Where a module is watched (hooks), altered (8 bits, another
+form, ranks that share statistics) or on a CPU, norm(layer(x)) is what runs.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from addertrain.nn.adder import AdderConv2d
+from addertrain.nn.norm import BatchNorm2d
+from addertrain.ops import fused
+
+
+def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(layer(x)), of any layer and norm."""
+    pair = _fused_pair(layer, norm, x)
+    if pair is None:
+        y: Tensor = norm(layer(x))
+        return y
+    layer, norm = pair
+    if not norm.training:
+        return _evaluated(layer, norm, x, residual=None, relu=norm.relu)
+    y, sums = fused.adder2d_with_sums(x, layer.weight, layer.stride, layer.padding, layer.dilation)
+    return norm.of_sums(y, sums)
+
+
+def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+    """relu(norm(layer(x)) + residual), of any layer and norm."""
+    pair = _fused_pair(layer, norm, x)
+    if pair is not None and not pair[1].training and _fits(residual, *pair, x):
+        return _evaluated(*pair, x, residual=residual, relu=True)
+    return torch.relu(adder_norm(layer, norm, x) + residual)
+
+
+def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv2d, BatchNorm2d] | None:
+    """Both, if one operator may stand for their calls and is faster."""
+    if type(layer) is not AdderConv2d or type(norm) is not BatchNorm2d:
+        return None
+    if not layer.offset_free or layer.bias is not None or layer.form is not None:
+        return None
+    if norm.weight.dtype.itemsize < 4:
+        return None
+    if norm.momentum is None if norm.training else norm.running_mean is None or torch.is_grad_enabled():
+        return None
+    if not fused.pays(x, layer.weight, layer.stride) or _is_watched(layer) or _is_watched(norm):
+        return None
+    return layer, norm
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody waits for the module to be called."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    )
+
+
+def _fits(residual: Tensor, layer: AdderConv2d, norm: BatchNorm2d, x: Tensor) -> bool:
+    """Whether the kernel can read it beside its own result, which it writes channels-last."""
+    return (
+        not norm.relu
+        and residual.dtype == fused.response_dtype(x, layer.weight, layer.stride)
+        and residual.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _evaluated(
+    layer: AdderConv2d, norm: BatchNorm2d, x: Tensor, *, residual: Tensor | None, relu: bool
+) -> Tensor:
+    scale, shift = norm.scale_and_shift()
+    return fused.adder2d_affine(
+        x, layer.weight, layer.stride, layer.padding, layer.dilation,
+        scale=scale, shift=shift, residual=residual, relu=relu,
+    )  # fmt: skip

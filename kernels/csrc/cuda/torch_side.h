@@ -1,0 +1,49 @@
+// What the operators' files on GPUs share: a tensor's type, its stream, memory beside it.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
+
+#include "csrc/cuda/calls.h"
+#include "csrc/tensors.h"
+
+namespace addertrain::cuda {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using torch::stable::accelerator::DeviceGuard;
+
+inline Type type_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double: return Type::kFloat64;
+    case ScalarType::Float: return Type::kFloat32;
+    case ScalarType::Half: return Type::kFloat16;
+    case ScalarType::BFloat16: return Type::kBfloat16;
+    default: STD_TORCH_CHECK(false, "adder2d: expected a floating-point x");
+  }
+}
+
+// torch's current stream on the tensor's device (Stream::nativeHandle needs torch 2.13).
+inline cudaStream_t current_stream(const Tensor& t) {
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+// From torch's allocator, which hands memory on in the order of the stream, also while a graph is captured.
+template <class Call>
+Tensor workspace_for(const Call& call, const Tensor& x) {
+  return torch::stable::empty({workspace_bytes(call)}, ScalarType::Byte, std::nullopt, x.device());
+}
+
+// [count] float32 on the device of `x`, contiguous.
+inline const float* floats_of(const Tensor& values, const Tensor& x, int64_t count, const char* expected) {
+  STD_TORCH_CHECK(values.dim() == 1 && values.size(0) == count && values.is_contiguous() &&
+                      values.scalar_type() == ScalarType::Float && values.device() == x.device(),
+                  expected);
+  return static_cast<const float*>(values.const_data_ptr());
+}
+
+}  // namespace addertrain::cuda
