@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     arguments = run.parse_args(argv)
     # The class stands in for torchrun's, which has no option for it (torch 2.11 to 2.14).
     api.LocalElasticAgent = SavingAgent
+    # torch's handlers raise wherever the agent is, and end the ranks 30 s after the first signal, saved or not.
+    arguments.signals_to_handle = "none"
     arguments.rdzv_backend = "c10d"  # the only one whose restarted ranks find each other
     if not arguments.rdzv_endpoint:
         arguments.standalone = True
@@ -81,6 +83,8 @@ class SavingAgent(LocalElasticAgent):
 
     def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
         super().__init__(spec, **settings)
+        self._is_starting = self._has_ranks = False
+        self._early_signals: list[int] = []
         self._ask_who_waits = spec.rdzv_handler.num_nodes_waiting
         spec.rdzv_handler.num_nodes_waiting = self._num_nodes_waiting
 
@@ -97,11 +101,18 @@ class SavingAgent(LocalElasticAgent):
             raise
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
-        ids = super()._start_workers(worker_group)
-        # torch has just set handlers that end the ranks 30 s after the first signal, saved or not.
+        self._is_starting = True
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._pass_on)
+        ids = super()._start_workers(worker_group)
+        self._is_starting, self._has_ranks = False, True
+        for number in self._early_signals:
+            self._tell_ranks(number)
         return ids
+
+    def _stop_workers(self, *arguments: Any, **settings: Any) -> None:
+        super()._stop_workers(*arguments, **settings)
+        self._has_ranks = False
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
@@ -132,8 +143,14 @@ class SavingAgent(LocalElasticAgent):
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._remaining_restarts = 0
-        if self._worker_group.state != WorkerState.HEALTHY:  # between two attempts there is nobody to tell
+        if self._is_starting:  # some of them may not be there yet
+            self._early_signals.append(number)
+        elif self._has_ranks:
+            self._tell_ranks(number)
+        else:  # between two attempts there is nobody to tell
             raise SystemExit(128 + number)
+
+    def _tell_ranks(self, number: int) -> None:
         for process_id in self._pcontext.pids().values():
             try:
                 os.kill(process_id, number)

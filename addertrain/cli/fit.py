@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.cli.ranks import is_first_rank
+from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.recipe import load_recipe, recipe_help
 from addertrain.train.errors import SavedAfterSignal
-from addertrain.train.signals import SignalWatch
+from addertrain.train.signals import SignalWatch, end_with_launcher
 
 SAVED = 75  # exit code
 
@@ -48,6 +48,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and ends with the result and where everything is."""
     with SignalWatch() as signals:  # before torch is imported: a start takes seconds, too
+        if is_launched():
+            end_with_launcher()
         recipe = load_recipe(arguments.recipe, overrides)
         out = Path(arguments.out or Path("runs") / recipe.name)
         from addertrain.train.run import fit

@@ -3,6 +3,11 @@
 import os
 
 
+def is_launched() -> bool:
+    """Whether a launcher started this process."""
+    return "RANK" in os.environ
+
+
 def is_first_rank() -> bool:
     """Whether this process speaks for all of them."""
     return os.environ.get("RANK", "0") == "0"

@@ -4,23 +4,29 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1)
+SECONDS_OF_ONE_SIGNAL = 2.0
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 class SignalWatch(AbstractContextManager["SignalWatch"]):
     """Notes the first signal, for the run to act on between two steps; the second ends the process at once.
 
-    May be entered again inside itself. `is_answered` is set once the run has saved: launchers then end the
-    slower ranks with one more signal, which must not cut their leaving.
+    What comes within `seconds_of_one` of the first is the same one: a scheduler tells all processes of a job,
+    and the launcher tells its ranks once more. May be entered again inside itself. `is_answered` is set once
+    the run has saved: launchers then end the slower ranks with one more signal, which must not cut their
+    leaving.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds_of_one: float = SECONDS_OF_ONE_SIGNAL) -> None:
         self.received: str | None = None
         self.is_answered = False
+        self._seconds_of_one = seconds_of_one
+        self._received_at = 0.0
         self._depth = 0
         self._before: dict[signal.Signals, signal.Handlers | int | None] = {}
 
@@ -43,10 +49,11 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.is_answered:
             return
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._received_at >= self._seconds_of_one:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.received = signal.Signals(number).name
 
 
 def end_with_launcher() -> None:

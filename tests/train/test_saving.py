@@ -122,7 +122,7 @@ def test_the_second_signal_ends_at_once_but_not_a_run_that_has_saved() -> None:
 
 
 def _answered() -> bool:
-    with SignalWatch() as watch:
+    with SignalWatch(seconds_of_one=0.0) as watch:
         os.kill(os.getpid(), signal.SIGTERM)
         watch.is_answered = True
         os.kill(os.getpid(), signal.SIGTERM)
@@ -130,9 +130,17 @@ def _answered() -> bool:
 
 
 def _impatient() -> None:
-    with SignalWatch():
+    with SignalWatch(seconds_of_one=0.0):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_to_the_whole_job_reaches_a_rank_twice_and_counts_once() -> None:
+    with SignalWatch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        assert watch.received == "SIGTERM"
 
 
 def test_handlers_are_given_back() -> None:
