@@ -51,12 +51,6 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         "global, off or increased beside train.precision: fp16-mixed, whose scale ALR in backward undoes"
     )
     yield "optim.alr", is_unscaled, recipe.optim.alr, expected
-    is_whole = recipe.train.ema_decay == 0 or recipe.train.strategy in _LOCAL_STRATEGIES
-    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside train.ema_decay, which needs whole parameters"
-    yield "train.strategy", is_whole, recipe.train.strategy, expected
-    is_unclipped = recipe.optim.clip_norm is None or recipe.train.strategy in _LOCAL_STRATEGIES
-    expected = f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.clip_norm, which needs whole gradients"
-    yield "train.strategy", is_unclipped, recipe.train.strategy, expected
     yield from _form_rules(recipe)
     yield from _distill_rules(recipe)
     num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size

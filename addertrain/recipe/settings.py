@@ -160,9 +160,7 @@ class TrainRecipe:
         "what a loss or gradient that is not finite does: end the run, leave the step out, or go back to the "
         "last checkpoint and on in another order",
     ] = "stop"
-    nonfinite_limit: Annotated[int, "steps left out, or rollbacks, after which the next one ends the run"] = (
-        10
-    )
+    nonfinite_limit: Annotated[int, "steps left out, or rollbacks, before the next one ends the run"] = 10
     timeout_seconds: Annotated[float, "how long ranks wait for one that does not answer"] = 600.0
 
 

@@ -1,7 +1,8 @@
 """An exponential moving average of the weights, which evaluations read in place of the live ones.
 
 Running statistics mean nothing to averaged weights, so it goes with `FreshStatistics`, which comes after it
-in the trainer's list and recomputes them.
+in the trainer's list and recomputes them. Where parameters or momentum are cut over the ranks, so is the
+average: each rank averages what it steps on, and whole tensors come together for evaluations and checkpoints.
 """
 
 from collections.abc import Mapping
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from addertrain.train.checkpoint_io import AVERAGE
 from addertrain.train.exchange import exchange
 from addertrain.train.module import AdderClassifier
+from addertrain.train.sharded import Sharded
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -24,6 +27,8 @@ def decay_at(step: int, decay: float) -> float:
 class WeightAverage(Callback):
     """After step t: average = d_t * average + (1 - d_t) * weights, d_t of `decay_at`; starts at the weights.
 
+    A step that was left out counts like any other, with the weights as they stand.
+
     Args:
         decay: in 0 .. 1; 1 / (1 - decay) steps is how far back the average reaches.
         weights: an average to go on with, by the model's parameter names.
@@ -32,15 +37,16 @@ class WeightAverage(Callback):
     def __init__(self, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
         self.decay = decay
         self._loaded = dict(weights) if weights is not None else None
+        self._sharded: Sharded | None = None
         self._names: list[str] = []
         self._weights: list[Tensor] = []
         self._average: list[Tensor] = []
         self._num_steps = 0
-        self._is_swapped = False
+        self._evaluated: tuple[list[Tensor], list[Tensor]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average."""
-        self._connect(pl_module)
+        self._connect(trainer, pl_module)
         self._num_steps = trainer.global_step
 
     @torch.no_grad()
@@ -54,9 +60,12 @@ class WeightAverage(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the average in."""
-        self._connect(pl_module)
+        assert isinstance(pl_module, AdderClassifier)
+        self._connect(trainer, pl_module)
+        weights = {name: weight.detach() for name, weight in pl_module.model.named_parameters()}
+        whole = self._whole(keep=True)
+        self._evaluated = list(weights.values()), [whole[name] for name in weights]
         self.swap()
-        self._is_swapped = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the live weights back, bit for bit."""
@@ -69,8 +78,8 @@ class WeightAverage(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the average by parameter name."""
-        checkpoint[AVERAGE] = dict(zip(self._names, self._average, strict=True))
+        """Adds the average by parameter name; whole on the first rank, which writes it."""
+        checkpoint[AVERAGE] = self._whole(keep=trainer.is_global_zero)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -79,25 +88,37 @@ class WeightAverage(Callback):
         self._loaded = checkpoint[AVERAGE]
 
     def swap(self) -> None:
-        """Exchanges live and averaged weights, bit for bit; twice is nothing."""
-        exchange(self._weights, self._average)
+        """Within an evaluation: exchanges live and averaged weights, bit for bit; twice is nothing."""
+        assert self._evaluated is not None, "weights are exchanged while a network is evaluated"
+        exchange(*self._evaluated)
 
-    def _connect(self, module: LightningModule) -> None:
-        """Finds the weights, once they are on their device."""
+    def _connect(self, trainer: Trainer, module: LightningModule) -> None:
+        """Finds the weights, once they are on their device and cut."""
+        if self._weights:
+            return
         assert isinstance(module, AdderClassifier)
-        named = dict(module.model.named_parameters())
-        self._names, self._weights = list(named), [weight.detach() for weight in named.values()]
+        strategy = trainer.strategy
+        if isinstance(strategy, Sharded) and trainer.state.fn == TrainerFn.FITTING:
+            self._sharded, self._weights = strategy, strategy.parts()
+        else:
+            named = dict(module.model.named_parameters())
+            self._names, self._weights = list(named), [weight.detach() for weight in named.values()]
+        self._average = [weight.clone() for weight in self._weights]
         if self._loaded is not None:
-            loaded = self._loaded
-            self._average = [
-                torch.empty_like(weight).copy_(loaded[name])
-                for name, weight in zip(self._names, self._weights, strict=True)
-            ]
+            if self._sharded is not None:
+                self._sharded.split_(self._average, self._loaded)
+            else:
+                for average, name in zip(self._average, self._names, strict=True):
+                    average.copy_(self._loaded[name])
             self._loaded = None
-        elif not self._average:
-            self._average = [weight.clone() for weight in self._weights]
+
+    def _whole(self, *, keep: bool) -> dict[str, Tensor]:
+        """The average by the model's parameter names; a collective where it is cut."""
+        if self._sharded is not None:
+            return self._sharded.joined(self._average, keep=keep)
+        return dict(zip(self._names, self._average, strict=True))
 
     def _restore(self) -> None:
-        if self._is_swapped:
+        if self._evaluated is not None:
             self.swap()
-            self._is_swapped = False
+            self._evaluated = None

@@ -17,7 +17,7 @@ class NonFiniteError(RunError):
 
 
 class GoBack(NonFiniteError):
-    """Asks whoever runs the training for its last checkpoint and another order; `rollbacks` counts this one."""
+    """Asks whoever trains for the last checkpoint and another order; `rollbacks` counts this one."""
 
     def __init__(self, message: str, rollbacks: int) -> None:
         super().__init__(message)

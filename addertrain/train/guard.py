@@ -1,7 +1,7 @@
-"""Keeps steps whose loss or gradients are not finite away from weights and momentum, and says what comes then.
+"""Keeps steps whose loss or gradients are not finite away from the weights, and decides what comes then.
 
 What is wrong, and where, is `diagnosis`'s business; AdderSGD leaves the step out (`is_sound`); this file
-decides when to look and what follows.
+says when to look and what follows.
 """
 
 from collections import deque
@@ -15,12 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from addertrain.checkpoint.store import CheckpointStore
 from addertrain.optim import AdderSGD
 from addertrain.train.diagnosis import Finding, clearest, find
 from addertrain.train.errors import GoBack, NonFiniteError
 from addertrain.train.forward_state import ForwardState
 from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.sharded import gradients_of
 
 Policy = Literal["stop", "skip", "rollback"]
@@ -38,7 +38,7 @@ class FiniteGuard(Callback):
     a bad loss, or a scale that has fallen below 1, is a fault.
 
     Args:
-        store: whose newest checkpoint the messages name.
+        saves: what writes the checkpoints, whose newest the messages name.
         policy: "stop" raises; "skip" goes on, with the statistics and counts of before; "rollback" asks for
             the last checkpoint. Schedule, step number and averaged weights count a skipped step as made.
         limit: how many steps may be skipped, or rollbacks made, before it raises all the same.
@@ -47,12 +47,12 @@ class FiniteGuard(Callback):
         delay: after how many steps a verdict is read; None: 0 on CPUs, 1 on GPUs.
 
     Raises:
-        NonFiniteError, GoBack: on every rank, from the trainer's `fit`; the weights are those before the step.
+        NonFiniteError, GoBack: on every rank, out of the trainer's `fit`; the step has not been made.
     """
 
     def __init__(
         self,
-        store: CheckpointStore | None = None,
+        saves: SaveCheckpoints | None = None,
         *,
         policy: Policy = "stop",
         limit: int = 0,
@@ -61,7 +61,7 @@ class FiniteGuard(Callback):
         delay: int | None = None,
     ) -> None:
         self.skipped_steps, self.rollbacks = 0, rollbacks
-        self._store, self._policy, self._limit, self._warn, self._delay = store, policy, limit, warn, delay
+        self._saves, self._policy, self._limit, self._warn, self._delay = saves, policy, limit, warn, delay
         self._batches: list[tuple[int, LabelledImages]] = []
         self._is_finite: list[Tensor] = []
         self._before: ForwardState | None = None
@@ -141,7 +141,7 @@ class FiniteGuard(Callback):
             step = self._pending.popleft()
             if not step.is_sound.read():
                 assert isinstance(module, AdderClassifier)
-                self._answer(trainer, step.number, self._describe(trainer, module, step))
+                self._answer(trainer, self._describe(trainer, module, step))
 
     def _describe(self, trainer: Trainer, module: AdderClassifier, step: "_Step") -> str:
         before = ForwardState(module)
@@ -153,9 +153,8 @@ class FiniteGuard(Callback):
             f"step {step.number}"
         )
 
-    def _answer(self, trainer: Trainer, number: int, found: str) -> None:
-        newest = self._store.newest_first() if self._store is not None else []
-        kept = f"the last good checkpoint is {newest[0].name}" if newest else "there is no checkpoint yet"
+    def _answer(self, trainer: Trainer, found: str) -> None:
+        kept = self._last_checkpoint()
         advice = "mend the data and start again, or lower optim.lr for a new run"
         so_far = self.skipped_steps if self._policy == "skip" else self.rollbacks
         if self._policy == "stop":
@@ -171,6 +170,13 @@ class FiniteGuard(Callback):
         self.skipped_steps += 1
         if trainer.is_global_zero:
             self._warn(f"{found}; that step is left out ({count})")
+
+    def _last_checkpoint(self) -> str:
+        if self._saves is not None:
+            self._saves.finish()
+            if newest := self._saves.store.newest_first():
+                return f"the last good checkpoint is {newest[0].name}"
+        return "there is no checkpoint yet"
 
 
 class _Arriving:

@@ -20,7 +20,7 @@ from addertrain.train.clock import DataWait, RunClock
 from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
 from addertrain.train.forms import FallingPower
-from addertrain.train.guard import FiniteGuard
+from addertrain.train.guard import FAULTS, FiniteGuard
 from addertrain.train.int8 import Int8Layers
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
@@ -30,6 +30,7 @@ from addertrain.train.quiet import leave_signals_alone, silence_lightning
 from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.resume import choose_start
+from addertrain.train.rollback import with_rollbacks
 from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.sharded import WholeNetwork
@@ -63,7 +64,10 @@ def fit(
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         data = _load(recipe)
-        clock = _train(recipe, data, run, world, start.checkpoint, watch)
+        clock = with_rollbacks(
+            lambda checkpoint, rollbacks: _train(recipe, data, run, world, checkpoint, watch, rollbacks),
+            start.checkpoint, run.store, _warn,
+        )  # fmt: skip
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
         score, _ = _evaluate(recipe, data, checkpoint, world)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
@@ -128,9 +132,12 @@ def _train(
     world: World,
     checkpoint: Path | None,
     signals: SignalWatch,
+    rollbacks: int,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
+    if rollbacks > 0:
+        train_loader.reorder(rollbacks)
     val_loader = _loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
@@ -139,20 +146,26 @@ def _train(
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
     evaluation = _evaluation_callbacks(recipe, data, world)
+    saves = _saves(recipe, run, signals)
+    guard = FiniteGuard(
+        saves, policy=recipe.train.on_nonfinite, limit=recipe.train.nonfinite_limit,
+        rollbacks=rollbacks, warn=_warn,
+    )  # fmt: skip
     callbacks: list[Callback] = [
         clock,
         meter,
         *evaluation,
         Progress(meter, clock),
-        *_step_callbacks(recipe, run, steps_per_epoch),
-        _saves(recipe, run, signals),
+        guard,
+        *_step_callbacks(recipe, steps_per_epoch),
+        saves,
     ]
     if world.is_first:
         # TensorBoard takes a second to import, which only the rank that writes has to spend.
         from addertrain.train.tensorboard import TensorBoard
 
         fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
-        callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation)))
+        callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation), guard))
     trainer = _trainer(
         recipe,
         world,
@@ -253,9 +266,9 @@ def _load(recipe: Recipe) -> ImageData:
     return loaded[0] if loaded else load_data(recipe.data)
 
 
-def _step_callbacks(recipe: Recipe, run: RunDirectory, steps_per_epoch: int) -> list[Callback]:
-    """What acts on every step, in the order in which it does."""
-    callbacks: list[Callback] = [FiniteGuard(run.store)]
+def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:
+    """What acts on a step behind the guard, in the order in which it does."""
+    callbacks: list[Callback] = []
     if recipe.optim.clip_norm is not None:
         callbacks.append(ClipNorm(recipe.optim.clip_norm))
     if recipe.schedule.p_start > 1.0:
@@ -316,6 +329,7 @@ def _sum_up(
 ) -> Summary:
     manifest = read_manifest(checkpoint)
     steps = manifest["global_step"]
+    faults = manifest["state"].get(FAULTS, {})
     summary = Summary(
         top1=score.top1,
         top5=score.top5,
@@ -328,6 +342,7 @@ def _sum_up(
         seed=recipe.train.seed,
         recipe=recipe.name,
         weights_sha256=weights_sha256(read_tensors(checkpoint, "model")),
+        **faults,
     )
     run.write_summary(summary)
     return summary

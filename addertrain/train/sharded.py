@@ -5,7 +5,7 @@ Weights are loaded into the plain network before it is sharded, momentum into th
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,7 +19,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.checkpoint.errors import CheckpointError
-from addertrain.optim import AdderSGD, load_whole_state, whole_parameters, whole_state
+from addertrain.optim import (
+    AdderSGD,
+    joined,
+    load_whole_state,
+    parts,
+    split_,
+    whole_parameters,
+    whole_state,
+)
+from addertrain.optim.shards import local
 from addertrain.train.checkpoint_io import OPTIMIZERS
 from addertrain.train.gradients import Gradients
 from addertrain.train.module import AdderClassifier
@@ -85,6 +94,23 @@ class Sharded(NamedState, DDPStrategy):
         optimizer = self.adder_sgd()
         values = whole_parameters(optimizer, keep=keep)
         return dict(zip(self._names(optimizer), values, strict=True))
+
+    def parts(self) -> list[Tensor]:
+        """This rank's part of all parameters, as tensors that share their memory."""
+        return [local(part.detach()) for part in parts(self.adder_sgd())]
+
+    def joined(self, values: Sequence[Tensor], *, keep: bool) -> dict[str, Tensor]:
+        """Whole tensors by parameter name, of values that lie as `parts` do; a collective.
+
+        Without `keep` they come empty.
+        """
+        optimizer = self.adder_sgd()
+        return dict(zip(self._names(optimizer), joined(optimizer, values, keep=keep), strict=True))
+
+    def split_(self, values: Sequence[Tensor], whole: Mapping[str, Tensor]) -> None:
+        """The inverse of `joined`: fills this rank's `values`."""
+        optimizer = self.adder_sgd()
+        split_(optimizer, values, [whole[name] for name in self._names(optimizer)])
 
     def _names(self, optimizer: Optimizer) -> list[str]:
         names = {id(parameter): name for name, parameter in self._module().named_parameters()}

@@ -116,7 +116,7 @@ def test_scores_are_those_of_the_networks_they_are_said_to_be() -> None:
     module.eval()
     with torch.no_grad():
         assert stale.score.loss == pytest.approx(loss(module), rel=1e-6)
-        average.swap()
+        average.on_validation_start(module.trainer, module)
         with recalibrated(module.model, recalibrate_on):
             assert module.val_score.loss == pytest.approx(loss(module), rel=1e-6)
     assert abs(stale.score.loss - module.val_score.loss) > 1e-3

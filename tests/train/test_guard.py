@@ -90,12 +90,12 @@ def _stopped(folder: Path, loader: object, model: nn.Module | None = None, **set
     """Trains into the poison; the weights are those of the step before. Returns the message."""
     torch.manual_seed(0)
     module = AdderClassifier(model or TinyNet(), mean=(0.5,), std=(0.3,), optim=OPTIM, num_steps=18)
-    watch, store = _Watch(), CheckpointStore(folder)
+    watch, saves = _Watch(), SaveCheckpoints(CheckpointStore(folder), keep=9)
     defaults: dict[str, object] = {
         "strategy": make_strategy("auto", World(), DirectoryCheckpointIO()),
         "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
         "enable_model_summary": False, "max_epochs": 3,
-        "callbacks": [FiniteGuard(store), watch, SaveCheckpoints(store, keep=9)],
+        "callbacks": [FiniteGuard(saves), watch, saves],
     }  # fmt: skip
     trainer = Trainer(**{**defaults, **settings})  # type: ignore[arg-type]
     with pytest.raises(NonFiniteError) as caught:
