@@ -44,6 +44,12 @@ def add_parser(commands: Commands) -> None:
         "where DIR holds no run; PATH: go on from that checkpoint or run",
     )
 
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="run three steps under torch's profiler: traces and a table of operators in DIR/profile/",
+    )
+
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and ends with the result and where everything is."""
@@ -55,7 +61,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from addertrain.train.run import fit
 
         try:
-            summary = fit(recipe, out, arguments.resume, signals=signals)
+            summary = fit(recipe, out, arguments.resume, signals=signals, profile=arguments.profile)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_how_to_resume(out)) from None
         except SavedAfterSignal as saved:

@@ -24,6 +24,12 @@ class GoBack(NonFiniteError):
         self.rollbacks = rollbacks
 
 
+class OutOfMemory(RunError):
+    """An allocator, a GPU's or the host's, has no more to give; often one rank's alone."""
+
+    is_of_one_rank = True
+
+
 class LostRankError(RunError):
     """Another rank ended, or did not answer in time; this one is well."""
 

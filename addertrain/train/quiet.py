@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lightning.pytorch import Trainer
 
@@ -35,6 +37,17 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _NOISE:
         warnings.filterwarnings("ignore", message=pattern)
+
+
+@contextmanager
+def interrupts_as_such(trainer: Trainer) -> Iterator[None]:
+    """Raises KeyboardInterrupt on Ctrl-C, where Lightning would end the process."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def leave_signals_alone(trainer: Trainer) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +25,13 @@ from addertrain.train.guard import FAULTS, FiniteGuard
 from addertrain.train.int8 import Int8Layers
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
+from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.progress import Progress
-from addertrain.train.quiet import leave_signals_alone, silence_lightning
+from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
 from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
+from addertrain.train.records import records
 from addertrain.train.resume import choose_start
 from addertrain.train.rollback import with_rollbacks
 from addertrain.train.run_directory import RunDirectory, Summary, versions
@@ -41,13 +44,19 @@ from addertrain.train.weights import weights_sha256
 
 
 def fit(
-    recipe: Recipe, out: str | Path, resume: str = "auto", *, signals: SignalWatch | None = None
+    recipe: Recipe,
+    out: str | Path,
+    resume: str = "auto",
+    *,
+    signals: SignalWatch | None = None,
+    profile: bool = False,
 ) -> Summary:
     """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
 
     Args:
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
         signals: watched since before this call, so that one that came during start-up counts.
+        profile: whether some steps run under torch's profiler; see `profiling`.
 
     Raises:
         SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
@@ -65,7 +74,9 @@ def fit(
             return start.summary
         data = _load(recipe)
         clock = with_rollbacks(
-            lambda checkpoint, rollbacks: _train(recipe, data, run, world, checkpoint, watch, rollbacks),
+            lambda checkpoint, rollbacks: _train(
+                recipe, data, run, world, checkpoint, watch, rollbacks, profile=profile
+            ),
             start.checkpoint, run.store, _warn,
         )  # fmt: skip
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
@@ -133,6 +144,8 @@ def _train(
     checkpoint: Path | None,
     signals: SignalWatch,
     rollbacks: int,
+    *,
+    profile: bool,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
@@ -158,14 +171,9 @@ def _train(
         Progress(meter, clock),
         guard,
         *_step_callbacks(recipe, steps_per_epoch),
+        *records(run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world)),
         saves,
     ]
-    if world.is_first:
-        # TensorBoard takes a second to import, which only the rank that writes has to spend.
-        from addertrain.train.tensorboard import TensorBoard
-
-        fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
-        callbacks.insert(-1, TensorBoard(run.path, meter, fresh, _stale_score(evaluation), guard))
     trainer = _trainer(
         recipe,
         world,
@@ -180,12 +188,8 @@ def _train(
     _say(world, _headline(recipe, data, run, world, checkpoint))
     module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
     try:
-        trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
-    except SystemExit:
-        # Lightning ends the process on Ctrl-C; the command line has its own way to say so.
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+        with memory_advice(run.path, recipe, world), interrupts_as_such(trainer):
+            trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
     finally:
         train_loader.close()
         val_loader.close()

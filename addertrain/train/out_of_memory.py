@@ -1,0 +1,63 @@
+"""What to do when memory runs out: one line of advice, and on a GPU a snapshot of who holds it."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from addertrain.recipe import Recipe
+from addertrain.train.errors import OutOfMemory
+from addertrain.train.processes import World
+
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # in the RuntimeError of a tensor that the host has no room for
+
+
+@contextmanager
+def memory_advice(folder: Path, recipe: Recipe, world: World) -> Iterator[None]:
+    """Turns an error of an allocator, of a GPU or the host, into one line that says what to change.
+
+    On a GPU `folder`/out_of_memory_rank_R.pickle is written for torch's memory viewer; it says who allocated
+    what under `--profile`, which keeps the allocator's history.
+
+    Raises:
+        OutOfMemory: in place of the allocator's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        snapshot = _write_snapshot(folder, world) if world.device_type == "cuda" else None
+        raise OutOfMemory(_advice(error, recipe, world, snapshot)) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it comes from an allocator that had no more to give."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
+
+
+def _write_snapshot(folder: Path, world: World) -> Path | None:
+    file = folder / f"out_of_memory_rank_{world.rank}.pickle"
+    # The advice matters more: a full disk, or an allocator without snapshots, must not hide it.
+    with contextlib.suppress(OSError, RuntimeError, AttributeError):
+        torch.cuda.memory._dump_snapshot(str(file))
+        return file
+    return None
+
+
+def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path | None) -> str:
+    train = recipe.train
+    rank_batch = recipe.data.global_batch_size // world.size // train.accumulate
+    ways = [f"--train.accumulate {2 * train.accumulate} halves the {rank_batch} images that pass at a time"]
+    if train.precision == "fp32" and world.device_type == "cuda":
+        ways.append("--train.precision bf16-mixed halves activations")
+    if world.size > 1 and train.strategy in ("auto", "ddp"):
+        ways.append("--train.strategy zero2 or fsdp shares optimizer and gradients between ranks")
+    ways.append("addertrain plan estimates what a rank needs (--memory GIB)")
+    kept = f"; snapshot for torch's memory viewer: {snapshot}" if snapshot else ""
+    first = (str(error).strip() or "no more memory").splitlines()[0]
+    return f"out of memory on {world.device} of rank {world.rank} ({first:.160}); {'; '.join(ways)}{kept}"

@@ -1,0 +1,43 @@
+"""What writes about a training while it goes on, imported where it is used: each takes a second to import."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from addertrain.train.guard import FiniteGuard
+from addertrain.train.meter import TrainMeter
+from addertrain.train.processes import World
+from addertrain.train.recalibration import FreshStatistics
+from addertrain.train.staleness import StaleScore
+
+
+def records(
+    folder: Path,
+    world: World,
+    meter: TrainMeter,
+    evaluation: Sequence[Callback],
+    guard: FiniteGuard,
+    *,
+    profile: bool,
+    say: Callable[[str], None],
+) -> list[Callback]:
+    """TensorBoard's writer on the first rank; the profiler on every rank where it was asked for.
+
+    Args:
+        folder: the run directory.
+        evaluation: what an evaluation does to statistics and weights, which is written about.
+        say: told in one line what the profiler has written.
+    """
+    found: list[Callback] = []
+    if world.is_first:
+        from addertrain.train.tensorboard import TensorBoard
+
+        fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
+        stale = next((callback for callback in evaluation if isinstance(callback, StaleScore)), None)
+        found.append(TensorBoard(folder, meter, fresh, stale, guard))
+    if profile:
+        from addertrain.train.profiling import StepProfile
+
+        found.append(StepProfile(folder / "profile", world, say=say))
+    return found
