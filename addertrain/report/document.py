@@ -50,6 +50,12 @@ class Absent:
     reason: str
 
 
+def averaged(group: Group, runs: Sequence[Run]) -> str:
+    """A caption: whose numbers they are, and over how many runs they are averaged."""
+    n = len(runs)
+    return f"{group.label}: {f'mean ± standard deviation over n = {n}' if n > 1 else 'n = 1'}."
+
+
 def sources(groups: Sequence[Group], *, only: Sequence[Run] | None = None) -> tuple[Source, ...]:
     """For each recipe its name, the seeds with their runs, and the commands.
 

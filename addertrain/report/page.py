@@ -16,7 +16,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 html { color-scheme: light dark; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem;
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 72rem;
   background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
@@ -28,11 +28,12 @@ nav ul { columns: 2 20rem; padding-left: 1.2rem; margin: 1rem 0; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .3rem .55rem; text-align: right; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
 td { white-space: nowrap; }
 th { font-weight: 600; background: var(--shade); vertical-align: bottom; }
 th.text, td.text { text-align: left; }
-figure { margin: 1.25rem 0; }
+figure { margin: 1.25rem 0; max-width: 56rem; }
 figure img { display: block; width: 100%; height: auto; padding: .5rem;
   background: #ffffff; border-radius: 6px; }
 .source { padding-left: 1.1rem; overflow-wrap: anywhere; }

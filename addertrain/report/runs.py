@@ -72,6 +72,11 @@ class Group:
         return tuple(run for run in self.runs if run.summary is not None)
 
     @property
+    def whole(self) -> tuple[Run, ...]:
+        """The finished ones, or where none is, all: an unfinished seed would cut the others' curves short."""
+        return self.finished or self.runs
+
+    @property
     def with_weights(self) -> tuple[Run, ...]:
         """The finished ones, or where none is, those that have a checkpoint."""
         return self.finished or tuple(run for run in self.runs if run.checkpoint is not None)

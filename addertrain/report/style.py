@@ -18,7 +18,7 @@ try:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 except ModuleNotFoundError as error:
     raise RunError(f"report: expected matplotlib, got: {error}; pip install 'addertrain[report]'") from None
 
@@ -114,6 +114,12 @@ def layer_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> 
     shades = matplotlib.colors.ListedColormap(layer_colors(names))
     bar = figure.colorbar(ScalarMappable(Normalize(1, len(names)), shades), ax=list(axes), pad=0.02)
     bar.set_label(f"layer, {names[0]} to {names[-1]}")
+
+
+def epoch_axis(axes: Axes) -> None:
+    """Whole epochs along the bottom."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
 def accuracy_axis(axes: Axes, lowest: float, highest: float) -> None:

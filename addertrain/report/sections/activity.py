@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from addertrain.data import DataError
-from addertrain.report.document import Absent, Section, sources
+from addertrain.report.document import Absent, Section, averaged, sources
 from addertrain.report.observation import LayerInput
 from addertrain.report.runs import Group, Run
 from addertrain.report.study import Study
@@ -45,8 +45,7 @@ def activity(study: Study) -> Section | Absent:
         num_images |= {one.num_images for one in seen}
         rows = [_row(name, runs, [one.inputs[name] for one in seen]) for name in layers]
         key = file_name(f"activity_{group.label}")
-        caption = f"{group.label}: mean ± standard deviation over n = {len(runs)}."
-        tables.append(Table(key, caption, _COLUMNS, tuple(rows)))
+        tables.append(Table(key, averaged(group, runs), _COLUMNS, tuple(rows)))
         pictures.append(_figure(group, rows, key))
     if not tables:
         return Absent(_TITLE, reason)

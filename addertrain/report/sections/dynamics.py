@@ -7,7 +7,7 @@ import numpy as np
 from addertrain.report.document import Absent, Section, sources
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
-from addertrain.report.style import Axes, Picture, layer_colors, layer_legend, panels, picture
+from addertrain.report.style import Axes, Picture, epoch_axis, layer_colors, layer_legend, panels, picture
 from addertrain.report.tables import Cell, Column, Table, file_name
 from addertrain.report.trajectories import by_epoch, draw, trajectory
 
@@ -17,7 +17,7 @@ _RATE, _RMS, _LR = "alr_alpha/", "weight_rms/", "schedule/lr"
 
 def dynamics(study: Study) -> Section | Absent:
     """α_l and RMS(w) of every adder layer over time, for each recipe."""
-    groups = [group for group in study.groups if trajectory(group.runs, _LR) and _layers(group, _RMS)]
+    groups = [group for group in study.groups if trajectory(group.whole, _LR) and _layers(group, _RMS)]
     if not groups:
         return Absent(_TITLE, "a run of an adder network that has trained for an epoch or more")
     text = (
@@ -30,7 +30,15 @@ def dynamics(study: Study) -> Section | Absent:
     )
     tables = tuple(_table(group) for group in groups)
     pictures = tuple(_figure(group) for group in groups)
-    return Section("dynamics", _TITLE, text, sources(groups), tables, pictures)
+    used = [run for group in groups for run in group.whole]
+    return Section(
+        "dynamics",
+        _TITLE,
+        text,
+        sources(groups, only=used),
+        tables,
+        pictures,
+    )
 
 
 def equilibrium_rms(lr: float, *, eta: float, weight_decay: float, momentum: float) -> float:
@@ -46,7 +54,7 @@ def equilibrium_rms(lr: float, *, eta: float, weight_decay: float, momentum: flo
 
 def _layers(group: Group, prefix: str) -> list[str]:
     """The adder layers that are on record, in the order of the network."""
-    names = dict.fromkeys(tag for run in group.runs for tag in run.curves if tag.startswith(prefix))
+    names = dict.fromkeys(tag for run in group.whole for tag in run.curves if tag.startswith(prefix))
     return [tag.removeprefix(prefix) for tag in names]
 
 
@@ -54,21 +62,23 @@ def _figure(group: Group) -> Picture:
     names = _layers(group, _RMS)
     figure, ((left, right),) = panels(1, 2, panel_height=3.9)
     for name, color in zip(names, layer_colors(names), strict=True):
-        if (rate := trajectory(group.runs, _RATE + name)) is not None:
+        if (rate := trajectory(group.whole, _RATE + name)) is not None:
             draw(left, by_epoch(rate), color=color, label=name)
-        if (rms := trajectory(group.runs, _RMS + name)) is not None:
+        if (rms := trajectory(group.whole, _RMS + name)) is not None:
             draw(right, rms, color=color, label=name)
-    left.set(xlabel="epoch", ylabel="α, per layer", yscale="log")
+    left.set(ylabel="α, per layer", yscale="log")
     _draw_equilibrium(right, group)
-    right.set(xlabel="epoch", ylabel="RMS(w), per layer")
+    right.set(ylabel="RMS(w), per layer")
     right.set_ylim(bottom=0)
+    for panel in (left, right):
+        epoch_axis(panel)
     layer_legend(figure, [right, left], names)
     key = file_name(f"dynamics_{group.label}")
-    return picture(figure, key, f"{group.label}, n = {len(group.runs)}.")
+    return picture(figure, key, f"{group.label}, n = {len(group.whole)}.")
 
 
 def _draw_equilibrium(axes: Axes, group: Group) -> None:
-    line = trajectory(group.runs, _LR)
+    line = trajectory(group.whole, _LR)
     if line is None or not _has_balance(group):
         return
     balance = np.array([_equilibrium(group, float(lr)) for lr in line.mean])
@@ -87,7 +97,7 @@ def _equilibrium(group: Group, lr: float) -> float:
 
 def _table(group: Group) -> Table:
     """At three moments: the layers' RMS(w), and the balance."""
-    line = trajectory(group.runs, _LR)
+    line = trajectory(group.whole, _LR)
     assert line is not None
     marks = [len(line.epochs) * part // 10 for part in (1, 3, 5)] + [len(line.epochs) - 1]
     columns = [Column("layer", "RMS(w)")]
@@ -95,7 +105,7 @@ def _table(group: Group) -> Table:
     rows: list[dict[str, Cell]] = []
     for name in _layers(group, _RMS):
         row: dict[str, Cell] = {"layer": name}
-        if (rms := trajectory(group.runs, _RMS + name)) is not None:
+        if (rms := trajectory(group.whole, _RMS + name)) is not None:
             at = {round(float(epoch), 9): i for i, epoch in enumerate(rms.epochs)}
             for i in marks:
                 if (place := at.get(round(float(line.epochs[i]), 9))) is not None:
@@ -105,5 +115,5 @@ def _table(group: Group) -> Table:
         balance: dict[str, Cell] = {f"at_{i}": _equilibrium(group, float(line.mean[i])) for i in marks}
         rows.append({"layer": "balance, by the formula", **balance})
     key = file_name(f"rms_{group.label}")
-    caption = f"{group.label}: mean over n = {len(group.runs)}."
+    caption = f"{group.label}: mean over n = {len(group.whole)}."
     return Table(key, caption, tuple(columns), tuple(rows))

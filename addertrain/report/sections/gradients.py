@@ -7,7 +7,7 @@ import torch
 from addertrain.data import DataError, ImageData, build_loader
 from addertrain.models import Kind
 from addertrain.recipe import Recipe
-from addertrain.report.document import Absent, Section, Source
+from addertrain.report.document import Absent, Section, Source, averaged
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
 from addertrain.report.tables import Cell, Column, Spread, Table, file_name
@@ -33,9 +33,7 @@ def gradients(study: Study) -> Section | Absent:
         rows = _rows(recipe, data, seeds)
         name = f"{recipe.model.name} on {recipe.data.name}"
         key = file_name(f"gradients_{recipe.model.name}_{recipe.data.name}")
-        tables.append(
-            Table(key, f"{name}: mean ± standard deviation over n = {len(seeds)}.", _columns(), rows)
-        )
+        tables.append(Table(key, averaged(group, group.runs), _columns(), rows))
         words = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
         text = (
             f"{name}: first weights and first batch of recipe {group.label} at {words}, and the same with "

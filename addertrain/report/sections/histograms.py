@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from addertrain.data import DataError
-from addertrain.report.document import Absent, Section, sources
+from addertrain.report.document import Absent, Section, averaged, sources
 from addertrain.report.fits import fit_gauss, fit_laplace, gauss_density, laplace_density
 from addertrain.report.runs import Group, Run
 from addertrain.report.study import Study
@@ -40,8 +40,7 @@ def histograms(study: Study) -> Section | Absent:
         used += runs
         rows = tuple(_row(name, kind, runs) for name, kind in layers)
         key = file_name(group.label)
-        caption = f"{group.label}: mean ± standard deviation over n = {len(runs)}."
-        tables.append(Table(f"weights_{key}", caption, _COLUMNS, rows))
+        tables.append(Table(f"weights_{key}", averaged(group, runs), _COLUMNS, rows))
         pictures.append(_figure(group, runs[0], [name for name, _ in layers], f"weights_{key}"))
     if not tables:
         return Absent(_TITLE, "a run of an adder or convolutional network that has saved a checkpoint")

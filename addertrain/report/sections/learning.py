@@ -13,6 +13,7 @@ from addertrain.report.style import (
     KIND_NAMES,
     Picture,
     accuracy_axis,
+    epoch_axis,
     legend_above,
     panels,
     picture,
@@ -72,15 +73,23 @@ def learning(study: Study) -> Section | Absent:
         "that is logarithmic in the error; and the mean training loss of every epoch, logarithmic. Lines "
         "are means over the seeds, bands reach from the lowest to the highest seed."
     )
-    return Section("curves", _TITLE, text, sources(logged), tuple(tables), tuple(pictures))
+    used = [run for group in logged for run in group.whole]
+    return Section(
+        "curves",
+        _TITLE,
+        text,
+        sources(logged, only=used),
+        tuple(tables),
+        tuple(pictures),
+    )
 
 
 def _accuracy(group: Group) -> Trajectory | None:
-    return trajectory(group.runs, "accuracy/val_top1")
+    return trajectory(group.whole, "accuracy/val_top1")
 
 
 def _loss(group: Group) -> Trajectory | None:
-    return trajectory(group.runs, "loss/train_epoch")
+    return trajectory(group.whole, "loss/train_epoch")
 
 
 def _schemes(groups: Sequence[Group]) -> list[_Line]:
@@ -89,7 +98,7 @@ def _schemes(groups: Sequence[Group]) -> list[_Line]:
     for group in groups:
         recipe = group.recipe
         key = (recipe.optim.alr, recipe.model.filter_gradient)
-        if recipe.model.kind == "adder" and (key not in best or len(group.runs) > len(best[key].runs)):
+        if recipe.model.kind == "adder" and (key not in best or len(group.whole) > len(best[key].whole)):
             best[key] = group
     lines = []
     for (alr, gradient), group in sorted(best.items(), key=lambda item: list(_RATES).index(item[0][0])):
@@ -132,7 +141,7 @@ def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
         style = {
             "color": line.color,
             "dash": line.dash,
-            "label": f"{line.label} (n = {len(line.group.runs)})",
+            "label": f"{line.label} (n = {len(line.group.whole)})",
         }
         if (accuracy := _accuracy(line.group)) is not None:
             shown += [*accuracy.lowest, *accuracy.highest]
@@ -140,8 +149,10 @@ def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
         if (loss := _loss(line.group)) is not None:
             draw(right, loss, **style)
     accuracy_axis(left, min(shown), max(shown))
-    left.set(xlabel="epoch", ylabel="test accuracy, top-1, %")
-    right.set(xlabel="epoch", ylabel="training loss, cross-entropy in nats", yscale="log")
+    left.set_ylabel("test accuracy, top-1, %")
+    right.set(ylabel="training loss, cross-entropy in nats", yscale="log")
+    for panel in (left, right):
+        epoch_axis(panel)
     legend_above(figure, left, columns=2)
     return picture(figure, key, caption)
 
@@ -154,13 +165,13 @@ def _row(line: _Line) -> dict[str, Cell]:
     group = line.group
     ends = {"top1": "accuracy/val_top1", "loss": "loss/train_epoch"}
     finals = {
-        key: Spread.of(run.curves[tag].values[-1] for run in group.runs if tag in run.curves)
+        key: Spread.of(run.curves[tag].values[-1] for run in group.whole if tag in run.curves)
         for key, tag in ends.items()
     }
     return {
         "scheme": line.label,
         "recipe": group.label,
-        "epochs": min(run.epochs for run in group.runs),
-        "n": len(group.runs),
+        "epochs": min(run.epochs for run in group.whole),
+        "n": len(group.whole),
         **finals,
     }
