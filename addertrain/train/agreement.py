@@ -4,6 +4,7 @@ A collective that a rank waits for would hold up its GPU at every step. One whos
 does not: it runs beside the step, between the processors, and is over by then.
 """
 
+import datetime
 from typing import cast
 
 import torch
@@ -12,12 +13,17 @@ from torch import Tensor
 
 
 class Agreement:
-    """Exchanges flags between the ranks; all of them make it, and call it, the same number of times."""
+    """Exchanges flags between the ranks; all of them make it, and call it, the same number of times.
 
-    def __init__(self, num_flags: int) -> None:
+    Args:
+        timeout_s: how long a rank may keep the others waiting; torch's own half an hour would outlast the
+            time-out of the steps.
+    """
+
+    def __init__(self, num_flags: int, *, timeout_s: float = 600.0) -> None:
         is_shared = dist.is_initialized() and dist.get_world_size() > 1
         # gloo's, whatever the run's is: NCCL would bring the flags onto the GPU and its stream.
-        self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if is_shared else None
+        self._group = cast(dist.ProcessGroup, _new_group(timeout_s)) if is_shared else None
         self._flags = torch.zeros(num_flags, dtype=torch.uint8)
         self._bytes = self._flags.numpy()  # the same memory, ten times as fast to write
         self._work: dist.Work | None = None
@@ -47,3 +53,7 @@ class Agreement:
             self._work.wait()
             self._work = None
         return self._flags
+
+
+def _new_group(timeout_s: float) -> object:
+    return dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))

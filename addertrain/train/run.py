@@ -23,6 +23,7 @@ from addertrain.train.errors import UsageError
 from addertrain.train.forms import FallingPower
 from addertrain.train.guard import FAULTS, FiniteGuard
 from addertrain.train.int8 import Int8Layers
+from addertrain.train.leaving import LeaveEvaluation
 from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
 from addertrain.train.out_of_memory import memory_advice
@@ -80,7 +81,8 @@ def fit(
             start.checkpoint, run.store, _warn,
         )  # fmt: skip
         checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
-        score, _ = _evaluate(recipe, data, checkpoint, world)
+        leave = LeaveEvaluation(watch, checkpoint, timeout_s=recipe.train.timeout_seconds)
+        score, _ = _evaluate(recipe, data, checkpoint, world, leave)
         return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
 
 
@@ -214,6 +216,7 @@ def _saves(recipe: Recipe, run: RunDirectory, signals: SignalWatch) -> SaveCheck
         every_steps=recipe.train.save_every_steps,
         every_minutes=recipe.train.save_every_minutes,
         signals=signals,
+        timeout_s=recipe.train.timeout_seconds,
     )
 
 
@@ -228,7 +231,7 @@ def _about(recipe: Recipe, world: World) -> dict[str, Any]:
 
 
 def _evaluate(
-    recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *, in_int8: bool = False
+    recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *beside: Callback, in_int8: bool = False
 ) -> tuple[Score, Score | None]:
     """A checkpoint's score, the one procedure behind every number reported at the end; and the stale one."""
     average = read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
@@ -236,7 +239,7 @@ def _evaluate(
     if in_int8:
         fresh = next(i for i, callback in enumerate(evaluation) if isinstance(callback, FreshStatistics))
         evaluation = [*evaluation[:fresh], _int8_layers(recipe, data), evaluation[fresh]]
-    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=evaluation)
+    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=[*evaluation, *beside])
     leave_signals_alone(trainer)
     steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
     step = read_manifest(checkpoint)["global_step"]

@@ -35,6 +35,7 @@ class SaveCheckpoints(Callback):
         signals: noted signals; a rank that gets one makes all of them save and raise `SavedAfterSignal`.
         on_failure: is told on every rank of a save that failed, before training goes on without it; None:
             that ends the training. The last save, and one for a signal, end it in any case.
+        timeout_s: how long a rank may keep the others waiting.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SaveCheckpoints(Callback):
         every_minutes: float | None = None,
         signals: SignalWatch | None = None,
         on_failure: Callable[[CheckpointError], None] | None = None,
+        timeout_s: float = 600.0,
     ) -> None:
         self.store = store
         self.keep = keep
@@ -53,17 +55,19 @@ class SaveCheckpoints(Callback):
         self.every_seconds = None if every_minutes is None else 60 * every_minutes
         self.signals = signals or SignalWatch()
         self.on_failure = on_failure
+        self.timeout_s = timeout_s
         self.best: str | None = None
         self.best_top1: float | None = None
         self._best_before: tuple[str | None, float | None] = (None, None)
         self._writer = BackgroundWriter()
         self._is_pending = False
+        self._is_leaving = self._is_evaluation_left = False
         self._agreement: Agreement | None = None
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock between saves."""
-        self._agreement = Agreement(num_flags=3)
+        self._agreement = Agreement(num_flags=3, timeout_s=self.timeout_s)
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -76,27 +80,47 @@ class SaveCheckpoints(Callback):
         """
         if not between_steps(trainer):
             return
-        assert self._agreement is not None
-        # Clocks differ between ranks: the first one's counts.
-        is_due, shall_leave, has_failed = self._agreement.exchange(
-            trainer.is_global_zero and self._is_late(),
-            self.signals.received is not None,
-            self._writer.has_failed,
-        )
-        if shall_leave:
-            self.save(trainer, pl_module)
-            self._leave(trainer)
+        is_due, has_failed = self._wishes(trainer)
         if has_failed:
             self.finish()
-        # An epoch's own save follows its last step.
+        # An epoch's evaluation follows its last step, and its own save that.
         if trainer.is_last_batch:
             return
+        if self._is_leaving:
+            self.save(trainer, pl_module)
+            self._leave(trainer)
         if is_due or (self.every_steps is not None and trainer.global_step % self.every_steps == 0):
             self.save(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves before an evaluation begins; see `on_validation_batch_start`."""
+        self._leave_evaluation_if_asked(trainer)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leaves in the middle of an evaluation, which a resumption makes as a whole.
+
+        Raises:
+            SavedAfterSignal: a rank got a signal; all of them save in `on_exception`.
+        """
+        self._wishes(trainer)
+        self._leave_evaluation_if_asked(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves; the evaluation of this epoch is over by now."""
+        """Saves; the evaluation of this epoch is over by now.
+
+        Raises:
+            SavedAfterSignal: a rank got a signal near the end of the evaluation.
+        """
         self.save(trainer, pl_module)
+        if self._is_leaving:
+            self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets the last save and the last exchange between the ranks end."""
@@ -105,7 +129,14 @@ class SaveCheckpoints(Callback):
             self._agreement.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lets a save end that is under way; other ranks may be gone, so nobody is asked."""
+        """Saves where an evaluation was left: others have put the live network back by now.
+
+        After any other error lets a save end that is under way; other ranks may be gone, so nobody is asked.
+        """
+        if self._is_evaluation_left:
+            self.save(trainer, pl_module)
+            self._finish_together(trainer)
+            return
         try:
             self._writer.finish()
         except CheckpointError as error:
@@ -118,8 +149,7 @@ class SaveCheckpoints(Callback):
         """
         assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
         self.finish()
-        position = position_of(trainer)
-        path = self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
+        path = self._path(trainer)
         score = module.val_score if isinstance(module, AdderClassifier) else None
         self._best_before = (self.best, self.best_top1)
         if score is not None and score.top1 > (-1.0 if self.best_top1 is None else self.best_top1):
@@ -153,6 +183,8 @@ class SaveCheckpoints(Callback):
     ) -> None:
         """Adds where the run stands, in words that need no knowledge of Lightning's loops."""
         checkpoint[POSITION] = position_of(trainer)
+        if self._is_evaluation_left:
+            _restart_evaluation(checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         """The best checkpoint so far."""
@@ -161,6 +193,10 @@ class SaveCheckpoints(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the best checkpoint so far."""
         self.best, self.best_top1 = state_dict["best"], state_dict["best_top1"]
+
+    def _path(self, trainer: Trainer) -> Path:
+        position = position_of(trainer)
+        return self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
 
     def _is_late(self) -> bool:
         return self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
@@ -175,14 +211,38 @@ class SaveCheckpoints(Callback):
                 "room and start again to go on from it"
             ) from None
 
+    def _wishes(self, trainer: Trainer) -> tuple[bool, bool]:
+        """Whether a save is due and whether one has failed; notes that the run has to leave."""
+        assert self._agreement is not None
+        # Clocks differ between ranks: the first one's counts.
+        is_due, shall_leave, has_failed = self._agreement.exchange(
+            trainer.is_global_zero and self._is_late(),
+            self.signals.received is not None,
+            self._writer.has_failed,
+        )
+        self._is_leaving |= shall_leave
+        return is_due, has_failed
+
+    def _leave_evaluation_if_asked(self, trainer: Trainer) -> None:
+        if self._is_leaving:
+            self._is_evaluation_left = True
+            raise self._farewell(trainer)
+
     def _leave(self, trainer: Trainer) -> None:
+        self._finish_together(trainer)
+        raise self._farewell(trainer)
+
+    def _farewell(self, trainer: Trainer) -> SavedAfterSignal:
+        name = self._path(trainer).name
+        return SavedAfterSignal(
+            f"saved {name} after {self.signals.reason}; the same command will go on from it"
+        )
+
+    def _finish_together(self, trainer: Trainer) -> None:
         self.finish(is_last=True)
         # The first rank tidies up after a save: none may end, and the launcher with it, before that is done.
         trainer.strategy.barrier()
         self.signals.is_answered = True
-        newest = self.store.newest_first()[0]
-        reason = f"{self.signals.received} to this process" if self.signals.received else "a signal"
-        raise SavedAfterSignal(f"saved {newest.name} after {reason}; the same command will go on from it")
 
 
 def position_of(trainer: Trainer) -> dict[str, int]:
@@ -197,3 +257,10 @@ def position_of(trainer: Trainer) -> dict[str, int]:
 def between_steps(trainer: Trainer) -> bool:
     """Whether every batch so far has gone into a step; false between the parts of a batch."""
     return position_of(trainer)["batches"] % trainer.accumulate_grad_batches == 0
+
+
+def _restart_evaluation(checkpoint: dict[str, Any]) -> None:
+    """Has Lightning begin an evaluation again that was broken off; it would skip it, or go on within it."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # it began, no batch is done

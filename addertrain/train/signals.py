@@ -30,6 +30,11 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
         self._depth = 0
         self._before: dict[signal.Signals, signal.Handlers | int | None] = {}
 
+    @property
+    def reason(self) -> str:
+        """Why the run leaves, as this process knows it."""
+        return f"{self.received} to this process" if self.received else "a signal"
+
     def __enter__(self) -> "SignalWatch":
         self._depth += 1
         if self._depth > 1 or threading.current_thread() is not threading.main_thread():

@@ -20,6 +20,7 @@ from addertrain.train.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.saving import SaveCheckpoints
+from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
@@ -56,6 +57,55 @@ def test_by_the_clock_counted_from_the_last_save(tmp_path: Path, monkeypatch: py
     fit(short_recipe("--train.save_every_minutes=2", "--schedule.epochs=1"), tmp_path / "run")
 
     assert _names(tmp_path / "run") == [f"epoch_000{e}_step_00000{s}" for e, s in ((0, 2), (0, 4), (1, 5))]
+
+
+class SignalInEvaluation(WholeNetwork):
+    """Sends this process a signal before the `at`-th batch of all its evaluations; there are two in each."""
+
+    at, rank, num_batches = 0, 0, 0
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        SignalInEvaluation.num_batches += 1
+        if self.num_batches == self.at and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _left_in_an_evaluation(run: Path, at: int, rank: int, *overrides: str) -> str:
+    ordinary = run_module.WholeNetwork
+    SignalInEvaluation.at, SignalInEvaluation.rank, SignalInEvaluation.num_batches = at, rank, 0
+    run_module.WholeNetwork = SignalInEvaluation  # type: ignore[misc]
+    try:
+        with pytest.raises(SavedAfterSignal) as caught:
+            fit(short_recipe(*overrides), run)
+    finally:
+        run_module.WholeNetwork = ordinary  # type: ignore[misc]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_an_evaluation_that_a_signal_cuts_is_made_as_a_whole_afterwards(
+    finished: Path, tmp_path: Path, at: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = _left_in_an_evaluation(tmp_path / "run", at, rank=0)
+
+    assert said.startswith("saved epoch_0001_step_000010 after SIGTERM to this process;")
+    capsys.readouterr()
+    fit(short_recipe(), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in lines[1:]] == ["epoch 2/3", "epoch 3/3"]
+    assert all(" val " in line for line in lines[1:])
+    assert_same_bits(final_weights(tmp_path / "run"), final_weights(finished))
+
+
+def test_the_last_evaluation_is_left_too(finished: Path, tmp_path: Path) -> None:
+    said = _left_in_an_evaluation(tmp_path / "run", 7, rank=0)
+
+    assert said.startswith(
+        "epoch_0003_step_000015 is saved; left its evaluation after SIGTERM to this process;"
+    )
+    summary, whole = fit(short_recipe(), tmp_path / "run"), RunDirectory(finished).read_summary()
+    assert whole is not None
+    assert (summary.weights_sha256, summary.top1) == (whole.weights_sha256, whole.top1)
 
 
 class SignalAt(Progress):
@@ -106,6 +156,24 @@ def test_a_signal_during_start_up_is_answered_after_the_first_step(tmp_path: Pat
 def _signal_to_the_second_rank(run: Path) -> str:
     launched()
     return _fit_with_a_signal(run, 6, signal.SIGUSR1, rank=1)
+
+
+def _signal_in_evaluations_of_the_second_rank(run: Path) -> list[str]:
+    launched()
+    return [_left_in_an_evaluation(run, at, 1, "--schedule.epochs=1") for at in (1, 3)]
+
+
+def test_ranks_leave_an_evaluation_together(tmp_path: Path) -> None:
+    first, second = on_ranks(2, _signal_in_evaluations_of_the_second_rank, tmp_path / "run")
+
+    assert [said.split(";")[0] for said in first] == [
+        "saved epoch_0000_step_000005 after a signal",
+        "epoch_0001_step_000005 is saved",
+    ]
+    assert [said.split(";")[0] for said in second] == [
+        "saved epoch_0000_step_000005 after SIGTERM to this process",
+        "epoch_0001_step_000005 is saved",
+    ]
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path: Path) -> None:
