@@ -6,6 +6,7 @@
         rank_buffers.safetensors  the buffers of every rank, as "RANK/NAME"
         average.safetensors       only where weights are averaged: the average by parameter name
         companions.safetensors    only where a teacher trains too: it, and what only training needs
+        optimizer.part_0002.safetensors   what rank 2 wrote, where momentum or parameters are cut (`parts`)
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
@@ -25,39 +26,54 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.parts import OtherParts, assembled, is_part_of
 from addertrain.checkpoint.tensor_file import write_tensors
 from addertrain.durable import flush_directory, flush_file, sha256_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no pieces
 MANIFEST = "manifest.json"
 TENSOR_FILES = ("model", "optimizer", "rank_buffers")
 OPTIONAL_FILES = ("average", "companions")
 TENSORS = (*TENSOR_FILES, *OPTIONAL_FILES)
 
 
+def temporary_name(path: Path) -> Path:
+    """The folder in which this process writes the checkpoint `path`, empty or not there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
+
+
 def write_checkpoint(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], manifest: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    manifest: Mapping[str, Any],
+    others: OtherParts | None = None,
 ) -> None:
     """Writes the directory `path`, replacing one of that name.
 
     Args:
         path: the final name; its parent has to exist.
-        tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name.
-        manifest: plain values; the format version and the checksums are added here.
+        tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name; this process's
+            pieces by their `part_name`, too.
+        manifest: plain values, with `parts` where there are pieces: tensor file -> name -> shape; the format
+            version and the checksums are added here.
+        others: what other processes write into its `folder`, a `temporary_name` of this one.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, ... Nothing appears under the final name
             then.
     """
-    assert set(TENSOR_FILES) <= set(tensors) <= set(TENSORS), sorted(tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    assert set(TENSOR_FILES) <= set(tensors), sorted(tensors)
+    temporary = temporary_name(path) if others is None else others.folder
     try:
+        temporary.mkdir(exist_ok=others is not None)
         files = {}
         for name, contents in tensors.items():
             file = temporary / f"{name}.safetensors"
             files[file.name] = write_tensors(file, contents)
+        if others is not None:
+            files |= others.collect()
         _write_manifest(temporary / MANIFEST, {**manifest, "format_version": FORMAT_VERSION, "files": files})
         flush_directory(temporary)
         _rename_over(temporary, path)
@@ -119,23 +135,47 @@ def has_tensors(manifest: Mapping[str, Any], name: str) -> bool:
 
 
 def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one of the files, on the CPU."""
-    try:
-        return load_file(path / f"{name}.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
+    """The tensors of one of the files on the CPU, whole, whoever wrote pieces of them."""
+    manifest = read_manifest(path)
+    tensors = _load(path, f"{name}.safetensors")
+    if (shapes := manifest.get("parts", {}).get(name)) is None:
+        return tensors
+    parts = (_load(path, file) for file in _part_files(manifest, name))
+    return tensors | assembled(parts, shapes, where=f"{path}: {name}")
 
 
 def read_shapes(path: Path, name: str) -> dict[str, dict[str, Any]]:
-    """Type and shape of the tensors of one of the files, by name; reads its header alone."""
+    """Type and shape of the tensors of one of the files, by name; reads headers alone."""
+    manifest = read_manifest(path)
+    found = _header(path, f"{name}.safetensors")
+    shapes = manifest.get("parts", {}).get(name, {})
+    for file in _part_files(manifest, name):
+        for piece, entry in _header(path, file).items():
+            tensor = piece.rpartition("@")[0]
+            found[tensor] = {"dtype": entry["dtype"], "shape": shapes[tensor]}
+    return dict(sorted(found.items()))
+
+
+def _part_files(manifest: Mapping[str, Any], name: str) -> list[str]:
+    return [file for file in manifest["files"] if is_part_of(file, name)]
+
+
+def _load(path: Path, file: str) -> dict[str, Tensor]:
     try:
-        with safe_open(path / f"{name}.safetensors", framework="pt") as file:
+        return load_file(path / file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {file} cannot be read ({error})") from None
+
+
+def _header(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    try:
+        with safe_open(path / name, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             return {
                 key: {"dtype": part.get_dtype(), "shape": part.get_shape()} for key, part in slices.items()
             }
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {name}.safetensors cannot be read ({error})") from None
+        raise CheckpointError(f"{path}: {name} cannot be read ({error})") from None
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:

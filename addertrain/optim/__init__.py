@@ -7,8 +7,12 @@ from addertrain.optim.clipping import clip_others_, clip_parts_
 from addertrain.optim.modes import AlrMode
 from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
 from addertrain.optim.whole import (
+    OwnPieces,
+    group_settings,
     joined,
     load_whole_state,
+    own_momentum,
+    own_parameters,
     parts,
     split_,
     whole_parameters,
@@ -20,6 +24,7 @@ __all__ = [
     "AdderSGD",
     "AlrMode",
     "BatchScaling",
+    "OwnPieces",
     "Schedule",
     "bind",
     "build_schedule",
@@ -27,9 +32,12 @@ __all__ = [
     "clip_parts_",
     "cosine",
     "equilibrium_rms",
+    "group_settings",
     "joined",
     "load_whole_state",
     "lowered_power",
+    "own_momentum",
+    "own_parameters",
     "parts",
     "scaling_factor",
     "split_",

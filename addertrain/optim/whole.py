@@ -6,9 +6,11 @@ the form of torch's `state_dict`, with the groups and parameters that the optimi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from addertrain.optim.adder_sgd import AdderSGD
@@ -56,25 +58,76 @@ def split_(optimizer: AdderSGD, values: Sequence[Tensor], whole: Sequence[Tensor
         first += len(originals)
 
 
-def whole_state(optimizer: AdderSGD, *, keep: bool) -> dict[str, Any]:
-    """Momentum of every parameter and the groups' settings; a collective where parameters are sharded.
+@dataclass(frozen=True)
+class Piece:
+    """Flat elements of parameter `number` from its element `offset` on; shares memory where it can."""
 
-    Ranks with keep=False take part and get empty tensors.
-    """
+    number: int
+    offset: int
+    values: Tensor
 
-    def momentum(tensor: Tensor) -> Tensor | None:
-        buffer = optimizer.state.get(tensor, {}).get(_MOMENTUM)
-        return None if buffer is None else local(buffer)
 
+@dataclass(frozen=True)
+class OwnPieces:
+    """This rank's pieces, and number -> shape of all that the pieces of all ranks make up."""
+
+    pieces: list[Piece]
+    shapes: dict[int, torch.Size]
+
+
+def own_parameters(optimizer: AdderSGD) -> OwnPieces:
+    """What this rank has of the parameters; all ranks together have each element once. No collective."""
+    return _own_pieces(optimizer, local)
+
+
+def own_momentum(optimizer: AdderSGD) -> OwnPieces:
+    """The same of the momentum, as far as there is any yet."""
+    return _own_pieces(optimizer, lambda tensor: _momentum(optimizer, tensor))
+
+
+def _own_pieces(optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None]) -> OwnPieces:
+    found = OwnPieces([], {})
+    first = 0
+    is_first_rank = not dist.is_initialized() or dist.get_rank() == 0
+    for index, originals in enumerate(optimizer.originals):
+        for shards in optimizer.shards_of(index) if originals else []:
+            if part_of(shards.tensors[0]) is None:
+                continue
+            found.shapes.update({first + i: originals[i].shape for i in shards.covered})
+            if not shards.groups and not is_first_rank:
+                continue  # every rank has all of them
+            for each in shards.slices:
+                part = part_of(each.tensor)
+                assert part is not None, "momentum comes to all tensors of a group in one step"
+                found.pieces.append(Piece(first + each.index, each.offset, each.of(part).reshape(-1)))
+        first += len(originals)
+    return found
+
+
+def _momentum(optimizer: AdderSGD, tensor: Tensor) -> Tensor | None:
+    buffer = optimizer.state.get(tensor, {}).get(_MOMENTUM)
+    return None if buffer is None else local(buffer)
+
+
+def group_settings(optimizer: AdderSGD) -> list[dict[str, Any]]:
+    """The `param_groups` of a state: settings, and the numbers of the parameters."""
     number, groups = 0, []
     for group, originals in zip(optimizer.built_groups, optimizer.originals, strict=True):
         numbers = list(range(number, number + len(originals)))
         groups.append({**{key: value for key, value in group.items() if key != "params"}, "params": numbers})
         number += len(originals)
-    found = _whole(optimizer, momentum, keep=keep)
+    return groups
+
+
+def whole_state(optimizer: AdderSGD, *, keep: bool) -> dict[str, Any]:
+    """Momentum of every parameter and the groups' settings; a collective where parameters are sharded.
+
+    Ranks with keep=False take part and get empty tensors.
+    """
+    found = _whole(optimizer, lambda tensor: _momentum(optimizer, tensor), keep=keep)
     return {
         "state": {number: {_MOMENTUM: buffer} for number, buffer in found.items()},
-        "param_groups": groups,
+        "param_groups": group_settings(optimizer),
     }
 
 

@@ -5,7 +5,8 @@ by its path.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,30 @@ from addertrain.checkpoint.files import (
     verify_checkpoint,
     write_checkpoint,
 )
+from addertrain.checkpoint.parts import OtherParts, part_name, write_part
 from addertrain.checkpoint.snapshot import snapshot
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"
+MOMENTUM = "momentum_buffer"
 COMPANIONS = "companions."
 """How names of modules begin that train beside the model: a teacher, and what only training needs."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One rank's share of a checkpoint: for each file, flat pieces of tensors by `piece_name`.
+
+    Attributes:
+        folder: where all ranks write.
+        shapes: of the whole tensors, for each file.
+    """
+
+    folder: Path
+    rank: int
+    count: int
+    values: dict[str, dict[str, Tensor]]
+    shapes: dict[str, dict[str, torch.Size]]
 
 
 class DirectoryCheckpointIO(CheckpointIO):
@@ -52,17 +71,27 @@ class DirectoryCheckpointIO(CheckpointIO):
             TypeError: some value is neither a tensor in a known place nor plain JSON.
         """
         tensors, manifest = self._contents(checkpoint)
-        if isinstance(storage_options, BackgroundWriter):
-            copies, wait = snapshot(tensors)
-            manifest = copy.deepcopy(manifest)
+        _write_when(storage_options, tensors, lambda copies: _write(Path(path), copies, manifest))
 
-            def later() -> None:
-                wait()
-                _write(Path(path), copies, manifest)
+    def save_pieces(
+        self, checkpoint: dict[str, Any], path: str | Path, pieces: Pieces, storage_options: object = None
+    ) -> None:
+        """As `save_checkpoint`, where every rank has pieces of tensors; every rank calls it.
 
-            storage_options.add(later)
-        else:
-            _write(Path(path), tensors, manifest)
+        What `checkpoint` holds is the first rank's to write.
+        """
+        own = {part_name(name, pieces.rank): values for name, values in pieces.values.items()}
+        if pieces.rank > 0:
+            _write_when(storage_options, own, lambda copies: write_part(pieces.folder, pieces.rank, copies))
+            return
+        tensors, manifest = self._contents(checkpoint)
+        shapes = {file: {name: list(shape) for name, shape in s.items()} for file, s in pieces.shapes.items()}
+        others = OtherParts(pieces.folder, pieces.count)
+        _write_when(
+            storage_options,
+            tensors | own,
+            lambda copies: _write(Path(path), copies, {**manifest, "parts": shapes}, others),
+        )
 
     def _contents(
         self, checkpoint: Mapping[str, Any]
@@ -83,6 +112,7 @@ class DirectoryCheckpointIO(CheckpointIO):
             "state": state,
         }
         check_plain(manifest, "checkpoint")
+        manifest = copy.deepcopy(manifest)  # it may be written later
         beside = {name: value for name, value in model.items() if name.startswith(COMPANIONS)}
         tensors: dict[str, Mapping[str, Tensor]] = {
             "model": {name: value for name, value in model.items() if name not in beside},
@@ -131,13 +161,35 @@ class DirectoryCheckpointIO(CheckpointIO):
         """Keeps what is there: `CheckpointStore` alone decides what may go."""
 
 
-def _write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], manifest: Mapping[str, Any]) -> None:
+def _write_when(
+    storage_options: object,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    write: Callable[[Mapping[str, Mapping[str, Tensor]]], None],
+) -> None:
+    """Writes now, or has a `BackgroundWriter` write what the tensors hold now."""
+    if not isinstance(storage_options, BackgroundWriter):
+        write(tensors)
+        return
+    copies, wait = snapshot(tensors)
+
+    def later() -> None:
+        wait()
+        write(copies)
+
+    storage_options.add(later)
+
+
+def _write(
+    path: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    manifest: Mapping[str, Any],
+    others: OtherParts | None = None,
+) -> None:
     try:
-        write_checkpoint(path, tensors, manifest)
+        write_checkpoint(path, tensors, manifest, others)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole: "
-            "mend this and start again to go on from them"
+            f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole"
         ) from None
 
 

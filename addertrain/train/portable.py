@@ -143,11 +143,13 @@ class NamedState(Strategy):
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
     ) -> None:
         """Collects the ranks' buffers and writes; called on every rank, writes on the first."""
+        super().save_checkpoint(self.with_all_buffers(checkpoint), filepath, storage_options)
+
+    def with_all_buffers(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """`checkpoint` with every rank's buffers and their mean; a collective."""
         rank_buffers = gather_buffers(float_buffers(self._module(), self._prefix()))
         state = {**checkpoint[MODEL], **mean_over_ranks(rank_buffers)}
-        super().save_checkpoint(
-            {**checkpoint, MODEL: state, RANK_BUFFERS: rank_buffers}, filepath, storage_options
-        )
+        return {**checkpoint, MODEL: state, RANK_BUFFERS: rank_buffers}
 
     def _module(self) -> LightningModule:
         assert self.lightning_module is not None, "the trainer connects the module before it saves or loads"

@@ -1,12 +1,14 @@
 """What strategies have in common that cut parameters, gradients or momentum over the ranks.
 
-Checkpoints stay portable: whole tensors under parameter names, gathered when saving, cut when loading.
+Checkpoints stay portable: every rank writes the pieces it has, readers see whole tensors under parameter
+names, which are cut anew when loading.
 Weights are loaded into the plain network before it is sharded, momentum into the shards after that.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,20 +21,26 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import temporary_name
+from addertrain.checkpoint.parts import piece_name
 from addertrain.optim import (
     AdderSGD,
+    OwnPieces,
+    group_settings,
     joined,
     load_whole_state,
+    own_momentum,
+    own_parameters,
     parts,
     split_,
     whole_parameters,
-    whole_state,
 )
 from addertrain.optim.shards import local
-from addertrain.train.checkpoint_io import OPTIMIZERS
+from addertrain.train.checkpoint_io import MOMENTUM, OPTIMIZERS, DirectoryCheckpointIO, Pieces
 from addertrain.train.gradients import Gradients
 from addertrain.train.module import AdderClassifier
 from addertrain.train.portable import NamedState, optimizer_by_index, optimizer_by_name
+from addertrain.train.processes import on_first_rank
 
 
 class Sharded(NamedState, DDPStrategy):
@@ -72,9 +80,36 @@ class Sharded(NamedState, DDPStrategy):
         return Gradients.of(self.adder_sgd())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole momentum by parameter name on the first rank; every rank has to call this."""
+        """The groups' settings by parameter name; momentum is among the `pieces`."""
         adder_sgd = _plain(optimizer)
-        return optimizer_by_name(whole_state(adder_sgd, keep=self.is_global_zero), self._names(adder_sgd))
+        state = {"state": {}, "param_groups": group_settings(adder_sgd)}
+        return optimizer_by_name(state, self._names(adder_sgd))
+
+    def pieces(self) -> dict[str, OwnPieces]:
+        """What every rank adds to a checkpoint, by the end of its tensors' names in "FILE/NAME"."""
+        return {f"optimizer/.{MOMENTUM}": own_momentum(self.adder_sgd())}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
+    ) -> None:
+        """Every rank writes its pieces, the first one the rest; every rank calls this."""
+        assert isinstance(self.checkpoint_io, DirectoryCheckpointIO), "others know no pieces"
+        self.checkpoint_io.save_pieces(
+            self.with_all_buffers(checkpoint), filepath, self._share(Path(filepath)), storage_options
+        )
+
+    def _share(self, path: Path) -> Pieces:
+        folder = Path(on_first_rank(lambda: str(temporary_name(path))))
+        names = self._names(self.adder_sgd())
+        values: dict[str, dict[str, Tensor]] = {}
+        shapes: dict[str, dict[str, torch.Size]] = {}
+        for key, own in self.pieces().items():
+            file, _, end = key.partition("/")
+            values[file] = {
+                piece_name(names[each.number] + end, each.offset): each.values for each in own.pieces
+            }
+            shapes[file] = {names[number] + end: shape for number, shape in own.shapes.items()}
+        return Pieces(folder, self.global_rank, self.world_size, values, shapes)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Gives every rank its part of the momentum."""
@@ -84,10 +119,6 @@ class Sharded(NamedState, DDPStrategy):
             load_whole_state(optimizer, optimizer_by_index(named, self._names(optimizer)))
         except ValueError as error:
             raise CheckpointError(f"checkpoint: {error}") from None
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Buffers, and whole parameters on the first rank; every rank has to call this."""
-        return super().lightning_module_state_dict() | self.whole_parameters(keep=self.is_global_zero)
 
     def whole_parameters(self, *, keep: bool = True) -> dict[str, Tensor]:
         """The parameters by their names in the files; a collective. Without `keep` they come empty."""
@@ -130,6 +161,16 @@ class PartedNetwork(Sharded):
             self._skeleton = copy.deepcopy(self._classifier().model).to("meta")
         super().setup(trainer)
 
+    def pieces(self) -> dict[str, OwnPieces]:
+        """The parameters' pieces, too."""
+        return {**super().pieces(), "model/": own_parameters(self.adder_sgd())}
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Buffers alone; parameters are among the `pieces`."""
+        parameters = set(self._names(self.adder_sgd()))
+        state = super().lightning_module_state_dict()
+        return {name: value for name, value in state.items() if name not in parameters}
+
     @contextmanager
     def whole_network(self) -> Iterator[None]:
         """Puts a whole copy in place of `module.model`; every rank has to enter."""
@@ -167,8 +208,8 @@ class WholeNetwork(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the whole network in."""
-        if isinstance(trainer.strategy, PartedNetwork) and trainer.state.fn == TrainerFn.FITTING:
-            self._active.enter_context(trainer.strategy.whole_network())
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._active.enter_context(whole_network(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the live one back."""
@@ -177,6 +218,12 @@ class WholeNetwork(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Puts the live one back when an evaluation breaks off."""
         self._active.close()
+
+
+def whole_network(trainer: Trainer) -> AbstractContextManager[None]:
+    """While it lasts, the network that trains can be called by one rank alone; every rank has to enter."""
+    strategy = trainer.strategy
+    return strategy.whole_network() if isinstance(strategy, PartedNetwork) else nullcontext()
 
 
 def gradients_of(trainer: Trainer, optimizer: Optimizer) -> Gradients:
