@@ -53,7 +53,7 @@ def write_checkpoint(
     """Writes the directory `path`, replacing one of that name.
 
     Args:
-        path: the final name; its parent has to exist.
+        path: the final name; its parent is made where it is gone.
         tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name; this process's
             pieces by their `part_name`, too.
         manifest: plain values, with `parts` where there are pieces: tensor file -> name -> shape; the format
@@ -67,7 +67,7 @@ def write_checkpoint(
     assert set(TENSOR_FILES) <= set(tensors), sorted(tensors)
     temporary = temporary_name(path) if others is None else others.folder
     try:
-        temporary.mkdir(exist_ok=others is not None)
+        temporary.mkdir(parents=True, exist_ok=others is not None)
         files = {}
         for name, contents in tensors.items():
             file = temporary / f"{name}.safetensors"

@@ -45,7 +45,7 @@ def write_part(folder: Path, process: int, tensors: Mapping[str, Mapping[str, Te
     """Writes one process's files, then its record; a failure goes into the record, for the first process."""
     record: dict[str, Any] = {}
     try:
-        folder.mkdir(exist_ok=True)  # the first process may be later
+        folder.mkdir(parents=True, exist_ok=True)  # the first process may be later
         record["files"] = {
             f"{name}.safetensors": write_tensors(folder / f"{name}.safetensors", contents)
             for name, contents in tensors.items()

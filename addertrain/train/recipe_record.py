@@ -13,7 +13,7 @@ _HARMLESS = {
     "name", "data.root", "train.strategy",
     "train.recalibrate_batches", "train.evaluate_stale", "train.flip_evaluation",
     "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
-    "train.on_nonfinite", "train.nonfinite_limit",
+    "train.on_save_failure", "train.on_nonfinite", "train.nonfinite_limit",
 }  # fmt: skip
 _HARMLESS_SECTIONS = {"expected"}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
@@ -161,7 +162,7 @@ def _train(
     clock, data_wait = RunClock(), DataWait()
     meter = TrainMeter(clock, data_wait)
     evaluation = _evaluation_callbacks(recipe, data, world)
-    saves = _saves(recipe, run, signals)
+    saves = _saves(recipe, run, world, signals)
     guard = FiniteGuard(
         saves, policy=recipe.train.on_nonfinite, limit=recipe.train.nonfinite_limit,
         rollbacks=rollbacks, warn=_warn,
@@ -208,14 +209,21 @@ def _steps_per_epoch(recipe: Recipe, data: ImageData, loader: ImageLoader) -> in
     return num_steps
 
 
-def _saves(recipe: Recipe, run: RunDirectory, signals: SignalWatch) -> SaveCheckpoints:
+def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch) -> SaveCheckpoints:
     """What writes the checkpoints, as the recipe says."""
+
+    def go_on(error: CheckpointError) -> None:
+        if world.is_first:
+            newest = next((path.name for path in run.store.newest_first()), "none")
+            _warn(f"{error} (the newest: {newest}); training goes on, but at its end has to write one")
+
     return SaveCheckpoints(
         run.store,
         keep=recipe.train.keep_checkpoints,
         every_steps=recipe.train.save_every_steps,
         every_minutes=recipe.train.save_every_minutes,
         signals=signals,
+        on_failure=go_on if recipe.train.on_save_failure == "warn" else None,
         timeout_s=recipe.train.timeout_seconds,
     )
 

@@ -175,7 +175,7 @@ class SaveCheckpoints(Callback):
         except CheckpointError as error:
             self.best, self.best_top1 = self._best_before
             if is_last or self.on_failure is None:
-                raise
+                raise CheckpointError(f"{error}: mend this and start again to go on from them") from None
             self.on_failure(error)
 
     def on_save_checkpoint(
@@ -207,8 +207,8 @@ class SaveCheckpoints(Callback):
             self.store.prune(keep=self.keep, best=best)
         except OSError as error:
             raise CheckpointError(
-                f"{path.name} is saved, but expected to name it in {self.store.folder}, got: {error}; make "
-                "room and start again to go on from it"
+                f"{path.name} is saved, but expected to name it in {self.store.folder}, got: {error}; it and "
+                "the ones before it are whole"
             ) from None
 
     def _wishes(self, trainer: Trainer) -> tuple[bool, bool]:
