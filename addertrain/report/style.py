@@ -87,6 +87,9 @@ def picture(figure: Figure, key: str, caption: str) -> Picture:
     """Draws a figure, for screens and for print."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
+    figure.set_layout_engine(
+        "none"
+    )  # everything has its place by now; finding it anew takes as long as drawing
     # Without the date the same figure is the same file.
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return Picture(key, caption, png.getvalue(), svg.getvalue())
@@ -120,6 +123,12 @@ def epoch_axis(axes: Axes) -> None:
     """Whole epochs along the bottom."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def decades_axis(axes: Axes) -> None:
+    """A logarithmic axis with marks at powers of ten alone."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def accuracy_axis(axes: Axes, lowest: float, highest: float) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from addertrain.data import DataError
 from addertrain.report.document import Absent, Section, averaged, sources
@@ -86,7 +86,7 @@ def _shares(run: Run, name: str, seen: LayerInput) -> dict[str, float]:
 
 def _figure(group: Group, rows: Sequence[dict[str, Cell]], key: str) -> Picture:
     figure, ((panel,),) = panels(1, 1, panel_height=3.2)
-    x = torch.arange(len(rows)).double()
+    x = np.arange(len(rows))
     columns = {
         "zero_inputs": ("activations that are 0", COLORS[1]),
         "inside": ("weights inside the range", COLORS[0]),

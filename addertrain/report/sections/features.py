@@ -1,6 +1,6 @@
 """Figure 1 of the paper: two features of an image, clusters for adder layers, angles for convolutions."""
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from addertrain.data import DataError
@@ -61,7 +61,7 @@ def _figure(shown: list[tuple[Group, Run, Observation]]) -> Picture:
 
 def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
     for label in labels.unique().tolist():
-        own = points[labels == label]
+        own = points[labels == label].numpy()
         color = CLASS_COLORS[label % len(CLASS_COLORS)]
         panel.scatter(own[:, 0], own[:, 1], s=3, color=color, linewidths=0, alpha=0.6, rasterized=True)
     for label in labels.unique().tolist():
@@ -72,11 +72,11 @@ def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
 
 def _filters(panel: Axes, run: Run, kind: str) -> None:
     """The last layer's filters: centres of an adder layer, directions of a convolution."""
-    filters = run.weights["fc2.weight"].flatten(1)
+    filters = run.weights["fc2.weight"].flatten(1).numpy()
     if kind == "adder":
         panel.scatter(filters[:, 0], filters[:, 1], marker="x", s=36, color="black", linewidths=1.2, zorder=3)
     elif kind == "conv":
         reach = max(map(abs, (*panel.get_xlim(), *panel.get_ylim())))
-        ends = filters / filters.norm(dim=1, keepdim=True).clamp_min(1e-12) * 0.9 * reach
-        for x, y in torch.as_tensor(ends).tolist():
+        ends = 0.9 * reach * filters / np.linalg.norm(filters, axis=1, keepdims=True).clip(1e-12)
+        for x, y in ends:
             panel.plot([0, x], [0, y], color="black", linewidth=0.7, alpha=0.6, zorder=1)

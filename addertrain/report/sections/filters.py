@@ -49,7 +49,7 @@ def _figure(group: Group, run: Run, weight: Tensor, kind: str) -> Picture:
     for panel in flat:
         panel.set_axis_off()
     for panel, tile in zip(flat, tiles, strict=False):
-        panel.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        panel.imshow(tile.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     side = "×".join(map(str, weight.shape[2:]))
     count = f"{len(tiles)} of {len(weight)} filters" if len(tiles) < len(weight) else f"{len(tiles)} filters"
     caption = f"{group.label}, seed {run.seed}: {count} of {side} {kind} weights."

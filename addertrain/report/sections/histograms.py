@@ -8,7 +8,16 @@ from addertrain.report.document import Absent, Section, averaged, sources
 from addertrain.report.fits import fit_gauss, fit_laplace, gauss_density, laplace_density
 from addertrain.report.runs import Group, Run
 from addertrain.report.study import Study
-from addertrain.report.style import COLORS, KIND_NAMES, Axes, Picture, legend_above, panels, picture
+from addertrain.report.style import (
+    COLORS,
+    KIND_NAMES,
+    Axes,
+    Picture,
+    decades_axis,
+    legend_above,
+    panels,
+    picture,
+)
 from addertrain.report.tables import Cell, Column, Spread, Table, file_name
 
 _TITLE = "Distribution of the weights (Figure 4 of the paper)"
@@ -94,12 +103,12 @@ def _figure(group: Group, run: Run, names: list[str], key: str) -> Picture:
 def _draw(panel: Axes, weight: Tensor) -> None:
     w = weight.double().flatten()
     heights, edges = torch.histogram(w, bins=max(10, min(80, int(2 * w.numel() ** 0.4))), density=True)
-    panel.stairs(heights, edges, fill=True, color="#bbbbbb", label="weights")
+    panel.stairs(heights.numpy(), edges.numpy(), fill=True, color="#bbbbbb", label="weights")
     x = torch.linspace(float(edges[0]), float(edges[-1]), 400, dtype=torch.float64)
-    panel.plot(x, gauss_density(x, fit_gauss(w)), "--", color=COLORS[1], label="Gauss")
-    panel.plot(x, laplace_density(x, fit_laplace(w)), color=COLORS[0], label="Laplace")
+    panel.plot(x.numpy(), gauss_density(x, fit_gauss(w)).numpy(), "--", color=COLORS[1], label="Gauss")
+    panel.plot(x.numpy(), laplace_density(x, fit_laplace(w)).numpy(), color=COLORS[0], label="Laplace")
     lowest = float(heights[heights > 0].min())
-    panel.set_yscale("log")
+    decades_axis(panel)
     panel.set_ylim(lowest / 3, 3 * float(heights.max()))
 
 

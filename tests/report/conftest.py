@@ -1,0 +1,34 @@
+"""Runs of seconds for reports: trained ones, and one of the features' network that was never trained."""
+
+from pathlib import Path
+
+import pytest
+
+from addertrain.train import run as run_module
+from addertrain.train.meter import TrainMeter
+from addertrain.train.run import fit
+from tests.train.small_runs import short_recipe
+
+
+class EveryStep(TrainMeter):
+    """Notes every step, so that the first gradient norms are on record."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args, every_steps=1)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two seeds of the adder network, its convolutional twin and an ablation; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    of = {
+        "adder_0": [],
+        "adder_1": ["--train.seed=1"],
+        "conv": ["--name=digits-conv", "--model.kind=conv"],
+        "ilr": ["--name=digits-ilr", "--optim.alr=increased"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "TrainMeter", EveryStep)
+        for name, overrides in of.items():
+            fit(short_recipe("--schedule.epochs=2", *overrides), folder / name)
+    return {name: folder / name for name in of}
