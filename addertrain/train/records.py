@@ -21,6 +21,7 @@ def records(
     *,
     profile: bool,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> list[Callback]:
     """TensorBoard's writer on the first rank; the profiler on every rank where it was asked for.
 
@@ -28,6 +29,7 @@ def records(
         folder: the run directory.
         evaluation: what an evaluation does to statistics and weights, which is written about.
         say: told in one line what the profiler has written.
+        warn: told in one line that curves cannot be written.
     """
     found: list[Callback] = []
     if world.is_first:
@@ -35,7 +37,7 @@ def records(
 
         fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
         stale = next((callback for callback in evaluation if isinstance(callback, StaleScore)), None)
-        found.append(TensorBoard(folder, meter, fresh, stale, guard))
+        found.append(TensorBoard(folder, meter, fresh, stale, guard, warn=warn))
     if profile:
         from addertrain.train.profiling import StepProfile
 

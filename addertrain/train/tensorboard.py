@@ -7,16 +7,16 @@ left it. Every ten epochs come pictures of what the network is given, augmentati
 points beyond the checkpoint are purged, so that no curve is drawn twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from addertrain.optim import AdderSGD
+from addertrain.train.event_file import EventFile
 from addertrain.train.guard import FiniteGuard
 from addertrain.train.meter import TrainMeter, Window
 from addertrain.train.module import AdderClassifier, LabelledImages
@@ -33,6 +33,7 @@ class TensorBoard(Callback):
     Args:
         fresh, stale: what recalibration costs, and the accuracy without it.
         guard: what numerical faults have cost; a point is written when that changes.
+        warn: is told in one line that the disk takes no curves.
     """
 
     def __init__(
@@ -42,18 +43,21 @@ class TensorBoard(Callback):
         fresh: FreshStatistics | None = None,
         stale: StaleScore | None = None,
         guard: FiniteGuard | None = None,
+        *,
+        warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._meter, self._fresh, self._stale = meter, fresh, stale
         self._guard = guard
         self._faults: dict[str, float] = {}
-        self._writer: SummaryWriter | None = None
+        self._warn = warn
+        self._writer: EventFile | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens a file of events; a resumed run declares later points of earlier files void."""
         if trainer.is_global_zero:
             # Always: a session that was killed before its first checkpoint may have left points.
-            self._writer = SummaryWriter(str(self._folder), purge_step=trainer.global_step + 1)
+            self._writer = EventFile(self._folder, first_step=trainer.global_step + 1, warn=self._warn)
             self._faults = {"faults/skipped_steps": 0, "faults/rollbacks": 0}
 
     def on_train_batch_start(
@@ -66,7 +70,7 @@ class TensorBoard(Callback):
             and trainer.current_epoch % _PICTURES_EVERY_EPOCHS == 0
         ):
             # The step that they are about to go into: a resumption from before it shows them anew.
-            self._writer.add_image("images/train", picture_grid(batch.images), trainer.global_step + 1)
+            self._writer.add_picture("images/train", picture_grid(batch.images), trainer.global_step + 1)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -100,6 +104,7 @@ class TensorBoard(Callback):
                 {"loss/train_epoch": score.loss, "accuracy/train_epoch": score.top1}, trainer.global_step
             )
         self._writer.flush()
+        self._writer.reopen(first_step=trainer.global_step + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Closes the file."""
@@ -137,8 +142,7 @@ class TensorBoard(Callback):
 
     def _write(self, points: dict[str, float], step: int) -> None:
         assert self._writer is not None
-        for tag, value in points.items():
-            self._writer.add_scalar(tag, value, step)
+        self._writer.add_points(points, step)
 
     def _close(self) -> None:
         if self._writer is not None:

@@ -1,0 +1,110 @@
+"""Disks that fill up, refuse and vanish while a run writes to them: it goes on as if nothing had been."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+from addertrain.checkpoint import CheckpointError
+from addertrain.checkpoint.store import locate_checkpoint
+from addertrain.train import run as run_module
+from addertrain.train.progress import Progress
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from tests.faults.disks import Disk, FullDisk, ReadOnlyFolder, RemovedFolder, small_disk
+from tests.ranks import on_ranks
+from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
+
+# A checkpoint of this run takes 0.8 MB, 15 steps in three epochs.
+WORDS = ["--train.save_every_steps=2", "--train.keep_checkpoints=2"]
+
+pytestmark = pytest.mark.faults
+
+
+@contextlib.contextmanager
+def acting(actions: dict[int, Callable[[], None]]) -> Iterator[None]:
+    """Has the first rank of a run call `actions` after their steps."""
+
+    class Acting(Progress):
+        def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
+            super().on_train_batch_end(trainer, *rest)  # type: ignore[arg-type]
+            if trainer.is_global_zero and (action := actions.pop(trainer.global_step, None)):
+                action()
+
+    ordinary = run_module.Progress
+    run_module.Progress = Acting  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        run_module.Progress = ordinary  # type: ignore[misc]
+
+
+@pytest.fixture
+def disk_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    if request.getfixturevalue("disk") is not FullDisk:
+        yield tmp_path
+        return
+    with small_disk(tmp_path / "small", megabytes=8) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("disk", [FullDisk, ReadOnlyFolder, RemovedFolder])
+def test_training_goes_on_without_a_disk_and_saves_again(
+    disk: type[Disk], disk_folder: Path, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = disk_folder / "run"
+    folder = RunDirectory(run).store.folder
+    broken = disk()
+
+    with acting({5: lambda: broken.break_it(folder), 11: lambda: broken.mend(folder)}):
+        fit(short_recipe(*WORDS), run)
+
+    said = capfd.readouterr().err
+    warnings = [line for line in said.splitlines() if "training goes on, but at its end" in line]
+    assert all(line.startswith("addertrain: warning: ") for line in warnings)
+    assert sum("expected to write a checkpoint, got:" in line for line in warnings) >= 2
+    assert "Traceback" not in said
+    assert_same_bits(final_weights(run), final_weights(finished))
+    names = [path.name for path in folder.iterdir() if path.name.startswith("epoch_")]
+    assert "epoch_0002_step_000014" in names, "the first save after the disk was mended"
+
+
+@pytest.mark.parametrize("disk", [FullDisk, ReadOnlyFolder])
+def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
+    disk: type[Disk], disk_folder: Path, finished: Path
+) -> None:
+    run = disk_folder / "run"
+    folder = RunDirectory(run).store.folder
+    broken = disk()
+
+    with acting({9: lambda: broken.break_it(folder)}), pytest.raises(CheckpointError) as caught:
+        fit(short_recipe(*WORDS), run)
+
+    assert "epoch_0003_step_000015: expected to write a checkpoint, got:" in str(caught.value)
+    assert str(caught.value).endswith("mend this and start again to go on from them")
+    assert not (run / "summary.json").exists()
+    broken.mend(folder)
+    assert locate_checkpoint(run, pytest.fail).name == "epoch_0001_step_000008"
+    fit(short_recipe(*WORDS), run)
+    assert_same_bits(final_weights(run), final_weights(finished))
+
+
+def _fit_without_a_folder(run: Path) -> str:
+    launched()
+    folder = RunDirectory(run).store.folder
+    with acting({3: lambda: RemovedFolder().break_it(folder)}), pytest.raises(CheckpointError) as caught:
+        fit(short_recipe(*WORDS, "--train.on_save_failure=stop", "--schedule.epochs=1"), run)
+    return f"{dist.get_rank()}: {caught.value}"
+
+
+@pytest.mark.distributed
+def test_a_recipe_can_have_all_ranks_stop(tmp_path: Path) -> None:
+    first, second = on_ranks(2, _fit_without_a_folder, tmp_path / "run")
+
+    assert first.startswith("0: ")
+    assert second.startswith("1: ")
+    assert first[3:] == second[3:]
+    assert "epoch_0000_step_000004: expected to write a checkpoint, got:" in first
