@@ -45,6 +45,12 @@ def add_parser(commands: Commands) -> None:
     )
 
     parser.add_argument(
+        "--init-from",
+        metavar="PATH",
+        help="start a new run from the weights of a run, a checkpoint or a safetensors file (fine-tuning); "
+        "the last layer stays new where it has other classes",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="run three steps under torch's profiler: traces and a table of operators in DIR/profile/",
@@ -61,7 +67,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from addertrain.train.run import fit
 
         try:
-            summary = fit(recipe, out, arguments.resume, signals=signals, profile=arguments.profile)
+            summary = fit(
+                recipe,
+                out,
+                arguments.resume,
+                signals=signals,
+                profile=arguments.profile,
+                init_from=arguments.init_from,
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_how_to_resume(out)) from None
         except SavedAfterSignal as saved:

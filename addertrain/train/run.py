@@ -23,6 +23,7 @@ from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
 from addertrain.train.forms import FallingPower
 from addertrain.train.guard import FAULTS, FiniteGuard
+from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
 from addertrain.train.leaving import LeaveEvaluation
 from addertrain.train.meter import TrainMeter
@@ -40,6 +41,7 @@ from addertrain.train.run_directory import RunDirectory, Summary, versions
 from addertrain.train.saving import SaveCheckpoints
 from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch, end_with_launcher
+from addertrain.train.source_commit import source_commit
 from addertrain.train.staleness import StaleScore
 from addertrain.train.strategies import trainer_settings
 from addertrain.train.weights import weights_sha256
@@ -52,6 +54,7 @@ def fit(
     *,
     signals: SignalWatch | None = None,
     profile: bool = False,
+    init_from: str | Path | None = None,
 ) -> Summary:
     """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
 
@@ -59,6 +62,7 @@ def fit(
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
         signals: watched since before this call, so that one that came during start-up counts.
         profile: whether some steps run under torch's profiler; see `profiling`.
+        init_from: a run, checkpoint or safetensors file whose network a new run starts from.
 
     Raises:
         SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
@@ -74,10 +78,11 @@ def fit(
         if start.summary is not None:
             _say(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
+        initial = initial_weights(init_from, start.checkpoint)
         data = _load(recipe)
         clock = with_rollbacks(
             lambda checkpoint, rollbacks: _train(
-                recipe, data, run, world, checkpoint, watch, rollbacks, profile=profile
+                recipe, data, run, world, checkpoint, watch, rollbacks, profile=profile, initial=initial
             ),
             start.checkpoint, run.store, _warn,
         )  # fmt: skip
@@ -149,6 +154,7 @@ def _train(
     rollbacks: int,
     *,
     profile: bool,
+    initial: InitialWeights | None,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
@@ -174,15 +180,13 @@ def _train(
         Progress(meter, clock),
         guard,
         *_step_callbacks(recipe, steps_per_epoch),
-        *records(
-            run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world), warn=_warn
-        ),
+        *records(run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world)),
         saves,
     ]
     trainer = _trainer(
         recipe,
         world,
-        DirectoryCheckpointIO(_about(recipe, world)),
+        DirectoryCheckpointIO(_about(recipe, world, initial)),
         callbacks=callbacks,
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
@@ -192,6 +196,8 @@ def _train(
     leave_signals_alone(trainer)
     _say(world, _headline(recipe, data, run, world, checkpoint))
     module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
+    if initial is not None and checkpoint is None:
+        _say(world, initial.load(module.model, num_classes=data.num_classes))
     try:
         with memory_advice(run.path, recipe, world), interrupts_as_such(trainer):
             trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
@@ -230,13 +236,15 @@ def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch
     )
 
 
-def _about(recipe: Recipe, world: World) -> dict[str, Any]:
+def _about(recipe: Recipe, world: World, initial: InitialWeights | None) -> dict[str, Any]:
     """What every checkpoint's manifest says of its run."""
     return {
         "recipe": recipe_to_record(recipe),
         "seed": recipe.train.seed,
         "world_size": world.size,
         "versions": versions(),
+        "commit": source_commit() if world.is_first else None,
+        **(initial.about if initial is not None else {}),
     }
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from torch import nn
 
-from addertrain.checkpoint.errors import CheckpointError
-from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.files import read_manifest
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.models import build_model
 from addertrain.recipe import Recipe
+from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.recipe_record import recipe_from_record
 
 
@@ -24,11 +24,5 @@ def build_teacher(recipe: Recipe, *, num_classes: int) -> nn.Module:
     checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
     theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint)).model
     teacher = build_model(theirs.name, kind=theirs.kind, num_classes=num_classes, head=theirs.head)
-    try:
-        teacher.load_state_dict(read_tensors(checkpoint, "model"))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"distill.checkpoint: expected a {theirs.name} for {num_classes} classes in {checkpoint}, got "
-            f"another network ({error})"
-        ) from None
+    load_weights(teacher, read_weights(checkpoint), source=f"distill.checkpoint: {checkpoint}")
     return teacher

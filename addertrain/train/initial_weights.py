@@ -1,0 +1,128 @@
+"""Another network's weights as a run's first ones: to fine-tune it, or as a teacher. Weights, no momentum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.store import locate_checkpoint
+from addertrain.train.errors import UsageError
+from addertrain.train.processes import on_first_rank
+from addertrain.train.weights import weights_sha256
+
+_RECORD = "initial_weights"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What a run starts from, and where that was found."""
+
+    source: str
+    tensors: dict[str, Tensor]
+    sha256: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every checkpoint of the run says of it."""
+        return {_RECORD: {"from": self.source, "sha256": self.sha256}}
+
+    def load(self, model: nn.Module, *, num_classes: int) -> str:
+        """Puts them into `model` and says what stays new.
+
+        Raises:
+            CheckpointError: they are of another network.
+        """
+        new = load_weights(model, self.tensors, source=self.source, num_classes=num_classes)
+        return f"first weights from {self.source}; left new: {', '.join(new) or 'nothing'}"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Parameters and running statistics of a run, of a checkpoint, or of a file of `ckpt convert`.
+
+    Live weights, which the statistics belong to, not their average.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if path.suffix == ".safetensors" and path.is_file():
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: expected a network's tensors, got: {error}") from None
+    return read_tensors(locate_checkpoint(path, lambda _: None), "model")
+
+
+def initial_weights(path: str | Path | None, checkpoint: Path | None) -> InitialWeights | None:
+    """What `fit --init-from` starts from, or, for its manifests, what a resumed run once started from.
+
+    Every rank calls this.
+
+    Args:
+        checkpoint: where the run goes on, if it does.
+
+    Raises:
+        CheckpointError: there are no weights at `path`.
+        UsageError: the run that goes on was started from others.
+    """
+    given = None if path is None else on_first_rank(lambda: _read(Path(path), is_needed=checkpoint is None))
+    if checkpoint is None:
+        if given is None or path is None:
+            return None
+        return InitialWeights(given.source, read_weights(Path(path)), given.sha256)
+    record = read_manifest(checkpoint).get(_RECORD)
+    if given is not None and (record is None or record["sha256"] != given.sha256):
+        raise UsageError(
+            f"{checkpoint}: its run started from {record['from'] if record else 'new weights'}, not from "
+            f"those of {path}; choose another --out, or leave --init-from out"
+        )
+    return None if record is None else InitialWeights(record["from"], {}, record["sha256"])
+
+
+def _read(path: Path, *, is_needed: bool) -> InitialWeights | None:
+    """Source and fingerprint; the tensors are every rank's to read."""
+    try:
+        return InitialWeights(str(path), {}, weights_sha256(read_weights(path)))
+    except CheckpointError:
+        if is_needed:
+            raise
+        return None  # a run that goes on needs them no more
+
+
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, source: str, num_classes: int | None = None
+) -> list[str]:
+    """Loads a network's tensors in place and returns the names of those that stay new.
+
+    Args:
+        source: where they come from, for messages.
+        num_classes: of `model`; tensors that differ from its own in their number of classes alone, those of
+            the last layer, stay new then. None: nothing may.
+
+    Raises:
+        CheckpointError: they are of another network.
+    """
+    own = model.state_dict()
+    other = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    new = [name for name in other if _differs_in_classes(own[name], tensors[name], num_classes)]
+    classes = {tensors[name].shape[0] for name in new}
+    wrong = [*(set(own) ^ set(tensors)), *(name for name in other if name not in new)]
+    if wrong or len(classes) > 1:
+        name = min(wrong or new)
+        ours, theirs = (
+            str(tuple(state[name].shape)) if name in state else "none" for state in (own, tensors)
+        )
+        raise CheckpointError(f"{source}: expected {ours} for {name}, got {theirs}; is it another network's?")
+    model.load_state_dict({**tensors, **{name: own[name] for name in new}})
+    return new
+
+
+def _differs_in_classes(ours: Tensor, theirs: Tensor, num_classes: int | None) -> bool:
+    if ours.dim() == 0 or theirs.dim() == 0:
+        return False
+    return ours.shape[0] == num_classes and ours.shape[1:] == theirs.shape[1:]
