@@ -180,7 +180,9 @@ def _train(
         Progress(meter, clock),
         guard,
         *_step_callbacks(recipe, steps_per_epoch),
-        *records(run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world)),
+        *records(
+            run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world), warn=_warn
+        ),
         saves,
     ]
     trainer = _trainer(
