@@ -24,38 +24,56 @@ class Finding:
 
 
 def clearest(findings: Sequence[Finding]) -> Finding:
-    """The one that shows earliest in a step, of all ranks' in their order; it names the rank."""
+    """The one that shows earliest in a step, of all ranks' in their order; it names the rank.
+
+    Not for gradients: they are the mean over all ranks.
+    """
     rank, found = min(enumerate(findings), key=lambda pair: pair[1].depth)
+    if found.depth[0] == _IN_BACKWARD:
+        return found
     return Finding(found.what, f"{found.where} of rank {rank}", found.depth)
+
+
+@dataclass(frozen=True)
+class BadGradient:
+    """A parameter whose gradient is not finite, and how many come before it in the module."""
+
+    place: int
+    name: str
+    kind: str
+
+
+def bad_gradients(module: AdderClassifier, norms: Mapping[int, Tensor]) -> list[BadGradient]:
+    """Those among a step's gradients, or this rank's parts of them; `norms` go by the parameters' ids."""
+    found = []
+    for place, (name, parameter) in enumerate(module.named_parameters()):
+        norm = norms.get(id(parameter))
+        if norm is not None and not norm.isfinite():
+            found.append(BadGradient(place, name.removeprefix(module.checkpoint_prefix), _bad_kind(norm)))
+    return found
 
 
 def find(
     module: AdderClassifier,
     batches: Sequence[tuple[int, LabelledImages]],
-    norms: Mapping[int, Tensor],
+    gradients: Sequence["BadGradient"] = (),
 ) -> Finding:
     """Repeats the forward pass of a step's batches, without gradients, and looks for what is not finite.
 
-    All of them on every rank, for layers that are cut over the ranks talk to each other.
+    All of them on every rank, for synchronised norms talk to each other.
 
     Args:
         batches: (number in the epoch, batch) of every part of the step.
-        norms: of the step's gradients, or of this rank's parts of them, by the parameters' ids.
+        gradients: what `bad_gradients` found.
     """
     found = [_find_forward(module, number, batch) for number, batch in batches]
     if finding := next((each for each in found if each is not None), None):
         return finding
     where = _name_batches([number for number, _ in batches])
-    bad = [
-        (place, name, norms[id(parameter)])
-        for place, (name, parameter) in enumerate(module.named_parameters())
-        if id(parameter) in norms and not norms[id(parameter)].isfinite()
-    ]
-    if not bad:  # where parameters are cut, another rank has the bad part
+    if not gradients:  # where they are cut over the ranks, another one has the bad part
         return Finding("no such number when repeated", where, (_NOWHERE, 0))
-    place, name, norm = bad[-1]  # backward meets the last layer first
-    what = f"{_bad_kind(norm)} in the gradient of {name.removeprefix(module.checkpoint_prefix)}"
-    return Finding(what, where, (_IN_BACKWARD, -place))
+    last = gradients[-1]  # which backward meets first
+    return Finding(f"{last.kind} in the gradient of {last.name}", where, (_IN_BACKWARD, -last.place))
 
 
 @torch.no_grad()

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.optim import AdderSGD
-from addertrain.train.diagnosis import Finding, clearest, find
+from addertrain.train.diagnosis import Finding, bad_gradients, clearest, find
 from addertrain.train.errors import GoBack, NonFiniteError
 from addertrain.train.forward_state import ForwardState
 from addertrain.train.module import AdderClassifier, LabelledImages
 from addertrain.train.saving import SaveCheckpoints
-from addertrain.train.sharded import gradients_of
+from addertrain.train.sharded import gradients_of, whole_network
 
 Policy = Literal["stop", "skip", "rollback"]
 FAULTS = "faults"
@@ -144,9 +144,9 @@ class FiniteGuard(Callback):
                 self._answer(trainer, self._describe(trainer, module, step))
 
     def _describe(self, trainer: Trainer, module: AdderClassifier, step: "_Step") -> str:
-        before = ForwardState(module)
-        with trainer.precision_plugin.forward_context():
-            finding = _over_ranks(find(module, step.batches, step.norms))
+        before, names = ForwardState(module), bad_gradients(module, step.norms)
+        with trainer.precision_plugin.forward_context(), whole_network(trainer):
+            finding = _over_ranks(find(module, step.batches, names))
         before.put_back()
         return (
             f"training: expected finite numbers, got {finding.what} in epoch {step.epoch}, {finding.where}, "

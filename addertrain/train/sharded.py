@@ -59,6 +59,7 @@ class Sharded(NamedState, DDPStrategy):
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
             self.shard(trainer)
+            self._parameter_names = self._names_of(self.adder_sgd())
         self.setup_precision_plugin()
 
     @contextmanager
@@ -83,7 +84,7 @@ class Sharded(NamedState, DDPStrategy):
         """The groups' settings by parameter name; momentum is among the `pieces`."""
         adder_sgd = _plain(optimizer)
         state = {"state": {}, "param_groups": group_settings(adder_sgd)}
-        return optimizer_by_name(state, self._names(adder_sgd))
+        return optimizer_by_name(state, self._parameter_names)
 
     def pieces(self) -> dict[str, OwnPieces]:
         """What every rank adds to a checkpoint, by the end of its tensors' names in "FILE/NAME"."""
@@ -100,7 +101,7 @@ class Sharded(NamedState, DDPStrategy):
 
     def _share(self, path: Path) -> Pieces:
         folder = Path(on_first_rank(lambda: str(temporary_name(path))))
-        names = self._names(self.adder_sgd())
+        names = self._parameter_names
         values: dict[str, dict[str, Tensor]] = {}
         shapes: dict[str, dict[str, torch.Size]] = {}
         for key, own in self.pieces().items():
@@ -116,7 +117,7 @@ class Sharded(NamedState, DDPStrategy):
         optimizer = self.adder_sgd()
         (named,) = checkpoint[OPTIMIZERS]
         try:
-            load_whole_state(optimizer, optimizer_by_index(named, self._names(optimizer)))
+            load_whole_state(optimizer, optimizer_by_index(named, self._parameter_names))
         except ValueError as error:
             raise CheckpointError(f"checkpoint: {error}") from None
 
@@ -124,7 +125,7 @@ class Sharded(NamedState, DDPStrategy):
         """The parameters by their names in the files; a collective. Without `keep` they come empty."""
         optimizer = self.adder_sgd()
         values = whole_parameters(optimizer, keep=keep)
-        return dict(zip(self._names(optimizer), values, strict=True))
+        return dict(zip(self._parameter_names, values, strict=True))
 
     def parts(self) -> list[Tensor]:
         """This rank's part of all parameters, as tensors that share their memory."""
@@ -136,16 +137,17 @@ class Sharded(NamedState, DDPStrategy):
         Without `keep` they come empty.
         """
         optimizer = self.adder_sgd()
-        return dict(zip(self._names(optimizer), joined(optimizer, values, keep=keep), strict=True))
+        return dict(zip(self._parameter_names, joined(optimizer, values, keep=keep), strict=True))
 
     def split_(self, values: Sequence[Tensor], whole: Mapping[str, Tensor]) -> None:
         """The inverse of `joined`: fills this rank's `values`."""
         optimizer = self.adder_sgd()
-        split_(optimizer, values, [whole[name] for name in self._names(optimizer)])
+        split_(optimizer, values, [whole[name] for name in self._parameter_names])
 
-    def _names(self, optimizer: Optimizer) -> list[str]:
+    def _names_of(self, optimizer: AdderSGD) -> list[str]:
+        """The parameters' names in the files; taken early, for evaluations put another network in place."""
         names = {id(parameter): name for name, parameter in self._module().named_parameters()}
-        originals = [original for group in _plain(optimizer).originals for original in group]
+        originals = [original for group in optimizer.originals for original in group]
         return [names[id(original.param)].removeprefix(self._prefix()) for original in originals]
 
 
@@ -167,7 +169,7 @@ class PartedNetwork(Sharded):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Buffers alone; parameters are among the `pieces`."""
-        parameters = set(self._names(self.adder_sgd()))
+        parameters = set(self._parameter_names)
         state = super().lightning_module_state_dict()
         return {name: value for name, value in state.items() if name not in parameters}
 

@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from addertrain.checkpoint.files import read_tensors
+from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
+from addertrain.checkpoint.store import step_of
 from addertrain.data import ImageArrays, MemoryLoader
 from addertrain.nn import AdderConv2d, BatchNorm2d
 from addertrain.recipe import OptimRecipe, Recipe, load_recipe
@@ -72,21 +73,25 @@ def launched(rank: int | None = None) -> None:
     os.environ |= {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(dist.get_rank())}
 
 
-def rewind(run: Path, *, to_epoch: int) -> None:
-    """Leaves `run` as a process that was killed after `to_epoch` whole epochs would have left it."""
+def rewind(run: Path, *, to_epoch: int | None = None, to_step: int | None = None) -> None:
+    """Leaves `run` as a process that was killed after so many whole epochs, or steps, would have left it."""
     (run / "summary.json").unlink()
     for path in RunDirectory(run).store.newest_first():
-        if int(path.name.split("_")[1]) > to_epoch:
+        step, epoch = step_of(path)
+        if (to_epoch is not None and epoch > to_epoch) or (to_step is not None and step > to_step):
             shutil.rmtree(path)
 
 
 def final_weights(run: Path) -> dict[str, Tensor]:
-    """Parameters, buffers and momentum of the newest checkpoint."""
+    """Parameters, buffers, momentum and, where there is one, the average of the newest checkpoint."""
     newest = RunDirectory(run).store.newest_first()[0]
+    has_average = has_tensors(read_manifest(newest), "average")
+    average = read_tensors(newest, "average") if has_average else {}
     return (
         read_tensors(newest, "model")
         | read_tensors(newest, "optimizer")
         | read_tensors(newest, "rank_buffers")
+        | {f"average/{name}": values for name, values in average.items()}
     )
 
 

@@ -19,10 +19,12 @@ pytestmark = pytest.mark.distributed
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 ONE_EPOCH = "--schedule.epochs=1"
+CLIPPED = "--optim.clip_norm=0.01"
 SETTINGS: dict[str, list[str]] = {
-    "fp32": ["--schedule.epochs=2", "--data.global_batch_size=128"],  # 22 steps: curves are written after 20
+    # 22 steps: curves are written after 20. Gradients are clipped, weights averaged.
+    "fp32": ["--schedule.epochs=2", "--data.global_batch_size=128", CLIPPED, "--train.ema_decay=0.9"],
     "bf16-mixed": [ONE_EPOCH, "--train.precision=bf16-mixed"],
-    "fp16-mixed": [ONE_EPOCH, "--train.precision=fp16-mixed"],
+    "fp16-mixed": [ONE_EPOCH, "--train.precision=fp16-mixed", CLIPPED],  # under a scale that has to go first
     # No recalibration: evaluations read the mean of the ranks' statistics.
     "accumulated": [ONE_EPOCH, "--train.accumulate=2", "--train.recalibrate_batches=0"],
     "synchronised": [ONE_EPOCH, "--train.sync_batchnorm=true"],
@@ -59,6 +61,8 @@ def _runs(folder: Path) -> dict[str, dict[str, float]]:
         for name, settings in SETTINGS.items()
     }
     top1["local"] = {"ddp": _fit("ddp", folder / "local" / "ddp", *SETTINGS["fp32"], "--optim.alr=local")}
+    unclipped = [word for word in SETTINGS["fp32"] if word != CLIPPED]
+    top1["unclipped"] = {"ddp": _fit("ddp", folder / "unclipped" / "ddp", *unclipped)}
     for kind, strategies in RESUMED.items():
         top1[kind] = {}
         for strategy in strategies:
@@ -79,15 +83,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict
     return folder, first
 
 
-def _apart(found: Path, expected: Path) -> float:
-    """Distance of two runs' parameters, relative to how far the training has moved them."""
+def _apart(found: Path, expected: Path, *, prefix: str = "") -> float:
+    """Distance of two runs' parameters, relative to how far the training has moved them.
+
+    Args:
+        prefix: "average/": the same of the averaged ones.
+    """
     weights, others = final_weights(expected), final_weights(found)
     assert weights.keys() == others.keys()
     torch.manual_seed(0)  # train.seed
     start = dict(build_model("lenet5bn", kind="adder", num_classes=10).named_parameters())
     moved, apart = (
-        torch.cat([(weights[name].double() - base[name].double()).flatten() for name in start])
-        for base in (start, others)
+        torch.cat([(weights[prefix + name].double() - values.double()).flatten() for name, values in base])
+        for base in (start.items(), [(name, others[prefix + name]) for name in start])
     )
     return (apart.norm() / moved.norm()).item()
 
@@ -113,6 +121,18 @@ def test_a_resumed_run_is_the_uninterrupted_one(strategy: str, runs: tuple[Path,
 def test_a_run_goes_on_under_another_strategy(kind: str, strategy: str, runs: tuple[Path, Any]) -> None:
     folder, _ = runs
     assert _apart(folder / kind / strategy, folder / "fp32" / "ddp") < 0.05
+
+
+@pytest.mark.parametrize("strategy", RUNS["fp32"])
+def test_averages_are_alike(strategy: str, runs: tuple[Path, Any]) -> None:
+    folder, _ = runs
+    runs_apart = folder / "fp32" / strategy, folder / "fp32" / "ddp"
+    assert _apart(*runs_apart, prefix="average/") < 0.05
+
+
+def test_gradients_are_clipped(runs: tuple[Path, Any]) -> None:
+    folder, _ = runs
+    assert _apart(folder / "unclipped" / "ddp", folder / "fp32" / "ddp") > 0.05
 
 
 def test_settings_reach_the_training(runs: tuple[Path, Any]) -> None:
