@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "csrc/cpu/kernels.h"
+#include "csrc/cpu/pack.h"
 #include "csrc/cpu/units.h"
 
 namespace addertrain::cpu {
@@ -86,25 +87,28 @@ struct PackedForward {
   }
 };
 
-// sum|w| and sum w of a filter in float64.
+// sum|w| and sum w of a filter in float64, lane by lane: one chain of additions would take longer than all the rest.
 struct FilterSums {
   double absolute = 0, plain = 0;
+
+  FilterSums(const float* w, int64_t K) {
+    constexpr int kChains = 8;
+    double absolutes[kChains] = {}, plains[kChains] = {};
+    int64_t k = 0;
+    for (; k + kChains <= K; k += kChains)
+      for (int i = 0; i < kChains; ++i) absolutes[i] += std::fabs(w[k + i]), plains[i] += w[k + i];
+    for (; k < K; ++k) absolute += std::fabs(w[k]), plain += w[k];
+    for (int i = 0; i < kChains; ++i) absolute += absolutes[i], plain += plains[i];
+  }
 };
 
-inline void pack_filter(const ForwardCall& call, const Walk& walk, int64_t o, int64_t row_width, float* filters,
-                        float* clipped, FilterSums& sums) {
-  const Layer& d = call.layer;
-  const ImageStrides& ws = call.w_strides;
-  for (int64_t r = 0; r < d.R; ++r)
-    for (int64_t s = 0; s < d.S; ++s)
-      for (int64_t c = 0; c < d.C; ++c) {
-        const float w = call.w[o * ws.n + c * ws.c + r * ws.h + s * ws.w];
-        const int64_t row = walk.packed_row(d, c, r, s) * row_width;
-        filters[row] = w;
-        clipped[row] = w < 0 ? 0.0f : w;
-        sums.absolute += std::fabs(w);
-        sums.plain += w;
-      }
+inline void pack_constants(const ForwardCall& call, const PackedForward& to, int64_t o) {
+  to.constant[o] = to.constant_clipped[o] = 0.0f;
+  if (o >= call.layer.O) return;  // the block's tail: computed, never stored
+  const FilterSums sums(call.w + o * to.K, to.K);
+  const double nothing_if_finite = sums.absolute - sums.absolute;  // NaN for a NaN or an infinity in w
+  to.constant[o] = static_cast<float>(call.offset_free ? sums.absolute - sums.plain : -sums.plain);
+  to.constant_clipped[o] = static_cast<float>(call.offset_free ? nothing_if_finite : -sums.absolute);
 }
 
 inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) {
@@ -113,20 +117,18 @@ inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) 
   const FilterBlocks blocks(d);
   const Walk walk(d);
   const int64_t lane0 = blocks.first_register(block) * Simd::kLanes, width = blocks.width(block) * Simd::kLanes;
-  float* filters = to.filters + lane0 * to.K;
-  float* clipped = to.clipped + lane0 * to.K;
-  for (int64_t lane = 0; lane < width; ++lane) {
-    const int64_t o = lane0 + lane;
-    if (o >= d.O) {  // the block's tail: computed, never stored
-      for (int64_t k = 0; k < to.K; ++k) filters[k * width + lane] = clipped[k * width + lane] = 0.0f;
-      to.constant[o] = to.constant_clipped[o] = 0.0f;
-      continue;
-    }
-    FilterSums sums;
-    pack_filter(call, walk, o, width, filters + lane, clipped + lane, sums);
-    const double nothing_if_finite = sums.absolute - sums.absolute;  // NaN for a NaN or an infinity in w
-    to.constant[o] = static_cast<float>(call.offset_free ? sums.absolute - sums.plain : -sums.plain);
-    to.constant_clipped[o] = static_cast<float>(call.offset_free ? nothing_if_finite : -sums.absolute);
+  for (int64_t lane = 0; lane < width; lane += Simd::kLanes) {
+    const int64_t o0 = lane0 + lane;
+    float* filters = to.filters + lane0 * to.K + lane;
+    float* clipped = to.clipped + lane0 * to.K + lane;
+    Tap tap{0, 0, 0};
+    for_transposed(call.w + o0 * to.K, to.K, lanes_left(d.O, o0), to.K, [&](int64_t, Simd::Reg w) {
+      const int64_t row = walk.packed_row(d, tap.c, tap.r, tap.s) * width;
+      Simd::store(filters + row, w);
+      Simd::store(clipped + row, Simd::max(Simd::zero(), w));
+      tap.advance(d, call.w_order);
+    });
+    for (int64_t o = o0; o < o0 + Simd::kLanes; ++o) pack_constants(call, to, o);
   }
 }
 

@@ -8,9 +8,9 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "csrc/cpu/grad_positions.h"
+#include "csrc/cpu/pack.h"
 
 namespace addertrain::cpu {
 namespace {
@@ -31,21 +31,23 @@ struct PackedGradInput {
 
 inline void pack_grad_input(const GradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
-  const ImageStrides& ws = call.w_strides;
   const PackedGradInput to(d, packed);
-  const int64_t c0 = block * Simd::kLanes;
-  float* row = to.filters + c0 * to.K;
-  float* poison = to.poison + c0;
-  for (int lane = 0; lane < Simd::kLanes; ++lane) poison[lane] = 0.0f;
-  for (int64_t r = 0; r < d.R; ++r)
-    for (int64_t s = 0; s < d.S; ++s)
-      for (int64_t o = 0; o < d.O; ++o, row += Simd::kLanes)
-        for (int64_t lane = 0; lane < Simd::kLanes; ++lane) {
-          const int64_t c = c0 + lane;
-          const float w = c < d.C ? call.w[o * ws.n + c * ws.c + r * ws.h + s * ws.w] : 0.0f;
-          row[lane] = w;
-          if (std::isnan(w)) poison[lane] = std::numeric_limits<float>::quiet_NaN();
-        }
+  const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S;
+  const int channels = lanes_left(d.C, c0);
+  float* rows = to.filters + c0 * to.K;
+  Simd::Reg poison = Simd::zero();
+  for (int64_t o = 0; o < d.O; ++o) {
+    const auto put = [&](int64_t tap, Simd::Reg w) {
+      Simd::store(rows + (tap * d.O + o) * Simd::kLanes, w);
+      poison = Simd::keep_nan(poison, w);
+    };
+    const float* filter = call.w + o * taps * d.C;
+    if (call.w_order == FilterOrder::kChannelsOutermost)
+      for_transposed(filter + c0 * taps, taps, channels, taps, put);
+    else
+      for (int64_t tap = 0; tap < taps; ++tap) put(tap, Simd::load_first(filter + tap * d.C + c0, channels));
+  }
+  Simd::store(to.poison + c0, poison);
 }
 
 // What a tile needs to know of the positions it may meet: those of one residue of the stride.

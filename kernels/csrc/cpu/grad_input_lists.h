@@ -25,18 +25,29 @@ struct PackedLists {
   static int64_t floats(const Layer& d) { return d.C * (PackedLists(d, nullptr).channel_floats + 1); }
 };
 
-inline void pack_lists(const GradInputCall& call, int64_t c, float* packed) {
+// A register's worth of channels.
+inline void pack_lists(const GradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
-  const ImageStrides& ws = call.w_strides;
   const PackedLists to(d, packed);
-  float* row = to.filters + c * to.channel_floats;
-  to.poison[c] = 0.0f;
-  for (int64_t r = 0; r < d.R; ++r)
-    for (int64_t s = 0; s < d.S; ++s, row += to.filters_pitch)
-      for (int64_t o = 0; o < to.filters_pitch; ++o) {
-        row[o] = o < d.O ? call.w[o * ws.n + c * ws.c + r * ws.h + s * ws.w] : 0.0f;
-        if (std::isnan(row[o])) to.poison[c] = row[o];
-      }
+  const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S, K = taps * d.C;
+  const int channels = lanes_left(d.C, c0);
+  Simd::Reg poison[Simd::kLanes];
+  for (Simd::Reg& lanes : poison) lanes = Simd::zero();
+  for (int64_t o0 = 0; o0 < to.filters_pitch; o0 += Simd::kLanes) {
+    const int filters = lanes_left(d.O, o0);
+    const auto put = [&](int64_t c, int64_t tap, Simd::Reg w) {
+      Simd::store(to.filters + (c0 + c) * to.channel_floats + tap * to.filters_pitch + o0, w);
+      poison[c] = Simd::keep_nan(poison[c], w);
+    };
+    const float* first = call.w + o0 * K;
+    if (call.w_order == FilterOrder::kChannelsOutermost)
+      for (int64_t c = 0; c < channels; ++c)
+        for_transposed(first + (c0 + c) * taps, K, filters, taps, [&](int64_t tap, Simd::Reg w) { put(c, tap, w); });
+    else
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for_transposed(first + tap * d.C + c0, K, filters, channels, [&](int64_t c, Simd::Reg w) { put(c, tap, w); });
+  }
+  for (int c = 0; c < channels; ++c) to.poison[c0 + c] = Simd::sum(poison[c]);
 }
 
 // acc[m] += dY * HT(w - x[m]) over the filters behind one tap, lane by lane; dY of position m lies at base[m] + at.

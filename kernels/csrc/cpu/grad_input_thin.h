@@ -27,7 +27,6 @@ struct PackedThin {
 
 inline void pack_thin(const GradInputCall& call, float* packed) {
   const Layer& d = call.layer;
-  const ImageStrides& ws = call.w_strides;
   const PackedThin to(d, packed);
   for (int64_t c = 0; c < d.C; ++c) to.poison[c] = 0.0f;
   float* row = to.filters;
@@ -37,7 +36,7 @@ inline void pack_thin(const GradInputCall& call, float* packed) {
         for (int64_t c = 0; c < d.C; ++c, row += Simd::kLanes)
           for (int64_t lane = 0; lane < Simd::kLanes; ++lane) {
             const int64_t o = o0 + lane;
-            row[lane] = o < d.O ? call.w[o * ws.n + c * ws.c + r * ws.h + s * ws.w] : 0.0f;
+            row[lane] = o < d.O ? call.w[o * d.C * d.R * d.S + offset_of({c, r, s}, d, call.w_order)] : 0.0f;
             if (std::isnan(row[lane])) to.poison[c] = row[lane];
           }
 }

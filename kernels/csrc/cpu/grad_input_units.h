@@ -73,8 +73,7 @@ inline int64_t grad_input_packed_floats(const GradInputCall& call) {
   return is_thin(call.layer) ? PackedThin::floats(call.layer) : (packed.K + 1) * packed.lanes;
 }
 inline int64_t grad_input_num_blocks(const GradInputCall& call) {
-  if (call.only_non_zeros) return call.layer.C;
-  return is_thin(call.layer) ? 1 : ceil_div(call.layer.C, Simd::kLanes);
+  return is_thin(call.layer) && !call.only_non_zeros ? 1 : ceil_div(call.layer.C, Simd::kLanes);
 }
 inline int64_t grad_input_num_units(const GradInputCall& call) { return cut_grad_input(call.layer).count(); }
 

@@ -21,11 +21,14 @@ struct Image {
   Layout layout;
 };
 
+// How dense filters lie: as w_ocrs, or w_orsc (channels-last).
+enum class FilterOrder { kChannelsOutermost, kChannelsInnermost };
+
 struct ForwardCall {
   Layer layer;
   Image x;
   const float* w;
-  ImageStrides w_strides;
+  FilterOrder w_order;
   float* y;
   Layout y_layout;
   bool offset_free;
@@ -36,7 +39,7 @@ struct GradInputCall {
   Image dy;
   Image x;
   const float* w;
-  ImageStrides w_strides;
+  FilterOrder w_order;
   float* dx;  // in the layout of x
   bool only_non_zeros;  // where x is 0, so is dX
 };

@@ -43,6 +43,10 @@ Image image_of(const Tensor& t) {
   return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
 }
 
+FilterOrder order_of(const Tensor& w) {
+  return is_dense_channels_last(w) ? FilterOrder::kChannelsInnermost : FilterOrder::kChannelsOutermost;
+}
+
 bool is_sixteen_bit(const Tensor& t) {
   return t.scalar_type() == ScalarType::Half || t.scalar_type() == ScalarType::BFloat16;
 }
@@ -111,9 +115,9 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
     return y;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
-  const Tensor source = dense(x, format);
-  const ForwardCall call{d, image_of(source), w.const_data_ptr<float>(), strides_of(w), y.mutable_data_ptr<float>(),
-                         layout_of(format), offset_free};
+  const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
+  const ForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
+                         y.mutable_data_ptr<float>(), layout_of(format), offset_free};
   run(kernels_for(d.O).forward, call, x);
   return y;
 }
@@ -178,13 +182,14 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
   const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
-  GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)}, w.const_data_ptr<float>(),
-                     strides_of(w), dx.mutable_data_ptr<float>(), false};
+  const Tensor filters = dense(w, MemoryFormat::Contiguous);
+  GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
+                     filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false};
   if (FullyConnected::fits(d) && d.H * d.W > 1) {
     const FullyConnected flat(d, w, format);
     call.layer = flat.layer;
     call.w = flat.w.const_data_ptr<float>();
-    call.w_strides = {flat.layer.C, 1, 0, 0};
+    call.w_order = FilterOrder::kChannelsInnermost;
     run_grad_input(call, source, is_rectified);
     return dx;
   }

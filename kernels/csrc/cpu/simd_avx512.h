@@ -44,6 +44,8 @@ struct Simd {
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  // b where either is NaN.
+  static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
   static float sum(Reg value) { return _mm512_reduce_add_ps(value); }
   // Lane i of the result: the sum of v[i]. Three instructions a register instead of a dozen one by one.
   static Reg sums(const Reg (&v)[kLanes]) {

@@ -38,6 +38,8 @@ struct EightFloats {
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  // b where either is NaN.
+  static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
   static float sum(Reg value) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));

@@ -45,6 +45,8 @@ struct Simd {
   static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg min(Reg a, Reg b) { return a < b ? a : b; }
+  // b where either is NaN.
+  static Reg max(Reg a, Reg b) { return a > b ? a : b; }
   static Reg sums(const Reg (&v)[kLanes]) { return Reg{sum(v[0]), sum(v[1]), sum(v[2]), sum(v[3])}; }
   static float sum(Reg value) { return (value[0] + value[2]) + (value[1] + value[3]); }
 
