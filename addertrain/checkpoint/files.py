@@ -53,7 +53,7 @@ def write_checkpoint(
     """Writes the directory `path`, replacing one of that name.
 
     Args:
-        path: the final name; its parent is made where it is gone.
+        path: the final name; its parent has to exist.
         tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name; this process's
             pieces by their `part_name`, too.
         manifest: plain values, with `parts` where there are pieces: tensor file -> name -> shape; the format
@@ -67,7 +67,7 @@ def write_checkpoint(
     assert set(TENSOR_FILES) <= set(tensors), sorted(tensors)
     temporary = temporary_name(path) if others is None else others.folder
     try:
-        temporary.mkdir(parents=True, exist_ok=others is not None)
+        temporary.mkdir(exist_ok=others is not None)
         files = {}
         for name, contents in tensors.items():
             file = temporary / f"{name}.safetensors"
@@ -89,13 +89,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: there is none, it is damaged, or of a later format.
     """
     try:
+        if not (path / MANIFEST).is_file():  # opening a pipe would wait for ever
+            raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint or half of one")
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint or half of one") from None
-    except (OSError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {MANIFEST} cannot be read ({error})") from None
     if not isinstance(manifest, dict) or manifest.pop("manifest_sha256", None) != _fingerprint(manifest):
         raise CheckpointError(f"{path}: {MANIFEST} does not match its own checksum")
+    if not _is_manifest(manifest):
+        raise CheckpointError(
+            f"{path}: {MANIFEST} is not what checkpoints have, though its checksum is right"
+        )
     if manifest["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: expected format {FORMAT_VERSION} or older, got {manifest['format_version']}; "
@@ -116,9 +122,23 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether it has what every reader relies on; file names have to be plain, inside the checkpoint."""
+    files = manifest.get("files")
+    numbers = [manifest.get(key, 0) for key in ("format_version", "epoch", "global_step")]
+    return (
+        isinstance(files, dict)
+        and {f"{name}.safetensors" for name in TENSOR_FILES} <= set(files)
+        and all(Path(name).name == name and {"bytes", "sha256"} <= set(file) for name, file in files.items())
+        and all(isinstance(number, int) for number in numbers)
+    )
+
+
 def _damage(file: Path, expected: Mapping[str, Any]) -> str | None:
     """What is wrong with a file, or None."""
     try:
+        if file.exists() and not file.is_file():
+            return f"{file.name} is no file"
         num_bytes = file.stat().st_size
         if num_bytes != expected["bytes"]:
             return f"{file.name} has {num_bytes} bytes, expected {expected['bytes']}"

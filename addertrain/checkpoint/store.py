@@ -6,9 +6,10 @@ final name.
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import MANIFEST, verify_checkpoint
@@ -49,7 +50,7 @@ class CheckpointStore:
         damaged: list[CheckpointError] = []
         for path in self.newest_first():
             try:
-                verify_checkpoint(path)
+                _check_name(path, verify_checkpoint(path))
             except CheckpointError as error:
                 damaged.append(error)
                 continue
@@ -82,6 +83,14 @@ class CheckpointStore:
             for path in self.folder.iterdir():
                 if _LEFTOVER.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_name(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for one under another's name: the newest by name would be an old one."""
+    named = step_of(path)
+    step = manifest.get("global_step", named[0]), manifest.get("epoch", named[1])
+    if step != named:
+        raise CheckpointError(f"{path}: holds epoch {step[1]}, step {step[0]}, which its name does not say")
 
 
 def step_of(path: Path) -> tuple[int, int]:

@@ -186,6 +186,7 @@ def _write(
     others: OtherParts | None = None,
 ) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
         write_checkpoint(path, tensors, manifest, others)
     except OSError as error:
         raise CheckpointError(
