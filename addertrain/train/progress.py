@@ -19,16 +19,15 @@ class Progress(Callback):
         self._meter, self._clock = meter, clock
         self._is_terminal = has_terminal() if is_terminal is None else is_terminal
         self._bar: tqdm[Any] | None = None
-        self._first_epoch = 0
+        self._first_batch = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the bar; a resumed run starts where it was."""
-        self._first_epoch = trainer.current_epoch
+        self._first_batch = trainer.global_step * trainer.accumulate_grad_batches
         if self._is_terminal and trainer.is_global_zero:
-            total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
             self._bar = tqdm(
-                total=total,
-                initial=trainer.global_step * trainer.accumulate_grad_batches,
+                total=_num_batches(trainer, int(trainer.max_epochs or 0)),
+                initial=self._first_batch,
                 unit="batch",
                 dynamic_ncols=True,
                 smoothing=0.05,
@@ -69,15 +68,15 @@ class Progress(Callback):
 
     def _line(self, trainer: Trainer, module: LightningModule) -> str:
         epoch, num_epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
-        per_epoch = self._clock.session_seconds / (epoch - self._first_epoch)
+        done, total = _num_batches(trainer, epoch), _num_batches(trainer, num_epochs)
+        left = self._clock.session_seconds / (done - self._first_batch) * (total - done)
         score = self._meter.epoch
         trained = f"loss {score.loss:.4f}  train {score.top1:6.2f} %  " if score else ""
         top1 = _val_top1(module)
         val = f"val {top1:6.2f} %  " if top1 is not None else ""
         speed = f"{self._speed(trainer):.0f} images/s"
         return (
-            f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}  {trained}{val}{speed}  "
-            f"{duration(per_epoch * (num_epochs - epoch))} left"
+            f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}  {trained}{val}{speed}  {duration(left)} left"
         )
 
     def _speed(self, trainer: Trainer) -> float:
@@ -90,6 +89,10 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _num_batches(trainer: Trainer, num_epochs: int) -> int:
+    return int(trainer.num_training_batches) * num_epochs
 
 
 def _val_top1(module: LightningModule) -> float | None:

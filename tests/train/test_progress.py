@@ -54,6 +54,22 @@ def test_on_a_terminal_one_bar_runs_over_the_whole_run(
     assert "epoch 1/3" not in capsys.readouterr().out
 
 
+def test_a_run_resumed_in_mid_epoch_begins_its_bar_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, run = ("--schedule.epochs=2", "--train.save_every_steps=3"), tmp_path / "run"
+    fit(short_recipe(*words), run)
+    rewind(run, to_step=6)
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "has_terminal", lambda: True)
+
+    fit(short_recipe(*words), run)
+
+    counts = re.findall(r"(\d+)/10 ", terminal.getvalue())
+    assert (counts[0], counts[-1]) == ("6", "10")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],

@@ -2,6 +2,7 @@ import math
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
@@ -11,6 +12,7 @@ from addertrain.train import run as run_module
 from addertrain.train.meter import TrainMeter
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
+from addertrain.train.saving import SaveCheckpoints
 from tests.train.small_runs import rewind, short_recipe
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")
@@ -91,6 +93,40 @@ def test_a_resumed_run_doubles_no_curve(watched: Path, tmp_path: Path) -> None:
             s for s in _steps(before[tag]) if s != 6
         ]
     assert [point.value for point in after["loss/val"]] == [point.value for point in before["loss/val"]]
+
+
+@pytest.mark.parametrize("step", [6, 0])
+def test_what_a_kill_in_mid_epoch_lost_is_drawn_once(tmp_path: Path, step: int) -> None:
+    """The events of all steps are on the disk, the checkpoints of the later ones are not; 0: none is."""
+    words, run = ("--schedule.epochs=2", "--train.save_every_steps=3"), tmp_path / "run"
+    fit(short_recipe(*words), run)
+    before = _curves(run)
+    rewind(run, to_step=step)
+
+    fit(short_recipe(*words), run)
+
+    after = _curves(run)
+    assert {tag: _steps(curve) for tag, curve in after.items()} == {
+        tag: _steps(curve) for tag, curve in before.items()
+    }
+    assert _steps(after["loss/train"]) == [2, 4, 6, 8, 10]
+    events = EventAccumulator(str(run)).Reload()
+    assert [picture.step for picture in events.Images("images/train")] == [1]
+
+
+def test_a_checkpoint_follows_its_points_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill behind a save in mid-epoch loses no point of the steps before it."""
+    found: list[list[int]] = []
+
+    class Reading(SaveCheckpoints):
+        def on_save_checkpoint(self, *args: Any) -> None:
+            super().on_save_checkpoint(*args)
+            found.append(_steps(_curves(tmp_path / "run")["loss/train"]))
+
+    monkeypatch.setattr(run_module, "SaveCheckpoints", Reading)
+    fit(short_recipe("--schedule.epochs=1", "--train.save_every_steps=2"), tmp_path / "run")
+
+    assert found == [[2], [2, 4], [2, 4]]
 
 
 def test_points_beyond_the_checkpoint_are_purged(watched: Path, tmp_path: Path) -> None:
