@@ -8,8 +8,8 @@ import torch
 from addertrain.bench.gpu import require_gpu
 
 _KERNELS = {
+    "norm": ("adder_norm", "batch_norm", "bn_fw", "bn_bw", "batchnorm"),
     "adder": ("adder_",),
-    "norm": ("batch_norm", "bn_fw", "bn_bw", "batchnorm"),
     "convolution": ("convolve", "conv", "wgrad", "cutlass", "gemm", "xmma", "cudnn"),
 }
 """Parts of kernels' names, the first that matches; filter gradients are the library's convolutions."""

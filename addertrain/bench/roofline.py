@@ -7,17 +7,18 @@ memory of the whole chip. Slots come from the disassembly that tests/kernels/tes
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from addertrain.bench.layers import NETWORKS, LayerShape
 
 MULTIPROCESSORS = 132
 LANES = 128
 """Issue slots of a multiprocessor a clock, counted in threads' instructions."""
-MEMORY_BYTES_PER_CLOCK = 4.0e12 / 1.755e9
+CLOCK_HZ = 1.755e9
+MEMORY_BYTES_PER_CLOCK = 4.0e12 / CLOCK_HZ
 """Of the whole chip, at the boost clock: what a copy reaches of 4.8 TB/s, assumed."""
 SHARED_BYTES_PER_CLOCK = 128
-PACKED_PER_CLOCK = {"min": 64, "saturated": 128, "relu and min": 85}
+PACKED_PER_CLOCK = {"min": 64, "saturated": 128}
 """Packed 16-bit instructions of a multiprocessor a clock, in threads': assumed, see docs/cuda.md."""
 MMA_CLOCKS = 6.5
 """One m16n8k16 on one of four tensor cores: the data sheet allows 4; assumed."""
@@ -62,9 +63,9 @@ TILES: dict[tuple[str, str], list[Tile]] = {
         Tile(128, 16, 32, 256, 1.47, 1900, 0.023, "saturated"),
     ],
     ("bfloat16", "grad_input"): [
-        Tile(64, 64, 32, 256, 1.42, 1800, 0.018, "relu and min"),
-        Tile(64, 64, 32, 256, 1.42, 1800, 0.018, "relu and min"),
-        Tile(128, 16, 32, 256, 1.97, 1900, 0.023, "relu and min"),
+        Tile(64, 64, 32, 256, 0.96, 1800, 0.018, "saturated"),
+        Tile(64, 64, 32, 256, 0.96, 1800, 0.018, "saturated"),
+        Tile(128, 16, 32, 256, 1.62, 1900, 0.023, "saturated"),
     ],
 }
 TILES["bfloat16", "forward"] = TILES["float16", "forward"]
@@ -105,8 +106,11 @@ def predict(layer: LayerShape, batch: int, dtype: str, pass_: str) -> Prediction
     bound = max(clocks, key=lambda pipe: clocks[pipe])
     of_chip = _memory_clocks(layer, batch, 4 if dtype == "float32" else 2, is_forward)
     total = max(busiest * clocks[bound], of_chip)
+    bound = "memory" if of_chip >= total else bound
+    if dtype == "bfloat16" and not is_forward:  # dY is read once more, for its largest number
+        total += batch * layer.O * layer.output_size**2 * 2 / MEMORY_BYTES_PER_CLOCK
     at_ceiling = batch * layer.elements_per_image / (MULTIPROCESSORS * LANES / 2)
-    return Prediction(tile, blocks, total, "memory" if of_chip >= total else bound, at_ceiling / total)
+    return Prediction(tile, blocks, total, bound, at_ceiling / total)
 
 
 def _up(value: float, unit: int) -> int:
@@ -120,7 +124,7 @@ def _block_clocks(tile: Tile, elements: float) -> dict[str, float]:
         "shared": elements * tile.shared_reads * 16 / SHARED_BYTES_PER_CLOCK,
     }
     if tile.packed:
-        clocks["packed"] = elements / 2 / PACKED_PER_CLOCK[tile.packed] * (2 if "and" in tile.packed else 1)
+        clocks["packed"] = elements / 2 / PACKED_PER_CLOCK[tile.packed]
         # 16 x 16 elements of one position an mma, on four tensor cores, and one in 32 for the sums of A.
         clocks["tensor"] = elements / 256 * (1 + 1 / _WARP) * MMA_CLOCKS / 4
     return clocks
@@ -142,8 +146,53 @@ def in_sum(network: str, batch: int, dtype: str, pass_: str) -> float:
     return elements / (MULTIPROCESSORS * LANES / 2) / total
 
 
+@dataclass(frozen=True)
+class Fusion:
+    """What follows a layer's response y, in microseconds: as passes of their own, and in the epilogue."""
+
+    read_again: float
+    sums: float
+    norm_apart: float
+    norm_inside: float
+
+    @property
+    def cells(self) -> str:
+        """Of a table's row."""
+        return f"{self.read_again:.0f} | {self.sums:.0f} | {self.norm_apart:.0f} | {self.norm_inside:.0f}"
+
+
+SUMS_SLOTS, NORM_SLOTS = 7, 9
+"""Issue slots an output: two rounds over the tile in shared memory; scale, shift and ReLU on the way out."""
+
+
+def fusion(layer: LayerShape, batch: int, element_bytes: int) -> Fusion:
+    """A norm's statistics read y once. In evaluation norm and ReLU read and write y twice each."""
+    outputs = batch * layer.O * layer.output_size**2
+    clocks_per_us = CLOCK_HZ / 1e6
+    pass_us = outputs * element_bytes / MEMORY_BYTES_PER_CLOCK / clocks_per_us
+    slot_us = outputs / (MULTIPROCESSORS * LANES) / clocks_per_us
+    return Fusion(pass_us, SUMS_SLOTS * slot_us, 4 * pass_us, NORM_SLOTS * slot_us)
+
+
+def fusion_in_sum(network: str, batch: int, element_bytes: int) -> Fusion:
+    """Over all layers of a network."""
+    layers = NETWORKS[network].layers
+    each = [(layer.count, fusion(layer, batch, element_bytes)) for layer in layers]
+    sums = (sum(count * getattr(one, field.name) for count, one in each) for field in fields(Fusion))
+    return Fusion(*sums)
+
+
+def _print_fusion(network: str, batch: int) -> None:
+    head = "sums: read y again | sums inside | norm and ReLU apart | norm and ReLU inside"
+    print(f"\n| {network}, batch {batch}, 16 bits, us | {head} |\n|---|{'---|' * 4}")
+    for layer in NETWORKS[network].layers:
+        print(f"| {layer.count} x {layer.name} | {fusion(layer, batch, 2).cells} |")
+    for name, element_bytes in (("all, 16 bits", 2), ("all, float32", 4)):
+        print(f"| **{name}** | {fusion_in_sum(network, batch, element_bytes).cells} |")
+
+
 def main(networks: Sequence[str]) -> int:
-    """Prints a table a network at batch 128 (ResNet-20: 256)."""
+    """Prints a table a network at batch 128 (ResNet-20: 256), and for ResNet-50 what fusing saves."""
     columns = [("float32", "forward"), ("float32", "grad_input"), ("float16", "forward")]
     columns += [("float16", "grad_input"), ("bfloat16", "grad_input")]
     head = " | ".join(f"{dtype} {pass_}" for dtype, pass_ in columns)
@@ -155,6 +204,8 @@ def main(networks: Sequence[str]) -> int:
             print(f"| {layer.count} x {layer.name} | {' | '.join(cells)} |")
         totals = [f"**{100 * in_sum(network, batch, *column):.0f} %**" for column in columns]
         print(f"| **all** | {' | '.join(totals)} |")
+    if "resnet50" in networks:
+        _print_fusion("resnet50", 128)
     return 0
 
 

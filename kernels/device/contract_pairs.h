@@ -6,8 +6,13 @@
 // g in the input gradient. Eight positions fill the eight columns of one accumulator: a register an output, exact
 // products, no float16 sums. Sum x (sum g) comes from one more mma for eight positions, with ones as elements.
 //
+// The gradient's elements are float16 for both types. A bfloat16 dY goes to float16 times a power of two (scale.h), one
+// word in registers for eight positions' elements.
+//
 // A -inf in x makes min(x, w) infinite, and zero times infinity is NaN: in 16 bits it spreads to its eight neighbours.
 #pragma once
+
+#include <type_traits>
 
 #include "device/epilogue.h"
 #include "device/pair_loaders.h"
@@ -32,6 +37,12 @@ struct WarpPlace {
 template <class P>
 using Sums = float[WarpPlace<P>::kGroups][WarpPlace<P>::kBlocks][4];
 
+// What elements are formed and added up in, and whether dY has to be scaled into it.
+template <class T, bool kIsGrad>
+using Element = std::conditional_t<kIsGrad, __half, T>;
+template <class T, bool kIsGrad>
+constexpr bool kIsScaled = !std::is_same_v<T, Element<T, kIsGrad>>;
+
 // x/2 of the warp's positions and columns, for the lane's rows: two columns a word, 8 apart.
 template <class P, class T>
 struct HalvedX {
@@ -52,7 +63,7 @@ struct HalvedX {
           const int n = tile_n + place.column(block, j);
           pair[j] = m < rows && n < p.problem.columns ? 0.5f * to_float(from[n * p.x_strides.c]) : 0.0f;
         }
-        v[i][block] = pack_pair<T>(pair[0], pair[1]);
+        v[i][block] = pack_pair<__half>(pair[0], pair[1]);  // past 131040 infinite: sat gives 0 or 1
       }
     }
   }
@@ -61,9 +72,9 @@ struct HalvedX {
 // One slab: eight positions at a time, each against all of the warp's columns.
 template <class P, class T, bool kIsGrad, class X>
 ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_tile, const WarpPlace<P>& place,
-                                     const X& x, const uint32_t (&select)[8], Sums<P>& acc,
+                                     const X& x, float g_scale, const uint32_t (&select)[8], Sums<P>& acc,
                                      float (&a_sum)[P::WM / 8][4]) {
-  using Ops = PairOps<T>;
+  using Ops = PairOps<Element<T, kIsGrad>>;
   constexpr int kBlocks = P::WN / 16;
   const uint16_t* at_a = a_tile + place.warp_m * P::kSlab + place.quad * P::kChunk;
   const uint16_t* at_b = b_tile + (place.warp_n + place.row) * P::kSlab + place.quad * P::kChunk;
@@ -74,7 +85,10 @@ ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_t
     for (int i = 0; i < 2; ++i) w[block][i] = load_vector<Words4>(at_b + (block * 16 + i * 8) * P::kSlab);
 #pragma unroll
   for (int group = 0; group < P::WM / 8; ++group) {
-    const Words4 mine = load_vector<Words4>(at_a + (group * 8 + place.row) * P::kSlab);  // position `row`
+    Words4 mine = load_vector<Words4>(at_a + (group * 8 + place.row) * P::kSlab);  // position `row`
+    if constexpr (kIsGrad)
+#pragma unroll
+      for (uint32_t& word : mine.v) word = gradient_pair<T>(word, g_scale);
     const uint32_t ones[4] = {Ops::kOnes, Ops::kOnes, Ops::kOnes, Ops::kOnes};
 #pragma unroll
     for (int h = 0; h < 2; ++h) Ops::mma(a_sum[group], ones, mine.v[2 * h], mine.v[2 * h + 1]);
@@ -138,6 +152,8 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   uint32_t select[8];  // forward: ones for the lane's own column; gradient: a mask for it
 #pragma unroll
   for (int j = 0; j < 8; ++j) select[j] = place.row == j ? (kIsGrad ? ~0u : PairOps<T>::kOnes) : 0u;
+  Scale g_scale{1.0f, 1.0f};
+  if constexpr (kIsScaled<T, kIsGrad>) g_scale = *p.g_scale;
   [[maybe_unused]] HalvedX<P, T> x;
   if constexpr (kIsGrad) x.load(p, phase, place, tile_m, tile_n);
 
@@ -148,7 +164,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
     if (slab + P::kStages - 1 < num_slabs) load_slab(write);
     copy_commit();
     const uint16_t* a_tile = stages + read * P::kStageElements;
-    add_pair_slab<P, T, kIsGrad>(a_tile, a_tile + P::BM * P::kSlab, place, x, select, acc, a_sum);
+    add_pair_slab<P, T, kIsGrad>(a_tile, a_tile + P::BM * P::kSlab, place, x, g_scale.there, select, acc, a_sum);
     read = read + 1 == P::kStages ? 0 : read + 1;
     write = write + 1 == P::kStages ? 0 : write + 1;
   }
@@ -168,7 +184,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
       for (int block = 0; block < P::WN / 16; ++block)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          float sum = 2.0f * acc[group][block][2 * i + j] - a_sum[group][j];
+          float sum = (2.0f * acc[group][block][2 * i + j] - a_sum[group][j]) * g_scale.back;
           const int n = tile_n + place.column(block, i);
           if (kIsGrad && own_x && n < p.problem.columns) {
             const float v = to_float(own_x[n * p.x_strides.c]);

@@ -96,10 +96,15 @@ struct StagedTile {
     constexpr int kSize = OutVector<Out>::kSize, kVectors = BN / kSize, kStep = kThreads / kVectors;
     const int column = threadIdx.x % kVectors * kSize, n = tile_n + column;
     if (n >= p.problem.columns) return;
-    const bool is_plain = !p.epilogue.scale && !p.epilogue.residual && !p.epilogue.relu;
-    float terms[kSize];
+    const auto& e = p.epilogue;
+    float terms[kSize], scale[kSize], shift[kSize];
 #pragma unroll
-    for (int q = 0; q < kSize; ++q) terms[q] = p.epilogue.column[n + q];
+    for (int q = 0; q < kSize; ++q) {
+      terms[q] = e.column[n + q];
+      scale[q] = e.scale ? e.scale[n + q] : 1.0f, shift[q] = e.scale ? e.shift[n + q] : 0.0f;
+    }
+    const float least = e.relu ? 0.0f : -INFINITY;
+    const bool is_plain = !e.scale && !e.residual && !e.relu;  // training: a third of the instructions
     const int rows = min(phase.rows(p.problem) - tile_m, BM);
     for (int row = threadIdx.x / kVectors; row < rows; row += kStep) {
       const int64_t to = output_offset(phase, p.problem.out, p.out_access, p.problem.columns, tile_m + row) + n;
@@ -110,10 +115,18 @@ struct StagedTile {
 #pragma unroll
         for (int i = 0; i < 4; ++i) v[q + i] = four.v[i] + terms[q + i];
       }
+      if (!is_plain) {
+        OutVector<Out> residual{};
+        if (e.residual) residual = load_vector<OutVector<Out>>(e.residual + to);
+#pragma unroll
+        for (int q = 0; q < kSize; ++q) {
+          v[q] = fmaf(v[q], scale[q], shift[q]) + to_float(residual.v[q]);
+          v[q] = v[q] < least ? least : v[q];  // a NaN stays
+        }
+      }
       OutVector<Out> y;
 #pragma unroll
-      for (int q = 0; q < kSize; ++q)
-        y.v[q] = is_plain ? from_float<Out>(v[q]) : evaluate(p.epilogue, v[q], n + q, to + q);
+      for (int q = 0; q < kSize; ++q) y.v[q] = from_float<Out>(v[q]);
       store_vector(p.out + to, y);
     }
   }

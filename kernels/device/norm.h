@@ -60,7 +60,7 @@ struct NormStatisticsParams {
 
 // One thread a column: mean and biased variance, and the two numbers that normalise.
 __global__ void __launch_bounds__(kNormThreads)
-    batch_norm_statistics_kernel(const __grid_constant__ NormStatisticsParams p) {
+    adder_norm_statistics_kernel(const __grid_constant__ NormStatisticsParams p) {
   const int n = blockIdx.x * kNormThreads + threadIdx.x;
   if (n >= p.num_columns) return;
   if (p.sums) {
@@ -85,7 +85,7 @@ struct NormParams {
 };
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads) batch_norm_apply_kernel(const __grid_constant__ NormParams<T> p) {
+__global__ void __launch_bounds__(kNormThreads) adder_norm_apply_kernel(const __grid_constant__ NormParams<T> p) {
   const NormPlace<kWidth> place(p.shape);
   if (place.column >= p.shape.columns) return;
   float scale[kWidth], shift[kWidth];
@@ -109,7 +109,7 @@ ADDERTRAIN_DEVICE float behind_relu(float dy, float x, float scale, float shift,
 
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kNormThreads)
-    batch_norm_gradient_sums_kernel(const __grid_constant__ NormParams<T> p) {
+    adder_norm_gradient_sums_kernel(const __grid_constant__ NormParams<T> p) {
   const NormPlace<kWidth> place(p.shape);
   float sums[kWidth] = {}, products[kWidth] = {};
   if (place.column < p.shape.columns) {
@@ -156,7 +156,7 @@ struct NormGradientParams {
 
 // A column's parts in order, by eight threads; then its gradients, and the numbers of its dx.
 __global__ void __launch_bounds__(kNormThreads)
-    batch_norm_gradient_columns_kernel(const __grid_constant__ NormGradientParams p) {
+    adder_norm_gradient_columns_kernel(const __grid_constant__ NormGradientParams p) {
   double* const shared = reinterpret_cast<double*>(dynamic_shared());
   const int lane = threadIdx.x % kNormLanes, first = threadIdx.x / kNormLanes, n = blockIdx.x * kNormLanes + lane;
   double sum = 0.0, product = 0.0;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kNormThreads)
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads) batch_norm_gradient_kernel(const __grid_constant__ NormParams<T> p) {
+__global__ void __launch_bounds__(kNormThreads) adder_norm_gradient_kernel(const __grid_constant__ NormParams<T> p) {
   const NormPlace<kWidth> place(p.shape);
   if (place.column >= p.shape.columns) return;
   float mean[kWidth], scale[kWidth], shift[kWidth], slope[kWidth], offset[kWidth];

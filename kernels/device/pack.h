@@ -10,12 +10,12 @@ enum class Pass { kForward, kGradInput };
 
 constexpr int kPackThreads = 256;
 
-template <class T>
+template <class T, class Packed>
 struct PackParams {
   Problem problem;
   const T* w;
   ImageStrides w_strides;  // n: filters, c: channels, h, w: taps
-  T* packed;
+  Packed* packed;
   int64_t phase_size;      // elements of a phase
   int steps, pitch;        // k and columns, with their tails
 };
@@ -31,24 +31,24 @@ ADDERTRAIN_DEVICE int64_t filter_offset(const Problem& p, const Axis& v, const A
 }
 
 // The gradient's filters become (w + 1)/2; words of bytes stay as they are.
-template <Pass kPass, class T>
-ADDERTRAIN_DEVICE T packed_value(T w) {
+template <Pass kPass, class Packed, class T>
+ADDERTRAIN_DEVICE Packed packed_value(T w) {
   if constexpr (kPass == Pass::kForward) return w;
-  else return from_float<T>(0.5f * (to_float(w) + 1.0f));
+  else return from_float<Packed>(0.5f * (to_float(w) + 1.0f));
 }
 
 // kColumnsInside: packed[k][n], as the word kernel reads; otherwise packed[n][k], as the tensor cores' kernel does.
-template <class T, Pass kPass, bool kColumnsInside>
-__global__ void __launch_bounds__(kPackThreads) adder_pack_kernel(const __grid_constant__ PackParams<T> p) {
+template <class T, class Packed, Pass kPass, bool kColumnsInside>
+__global__ void __launch_bounds__(kPackThreads) adder_pack_kernel(const __grid_constant__ PackParams<T, Packed> p) {
   const Axis& v = p.problem.vertical[blockIdx.z / p.problem.phases_w];
   const Axis& h = p.problem.horizontal[blockIdx.z % p.problem.phases_w];
   const int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x;
   if (i >= p.phase_size) return;
   const int k = static_cast<int>(kColumnsInside ? i / p.pitch : i % p.steps);
   const int n = static_cast<int>(kColumnsInside ? i % p.pitch : i / p.steps);
-  T value{};
+  Packed value{};
   if (k < v.taps * h.taps * p.problem.channels && n < p.problem.columns)
-    value = packed_value<kPass>(p.w[filter_offset<kPass>(p.problem, v, h, p.w_strides, k, n)]);
+    value = packed_value<kPass, Packed>(p.w[filter_offset<kPass>(p.problem, v, h, p.w_strides, k, n)]);
   p.packed[blockIdx.z * p.phase_size + i] = value;
 }
 

@@ -1,7 +1,8 @@
 // Two 16-bit elements a word, and the tensor-core instruction that adds them up in float32.
 //
 // Forward: min(x, w) is one of the two, so every element is exact in float16 and in bfloat16, and
-// sum -|x - w| = 2 sum min(x, w) - sum x - sum w. Input gradient: sat(w' - x'), rounded once.
+// sum -|x - w| = 2 sum min(x, w) - sum x - sum w. Input gradient: sat(w' - x') in float16, rounded once, whatever the
+// tensors are: bfloat16 has no saturating subtraction, and an element between 0 and 1 needs no range.
 #pragma once
 
 #include "device/platform.h"
@@ -49,22 +50,10 @@ struct PairOps<__half> {
 template <>
 struct PairOps<__nv_bfloat16> {
   static constexpr uint32_t kOnes = 0x3f803f80u;
-  static constexpr uint32_t kMinusOnes = 0xbf80bf80u;
   static ADDERTRAIN_DEVICE uint32_t minimum(uint32_t a, uint32_t b) {
     uint32_t d;
     asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
     return d;
-  }
-  // There is no saturating addition: max(a - x, 0) as one FMA, then min with 1.
-  template <bool kHigh>
-  static ADDERTRAIN_DEVICE uint32_t saturated_difference(uint32_t a, uint32_t x) {
-    const __nv_bfloat162 pair = *reinterpret_cast<const __nv_bfloat162*>(&x);
-    const __nv_bfloat162 both = kHigh ? __high2bfloat162(pair) : __low2bfloat162(pair);
-    uint32_t d;
-    asm("fma.rn.relu.bf16x2 %0, %1, %2, %3;"
-        : "=r"(d)
-        : "r"(*reinterpret_cast<const uint32_t*>(&both)), "r"(kMinusOnes), "r"(a));
-    return minimum(d, kOnes);
   }
   static ADDERTRAIN_DEVICE void mma(float (&sum)[4], const uint32_t (&elements)[4], uint32_t low, uint32_t high) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -80,10 +69,17 @@ ADDERTRAIN_DEVICE uint32_t pack_pair(float low, float high) {
   return static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(&pair[0])) |
          static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(&pair[1])) << 16;
 }
+
+// A word of dY for mma beside float16 elements: as it is, or bfloat16 times a power of two.
 template <class T>
-ADDERTRAIN_DEVICE float half_of_pair(uint32_t pair, bool high) {
-  const uint16_t bits = static_cast<uint16_t>(high ? pair >> 16 : pair);
-  return to_float(*reinterpret_cast<const T*>(&bits));
+ADDERTRAIN_DEVICE uint32_t gradient_pair(uint32_t pair, float) {
+  return pair;
+}
+template <>
+ADDERTRAIN_DEVICE uint32_t gradient_pair<__nv_bfloat16>(uint32_t pair, float scale) {
+  const __half2 scaled = __floats2half2_rn(__uint_as_float(pair << 16) * scale,
+                                           __uint_as_float(pair & 0xffff0000u) * scale);
+  return *reinterpret_cast<const uint32_t*>(&scaled);
 }
 
 }  // namespace addertrain

@@ -28,6 +28,11 @@ struct Access {
   bool is_dense;   // row m at m*columns: no division to find it
 };
 
+// Powers of two, and each other's inverse.
+struct Scale {
+  float there, back;
+};
+
 template <class Word, class Out>
 struct ContractParams {
   Problem problem;
@@ -42,6 +47,7 @@ struct ContractParams {
   int b_pitch;             // between its rows
   int tiles_n, slabs_per_split;
   int64_t split_size;      // outputs
+  const Scale* g_scale;    // bfloat16 input gradient: what brings dY into float16, and the sums back; else null
 };
 
 }  // namespace addertrain

@@ -58,6 +58,7 @@ ADDERTRAIN_DEVICE int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t
   return d;
 }
 
+ADDERTRAIN_DEVICE float bits_as_float(uint32_t bits) { return __uint_as_float(bits); }
 ADDERTRAIN_DEVICE float to_float(int32_t v) { return static_cast<float>(v); }
 ADDERTRAIN_DEVICE float to_float(float v) { return v; }
 ADDERTRAIN_DEVICE float to_float(__half v) { return __half2float(v); }

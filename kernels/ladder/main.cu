@@ -95,7 +95,7 @@ void climb_pairs(Bench& bench, const Rung& rung) {
   grad_half.dy.data = dy.data, grad_half.x.data = x.data, grad_half.w.data = w.data, grad_half.dx.data = dx.data;
   const auto forward = typed<__half>(forward_half, ColumnTerm::kMinusSum);
   const auto grad = typed<__half>(grad_half);
-  const int64_t bytes = std::max(plan_pairs<ForwardTile>(forward).bytes, plan_pairs<GradTile>(grad).bytes);
+  const int64_t bytes = std::max(plan_pairs<ForwardTile, false>(forward).bytes, plan_pairs<GradTile, true>(grad).bytes);
   const Buffer<unsigned char> workspace(bytes);
   bool is_validation = true;
   const auto finish = [&](cudaError_t error, const Buffer<__half>& from, const Buffer<float>& to) {

@@ -6,6 +6,7 @@
 #include "csrc/cuda/grad_input_f32.cu"
 #include "csrc/cuda/grad_input_pairs.cu"
 #include "csrc/cuda/norm.cu"
+#include "csrc/cuda/scale.cu"
 
 #include <memory>
 

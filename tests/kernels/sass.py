@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def disassembler() -> str:
     return found
 
 
-def kernels_of(library: Path) -> list[Kernel]:
-    """The tiled kernels of a library that was built for one architecture."""
+def kernels_of(library: Path, name_part: str = "adder_contract") -> list[Kernel]:
+    """The kernels with such names, by default the tiled ones, of a library built for one architecture."""
     usage = _run(library, "-res-usage")
     resources = {
         name: (int(registers), int(stack))
@@ -49,12 +50,13 @@ def kernels_of(library: Path) -> list[Kernel]:
     found = []
     for text in re.split(r"\n\s+Function : ", _run(library, "-sass"))[1:]:
         name, _, body = text.partition("\n")
-        if "adder_contract" in name:
+        if name_part in name:
             code = [match for line in body.splitlines() if (match := _INSTRUCTION.match(line))]
             found.append(Kernel(name, Counter(m["opcode"] for m in code), _hot_loop(code), *resources[name]))
     return found
 
 
+@lru_cache(maxsize=8)
 def _run(library: Path, option: str) -> str:
     command = [disassembler(), option, str(library)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """What only a GPU shows: streams, devices, graphs, large tensors. tests/ops runs the operator table on it."""
 
+import copy
 import shutil
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from addertrain.models.blocks import BasicBlock
 from addertrain.ops import fused, library, schemas
 from addertrain.ops.functional import adder2d
+from addertrain.ops.norm import batch_norm_relu_of_sums
 from tests.commands import run_command
 from tests.ops.answers import data_of, forward_answer
 from tests.ops.layers import Layer
@@ -35,7 +38,11 @@ def test_the_compiled_kernels_serve() -> None:
 def _all_results(layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> list[Tensor]:
     sizes = layer.sizes
     results = [schemas.ADDER2D(x, w, *sizes, True), schemas.GRAD_INPUT(dy, x, w, *sizes)]
-    return [*results, *fused.adder2d_with_sums(x, w, *sizes)]
+    y, sums = fused.adder2d_with_sums(x, w, *sizes)
+    weight, bias = (torch.linspace(0.5, 1.5, layer.O, device="cuda") for _ in range(2))
+    normal = batch_norm_relu_of_sums(y, sums, weight, bias, eps=1e-5, relu=True)
+    arguments = (dy, y, weight, bias, *normal[1:], 1e-5, True)
+    return [*results, y, sums, *normal, *torch.ops.addertrain.batch_norm_relu_backward(*arguments)]
 
 
 @pytest.mark.parametrize("dtype", TILED, ids=str)
@@ -91,12 +98,18 @@ def test_memory_is_the_results_and_the_packed_filters(dtype: torch.dtype) -> Non
 SANITIZED = """
 import torch
 from addertrain.ops import fused, schemas
+from addertrain.ops.norm import batch_norm_relu_of_sums
 for dtype in (torch.float32, torch.float16, torch.bfloat16):
     for C, O, stride, layout in ((8, 16, 2, torch.channels_last), (5, 70, 1, torch.contiguous_format)):
         x = torch.randn(2, C, 9, 8, device="cuda", dtype=dtype).to(memory_format=layout)
         w = torch.randn(O, C, 3, 3, device="cuda", dtype=dtype)
-        y, _ = fused.adder2d_with_sums(x, w, [stride] * 2, [1, 1], [1, 1])
+        y, sums = fused.adder2d_with_sums(x, w, [stride] * 2, [1, 1], [1, 1])
         schemas.GRAD_INPUT(y, x, w, [stride] * 2, [1, 1], [1, 1])
+        numbers = torch.ones(2, O, device="cuda")
+        normal = batch_norm_relu_of_sums(y, sums, *numbers, eps=1e-5, relu=True)
+        torch.ops.addertrain.batch_norm_relu_backward(y, y, *numbers, *normal[1:], 1e-5, True)
+        evaluation = {"scale": numbers[0], "shift": numbers[1], "residual": y}
+        fused.adder2d_affine(x, w, [stride] * 2, [1, 1], [1, 1], **evaluation)
 torch.cuda.synchronize()
 """
 
@@ -170,6 +183,30 @@ def test_tensors_of_another_device_than_the_current_one() -> None:
 
     assert y.device.index == 1
     assert mistake(y.cpu(), forward_answer(LAYER, torch.float32, False), LAYER, "NCHW") is None
+
+
+def test_a_block_with_fused_norms_is_the_block() -> None:
+    """A step and an evaluation, against the same block in float64 on the CPU, where nothing is fused."""
+    torch.manual_seed(0)
+    block = BasicBlock("adder", 16, 32, 2)
+    x = torch.rand(8, 16, 14, 14).to(memory_format=torch.channels_last)
+    dy = torch.randn(8, 32, 7, 7)
+    wide, ours = copy.deepcopy(block).double(), block.cuda()
+    assert fused.pays(x.cuda(), ours.conv1.weight, ours.conv1.stride)
+
+    results = []
+    for model, given in ((wide, x.double()), (ours, x.cuda())):
+        y = model.train()(given)
+        y.backward(dy.to(y))
+        with torch.no_grad():
+            evaluated = model.eval()(given)
+        gradients = [parameter.grad for parameter in model.parameters()]
+        results.append([y.detach(), evaluated, *gradients, *model.buffers()])
+
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(
+            got.cpu().double(), expected.double(), rtol=1e-3, atol=1e-3 * expected.abs().max().item()
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

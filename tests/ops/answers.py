@@ -56,7 +56,7 @@ def grad_input_answer(layer: Layer, dtype: torch.dtype, is_saturated: bool = Fal
 
 
 def grad_input_answer_of(layer: Layer, given: Data, is_saturated: bool = False) -> Answer:
-    """`is_saturated`: GPUs form HT(w - x) as 2 sat((w + 1)/2 - x/2) - 1 in the tensors' dtype.
+    """`is_saturated`: GPUs form HT(w - x) as 2 sat((w + 1)/2 - x/2) - 1, in 16 bits in float16.
 
     The rounding of (w + 1)/2 moves such an element by u (1 + |w|) at most, independently of the others.
     """
@@ -70,7 +70,8 @@ def grad_input_answer_of(layer: Layer, given: Data, is_saturated: bool = False) 
         squares = torch.nn.grad.conv2d_input(
             data.x.shape, (1 + data.w.abs()) ** 2, data.dy**2, layer.stride, layer.padding, layer.dilation
         )
-        allowed = allowed + SAFETY * unit_roundoff(dtype) * squares.sqrt()
+        element = torch.float16 if dtype.itemsize == 2 else dtype
+        allowed = allowed + SAFETY * unit_roundoff(element) * squares.sqrt()
     return Answer(dx, allowed)
 
 

@@ -15,8 +15,8 @@ TypedCall<T> pairs_call(const ForwardCall& call) {
 }  // namespace
 
 int64_t forward_pairs_bytes(const ForwardCall& call) {
-  return call.type == Type::kFloat16 ? pairs_workspace_bytes<ForwardPairTiles>(pairs_call<__half>(call))
-                                     : pairs_workspace_bytes<ForwardPairTiles>(pairs_call<__nv_bfloat16>(call));
+  return call.type == Type::kFloat16 ? pairs_workspace_bytes<ForwardPairTiles, false>(pairs_call<__half>(call))
+                                     : pairs_workspace_bytes<ForwardPairTiles, false>(pairs_call<__nv_bfloat16>(call));
 }
 
 cudaError_t forward_pairs(const ForwardCall& call, void* workspace, cudaStream_t stream) {

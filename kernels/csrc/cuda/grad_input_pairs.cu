@@ -6,8 +6,8 @@
 namespace addertrain::cuda {
 
 int64_t grad_input_pairs_bytes(const GradInputCall& call) {
-  return call.type == Type::kFloat16 ? pairs_workspace_bytes<GradInputPairTiles>(typed<__half>(call))
-                                     : pairs_workspace_bytes<GradInputPairTiles>(typed<__nv_bfloat16>(call));
+  return call.type == Type::kFloat16 ? pairs_workspace_bytes<GradInputPairTiles, true>(typed<__half>(call))
+                                     : pairs_workspace_bytes<GradInputPairTiles, true>(typed<__nv_bfloat16>(call));
 }
 
 cudaError_t grad_input_pairs(const GradInputCall& call, void* workspace, cudaStream_t stream) {

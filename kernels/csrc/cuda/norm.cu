@@ -35,7 +35,7 @@ NormColumns columns_of(const NormCall& call, float* workspace) {
 cudaError_t launch_statistics(const NormCall& call, const double* sums, const NormColumns& columns,
                               cudaStream_t stream) {
   const NormStatisticsParams params{sums, call.weight, call.bias, double(call.rows), call.eps, call.columns, columns};
-  return launch(batch_norm_statistics_kernel, dim3(num_blocks(call.columns, kNormThreads)), kNormThreads, 0, stream,
+  return launch(adder_norm_statistics_kernel, dim3(num_blocks(call.columns, kNormThreads)), kNormThreads, 0, stream,
                 params);
 }
 
@@ -47,7 +47,7 @@ cudaError_t run(const NormForwardCall& call, float* workspace, cudaStream_t stre
   const NormShape shape = shape_of(call, kWidth);
   const NormParams<T> params{shape,   columns, static_cast<const T*>(call.x), nullptr, static_cast<T*>(call.y),
                              nullptr, call.relu};
-  return launch(batch_norm_apply_kernel<T, kWidth>, grid_of(shape, kWidth), kNormThreads, 0, stream, params);
+  return launch(adder_norm_apply_kernel<T, kWidth>, grid_of(shape, kWidth), kNormThreads, 0, stream, params);
 }
 
 template <class T, int kWidth>
@@ -63,16 +63,16 @@ cudaError_t run(const NormBackwardCall& call, float* workspace, cudaStream_t str
                        workspace + int64_t{4} * call.columns,
                        call.relu};
   const dim3 grid = grid_of(params.shape, kWidth);
-  error = launch(batch_norm_gradient_sums_kernel<T, kWidth>, grid, kNormThreads, kNormThreads * 2 * kWidth * 4, stream,
+  error = launch(adder_norm_gradient_sums_kernel<T, kWidth>, grid, kNormThreads, kNormThreads * 2 * kWidth * 4, stream,
                  params);
   if (error != cudaSuccess) return error;
   const NormGradientParams sums{params.parts, static_cast<int>(grid.y), call.columns, double(call.rows), call.eps,
                                 call.weight,  columns,                  call.dweight, call.dbias};
-  error = launch(batch_norm_gradient_columns_kernel, dim3(num_blocks(call.columns, kNormLanes)), kNormThreads,
+  error = launch(adder_norm_gradient_columns_kernel, dim3(num_blocks(call.columns, kNormLanes)), kNormThreads,
                  2 * kNormThreads * 8, stream, sums);
   if (error != cudaSuccess) return error;
   params.shape = shape_of(call, kWidth);
-  return launch(batch_norm_gradient_kernel<T, kWidth>, grid_of(params.shape, kWidth), kNormThreads, 0, stream, params);
+  return launch(adder_norm_gradient_kernel<T, kWidth>, grid_of(params.shape, kWidth), kNormThreads, 0, stream, params);
 }
 
 template <class T, class Call>

@@ -66,11 +66,13 @@ template <class T>
 struct Workspace {
   T* packed;
   float *column, *partial, *statistics;
+  Scale* scale;
 
   Workspace(void* bytes, const Plan& plan) {
     auto at = [bytes](int64_t offset) { return static_cast<void*>(static_cast<unsigned char*>(bytes) + offset); };
     packed = static_cast<T*>(at(0)), column = static_cast<float*>(at(plan.column));
     partial = static_cast<float*>(at(plan.partial)), statistics = static_cast<float*>(at(plan.statistics));
+    scale = static_cast<Scale*>(at(plan.scale));
   }
 };
 
@@ -85,16 +87,19 @@ inline unsigned num_blocks(int64_t count, int threads) {
   return static_cast<unsigned>((count + threads - 1) / threads);
 }
 
-// Packs the filters and sums each column's.
-template <class T, Pass kPass, bool kColumnsInside, class Out>
+// Packs the filters, as `Packed`, and sums each column's.
+template <class T, Pass kPass, bool kColumnsInside, class Packed = T, class Out>
 cudaError_t launch_packing(const TypedCall<T, Out>& call, const Plan& plan, const Workspace<T>& workspace,
                            cudaStream_t stream) {
   const Problem& p = call.problem;
   const int phases = p.phases_h * p.phases_w;
-  const PackParams<T> pack{p, call.w, call.w_strides, workspace.packed, plan.phase_size, plan.steps, plan.pitch};
+  static_assert(sizeof(Packed) == sizeof(T));
+  const PackParams<T, Packed> pack{p, call.w, call.w_strides, reinterpret_cast<Packed*>(workspace.packed),
+                                   plan.phase_size, plan.steps, plan.pitch};
   if (plan.phase_size > 0) {
     const dim3 grid(num_blocks(plan.phase_size, kPackThreads), 1, phases);
-    const cudaError_t error = launch(adder_pack_kernel<T, kPass, kColumnsInside>, grid, kPackThreads, 0, stream, pack);
+    const auto kernel = adder_pack_kernel<T, Packed, kPass, kColumnsInside>;
+    const cudaError_t error = launch(kernel, grid, kPackThreads, 0, stream, pack);
     if (error != cudaSuccess) return error;
   }
   const bool is_forward = kPass == Pass::kForward;
@@ -156,6 +161,8 @@ template <class Word, class T, class Out>
 ContractParams<Word, Out> contract_params(const TypedCall<T, Out>& call, const Plan& plan,
                                           const Workspace<T>& workspace, int b_pitch) {
   const Problem& p = call.problem;
+  Access out = access_of(call.out, p.out, p);
+  out.is_vector &= reinterpret_cast<uintptr_t>(call.evaluation.residual) % 16 == 0;
   return {p,
           reinterpret_cast<const Word*>(call.a),
           reinterpret_cast<const Word*>(workspace.packed),
@@ -163,13 +170,14 @@ ContractParams<Word, Out> contract_params(const TypedCall<T, Out>& call, const P
           call.out,
           call.x_strides,
           access_of(call.x, call.x_strides, p),
-          access_of(call.out, p.out, p),
+          out,
           epilogue_of(call, plan, workspace),
           plan.phase_size,
           b_pitch,
           plan.tiles_n,
           plan.slabs_per_split,
-          plan.outputs};
+          plan.outputs,
+          nullptr};
 }
 
 }  // namespace addertrain::cuda

@@ -21,7 +21,7 @@ struct Plan {
   int64_t phase_size;        // elements of a phase of them
   int64_t outputs;
   int rows, part_rows, slots;  // a column's statistics come in `slots` parts for each `part_rows` of its rows
-  int64_t column, partial, statistics, bytes;  // where parts of the workspace begin; the packed filters at 0
+  int64_t column, partial, statistics, scale, bytes;  // where parts of the workspace begin; the packed filters at 0
 };
 
 constexpr int64_t kEnoughBlocks = 264;  // two for each multiprocessor of an H200; fewer, and k is split
@@ -40,7 +40,9 @@ inline int64_t num_blocks_of(const Problem& p, int tile_rows, int tile_columns) 
   return tiles * ((p.columns + tile_columns - 1) / tile_columns);
 }
 
-inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes, bool has_statistics) {
+// `scale_bytes`: what a bfloat16 dY's scale takes.
+inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes, bool has_statistics,
+                      int64_t scale_bytes = 0) {
   int64_t rows = 0, taps = 0;
   for (int phase = 0; phase < p.phases_h * p.phases_w; ++phase) {
     rows = std::max(rows, num_rows(p, phase));
@@ -69,7 +71,8 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   plan.part_rows = plan.splits > 1 ? kSplitRows : tile.rows;
   plan.slots = plan.splits > 1 ? kSplitSlots : tile.slots;
   const int64_t num_parts = (rows + plan.part_rows - 1) / plan.part_rows * plan.slots;
-  plan.bytes = plan.statistics + (has_statistics ? 8 * num_parts * p.columns : 0);
+  plan.scale = round_up(plan.statistics + (has_statistics ? 8 * num_parts * p.columns : 0), kAlign);
+  plan.bytes = plan.scale + scale_bytes;
   return plan;
 }
 

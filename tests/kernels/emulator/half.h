@@ -14,14 +14,16 @@ struct __nv_bfloat16 {
 
 namespace addertrain {
 
+inline float bits_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 inline float to_float(int32_t v) { return static_cast<float>(v); }
 inline float to_float(float v) { return v; }
 inline float to_float(__half v) { return static_cast<float>(v.v); }
 inline float to_float(__nv_bfloat16 v) {
-  const uint32_t word = static_cast<uint32_t>(v.bits) << 16;
-  float value;
-  std::memcpy(&value, &word, sizeof value);
-  return value;
+  return bits_as_float(static_cast<uint32_t>(v.bits) << 16);
 }
 template <class T>
 T from_float(float v);

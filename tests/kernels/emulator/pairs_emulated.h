@@ -23,6 +23,16 @@ std::array<float, 2> unpack_pair(uint32_t word) {
   return {to_float(pair[0]), to_float(pair[1])};
 }
 
+template <class T>
+uint32_t gradient_pair(uint32_t pair, float) {
+  return pair;
+}
+template <>
+inline uint32_t gradient_pair<__nv_bfloat16>(uint32_t pair, float scale) {
+  const auto g = unpack_pair<__nv_bfloat16>(pair);
+  return pack_pair<__half>(g[0] * scale, g[1] * scale);
+}
+
 // What the lanes of a block hand to mma, as float32: elements a[4][2], b[2][2].
 struct Operands {
   float a[4][2], b[2][2];
