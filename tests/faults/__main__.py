@@ -87,14 +87,14 @@ def _pictures(folder: Path) -> list[str]:
     from addertrain.data.folder import folder_of_classes
 
     root = folder / "pictures"
-    picture_folder(root / "train", num_classes=5, per_class=32)
+    picture_folder(root / "train", num_classes=5, per_class=16)
     write_beton(folder_of_classes(root / "train"), root / "train.beton", SMALL_PAGES)
     for suffix in ("", ".beton", ".beton.json"):
         (root / f"val{suffix}").symlink_to(f"train{suffix}")
     words = ["fit", str(ROOT / "recipes" / "imagenette" / "resnet18.yaml"), "--data.name=folder"]
     words += [f"--data.root={root}", "--data.image_size=32", "--data.threads=1", "--data.mixup=0.2"]
     words += ["--model.name=resnet20", "--data.global_batch_size=16", "--schedule.epochs=4"]
-    return [*words, "--train.recalibrate_batches=1", "--train.save_every_steps=2"]
+    return [*words, "--train.recalibrate_batches=1", "--train.save_every_steps=1"]
 
 
 KINDS = {

@@ -18,7 +18,7 @@ Moment = Literal["start-up", "step", "save", "evaluation"]
 MOMENTS: tuple[Moment, ...] = ("start-up", "step", "save", "evaluation")
 LAUNCHER = "launcher"
 VICTIMS = (*(f"rank {rank}" for rank in range(NUM_RANKS)), LAUNCHER)
-SECONDS_TO_COME = 120.0  # until a moment comes, or the processes are gone; machines may be busy
+SECONDS_TO_COME = 600.0  # until a moment comes, or the processes are gone; machines may be busy
 SLOW_FLUSH_SECONDS = 0.02
 
 
