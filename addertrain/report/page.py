@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from addertrain.report.tables import cell_text, heading
@@ -79,8 +80,12 @@ def _section(section: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
         f'<h2 id="{section["key"]}">{escape(section["title"])}</h2>',
         f"<p>{escape(section['text'])}</p>",
     ]
-    parts += [_figure(picture, images[picture["file"]]) for picture in section["pictures"]]
-    parts += [_table(table) for table in section["tables"]]
+    # A table that is named like a figure belongs to it.
+    named = {Path(picture["file"]).stem for picture in section["pictures"]}
+    for picture in section["pictures"]:
+        parts.append(_figure(picture, images[picture["file"]]))
+        parts += [_table(table) for table in section["tables"] if f"{table['key']}.png" == picture["file"]]
+    parts += [_table(table) for table in section["tables"] if table["key"] not in named]
     lines = "".join(f"<li>{_source(source)}</li>" for source in section["source"])
     parts.append(f'<ul class="source">{lines}</ul>')
     return "<section>\n" + "\n".join(parts) + "\n</section>"

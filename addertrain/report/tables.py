@@ -80,7 +80,7 @@ def number_text(value: float, form: str) -> str:
     """A number in a column's format, in decimals as far as these can be read."""
     if form == "si":
         return si_text(value)
-    text = format(value, form)
+    text = format(value, form).removesuffix(".")
     if "e" in text and 1.0 <= abs(value) < 1e7:
         text = f"{float(text):.0f}"
     return text.replace("-", "−")

@@ -120,8 +120,8 @@ def test_curves_end_where_the_runs_end(numbers: dict[str, Any], trained: dict[st
 
 def test_weights_and_their_rms_agree(numbers: dict[str, Any]) -> None:
     weights = {row["layer"]: row for row in _table(numbers, "weights", "weights_digits-lenet5bn")["rows"]}
-    over_time = {row["layer"]: row for row in _table(numbers, "dynamics", "rms_digits-lenet5bn")["rows"]}
-    last = _table(numbers, "dynamics", "rms_digits-lenet5bn")["columns"][-1]
+    over_time = {row["layer"]: row for row in _table(numbers, "dynamics", "dynamics_digits-lenet5bn")["rows"]}
+    last = _table(numbers, "dynamics", "dynamics_digits-lenet5bn")["columns"][-1]
 
     assert last["label"] == "epoch 2"
     for layer in LAYERS:

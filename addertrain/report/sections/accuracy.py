@@ -70,7 +70,7 @@ def costs(study: Study) -> Section | Absent:
     families = {(group.recipe.model.name, group.recipe.data.name): group for group in study.groups}
     for group in families.values():
         try:
-            rows += _cost_rows(study, group)
+            rows += [row for row in _cost_rows(study, group) if row not in rows]
         except DataError:
             continue
     if not rows:

@@ -12,7 +12,7 @@ from addertrain.report.tables import Cell, Column, Table, file_name
 from addertrain.report.trajectories import by_epoch, draw, trajectory
 
 _TITLE = "Adder layers while they train"
-_RATE, _RMS, _LR = "alr_alpha/", "weight_rms/", "schedule/lr"
+_RATE, _NORM, _RMS, _LR = "alr_alpha/", "grad_norm/", "weight_rms/", "schedule/lr"
 
 
 def dynamics(study: Study) -> Section | Absent:
@@ -21,8 +21,8 @@ def dynamics(study: Study) -> Section | Absent:
     if not groups:
         return Absent(_TITLE, "a run of an adder network that has trained for an epoch or more")
     text = (
-        "Left: α_l = η·√k/‖g_l‖₂ (Eq. 13), the factor on each layer's gradient, as its median over each "
-        "epoch (1, or a constant, where the recipe does not use ALR). Right: the root mean square of each "
+        "Left: α_l = η·√k/‖g_l‖₂ (Eq. 13), the factor on each layer's gradient, or that gradient's norm "
+        "where the recipe does not use ALR; medians over each epoch. Right: the root mean square of each "
         "layer's weights, and dotted what it would tend to if steps were uncorrelated, RMS(w) = "
         "η·√(γ/(2λ(1−μ))) with rate γ, weight decay λ and momentum μ. The weights can follow it only while "
         "γ is large: the time constant (1−μ)/(2γλ), in steps, grows beyond the schedule as γ falls. Lines "
@@ -60,13 +60,14 @@ def _layers(group: Group, prefix: str) -> list[str]:
 
 def _figure(group: Group) -> Picture:
     names = _layers(group, _RMS)
+    kind, label = (_RATE, "α, per layer") if _has_alr(group) else (_NORM, "‖g‖₂, per layer")
     figure, ((left, right),) = panels(1, 2, panel_height=3.9)
     for name, color in zip(names, layer_colors(names), strict=True):
-        if (rate := trajectory(group.whole, _RATE + name)) is not None:
+        if (rate := trajectory(group.whole, kind + name)) is not None:
             draw(left, by_epoch(rate), color=color, label=name)
         if (rms := trajectory(group.whole, _RMS + name)) is not None:
             draw(right, rms, color=color, label=name)
-    left.set(ylabel="α, per layer", yscale="log")
+    left.set(ylabel=label, yscale="log")
     _draw_equilibrium(right, group)
     right.set(ylabel="RMS(w), per layer")
     right.set_ylim(bottom=0)
@@ -87,7 +88,11 @@ def _draw_equilibrium(axes: Axes, group: Group) -> None:
 
 def _has_balance(group: Group) -> bool:
     """Whether steps have a known length and decay is there to meet them."""
-    return group.recipe.optim.alr in ("global", "local") and group.recipe.optim.weight_decay > 0
+    return _has_alr(group) and group.recipe.optim.weight_decay > 0
+
+
+def _has_alr(group: Group) -> bool:
+    return group.recipe.optim.alr in ("global", "local")
 
 
 def _equilibrium(group: Group, lr: float) -> float:
@@ -101,7 +106,7 @@ def _table(group: Group) -> Table:
     assert line is not None
     marks = [len(line.epochs) * part // 10 for part in (1, 3, 5)] + [len(line.epochs) - 1]
     columns = [Column("layer", "RMS(w)")]
-    columns += [Column(f"at_{i}", f"epoch {line.epochs[i]:.3g}", "", ".3g") for i in dict.fromkeys(marks)]
+    columns += [Column(f"at_{i}", f"epoch {line.epochs[i]:.3g}", "", "#.3g") for i in dict.fromkeys(marks)]
     rows: list[dict[str, Cell]] = []
     for name in _layers(group, _RMS):
         row: dict[str, Cell] = {"layer": name}
@@ -114,6 +119,6 @@ def _table(group: Group) -> Table:
     if _has_balance(group):
         balance: dict[str, Cell] = {f"at_{i}": _equilibrium(group, float(line.mean[i])) for i in marks}
         rows.append({"layer": "balance, by the formula", **balance})
-    key = file_name(f"rms_{group.label}")
+    key = file_name(f"dynamics_{group.label}")
     caption = f"{group.label}: mean over n = {len(group.whole)}."
     return Table(key, caption, tuple(columns), tuple(rows))

@@ -57,9 +57,9 @@ def gradients(study: Study) -> Section | Absent:
 def _columns() -> tuple[Column, ...]:
     return (
         Column("layer", "layer"),
-        Column("adder", "adder, ‖∂L/∂F‖₂", "", ".3g"),
-        Column("conv", "convolution, ‖∂L/∂F‖₂", "", ".3g"),
-        Column("ratio", "convolution / adder", "", ".3g"),
+        Column("adder", "adder, ‖∂L/∂F‖₂", "", "#.3g"),
+        Column("conv", "convolution, ‖∂L/∂F‖₂", "", "#.3g"),
+        Column("ratio", "convolution / adder", "", "#.3g"),
     )
 
 

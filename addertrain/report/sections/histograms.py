@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("layer", "layer"),
     Column("kind", "layers"),
     Column("num_weights", "weights", "", "si"),
-    Column("rms", "RMS(w)", "", ".3g"),
+    Column("rms", "RMS(w)", "", "#.3g"),
     Column("gauss", "log-likelihood Gauss", "nats a weight", ".3f"),
     Column("laplace", "log-likelihood Laplace", "nats a weight", ".3f"),
     Column("better", "fits better"),

@@ -141,7 +141,7 @@ def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
         style = {
             "color": line.color,
             "dash": line.dash,
-            "label": f"{line.label} (n = {len(line.group.whole)})",
+            "label": f"{line.label} ({_standing(line.group)})",
         }
         if (accuracy := _accuracy(line.group)) is not None:
             shown += [*accuracy.lowest, *accuracy.highest]
@@ -155,6 +155,10 @@ def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
         epoch_axis(panel)
     legend_above(figure, left, columns=2)
     return picture(figure, key, caption)
+
+
+def _standing(group: Group) -> str:
+    return f"n = {len(group.whole)}" + ("" if group.finished else ", unfinished")
 
 
 def _as_error(line: Trajectory) -> Trajectory:
