@@ -110,7 +110,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             groups.append([run])
     for group in groups:
         group.sort(key=lambda run: run.seed)
-    return [Group(_group_label(group[0], [other[0] for other in groups]), tuple(group)) for group in groups]
+    firsts = [group[0] for group in groups]
+    return [Group(_group_label(group[0], firsts), tuple(group)) for group in groups]
 
 
 def _is_same(run: Run, other: Run) -> bool:
@@ -123,15 +124,18 @@ def _like(other: Run, run: Run) -> Recipe:
     return dataclasses.replace(other.recipe, train=train)
 
 
-def _group_label(run: Run, others: Sequence[Run]) -> str:
-    """The recipe's name, and what tells it from another of that name."""
-    namesakes = [other for other in others if other is not run and other.recipe.name == run.recipe.name]
-    own = {
-        difference.split(": ")[0] + " " + difference.rpartition(", ")[2].removesuffix(" here")
-        for other in namesakes
-        for difference in differing_keys(run.recipe, _like(other, run))
-    }
-    return f"{run.recipe.name} ({', '.join(sorted(own))})" if own else run.recipe.name
+def _group_label(run: Run, firsts: Sequence[Run]) -> str:
+    """The recipe's name, and how it differs from the most usual one of that name."""
+    namesakes = [other for other in firsts if other.recipe.name == run.recipe.name]
+    usual = min(namesakes, key=lambda one: sum(len(_differences(one, other)) for other in namesakes))
+    own = sorted(_differences(usual, run))
+    return f"{run.recipe.name} ({', '.join(own)})" if own else run.recipe.name
+
+
+def _differences(run: Run, other: Run) -> list[str]:
+    """What the other one has set differently, as "optim.lr 0.05"."""
+    lines = differing_keys(run.recipe, _like(other, run))
+    return [line.partition(" there, ")[0].replace(": ", " ", 1) for line in lines]
 
 
 def _labels(places: Sequence[Path]) -> list[str]:

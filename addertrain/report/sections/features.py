@@ -32,9 +32,10 @@ def features(study: Study) -> Section | Absent:
         return Absent(_TITLE, _REMEDY)
     text = (
         "What enters the last layer, two numbers an image, coloured by class and named at each class's "
-        "median. An adder layer compares features with its filters (crosses) by their l1 distance, so a "
-        "class is a cluster; a convolution by their inner product, so a class is an angle (rays: its "
-        "filters' directions). Features are the outputs of a norm, without unit."
+        "median. An adder layer compares features with its filters (crosses, with their class; those far "
+        "outside are cut off) by their l1 distance, so a class is a cluster; a convolution by their inner "
+        "product, so a class is an angle (rays: its filters' directions). Features are the outputs of a "
+        "norm, without unit."
     )
     used = [run for _, run, _ in shown]
     groups = [group for group, _, _ in shown]
@@ -60,21 +61,31 @@ def _figure(shown: list[tuple[Group, Run, Observation]]) -> Picture:
 
 
 def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
+    """Images as dots, classes named at their medians; the frame leaves out the farthest in a thousand."""
+    size = max(3.0, min(12.0, 8000 / len(points)))
     for label in labels.unique().tolist():
         own = points[labels == label].numpy()
         color = CLASS_COLORS[label % len(CLASS_COLORS)]
-        panel.scatter(own[:, 0], own[:, 1], s=3, color=color, linewidths=0, alpha=0.6, rasterized=True)
+        panel.scatter(own[:, 0], own[:, 1], s=size, color=color, linewidths=0, alpha=0.6, rasterized=True)
     for label in labels.unique().tolist():
         x, y = points[labels == label].median(0).values.tolist()
-        box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-        panel.text(x, y, str(label), ha="center", va="center", fontweight="bold", bbox=box)
+        box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+        panel.text(x, y, str(label), ha="center", va="center", fontweight="bold", bbox=box, zorder=4)
+    lowest, highest = np.quantile(points.numpy(), (0.001, 0.999), axis=0)
+    margin = 0.1 * (highest - lowest)
+    panel.set_xlim(lowest[0] - margin[0], highest[0] + margin[0])
+    panel.set_ylim(lowest[1] - margin[1], highest[1] + margin[1])
 
 
 def _filters(panel: Axes, run: Run, kind: str) -> None:
     """The last layer's filters: centres of an adder layer, directions of a convolution."""
     filters = run.weights["fc2.weight"].flatten(1).numpy()
     if kind == "adder":
-        panel.scatter(filters[:, 0], filters[:, 1], marker="x", s=36, color="black", linewidths=1.2, zorder=3)
+        for label, (x, y) in enumerate(filters):
+            panel.plot(x, y, "x", color="black", markersize=6, zorder=3)
+            panel.annotate(
+                str(label), (x, y), (4, 3), textcoords="offset points", fontsize=8, annotation_clip=True
+            )
     elif kind == "conv":
         reach = max(map(abs, (*panel.get_xlim(), *panel.get_ylim())))
         ends = 0.9 * reach * filters / np.linalg.norm(filters, axis=1, keepdims=True).clip(1e-12)

@@ -56,16 +56,17 @@ def learning(study: Study) -> Section | Absent:
     logged = [group for group in study.groups if _accuracy(group) is not None]
     for model, data in dict.fromkeys((g.recipe.model.name, g.recipe.data.name) for g in logged):
         groups = [g for g in logged if (g.recipe.model.name, g.recipe.data.name) == (model, data)]
-        key = file_name(f"{model}_{data}")
-        schemes = _schemes(groups)
+        of, key = f"{model} on {data}", file_name(f"{model}_{data}")
+        schemes, kinds, variants = _schemes(groups), _kinds(groups), _variants(groups)
         if len(schemes) > 1:
-            caption = f"{model} on {data}: optimisation schemes of the adder network."
+            caption = f"{of}: optimisation schemes of the adder network."
             pictures.append(_figure(schemes, f"schemes_{key}", caption))
-        if len({group.recipe.model.kind for group in groups}) > 1 or len(schemes) < 2:
-            caption = f"{model} on {data}: kinds of layers."
-            pictures.append(_figure(_kinds(groups), f"kinds_{key}", caption))
-        rows = tuple(_row(line) for line in (*schemes, *_kinds(groups, without=schemes)))
-        tables.append(Table(f"curves_{key}", f"{model} on {data}, at the end of each curve.", _COLUMNS, rows))
+        if len(kinds) > 1 or len(schemes) < 2:
+            pictures.append(_figure(kinds, f"kinds_{key}", f"{of}: kinds of layers."))
+        if variants:
+            pictures.append(_figure(variants, f"variants_{key}", f"{of}: variants of one kind and scheme."))
+        rows = tuple(_row(group) for group in groups)
+        tables.append(Table(f"curves_{key}", f"{of}, at the end of each curve.", _COLUMNS, rows))
     if not logged:
         return Absent(_TITLE, "no run has logged an epoch yet")
     text = (
@@ -92,46 +93,61 @@ def _loss(group: Group) -> Trajectory | None:
     return trajectory(group.whole, "loss/train_epoch")
 
 
+def _scheme(group: Group) -> tuple[str, str, str]:
+    """Kind of layers, rate, filter gradient; the last two of adder layers alone."""
+    model = group.recipe.model
+    if model.kind != "adder":
+        return model.kind, "", ""
+    return model.kind, group.recipe.optim.alr, model.filter_gradient
+
+
+def _scheme_name(group: Group) -> str:
+    kind, alr, gradient = _scheme(group)
+    if kind != "adder":
+        return KIND_NAMES[kind]
+    factor = f" × {group.recipe.optim.increase:g}" if alr == "increased" else ""
+    return f"{_RATES[alr][0]}{factor}, {_GRADIENTS[gradient][0]}"
+
+
+def _by_scheme(groups: Sequence[Group]) -> dict[tuple[str, str, str], list[Group]]:
+    """The groups of each scheme, the one with the most seeds and the shortest name first."""
+    found: dict[tuple[str, str, str], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: (-len(group.whole), len(group.label))):
+        found.setdefault(_scheme(group), []).append(group)
+    return found
+
+
 def _schemes(groups: Sequence[Group]) -> list[_Line]:
-    """The adder networks, one of each scheme: that with the most seeds."""
-    best: dict[tuple[str, str], Group] = {}
-    for group in groups:
-        recipe = group.recipe
-        key = (recipe.optim.alr, recipe.model.filter_gradient)
-        if recipe.model.kind == "adder" and (key not in best or len(group.whole) > len(best[key].whole)):
-            best[key] = group
+    """One adder network of each scheme."""
+    firsts = {scheme: own[0] for scheme, own in _by_scheme(groups).items() if scheme[0] == "adder"}
+    return [
+        _Line(firsts["adder", alr, gradient], _scheme_name(firsts["adder", alr, gradient]), color, dash)
+        for alr, (_, color) in _RATES.items()
+        for gradient, (_, dash) in _GRADIENTS.items()
+        if ("adder", alr, gradient) in firsts
+    ]
+
+
+def _kinds(groups: Sequence[Group]) -> list[_Line]:
+    """One network of each kind, the adder one by the paper's scheme where there is such a one."""
+    found = _by_scheme(groups)
+    usual = {"adder": ("adder", "global", "full")}
     lines = []
-    for (alr, gradient), group in sorted(best.items(), key=lambda item: list(_RATES).index(item[0][0])):
-        rate, color = _RATES[alr]
-        if alr == "increased":
-            rate += f" × {group.recipe.optim.increase:g}"
-        word, dash = _GRADIENTS[gradient]
-        lines.append(_Line(group, f"{rate}, {word}", color, dash))
-    return lines
-
-
-def _kinds(groups: Sequence[Group], *, without: Sequence[_Line] = ()) -> list[_Line]:
-    """Adder, convolution, binary; recipes of one kind differ in their dashes and carry their names.
-
-    Ablations of the adder network are the other figure's.
-    """
-    lines: list[_Line] = []
-    drawn = [line.group for line in without]
     for kind, name in KIND_NAMES.items():
-        own = [
-            group
-            for group in groups
-            if group.recipe.model.kind == kind and group not in drawn and (without or _is_default(group))
-        ]
-        for i, group in enumerate(own):
-            label = name if len(own) == 1 else f"{name}: {group.label}"
-            lines.append(_Line(group, label, KIND_COLORS[kind], DASHES[i % len(DASHES)]))
+        schemes = sorted(scheme for scheme in found if scheme[0] == kind)
+        if schemes:
+            scheme = usual[kind] if usual.get(kind) in schemes else schemes[0]
+            lines.append(_Line(found[scheme][0], name, KIND_COLORS[kind], DASHES[0]))
     return lines
 
 
-def _is_default(group: Group) -> bool:
-    recipe = group.recipe
-    return recipe.optim.alr == "global" and recipe.model.filter_gradient == "full"
+def _variants(groups: Sequence[Group]) -> list[_Line]:
+    """Those that share kind and scheme with another one."""
+    several = [group for own in _by_scheme(groups).values() if len(own) > 1 for group in own]
+    return [
+        _Line(group, group.label, COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)])
+        for i, group in enumerate(several)
+    ]
 
 
 def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
@@ -165,15 +181,14 @@ def _as_error(line: Trajectory) -> Trajectory:
     return replace(line, mean=100 - line.mean, lowest=100 - line.highest, highest=100 - line.lowest)
 
 
-def _row(line: _Line) -> dict[str, Cell]:
-    group = line.group
+def _row(group: Group) -> dict[str, Cell]:
     ends = {"top1": "accuracy/val_top1", "loss": "loss/train_epoch"}
     finals = {
         key: Spread.of(run.curves[tag].values[-1] for run in group.whole if tag in run.curves)
         for key, tag in ends.items()
     }
     return {
-        "scheme": line.label,
+        "scheme": _scheme_name(group),
         "recipe": group.label,
         "epochs": min(run.epochs for run in group.whole),
         "n": len(group.whole),
