@@ -29,7 +29,7 @@ class Kind:
     num_runs: int
     first_seed: int
     command: Callable[[Path], list[str]]
-    num_from_nothing: int = 0
+    is_from_nothing: bool = False
 
 
 def main(words: list[str]) -> int:
@@ -53,9 +53,11 @@ def _campaigns(kind: Kind, folder: Path, num_runs: int | None) -> bool:
     print(f"{kind.name}: left alone, weights {expected[:12]}", flush=True)
     campaigns = []
     for number in range(num_runs or kind.num_runs):
-        seed, is_first = kind.first_seed + number, number < kind.num_from_nothing
+        seed = kind.first_seed + number
         place = folder / kind.name / str(seed)
-        campaign = killed_run(place, command, three_moments(seed), seed=seed, from_nothing=is_first)
+        campaign = killed_run(
+            place, command, three_moments(seed), seed=seed, from_nothing=kind.is_from_nothing
+        )
         shutil.rmtree(place)
         campaigns.append(campaign)
         print(_line(kind, campaign, expected), flush=True)
@@ -100,9 +102,10 @@ def _pictures(folder: Path) -> list[str]:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("digits", 20, 0, lambda _: DIGITS, num_from_nothing=2),
+        Kind("digits", 20, 0, lambda _: DIGITS),
         Kind("zero2", 5, 20, lambda _: [*DIGITS, "--train.strategy=zero2"]),
         Kind("ffcv", 5, 25, _pictures),
+        Kind("from-nothing", 1, 30, lambda _: DIGITS, is_from_nothing=True),
     )
 }
 

@@ -19,7 +19,7 @@ MOMENTS: tuple[Moment, ...] = ("start-up", "step", "save", "evaluation")
 LAUNCHER = "launcher"
 VICTIMS = (*(f"rank {rank}" for rank in range(NUM_RANKS)), LAUNCHER)
 SECONDS_TO_COME = 600.0  # until a moment comes, or the processes are gone; machines may be busy
-SLOW_FLUSH_SECONDS = 0.02
+FLUSH_SECONDS = (0.02, 0.05)  # a slow disk, so that a save lasts long enough to be met
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def killed_run(
     """Runs `command` (without --out), killed once at each of `moments` and started again each time.
 
     The seed decides the rest: victims, the exact moments, whether the launcher may restart its ranks itself,
-    and whether the disk is slow.
+    and how slow the disk is.
     """
     rng = random.Random(seed)
     campaign, began = Campaign(seed), time.monotonic()
     run, launcher = folder / "run", None
-    max_restarts, flush_seconds = rng.choice([0, 3]), rng.choice([0.0, SLOW_FLUSH_SECONDS])
+    max_restarts, flush_seconds = rng.choice([0, 3]), rng.choice(FLUSH_SECONDS)
     words = [*command, "--out", str(run)]
     try:
         for moment in [*moments, None]:
