@@ -21,7 +21,7 @@ from addertrain.train.tensorboard import picture_grid
 from tests.commands import run_command
 from tests.ranks import on_ranks
 from tests.source_tree import ROOT
-from tests.train.small_runs import launched
+from tests.train.small_runs import assert_resumed_exactly, launched, rewind
 
 RECIPE = ROOT / "recipes" / "imagenette" / "resnet18.yaml"
 
@@ -32,18 +32,30 @@ def recipe(root: Path, *overrides: str) -> Recipe:
     return load_recipe(RECIPE, [*words, "--data.threads=1", "--data.mixup=0.2", *overrides])
 
 
-def test_a_run_through_ffcv_ends_with_pictures_of_its_input(data_root: Path, tmp_path: Path) -> None:
-    summary = fit(recipe(data_root), tmp_path / "run")
+# The pictures of the second epoch are larger; a checkpoint follows its first step of two.
+GROWING = ("--data.first_image_size=32", "--data.image_size=64", "--data.grow_until=1", "--data.cutmix=0.2")
+SAVING = ("--data.randaugment=5", "--train.save_every_steps=3", "--train.evaluate_stale=false")
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "torchvision"])
+def test_a_run_on_pictures_shows_them_and_is_resumed_exactly_in_mid_epoch(
+    loader: str, data_root: Path, tmp_path: Path
+) -> None:
+    one, whole, resumed = (
+        recipe(data_root, f"--data.loader={loader}", *GROWING, *SAVING),
+        tmp_path / "whole",
+        tmp_path / "resumed",
+    )
+    summary = fit(one, whole)
     assert (summary.steps, summary.epochs) == (4, 2)
-    events = EventAccumulator(str(tmp_path / "run"))
-    events.Reload()
-    (picture,) = events.Images("images/train")
+    (picture,) = EventAccumulator(str(whole)).Reload().Images("images/train")
     assert (picture.width, picture.height) == (4 * 32, 4 * 32)
+    shutil.copytree(whole, resumed)
+    rewind(resumed, to_step=3)
 
+    fit(one, resumed)
 
-def test_a_run_through_torchvision_differs_by_interpolation_alone(data_root: Path, tmp_path: Path) -> None:
-    summary = fit(recipe(data_root, "--data.loader=torchvision", "--schedule.epochs=1"), tmp_path / "run")
-    assert summary.steps == 2
+    assert_resumed_exactly(resumed, whole)
 
 
 def _fit_on_rank(root: Path, out: Path) -> Summary:

@@ -83,16 +83,27 @@ def rewind(run: Path, *, to_epoch: int | None = None, to_step: int | None = None
 
 
 def final_weights(run: Path) -> dict[str, Tensor]:
-    """Parameters, buffers, momentum and, where there is one, the average of the newest checkpoint."""
+    """All tensors of the newest checkpoint: parameters, buffers, momentum, averaged ones and companions."""
     newest = RunDirectory(run).store.newest_first()[0]
-    has_average = has_tensors(read_manifest(newest), "average")
-    average = read_tensors(newest, "average") if has_average else {}
-    return (
-        read_tensors(newest, "model")
-        | read_tensors(newest, "optimizer")
-        | read_tensors(newest, "rank_buffers")
-        | {f"average/{name}": values for name, values in average.items()}
-    )
+    manifest = read_manifest(newest)
+    found: dict[str, Tensor] = {}
+    for file in ("model", "optimizer", "rank_buffers", "companions"):
+        if has_tensors(manifest, file):
+            found |= read_tensors(newest, file)
+    average = read_tensors(newest, "average") if has_tensors(manifest, "average") else {}
+    return found | {f"average/{name}": values for name, values in average.items()}
+
+
+def assert_resumed_exactly(resumed: Path, whole: Path) -> None:
+    """Compares all that two runs leave in their last checkpoint, but for the time that it took."""
+    assert_same_bits(final_weights(resumed), final_weights(whole))
+    states = []
+    for run in (resumed, whole):
+        manifest = read_manifest(RunDirectory(run).store.newest_first()[0])
+        state = manifest["state"]
+        state["callbacks"] = {key: value for key, value in state["callbacks"].items() if key != "RunClock"}
+        states.append([state, manifest["optimizer"], *(manifest[key] for key in ("epoch", "batches"))])
+    assert states[0] == states[1]
 
 
 def assert_same_bits(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:

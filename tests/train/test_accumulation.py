@@ -20,11 +20,8 @@ from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,
     TinyNet,
-    assert_same_bits,
-    final_weights,
     launched,
     random_loader,
-    rewind,
     short_recipe,
 )
 
@@ -76,24 +73,6 @@ def test_parts_of_a_batch_are_the_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(seen_parts.sq_norms, seen_whole.sq_norms)
     assert seen_parts.at_steps == 12 * [False, False, False, True]
-
-
-OPTIONS = (
-    "--train.accumulate=4", "--optim.label_smoothing=0.1", "--optim.clip_norm=1.0",
-    "--schedule.name=polynomial", "--schedule.warmup_epochs=0.4", "--schedule.epochs=2",
-)  # fmt: skip
-
-
-def test_a_resumed_run_in_parts_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    whole = fit(short_recipe(*OPTIONS), run)
-    expected = final_weights(run)
-    rewind(run, to_epoch=1)
-
-    resumed = fit(short_recipe(*OPTIONS), run)
-
-    assert_same_bits(final_weights(run), expected)
-    assert (whole.steps, resumed.steps) == (10, 10)  # 1437 images: five global batches of 256
 
 
 def _on_rank(folder: Path) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ from tests.train.small_runs import (
     assert_same_bits,
     final_weights,
     random_loader,
-    rewind,
     short_recipe,
 )
 
@@ -136,19 +135,6 @@ def _average(run: Path) -> dict[str, Tensor]:
 def test_the_live_weights_are_those_of_a_run_without(averaged: Path, finished: Path) -> None:
     live = {name: w for name, w in final_weights(averaged).items() if not name.startswith("average/")}
     assert_same_bits(live, final_weights(finished))
-
-
-def test_a_resumed_run_keeps_its_average(averaged: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    summary = fit(short_recipe(*AVERAGED), run)
-    expected = _average(run)
-    rewind(run, to_epoch=2)
-
-    resumed = fit(short_recipe(*AVERAGED), run)
-
-    assert_same_bits(_average(run), expected)
-    assert_same_bits(_average(run), _average(averaged))
-    assert (resumed.top1, resumed.loss) == (summary.top1, summary.loss)
 
 
 def test_an_evaluation_reads_the_average_and_the_curves_show_both(averaged: Path, finished: Path) -> None:

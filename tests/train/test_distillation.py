@@ -1,7 +1,6 @@
 """Learning from a teacher: the losses by hand, who learns from whom, and what checkpoints hold."""
 
 import copy
-import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from tests.train.small_runs import (
     assert_same_bits,
     launched,
     random_loader,
-    rewind,
     short_recipe,
 )
 
@@ -142,16 +140,6 @@ def test_the_model_is_saved_without_its_companions(distilled: Path, finished: Pa
     assert model.keys() == read_tensors(_newest(finished), "model").keys()
     assert {name.split(".")[1] for name in companions} == {"teacher", "matching"}
     assert evaluate(distilled).num_images == 360
-
-
-def test_a_resumed_run_keeps_teacher_and_projections(distilled: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(distilled, tmp_path / "run"))
-    rewind(run, to_epoch=1)
-
-    fit(short_recipe(*TWIN), run)
-
-    for file in ("model", "companions", "optimizer"):
-        assert_same_bits(read_tensors(_newest(run), file), read_tensors(_newest(distilled), file))
 
 
 def test_a_frozen_teacher_stays_as_it_is(tmp_path: Path) -> None:

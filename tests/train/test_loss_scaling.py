@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from addertrain.checkpoint.files import read_manifest
 from addertrain.data import MemoryLoader
 from addertrain.optim import AdderSGD
 from addertrain.recipe import RecipeError
@@ -17,17 +16,15 @@ from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier
 from addertrain.train.precision import MixedPrecision
 from addertrain.train.run import fit
-from addertrain.train.run_directory import RunDirectory, Summary
+from addertrain.train.run_directory import Summary
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,
     TinyNet,
-    assert_same_bits,
     final_weights,
     launched,
     random_arrays,
     random_loader,
-    rewind,
     short_recipe,
 )
 
@@ -56,19 +53,6 @@ def test_fp16_trains_as_fp32_does(tmp_path: Path) -> None:
         torch.float32,
         torch.int64,
     }
-
-
-def test_a_resumed_run_keeps_its_scale(tmp_path: Path) -> None:
-    run, options = tmp_path / "run", ("--schedule.epochs=2", FP16, "--train.accumulate=2")
-    fit(short_recipe(*options), run)
-    expected = final_weights(run)
-    rewind(run, to_epoch=1)
-
-    fit(short_recipe(*options), run)
-
-    assert_same_bits(final_weights(run), expected)
-    scaler = read_manifest(RunDirectory(run).store.newest_first()[0])["state"]["MixedPrecision"]
-    assert (scaler["scale"], scaler["_growth_tracker"]) == (2.0**16, 10)
 
 
 class _Watch(Callback):
