@@ -39,7 +39,7 @@ class CudaBuild:
     output: str
 
 
-def build_cuda(folder: Path, architectures: str = ONE_ARCHITECTURE, timeout_s: float = 400.0) -> CudaBuild:
+def build_cuda(folder: Path, architectures: str = ONE_ARCHITECTURE, timeout_s: float = 900.0) -> CudaBuild:
     """Skips where nvcc or a CUDA build of torch is missing."""
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc")

@@ -1,17 +1,27 @@
-"""The device code compiled for the host, once for all tests."""
+"""The device code compiled for the host, and the CUDA library, once for all tests and workers."""
 
 import ctypes
+from pathlib import Path
 
 import pytest
 
 from tests.kernels.builds import CudaBuild, build_cuda
-from tests.kernels.emulated import EmulatedKernels, compile_emulator
-from tests.kernels.host import HostKernels, compile_host_library
+from tests.kernels.emulated import EmulatedKernels, build_emulator
+from tests.kernels.host import HostKernels, load_host_library
+from tests.kernels.shared_builds import built_once
 
 
 @pytest.fixture(scope="session")
-def host_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compile_host_library(tmp_path_factory.mktemp("host"))
+def builds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where builds lie; a folder of this run's own where pytest keeps no cache."""
+    cache = getattr(request.config, "cache", None)
+    return tmp_path_factory.mktemp("builds") if cache is None else cache.mkdir("addertrain_builds")
+
+
+@pytest.fixture(scope="session")
+def host_library(builds: Path) -> ctypes.CDLL:
+    with built_once(builds, "host") as (folder, is_there):
+        return load_host_library(folder, is_there=is_there)
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +30,16 @@ def host_kernels(host_library: ctypes.CDLL) -> HostKernels:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> EmulatedKernels:
-    return EmulatedKernels(compile_emulator(tmp_path_factory.mktemp("emulator")))
+def emulator(builds: Path) -> EmulatedKernels:
+    with built_once(builds, "emulator") as (folder, is_there):
+        library = folder / "emulated.cpp.so" if is_there else build_emulator(folder)
+        return EmulatedKernels(ctypes.CDLL(str(library)))
 
 
 @pytest.fixture(scope="session")
-def cuda_build(tmp_path_factory: pytest.TempPathFactory) -> CudaBuild:
-    return build_cuda(tmp_path_factory.mktemp("cuda"))
+def cuda_build(builds: Path) -> CudaBuild:
+    with built_once(builds, "cuda") as (folder, is_there):
+        output = folder / "output"
+        if not is_there:
+            output.write_text(build_cuda(folder).output, encoding="utf-8")
+        return CudaBuild(folder / "_C_cuda.so", output.read_text(encoding="utf-8"))

@@ -23,10 +23,6 @@ def build_emulator(folder: Path, kernels: Path = ROOT / "kernels") -> Path:
     return build_shared("emulated.cpp", folder, *options, kernels=kernels)
 
 
-def compile_emulator(folder: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(build_emulator(folder)))
-
-
 def _norm_arguments(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> list[object]:
     rows, columns = x.numel() // x.shape[1], x.shape[1]
     pointers = map(_pointer, (x, weight, bias))

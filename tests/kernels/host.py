@@ -35,9 +35,10 @@ def compile_shared(source: str, folder: Path, *options: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(build_shared(source, folder, *options)))
 
 
-def compile_host_library(folder: Path) -> ctypes.CDLL:
-    """The direct kernels of device/direct.h."""
-    loaded = compile_shared("direct_host.cpp", folder, "-O2")
+def load_host_library(folder: Path, *, is_there: bool) -> ctypes.CDLL:
+    """The direct kernels of device/direct.h, built in `folder` unless they are there."""
+    source = "direct_host.cpp"
+    loaded = ctypes.CDLL(str(folder / f"{source}.so" if is_there else build_shared(source, folder, "-O2")))
     loaded.similarity_of.argtypes = [ctypes.c_double, ctypes.c_double, ctypes.c_bool]
     loaded.similarity_of.restype = ctypes.c_double
     loaded.hard_tanh_of.argtypes = [ctypes.c_double]

@@ -13,8 +13,8 @@ from tests.commands import run_command
 from tests.kernels.builds import ONE_ARCHITECTURE, CudaBuild, build_cuda, configure
 from tests.source_tree import ROOT
 
-ALL_ARCHITECTURES = {"80-real", "86-real", "89-real", "90-real", "100-real", "120"}
-pytestmark = pytest.mark.timeout(500)  # nvcc on a busy machine
+ALL_ARCHITECTURES = {"80-real", "86-real", "89-real", "90-real", "100", "120-real"}
+pytestmark = pytest.mark.timeout(1000)  # nvcc on a busy machine
 BEFORE_BLACKWELL = {"80-real", "86-real", "89-real", "90"}
 
 
@@ -101,7 +101,7 @@ def test_no_settings_fix_the_architectures() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_every_architecture_compiles(tmp_path: Path) -> None:
-    """PTX of the last one is what later GPUs start from."""
+    """PTX of 10.0 is what GPUs start from that have no code of their own."""
     names = ";".join(sorted(ALL_ARCHITECTURES))
 
     build = build_cuda(tmp_path, names, timeout_s=1700)

@@ -50,6 +50,7 @@ BUGS = [
         "h < 1; ++h) Ops::mma(a_sum",
     ),
     Bug("another's column", "device/contract_pairs.h", "place.row == j ?", "place.quad == j ?"),
+    Bug("dY scaled and not back", "device/contract_pairs.h", ") * g_scale.back;", ");"),
     Bug(
         "no wait for 16 bits",
         "device/contract_pairs.h",

@@ -11,7 +11,7 @@ from tests.kernels.builds import CudaBuild
 from tests.kernels.sass import Kernel, kernels_of
 from tests.source_tree import ROOT
 
-pytestmark = pytest.mark.timeout(500)  # nvcc on a busy machine
+pytestmark = pytest.mark.timeout(1000)  # nvcc on a busy machine
 
 # Issue slots an element (half a packed word in 16 bits) by kernel, as docs/cuda.md's predictions count them.
 SLOTS = {

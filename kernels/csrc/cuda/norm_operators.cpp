@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_of_sums(const Tensor& x_nchw,
   const NormForwardCall call{norm_call(x, weight, bias, eps, relu, mean, var),
                              static_cast<const double*>(sums.const_data_ptr()), y.mutable_data_ptr()};
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(batch_norm_relu_of_sums_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(batch_norm_relu_of_sums_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return {y, mean, var};
 }
 
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy_nch
                               dx.mutable_data_ptr(), static_cast<float*>(dweight.mutable_data_ptr()),
                               static_cast<float*>(dbias.mutable_data_ptr())};
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(batch_norm_relu_backward_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(batch_norm_relu_backward_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return {dx, dweight, dbias};
 }
 

@@ -16,7 +16,7 @@ Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Si
   if (y.numel() == 0) return y;
   const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), offset_free, {}, nullptr};
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
 }
 
@@ -29,7 +29,7 @@ Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Si
   if (dx.numel() == 0) return dx;
   const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx)};
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(adder2d_grad_input_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(adder2d_grad_input_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return dx;
 }
 
@@ -38,7 +38,7 @@ void fused_forward(const ForwardCall& call, const Tensor& x, const char* name) {
   STD_TORCH_CHECK(is_tiled(call), name,
                   ": expected float32, float16 or bfloat16 and sizes that tiles hold; use adder2d and the norm apart");
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
 }
 
 std::tuple<Tensor, Tensor> adder2d_with_sums(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
@@ -89,7 +89,7 @@ Tensor adder2d_int8(const Tensor& x, const Tensor& w, Sizes stride, Sizes paddin
   const DistanceCall call{d, image_of(x), image_of(w), result_of(y)};
   STD_TORCH_CHECK(is_tiled(call), "adder2d_int8: expected channels-last x and weight with channels in fours");
   const Tensor workspace = workspace_for(call, x);
-  STD_CUDA_CHECK(distance_u8(call, workspace.mutable_data_ptr(), current_stream(x)));
+  check_launch(distance_u8(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
 }
 
