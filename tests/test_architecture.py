@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"recipe", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
     "interchange": {"recipe", "ops", "nn", "data", "checkpoint", "models", "train"},
     "plan": {"recipe", "data", "train", "report"},
-    "bench": {"ops", "optim", "data", "nn", "models"},
+    "bench": {"ops", "optim", "data", "checkpoint", "nn", "models"},
     "cli": {
         "recipe",
         "checkpoint",

@@ -1,7 +1,8 @@
 """Tensors by name in one safetensors file, written in a single pass that hashes them on the way.
 
 The format is 8 bytes with the header's length, a header in JSON, and the tensors' bytes one after the other.
-Nothing is copied or read back, and Python's lock is free nearly all the time: a training thread goes on.
+Checksums are of what was meant, not of what a disk gives back. Nothing is copied, and Python's lock is free
+nearly all the time: a training thread goes on.
 """
 
 import hashlib

@@ -11,6 +11,7 @@ _BENCHMARKS: tuple[tuple[str, str, str], ...] = (
     ("ops", "[NETWORK ...]", "elements/s of every layer of a network, beside what this processor could do"),
     ("step", "NETWORK", "a training step, beside that of the convolutional twin"),
     ("loader", "PICTURES", "every way to read pictures: FFCV's files, torchvision, Pillow"),
+    ("checkpoint", "[NETWORK]", "what a save costs training, and the thread that writes it"),
     ("scaling", "[NETWORK]", "a step on 1, 2, ... ranks of this machine, projected to many GPUs"),
 )
 _NAMES = tuple(name for name, _, _ in _BENCHMARKS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.bench import ops, step
+from addertrain.bench import checkpoint, ops, step
 from addertrain.bench.broadcast import broadcast_training, cdist_forward
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.timing import interleaved
@@ -82,6 +82,20 @@ def test_step_times_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         torch.set_num_threads(threads)
     assert "adder / conv" in capsys.readouterr().out
+
+
+def test_checkpoint_tells_the_copy_from_the_writing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert checkpoint.main(["lenet5bn", "--folder", str(tmp_path), "--saves", "2"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert "copy, on the training thread" in said
+    assert "% of the training thread's time" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_network_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

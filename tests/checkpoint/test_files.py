@@ -135,6 +135,15 @@ def test_a_missing_file_is_found(tmp_path: Path, name: str) -> None:
         verify_checkpoint(path)
 
 
+def test_the_format_before_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "FORMAT_VERSION", 1)
+    path = _written(tmp_path)
+    monkeypatch.undo()
+
+    assert verify_checkpoint(path)["format_version"] == 1
+    assert set(read_tensors(path, "optimizer")) == {"conv.weight.momentum_buffer"}
+
+
 def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "FORMAT_VERSION", 99)
     path = _written(tmp_path)

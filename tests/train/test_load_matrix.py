@@ -22,9 +22,10 @@ from tests.train.load_matrix import (
 pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.distributed
 
-# Sums in another order, and ten steps that carry them on; measured 1e-6 to 2e-5.
-_ROUNDING = 1e-3
+# Sums in another order, and ten steps that carry them on: measured 5e-7.
+_ROUNDING = 1e-4
 # A part of the matrix that cuts all that can be cut, joins it and cuts it anew for three ranks.
+REFERENCE = Place("ddp", 2)
 SOURCES = ("ddp", "zero2", "zero3", "fsdp")
 TARGETS = [
     (Place("ddp", 2), "zero1"),
@@ -37,30 +38,32 @@ TARGETS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("matrix")
-    on_ranks(2, _save_and_go_on, path, timeout_s=120)
-    on_ranks(3, load_all, path, TARGETS, timeout_s=120)
+    on_ranks(2, _save_and_go_on, path, timeout_s=170)
+    on_ranks(3, load_all, path, TARGETS, timeout_s=170)
     return path
 
 
 def _save_and_go_on(path: Path) -> None:
     save_all(path, SOURCES)
-    load_all(path, [(Place(strategy, 2), strategy) for strategy in SOURCES])
+    load_all(path, [(REFERENCE, REFERENCE.strategy)])
 
 
-def _assert_loads(folder: Path, source: Place, target: Place) -> None:
+def _assert_loads(folder: Path, source: Place, target: Place, reference: Place) -> None:
+    """The state comes back bit for bit, and training goes on as `reference` does from its own checkpoint."""
     saved = folder / str(source)
     start, end = resumed(folder, source, target)
     expected, found = tensors(saved), tensors(start)
     assert found.keys() == expected.keys()
     different = [name for name in expected if not torch.equal(found[name], expected[name])]
     assert not different, f"{source} -> {target}: {different}"
-    assert apart(end, resumed(folder, source, source)[1], since=saved) < _ROUNDING, f"{source} -> {target}"
+    expected_end = resumed(folder, reference, reference)[1]
+    assert apart(end, expected_end, since=saved) < _ROUNDING, f"{source} -> {target}"
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("source", [Place(strategy, 2) for strategy in SOURCES], ids=str)
 def test_all_strategies_save_the_same_state(source: Place, folder: Path) -> None:
-    saved, expected = tensors(folder / str(source)), tensors(folder / str(Place("ddp", 2)))
+    saved, expected = tensors(folder / str(source)), tensors(folder / str(REFERENCE))
 
     assert saved.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -70,12 +73,7 @@ def test_all_strategies_save_the_same_state(source: Place, folder: Path) -> None
 
 @pytest.mark.parametrize(("source", "strategy"), TARGETS, ids=str)
 def test_a_checkpoint_of_two_ranks_loads_on_three(source: Place, strategy: str, folder: Path) -> None:
-    _assert_loads(folder, source, Place(strategy, 3))
-
-
-@pytest.mark.parametrize("strategy", SOURCES)
-def test_a_checkpoint_loads_where_it_was_saved(strategy: str, folder: Path) -> None:
-    _assert_loads(folder, Place(strategy, 2), Place(strategy, 2))
+    _assert_loads(folder, source, Place(strategy, 3), REFERENCE)
 
 
 @pytest.mark.long
@@ -89,4 +87,4 @@ def test_the_whole_matrix(tmp_path: Path) -> None:
         on_ranks(num_ranks, load_all, tmp_path, pairs, timeout_s=3000)
     for source in sources:
         for target in (Place(strategy, num_ranks) for num_ranks in (1, 2, 3, 4) for strategy in STRATEGIES):
-            _assert_loads(tmp_path, source, target)
+            _assert_loads(tmp_path, source, target, reference=source)
