@@ -83,7 +83,10 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     distill, train = recipe.distill, recipe.train
     has_teacher = distill.teacher != "none"
     is_whole = not has_teacher or (train.strategy in _LOCAL_STRATEGIES and train.compile == "off")
-    expected = f"none unless train.strategy is {' or '.join(_LOCAL_STRATEGIES)} and train.compile off"
+    expected = (
+        f"none unless train.strategy is {' or '.join(_LOCAL_STRATEGIES)} and train.compile off: features are "
+        "read by hooks on whole layers"
+    )
     yield "distill.teacher", is_whole, distill.teacher, expected
     is_given = (distill.checkpoint is not None) == (distill.teacher == "frozen")
     expected = "a run or checkpoint where distill.teacher is frozen, else null"

@@ -58,6 +58,25 @@ def test_a_forbidden_update_changes_no_bit(update: Any) -> None:
     assert _bits(params + buffers) == before
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_no_host_waits_for_the_flag() -> None:
+    filters, others = parameters()
+    params = [torch.nn.Parameter(param.detach().float().cuda()) for param in filters + others]
+    optimizer = AdderSGD(groups(params[: len(filters)], params[len(filters) :]), lr=0.1, weight_decay=1e-3)
+    for param in params:
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+    kept = [param.detach().clone() for param in params]
+    optimizer.is_sound = torch.zeros((), dtype=torch.bool, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(param, value) for param, value in zip(params, kept, strict=True))
+
+
 @pytest.mark.parametrize("bad", ["adder", "other"])
 def test_an_unsound_step_leaves_weights_and_momentum(bad: str) -> None:
     filters, others = parameters()

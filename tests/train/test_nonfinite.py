@@ -27,10 +27,13 @@ SKIP, BACK = "--train.on_nonfinite=skip", "--train.on_nonfinite=rollback"
 
 
 class _Fault(Callback):
-    """Makes the gradient behind the second layer NaN in some steps, of one rank; the loss stays finite."""
+    """Makes the second layer's gradient NaN in some steps of one rank, the loss being finite; or its output."""
 
-    def __init__(self, steps: set[int], *, rank: int = 0, happens_once: bool = True) -> None:
+    def __init__(
+        self, steps: set[int], *, rank: int = 0, happens_once: bool = True, in_output: bool = False
+    ) -> None:
         self._steps, self._rank, self._happens_once = set(steps), rank, happens_once
+        self._spoil = _spoil_output if in_output else _spoil_gradient
         self._handle: Any = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
@@ -44,10 +47,14 @@ class _Fault(Callback):
             self._handle.remove()
             self._handle = None
 
-    @staticmethod
-    def _spoil(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(lambda grad: grad * math.nan)
+
+def _spoil_gradient(layer: nn.Module, inputs: object, output: Tensor) -> None:
+    if output.requires_grad:
+        output.register_hook(lambda grad: grad * math.nan)
+
+
+def _spoil_output(layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output * math.nan
 
 
 class _Watch(Callback):
@@ -146,14 +153,16 @@ def test_a_bad_gradient_of_one_rank_is_answered_by_all_under_every_strategy(tmp_
 def test_a_skipped_step_is_told_counted_and_limited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    with _with(_Fault({2, 3})):
+    run, watch = tmp_path / "run", _Watch()
+    with _with(_Fault({2}), _Fault({3}, in_output=True), watch):
         summary = fit(short_recipe(*ONE_EPOCH, SKIP), run)
     assert (summary.steps, summary.skipped_steps, summary.rollbacks) == (5, 2, 0)
     told = capsys.readouterr()
     assert "batch 2, step 2; that step is left out (1 of at most 10)" in told.err
     assert [(point.step, point.value) for point in _curve(run, "faults/skipped_steps")] == [(2, 1), (3, 2)]
+    assert "NaN in the output of conv2 (AdderConv2d) in epoch 1, batch 3, step 3" in told.err
     assert "loss nan" not in told.out
+    assert watch.left_weights == watch.left_statistics == {2, 3}
 
     limited = _message(tmp_path / "limited", _Fault({2, 3}), SKIP, "--train.nonfinite_limit=1")
     assert "step 3; that step was not made, and train.nonfinite_limit is reached (1)" in limited
