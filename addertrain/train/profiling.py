@@ -14,6 +14,7 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from addertrain.train.processes import World
+from addertrain.train.quiet import silence_profiler
 
 # Steps left alone first: loaders fill, cuDNN chooses, compilers compile. Then some that warm the profiler up.
 WAIT_STEPS, WARMUP_STEPS, ACTIVE_STEPS = 5, 2, 3
@@ -51,6 +52,7 @@ class StepProfile(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to count steps."""
+        silence_profiler()
         self._folder.mkdir(parents=True, exist_ok=True)
         activities = [ProfilerActivity.CPU]
         if self._has_cuda:

@@ -1,6 +1,7 @@
 """Lightning's chatter, silenced where it tells our users nothing: devices, advertisements, advice."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,11 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _NOISE:
         warnings.filterwarnings("ignore", message=pattern)
+
+
+def silence_profiler() -> None:
+    """Keeps the profiler's notes on its own start and end off stderr; it reads this when it is first used."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 @contextmanager

@@ -74,12 +74,14 @@ def test_a_session_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.Capt
 
 def _fit_on_a_rank(folder: Path) -> None:
     launched()
-    fit(short_recipe("--schedule.epochs=2", "--train.recalibrate_batches=0"), folder, profile=True)
+    words = ["--schedule.epochs=1", "--data.global_batch_size=128", "--train.recalibrate_batches=0"]
+    fit(short_recipe(*words), folder, profile=True)
 
 
 @pytest.mark.distributed
+@pytest.mark.timeout(400)
 def test_every_rank_writes_its_trace(tmp_path: Path) -> None:
-    on_ranks(2, _fit_on_a_rank, tmp_path, timeout_s=150.0)
+    on_ranks(2, _fit_on_a_rank, tmp_path, timeout_s=300.0)
 
     files = sorted(path.name for path in (tmp_path / "profile").iterdir())
     assert files == ["operators.md", "rank_0.json.gz", "rank_1.json.gz"]
