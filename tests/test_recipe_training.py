@@ -22,6 +22,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
         (["--optim.clip_norm=0"], "optim.clip_norm: expected a finite number above 0, or null"),
         (["--train.accumulate=3"], "train.accumulate: expected a divisor of data.global_batch_size (64)"),
         (["--train.accumulate=0"], "train.accumulate: expected a divisor"),
+        (["--train.nonfinite_limit=-1"], "train.nonfinite_limit: expected 0 or above"),
         (["--train.ema_decay=1"], "train.ema_decay: expected a number from 0 to below 1"),
         (["--train.ema_decay=0.9", "--train.recalibrate_batches=0"], "train.recalibrate_batches above 0"),
         (["--schedule.p_start=2.5"], "schedule.p_start: expected a number from 1 to 2"),

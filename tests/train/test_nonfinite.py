@@ -27,7 +27,7 @@ SKIP, BACK = "--train.on_nonfinite=skip", "--train.on_nonfinite=rollback"
 
 
 class _Fault(Callback):
-    """Makes the second layer's gradient NaN in some steps of one rank, the loss being finite; or its output."""
+    """Makes the second layer's gradient NaN in some steps of one rank, with a finite loss; or its output."""
 
     def __init__(
         self, steps: set[int], *, rank: int = 0, happens_once: bool = True, in_output: bool = False
