@@ -4,6 +4,7 @@
 final name.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from addertrain.durable import write_text
 FOLDER = "checkpoints"  # of a run directory
 LATEST = "latest"
 _NAME = re.compile(r"epoch_(\d+)_step_(\d+)")
-_LEFTOVER = re.compile(r"\.epoch_\d+_step_\d+\.\d+\.(tmp|old)")
+_LEFTOVER = re.compile(r"\.epoch_\d+_step_\d+\.(\d+)\.(tmp|old)")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,22 @@ class CheckpointStore:
         """Removes half-written and half-removed checkpoints that killed processes left behind."""
         if self.folder.is_dir():
             for path in self.folder.iterdir():
-                if _LEFTOVER.fullmatch(path.name):
+                name = _LEFTOVER.fullmatch(path.name)
+                if name and not _is_another_at_work(int(name[1])):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_another_at_work(process_id: int) -> bool:
+    """Whether another process of this machine has that number: ranks whose launcher was killed still save."""
+    if process_id in (0, os.getpid()):
+        return False
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _check_name(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_prune_never_removes_the_only_one(store: CheckpointStore) -> None:
 
 
 def test_what_killed_processes_left_is_swept_and_nothing_else(store: CheckpointStore) -> None:
-    for name in (".epoch_0006_step_000060.4711.tmp", ".epoch_0001_step_000010.0.old"):
+    for name in (".epoch_0006_step_000060.99999999.tmp", ".epoch_0001_step_000010.0.old"):
         (store.folder / name).mkdir()
     (store.folder / "notes.txt").write_text("mine")
 
@@ -100,8 +101,17 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(store: CheckpointS
     assert _epochs(store) == [5, 4, 3, 2, 1]
 
 
+def test_what_another_process_is_writing_stays(store: CheckpointStore) -> None:
+    name = f".epoch_0006_step_000060.{os.getppid()}.tmp"
+    (store.folder / name).mkdir()
+
+    store.prune(keep=1, best=None)
+
+    assert (store.folder / name).is_dir()
+
+
 def test_half_written_ones_are_no_checkpoints(store: CheckpointStore) -> None:
-    (store.folder / ".epoch_0009_step_000090.4711.tmp").mkdir()
+    (store.folder / ".epoch_0009_step_000090.99999999.tmp").mkdir()
 
     assert _epochs(store)[0] == 5
 
