@@ -69,7 +69,8 @@ class Progress(Callback):
     def _line(self, trainer: Trainer, module: LightningModule) -> str:
         epoch, num_epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         done, total = _num_batches(trainer, epoch), _num_batches(trainer, num_epochs)
-        left = self._clock.session_seconds / (done - self._first_batch) * (total - done)
+        # A run that left in an evaluation comes back to that alone: no batch of this session is done then.
+        left = self._clock.session_seconds / max(1, done - self._first_batch) * (total - done)
         score = self._meter.epoch
         trained = f"loss {score.loss:.4f}  train {score.top1:6.2f} %  " if score else ""
         top1 = _val_top1(module)
