@@ -79,11 +79,10 @@ def build_loader(
         num_classes=data.num_classes,
         seed=seed,
     )
-    rank_batch_size = settings.global_batch_size // world_size
-    if training and augmentation.is_mixing and rank_batch_size % 2:
+    if training and augmentation.is_mixing and settings.global_batch_size % (2 * world_size):
         raise ValueError(
-            "data.mixup, data.cutmix: expected an even number of images on every rank, got "
-            f"{rank_batch_size}; change data.global_batch_size or the number of ranks"
+            "data.mixup, data.cutmix: expected the same even number of images on every rank, where partners "
+            f"lie, got {settings.global_batch_size} images on {world_size} ranks; change one of the two"
         )
     loader.stage = DeviceStage(device, augmentation if training else None)
     return loader

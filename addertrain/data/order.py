@@ -27,11 +27,10 @@ def reordered(
 def training_share(batch: int, *, global_batch_size: int, rank: int, world_size: int) -> slice:
     """Where, in the order of the epoch, the part of a global batch lies that this rank trains on.
 
-    The ranks' parts are equal, follow each other by rank, and together are the global batch.
+    The ranks' parts follow each other and together are the global batch; see `rank_share`.
     """
-    rank_batch_size = global_batch_size // world_size
-    start = batch * global_batch_size + rank * rank_batch_size
-    return slice(start, start + rank_batch_size)
+    start = batch * global_batch_size
+    return rank_share(start, start + global_batch_size, rank=rank, world_size=world_size)
 
 
 def evaluation_starts(num_samples: int, *, global_batch_size: int, world_size: int) -> list[int]:
@@ -46,7 +45,7 @@ def evaluation_starts(num_samples: int, *, global_batch_size: int, world_size: i
     return [*starts, num_samples]
 
 
-def evaluation_share(start: int, end: int, *, rank: int, world_size: int) -> slice:
+def rank_share(start: int, end: int, *, rank: int, world_size: int) -> slice:
     """This rank's part of the samples start .. end - 1; the parts differ by one sample at most."""
     size = end - start
     return slice(start + rank * size // world_size, start + (rank + 1) * size // world_size)

@@ -9,13 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addertrain.data.order import (
-    evaluation_share,
-    evaluation_starts,
-    reordered,
-    sample_order,
-    training_share,
-)
+from addertrain.data.order import evaluation_starts, rank_share, reordered, sample_order, training_share
 
 
 class Batch(NamedTuple):
@@ -160,7 +154,7 @@ class OrderedLoader(abc.ABC):
                 number, global_batch_size=self._global_batch_size, rank=rank, world_size=world_size
             )
         start, end = self._starts[number : number + 2]
-        return evaluation_share(start, end, rank=rank, world_size=world_size)
+        return rank_share(start, end, rank=rank, world_size=world_size)
 
     @classmethod
     def _check_sizes(
@@ -168,10 +162,10 @@ class OrderedLoader(abc.ABC):
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"{cls.__name__}: expected a rank of 0 to {world_size - 1}, got {rank}")
-        if training and global_batch_size % world_size:
+        if training and global_batch_size < world_size:
             raise ValueError(
-                f"{cls.__name__}: expected a global batch that {world_size} ranks can share equally, "
-                f"got {global_batch_size}; change data.global_batch_size or the number of ranks"
+                f"{cls.__name__}: expected a global batch with an image for each of {world_size} ranks, "
+                f"got {global_batch_size}; raise data.global_batch_size or take fewer ranks"
             )
         if training and num_samples < global_batch_size:
             raise ValueError(

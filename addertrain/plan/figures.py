@@ -128,17 +128,17 @@ def _rank_batch_size(recipe: Recipe, world_size: int, num_train: int) -> int:
     batch, parts = recipe.data.global_batch_size, recipe.train.accumulate
     if world_size < 1:
         raise PlanError(f"plan: expected a world size of at least 1, got {world_size}")
-    if batch % (world_size * parts):
+    if batch < world_size * parts:
         raise PlanError(
-            f"plan: expected data.global_batch_size to be a multiple of {world_size} ranks x {parts} parts "
-            f"(train.accumulate), got {batch}; change one of the three"
+            f"plan: expected data.global_batch_size to hold an image for each of {world_size} ranks x "
+            f"{parts} parts (train.accumulate), got {batch}; change one of the three"
         )
     if batch > num_train:
         raise PlanError(
             f"plan: expected data.global_batch_size to be at most the {num_train} training images, got "
             f"{batch}; make it smaller"
         )
-    return batch // world_size
+    return parts * -(-batch // (parts * world_size))  # of the rank with the most, where shares differ
 
 
 def _memory(

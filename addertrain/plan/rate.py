@@ -19,6 +19,7 @@ def measure_rate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_IMAGES)
     module = build_classifier(recipe, data, steps_per_epoch=_NUM_STEPS).to(device)
+    module.on_train_start()
     optimizer = module.configure_optimizers()["optimizer"]
     images = torch.randint(0, 256, (batch_size, *image_shape), dtype=torch.uint8, device=device)
     labels = torch.randint(0, data.num_classes, (batch_size,), device=device)

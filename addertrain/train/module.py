@@ -44,6 +44,7 @@ class AdderClassifier(LightningModule):
         channels_last: takes images as they lie; False: makes them channels first.
         flip_evaluation: whether evaluations read the mean of an image's logits and its mirror image's.
         batch_scale: the global batch over the one that `optim.lr` is meant for.
+        mean_share: images of a batch that a rank gets on average; None: every rank gets as many.
 
     `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
     """
@@ -63,6 +64,7 @@ class AdderClassifier(LightningModule):
         channels_last: bool = True,
         flip_evaluation: bool = False,
         batch_scale: float = 1.0,
+        mean_share: float | None = None,
     ) -> None:
         super().__init__()
         if len(mean) != len(std):
@@ -77,6 +79,7 @@ class AdderClassifier(LightningModule):
         self.channels_last = channels_last
         self.flip_evaluation = flip_evaluation
         self.batch_scale = batch_scale
+        self.mean_share = mean_share
         # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
         # images.
         scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
@@ -116,11 +119,12 @@ class AdderClassifier(LightningModule):
         self.train_counts = ClassificationCounts(self.device, top5=False)
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
-        """The mean loss of a batch."""
+        """The mean loss of a batch; weighted so that the mean over the ranks is the global batch's."""
         logits, loss = self.learn(batch)
         assert self.train_counts is not None
         self.train_counts.add(logits, hard_labels(batch.labels), loss)
-        return loss
+        num_images = batch.images.shape[0]
+        return loss if self.mean_share in (None, num_images) else loss * (num_images / self.mean_share)
 
     def learn(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
         """Logits and loss of a training batch; what a subclass that learns otherwise replaces."""

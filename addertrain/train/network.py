@@ -16,13 +16,20 @@ from addertrain.train.teacher import build_teacher
 
 
 def build_classifier(
-    recipe: Recipe, data: ImageData, *, steps_per_epoch: int, step: int = 0, to_train: bool = True
+    recipe: Recipe,
+    data: ImageData,
+    *,
+    steps_per_epoch: int,
+    step: int = 0,
+    to_train: bool = True,
+    world_size: int | None = None,
 ) -> AdderClassifier:
     """The network with its first weights, the same on every rank, and its schedule of optimizer steps.
 
     Args:
         step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
         to_train: with the teacher, where the recipe has one; an evaluation needs none.
+        world_size: ranks that share a batch, if it may not come out even.
     """
     torch.manual_seed(recipe.train.seed)
     model = build_model(
@@ -43,6 +50,7 @@ def build_classifier(
         "label_smoothing": recipe.optim.label_smoothing,
         "channels_last": recipe.train.channels_last,
         "batch_scale": recipe.data.global_batch_size / (base if base else recipe.data.global_batch_size),
+        "mean_share": world_size and recipe.data.global_batch_size / recipe.train.accumulate / world_size,
         "flip_evaluation": recipe.train.flip_evaluation,
     }
     if recipe.distill.teacher == "none" or not to_train:

@@ -197,7 +197,7 @@ def _train(
     )
     leave_signals_alone(trainer)
     _say(world, _headline(recipe, data, run, world, checkpoint))
-    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch)
+    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, world_size=world.size)
     if initial is not None and checkpoint is None:
         _say(world, initial.load(module.model, num_classes=data.num_classes))
     try:

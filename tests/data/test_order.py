@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from addertrain.data.order import evaluation_share, evaluation_starts, sample_order, training_share
+from addertrain.data.order import rank_share, evaluation_starts, sample_order, training_share
 
 
 def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
@@ -29,7 +29,7 @@ def test_order_is_mixed() -> None:
     assert abs(np.abs(order - np.arange(10_000)).mean() / 10_000 - 1 / 3) < 0.012
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_training_shares_of_all_ranks_are_the_global_batch(world_size: int) -> None:
     order = sample_order(0, 1, 100)
     for batch in range(100 // 8):
@@ -38,20 +38,18 @@ def test_training_shares_of_all_ranks_are_the_global_batch(world_size: int) -> N
             for rank in range(world_size)
         ]
         assert np.concatenate(shares).tolist() == order[8 * batch : 8 * batch + 8].tolist()
-        assert {len(share) for share in shares} == {8 // world_size}
+        assert {len(share) for share in shares} <= {8 // world_size, -(-8 // world_size)}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("num_samples", [7, 8, 63, 64, 65, 66, 70, 128, 360])
-def test_evaluation_shares_cover_every_sample_once_and_leave_no_rank_out(
-    num_samples: int, world_size: int
-) -> None:
+def test_rank_shares_cover_every_sample_once_and_leave_no_rank_out(num_samples: int, world_size: int) -> None:
     starts = evaluation_starts(num_samples, global_batch_size=64, world_size=world_size)
     seen = []
     for start, end in itertools.pairwise(starts):
         sizes = []
         for rank in range(world_size):
-            share = evaluation_share(start, end, rank=rank, world_size=world_size)
+            share = rank_share(start, end, rank=rank, world_size=world_size)
             seen += range(share.start, share.stop)
             sizes.append(share.stop - share.start)
         assert min(sizes) >= 1

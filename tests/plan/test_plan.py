@@ -19,7 +19,7 @@ RESNET50 = ROOT / "recipes" / "imagenet" / "resnet50.yaml"
 RESNET20 = ROOT / "recipes" / "cifar10" / "resnet20.yaml"
 # What runs in minutes on two cores has small batches: 64 images leave one a rank, by which no norm can
 # normalise a 1x1 map, and 50 cannot be shared.
-IMPOSSIBLE = {("digits/lenet5bn", 64), ("imagenette/resnet18", 8), ("imagenette/resnet18", 64)}
+IMPOSSIBLE = {("digits/lenet5bn", 64), ("imagenette/resnet18", 64)}
 
 
 def planned(path: Path, world_size: int = 8, *overrides: str, **settings: float) -> Plan:
@@ -109,8 +109,8 @@ def test_the_picture_shows_a_warm_up_and_a_fall() -> None:
 @pytest.mark.parametrize(
     ("overrides", "settings", "words"),
     [
-        (["--data.global_batch_size=100"], {"world_size": 8}, "multiple of 8 ranks x 1 parts"),
-        (["--train.accumulate=64"], {"world_size": 8}, "multiple of 8 ranks x 64 parts"),
+        (["--data.global_batch_size=4"], {"world_size": 8}, "an image for each of 8 ranks x 1 parts"),
+        (["--train.accumulate=64"], {"world_size": 8}, "an image for each of 8 ranks x 64 parts"),
         ([], {"world_size": 0}, "a world size of at least 1, got 0"),
         (["--data.global_batch_size=51200"], {"world_size": 8}, "at most the 50000 training images"),
         (["--train.keep_checkpoints=1000000000"], {"world_size": 1}, "GiB of disk for 1000000000 [+] 1"),
@@ -145,7 +145,8 @@ def test_every_recipe_can_be_planned(path: Path, world_size: int, monkeypatch: p
         return
     plan = planned(path, world_size)
 
-    assert plan.rank_batch_size * world_size == plan.recipe.data.global_batch_size
+    batch = plan.recipe.data.global_batch_size
+    assert batch <= plan.rank_batch_size * world_size < batch + world_size
     assert plan.num_steps > 0
 
 
