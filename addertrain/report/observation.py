@@ -13,7 +13,7 @@ from addertrain.train.trained import trained_classifier
 
 _MAX_IMAGES = 5000
 # What a core gets done in some seconds; and never fewer images than say something.
-_MAX_PAIRS = 5 * 10**11
+_MAX_PAIRS = 2 * 10**11
 _MIN_IMAGES = 256
 
 

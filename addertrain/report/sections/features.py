@@ -53,7 +53,7 @@ def _figure(shown: list[tuple[Group, Run, Observation]]) -> Picture:
         kind = group.recipe.model.kind
         _filters(panel, run, kind)
         panel.set_title(f"{KIND_NAMES[kind]}: {group.label}, seed {run.seed}")
-        panel.set(xlabel="feature 1", ylabel="feature 2", aspect="equal", adjustable="datalim")
+        panel.set(xlabel="feature 1", ylabel="feature 2")
     for panel in flat[len(shown) :]:
         panel.set_axis_off()
     caption = f"The first {shown[0][2].num_images} test images; one point each."
@@ -72,9 +72,8 @@ def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
         box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
         panel.text(x, y, str(label), ha="center", va="center", fontweight="bold", bbox=box, zorder=4)
     lowest, highest = np.quantile(points.numpy(), (0.001, 0.999), axis=0)
-    margin = 0.1 * (highest - lowest)
-    panel.set_xlim(lowest[0] - margin[0], highest[0] + margin[0])
-    panel.set_ylim(lowest[1] - margin[1], highest[1] + margin[1])
+    (x, y), reach = (lowest + highest) / 2, 0.6 * float((highest - lowest).max())
+    panel.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach), aspect="equal")
 
 
 def _filters(panel: Axes, run: Run, kind: str) -> None:
