@@ -53,6 +53,28 @@ def test_two_machines_train_together_and_save_when_one_is_told_to_leave(tmp_path
         assert machines.log(1) == "launch/torchrun: rank 1 ended first, with exit code 75\n"
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_machine_that_comes_and_goes_changes_the_ranks_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    meeting = ("--nnodes", "1:2", "--rdzv-endpoint", ADDRESSES[0], "--nproc-per-node", "1")
+    meeting += ("--rdzv-conf", "last_call_timeout=2")
+    words = ("fit", str(DIGITS), *SHORT, "--schedule.epochs=150", "--train.timeout_seconds=20")
+    with two_machines() as machines:
+        machines.start(0, "launch/torchrun", *meeting, *words, "--out", str(run))
+        _wait_for("one", lambda: "1 process on cpu; new run" in machines.log(0), machines, seconds=300)
+        _wait_for("the first epoch", lambda: (run / "checkpoints" / "latest").exists(), machines, seconds=100)
+
+        machines.start(1, "launch/torchrun", *meeting, *words, "--out", str(run))
+        _wait_for("two", lambda: "2 processes on cpu; resuming" in machines.log(0), machines, seconds=300)
+        machines.kill(1)
+        _wait_for("one again", lambda: "1 process on cpu; resuming" in machines.log(0), machines, seconds=300)
+
+        machines.started[0].wait(timeout=300)
+        assert machines.started[0].returncode == 0, machines.log(0)
+    assert verify_checkpoint(RunDirectory(run).store.newest_first()[0])["global_step"] == 150 * 5
+
+
 def _fit_on_ranks(run: Path, *overrides: str) -> None:
     launched()
     fit(short_recipe(*overrides), run)

@@ -159,7 +159,7 @@ def test_the_command_prints_the_plan_and_refuses_in_one_line(
     for words in ("epochs: 10", "32 a rank", "40.37 M an image, in 20 layers", "missing", "at 4000 images/s"):
         assert words in text
 
-    assert main(["plan", str(RESNET20), "--world-size", "7"]) == 1
-    assert "multiple of 7 ranks" in capsys.readouterr().err
+    assert main(["plan", str(RESNET20), "--world-size", "7", "--data.global_batch_size=6"]) == 1
+    assert "an image for each of 7 ranks" in capsys.readouterr().err
     assert main(["plan", str(RESNET20), "--rate", "fast"]) == 2
     assert "--rate as images per second or 'measure', got 'fast'" in capsys.readouterr().err
