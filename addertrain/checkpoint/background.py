@@ -13,6 +13,8 @@ class BackgroundWriter:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._jobs: list[Future[None]] = []
+        self.is_in_a_hurry = False
+        """Set when the process is about to end: jobs then wait for others no longer than they must."""
 
     @property
     def is_busy(self) -> bool:

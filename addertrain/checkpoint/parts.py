@@ -10,7 +10,7 @@ the files of all. It puts their checksums into the one manifest; readers see who
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from addertrain.durable import write_text
 
 _POLL_SECONDS = 0.02
 _STILL_SECONDS = 60.0  # without a byte more, a process that has not finished is taken for lost
+_HURRIED_SECONDS = 3.0  # the same where a run ends by an error, most likely for a process that is gone
 
 
 def part_name(name: str, process: int) -> str:
@@ -64,12 +65,13 @@ class OtherParts:
 
     folder: Path
     count: int
+    is_in_a_hurry: Callable[[], bool] = lambda: False
 
     def collect(self) -> dict[str, Any]:
         """Size and checksum of every file, once all are flushed; takes the records away.
 
         Raises:
-            OSError: a process could not write, or nothing has come for a minute.
+            OSError: a process could not write, or nothing has come for a minute, or seconds in a hurry.
         """
         files: dict[str, Any] = {}
         for process in range(1, self.count):
@@ -86,8 +88,9 @@ class OtherParts:
         while not path.exists():
             if (now := _bytes_in(self.folder)) != last:
                 last, since = now, time.monotonic()
-            if time.monotonic() - since > _STILL_SECONDS:
-                raise OSError(f"nothing came of rank {process} for {_STILL_SECONDS:g} s")
+            still = time.monotonic() - since
+            if still > (_HURRIED_SECONDS if self.is_in_a_hurry() else _STILL_SECONDS):
+                raise OSError(f"nothing came of rank {process} for {still:.0f} s")
             time.sleep(_POLL_SECONDS)
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record

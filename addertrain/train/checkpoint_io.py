@@ -86,7 +86,9 @@ class DirectoryCheckpointIO(CheckpointIO):
             return
         tensors, manifest = self._contents(checkpoint)
         shapes = {file: {name: list(shape) for name, shape in s.items()} for file, s in pieces.shapes.items()}
-        others = OtherParts(pieces.folder, pieces.count)
+        others = OtherParts(
+            pieces.folder, pieces.count, lambda: getattr(storage_options, "is_in_a_hurry", False)
+        )
         _write_when(
             storage_options,
             tensors | own,

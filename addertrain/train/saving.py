@@ -137,6 +137,7 @@ class SaveCheckpoints(Callback):
             self.save(trainer, pl_module)
             self._finish_together(trainer)
             return
+        self._writer.is_in_a_hurry = True
         try:
             self._writer.finish()
         except CheckpointError as error:

@@ -37,7 +37,7 @@ def _own(process: int) -> dict[str, dict[str, Tensor]]:
     return {part_name("optimizer", process): _pieces(process)}
 
 
-def _write(path: Path, processes: list[int]) -> None:
+def _write(path: Path, processes: list[int], *, is_in_a_hurry: bool = False) -> None:
     """The first process waits in this thread for those of `processes`, which write in others."""
     folder = temporary_name(path)
     threads = [threading.Thread(target=write_part, args=(folder, each, _own(each))) for each in processes]
@@ -46,7 +46,9 @@ def _write(path: Path, processes: list[int]) -> None:
     rest: dict[str, Any] = {"model": {"w": torch.ones(2)}, "optimizer": {}, "rank_buffers": {}}
     shapes = {"optimizer": {name: list(tensor.shape) for name, tensor in WHOLE.items()}}
     try:
-        write_checkpoint(path, rest | _own(0), {"parts": shapes}, OtherParts(folder, COUNT))
+        write_checkpoint(
+            path, rest | _own(0), {"parts": shapes}, OtherParts(folder, COUNT, lambda: is_in_a_hurry)
+        )
     finally:
         for thread in threads:
             thread.join()
@@ -100,11 +102,12 @@ def test_a_process_that_cannot_write_fails_the_save(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "one").exists()
 
 
-def test_a_lost_process_fails_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_STILL_SECONDS", 0.2)
+@pytest.mark.parametrize("limit", ["_STILL_SECONDS", "_HURRIED_SECONDS"])
+def test_a_lost_process_fails_the_save(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, limit, 0.2)
 
-    with pytest.raises(OSError, match=r"nothing came of rank 1 for 0\.2 s"):
-        _write(tmp_path / "one", [2])
+    with pytest.raises(OSError, match="nothing came of rank 1 for 0 s"):
+        _write(tmp_path / "one", [2], is_in_a_hurry=limit == "_HURRIED_SECONDS")
     assert not list(tmp_path.iterdir())
 
 
