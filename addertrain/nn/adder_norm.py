@@ -40,15 +40,15 @@ def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv
     """Both, if one operator may stand for their calls and is faster."""
     if type(layer) is not AdderConv2d or type(norm) is not BatchNorm2d:
         return None
-    if not layer.offset_free or layer.bias is not None or layer.form is not None:
+    is_plain = layer.offset_free and layer.bias is None and layer.form is None
+    if norm.training:
+        has_operator = norm.momentum is not None
+    else:
+        has_operator = norm.running_mean is not None and not torch.is_grad_enabled()
+    is_wide = norm.weight.dtype.itemsize >= 4  # the kernels keep a channel's numbers in float32
+    if not (is_plain and has_operator and is_wide) or _is_watched(layer) or _is_watched(norm):
         return None
-    if norm.weight.dtype.itemsize < 4:
-        return None
-    if norm.momentum is None if norm.training else norm.running_mean is None or torch.is_grad_enabled():
-        return None
-    if not fused.pays(x, layer.weight, layer.stride) or _is_watched(layer) or _is_watched(norm):
-        return None
-    return layer, norm
+    return (layer, norm) if fused.pays(x, layer.weight, layer.stride) else None
 
 
 def _is_watched(module: nn.Module) -> bool:

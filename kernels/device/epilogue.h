@@ -67,9 +67,8 @@ struct StagedTile {
   // After a barrier; every thread of the block.
   template <class Word, class Out>
   ADDERTRAIN_DEVICE void write(const ContractParams<Word, Out>& p, const Phase& phase, int tile_m, int tile_n) const {
-    if (p.epilogue.partial)
-      write_partial(p, phase, tile_m, tile_n);
-    else if (p.out_access.is_vector)
+    if (p.epilogue.partial) return write_partial(p, phase, tile_m, tile_n);  // the second pass does the rest
+    if (p.out_access.is_vector)
       write_vectors(p, phase, tile_m, tile_n);
     else
       write_elements(p, phase, tile_m, tile_n);

@@ -38,9 +38,9 @@ struct NormPlace {
 
   ADDERTRAIN_DEVICE explicit NormPlace(const NormShape& s) {
     lane = threadIdx.x & (s.lanes - 1), slot = threadIdx.x / s.lanes;
-    column = (blockIdx.x * s.lanes + lane) * kWidth, step = kNormThreads / s.lanes;
-    first = blockIdx.y * s.rows_per_block + slot;
-    end = min(s.rows, (blockIdx.y + int64_t{1}) * s.rows_per_block);
+    column = (blockIdx.y * s.lanes + lane) * kWidth, step = kNormThreads / s.lanes;
+    first = blockIdx.x * s.rows_per_block + slot;
+    end = min(s.rows, (blockIdx.x + int64_t{1}) * s.rows_per_block);
   }
 };
 
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kNormThreads)
   for (int i = 0; i < 2 * kWidth; ++i) {
     float total = 0.0f;
     for (int slot = 0; slot < place.step; ++slot) total += shared[(slot * p.shape.lanes + place.lane) * 2 * kWidth + i];
-    p.parts[(int64_t{2} * blockIdx.y + i / kWidth) * p.shape.columns + place.column + i % kWidth] = total;
+    p.parts[(int64_t{2} * blockIdx.x + i / kWidth) * p.shape.columns + place.column + i % kWidth] = total;
   }
 }
 

@@ -28,7 +28,7 @@ ADDERTRAIN_DEVICE uint32_t finite_magnitude(uint32_t bits) {
   return magnitude < 0x7f80u ? magnitude : 0u;
 }
 
-// The largest of a block's numbers, for thread 0.
+// The largest of a block's numbers, for thread 0; 0 for the others.
 ADDERTRAIN_DEVICE uint32_t block_maximum(uint32_t own) {
   uint32_t* const shared = reinterpret_cast<uint32_t*>(dynamic_shared());
   shared[threadIdx.x] = own;
@@ -36,7 +36,7 @@ ADDERTRAIN_DEVICE uint32_t block_maximum(uint32_t own) {
     barrier();
     if (threadIdx.x < half) shared[threadIdx.x] = max(shared[threadIdx.x], shared[threadIdx.x + half]);
   }
-  return shared[0];
+  return threadIdx.x == 0 ? shared[0] : 0u;
 }
 
 struct alignas(16) Bfloat16Words {

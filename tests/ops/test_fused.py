@@ -91,6 +91,11 @@ def test_opcheck(device: str) -> None:
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     arguments = (x, w, *LAYER.sizes, scale, shift, None, True)
     torch.library.opcheck(AFFINE.default, arguments, test_utils=checks)
+    sums = torch.stack([x.double().pow(power).sum((0, 2, 3)) for power in (1, 2)])
+    of_sums = torch.ops.addertrain.batch_norm_relu_of_sums.default
+    torch.library.opcheck(
+        of_sums, (x, sums, scale[: LAYER.C], shift[: LAYER.C], 1e-5, True), test_utils=checks
+    )
 
 
 @pytest.mark.gpu

@@ -21,9 +21,10 @@ NormShape shape_of(const NormCall& call, int width, int64_t fewest_rows = 0) {
   return {call.rows, std::max(rows_per_block, fewest_rows), call.columns, lanes};
 }
 
+// Rows along x, which holds 2^31 - 1 blocks where the others hold 65535.
 dim3 grid_of(const NormShape& shape, int width) {
   const auto blocks = [](int64_t count, int64_t unit) { return static_cast<unsigned>((count + unit - 1) / unit); };
-  return dim3(blocks(shape.columns, shape.lanes * width), blocks(shape.rows, shape.rows_per_block));
+  return dim3(blocks(shape.rows, shape.rows_per_block), blocks(shape.columns, shape.lanes * width));
 }
 
 // Of the workspace: a column's four numbers, and behind them the gradient's parts.
@@ -66,7 +67,7 @@ cudaError_t run(const NormBackwardCall& call, float* workspace, cudaStream_t str
   error = launch(adder_norm_gradient_sums_kernel<T, kWidth>, grid, kNormThreads, kNormThreads * 2 * kWidth * 4, stream,
                  params);
   if (error != cudaSuccess) return error;
-  const NormGradientParams sums{params.parts, static_cast<int>(grid.y), call.columns, double(call.rows), call.eps,
+  const NormGradientParams sums{params.parts, static_cast<int>(grid.x), call.columns, double(call.rows), call.eps,
                                 call.weight,  columns,                  call.dweight, call.dbias};
   error = launch(adder_norm_gradient_columns_kernel, dim3(num_blocks(call.columns, kNormLanes)), kNormThreads,
                  2 * kNormThreads * 8, stream, sums);
