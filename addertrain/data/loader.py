@@ -38,7 +38,7 @@ class ImageLoader(Protocol):
         """The epoch that the next iteration runs."""
 
     def reorder(self, counter: int) -> None:
-        """What is left of the epoch comes in order number `counter` (1, 2, ...) instead."""
+        """What is left of the epoch comes in order number `counter`; 0: in the one it has."""
 
     def state_dict(self) -> dict[str, Any]:
         """{"epoch", "batch"}: batches handed over, the same on every rank; "reorderings" where there are."""

@@ -73,7 +73,7 @@ class OrderedLoader(abc.ABC):
         self._next_start = 0  # the batch at which the next iteration begins, once
         self._num_consumed = 0
         self._reorderings: list[list[int]] = []  # of this epoch: [first sample's place, counter]
-        self._next_reordering: int | None = None
+        self._next_reordering = 0
         self.stage: Stage | None = None
 
     @abc.abstractmethod
@@ -92,9 +92,9 @@ class OrderedLoader(abc.ABC):
         # A generator: this runs when the first batch is asked for; by then Lightning has set the epoch.
         epoch, start = self._epoch, self._next_start
         self._next_start = 0
-        if self._next_reordering is not None:
+        if self._next_reordering > 0:
             self._reorderings.append([start * self._global_batch_size, self._next_reordering])
-            self._next_reordering = None
+            self._next_reordering = 0
         numbers = range(start, self._num_batches)
         with contextlib.closing(self.batches(epoch, numbers)) as batches:
             staged = batches if self.stage is None else self.stage(batches, epoch)
@@ -114,9 +114,10 @@ class OrderedLoader(abc.ABC):
             self._reorderings = []
 
     def reorder(self, counter: int) -> None:
-        """The next iteration goes through what is left of its epoch in order number `counter` (1, 2, ...).
+        """The next iteration goes through what is left of its epoch in order number `counter`.
 
-        Every image still comes once an epoch. The epochs after it are as they always were.
+        0 is the order it has anyway. Every image still comes once an epoch, and the epochs after it are as
+        they always were.
         """
         self._next_reordering = counter
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.optim import AdderSGD
+from addertrain.recipe import TrainRecipe
 from addertrain.train.diagnosis import Finding, bad_gradients, clearest, find
 from addertrain.train.errors import GoBack, NonFiniteError
 from addertrain.train.forward_state import ForwardState
@@ -66,6 +67,15 @@ class FiniteGuard(Callback):
         self._is_finite: list[Tensor] = []
         self._before: ForwardState | None = None
         self._pending: deque[_Step] = deque()
+
+    @classmethod
+    def of(
+        cls, train: TrainRecipe, saves: SaveCheckpoints, *, rollbacks: int, warn: Callable[[str], None]
+    ) -> "FiniteGuard":
+        """As a recipe wants it."""
+        return cls(
+            saves, policy=train.on_nonfinite, limit=train.nonfinite_limit, rollbacks=rollbacks, warn=warn
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets what an earlier session left."""

@@ -158,8 +158,7 @@ def _train(
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
     train_loader = _loader(recipe, data, world, training=True)
-    if rollbacks > 0:
-        train_loader.reorder(rollbacks)
+    train_loader.reorder(rollbacks)
     val_loader = _loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
@@ -169,10 +168,7 @@ def _train(
     meter = TrainMeter(clock, data_wait)
     evaluation = _evaluation_callbacks(recipe, data, world)
     saves = _saves(recipe, run, world, signals)
-    guard = FiniteGuard(
-        saves, policy=recipe.train.on_nonfinite, limit=recipe.train.nonfinite_limit,
-        rollbacks=rollbacks, warn=_warn,
-    )  # fmt: skip
+    guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=_warn)
     callbacks: list[Callback] = [
         clock,
         meter,

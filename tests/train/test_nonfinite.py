@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from addertrain.optim import AdderSGD, parts
 from addertrain.optim.shards import local
 from addertrain.train import run as run_module
 from addertrain.train.errors import NonFiniteError
+from addertrain.train.guard import FiniteGuard
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
@@ -177,9 +179,8 @@ def test_a_skipped_step_is_told_counted_and_limited(
 
 def test_a_verdict_read_late_names_its_own_step(tmp_path: Path) -> None:
     """As on a GPU: the host learns of a step when the next one is about to be made."""
-    ordinary = run_module.FiniteGuard
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "FiniteGuard", lambda *args, **options: ordinary(*args, **options, delay=1))
+        patch.setattr(FiniteGuard, "__init__", partialmethod(FiniteGuard.__init__, delay=1))
         watch = _Watch()
         with _with(_Fault({2, 5}), watch):
             summary = fit(short_recipe(*ONE_EPOCH, SKIP), tmp_path / "late")
