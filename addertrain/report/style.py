@@ -18,7 +18,7 @@ try:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 except ModuleNotFoundError as error:
     raise RunError(f"report: expected matplotlib, got: {error}; pip install 'addertrain[report]'") from None
 
@@ -129,6 +129,14 @@ def decades_axis(axes: Axes) -> None:
     """A logarithmic axis with marks at powers of ten alone."""
     axes.set_yscale("log")
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def loss_axis(axes: Axes) -> None:
+    """A logarithmic axis with marks at 1, 2 and 5 times powers of ten, as plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
 
 
 def accuracy_axis(axes: Axes, lowest: float, highest: float) -> None:

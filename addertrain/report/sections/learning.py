@@ -15,6 +15,7 @@ from addertrain.report.style import (
     accuracy_axis,
     epoch_axis,
     legend_above,
+    loss_axis,
     panels,
     picture,
 )
@@ -166,7 +167,8 @@ def _figure(lines: Sequence[_Line], key: str, caption: str) -> Picture:
             draw(right, loss, **style)
     accuracy_axis(left, min(shown), max(shown))
     left.set_ylabel("test accuracy, top-1, %")
-    right.set(ylabel="training loss, cross-entropy in nats", yscale="log")
+    loss_axis(right)
+    right.set_ylabel("training loss, cross-entropy in nats")
     for panel in (left, right):
         epoch_axis(panel)
     legend_above(figure, left, columns=2)
