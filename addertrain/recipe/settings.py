@@ -157,8 +157,8 @@ class TrainRecipe:
     save_every_minutes: Annotated[float | None, "the same by the clock, counted from the last save"] = None
     on_save_failure: Annotated[
         Literal["warn", "stop"],
-        "what a checkpoint does that cannot be written: a warning, and training goes on; or the end. The last "
-        "one of a run, and one for a signal, are an end in any case",
+        "what a checkpoint does that cannot be written: a warning, and training goes on; or the end. The "
+        "last one of a run, and one for a signal, are an end in any case",
     ] = "warn"
     on_nonfinite: Annotated[
         Literal["stop", "skip", "rollback"],
