@@ -45,6 +45,7 @@ def two_steps(recipe: Recipe, size: int) -> tuple[nn.Module, list[float]]:
     """The network after two updates, and the losses before them."""
     data = synthetic(recipe, size)
     module = build_classifier(recipe, data, steps_per_epoch=10)
+    module.on_train_start()
     optimizer = module.configure_optimizers()["optimizer"]
     assert isinstance(data.train, ImageArrays)
     batch = Batch(data.train.images_nchw, data.train.labels, torch.arange(BATCH_SIZE))
