@@ -54,7 +54,7 @@ def write_report(
 
     Args:
         data_root: where the data sets lie, in place of the recipes' own folders.
-        warn: is told in one line when a damaged checkpoint is passed over.
+        warn: is told in one line what is passed over: a damaged checkpoint, event files with gaps.
 
     Raises:
         UsageError, RunError, CheckpointError: a run that cannot be read, or an `out` that is no report.

@@ -164,7 +164,10 @@ def _read(path: Path, label: str, warn: Callable[[str], None]) -> Run:
             raise RunError(f"{path}: its recipe.yaml is not what {checkpoint.name} says ({different[0]})")
     if summary is not None:
         _check_summary(path, summary, checkpoint)
-    return Run(label, path, recipe, summary, checkpoint, epochs, read_curves(path), _command(path))
+    curves = read_curves(path)
+    if (logged := len(curves[_TOP1].steps) if _TOP1 in curves else 0) < epochs:
+        warn(f"{path}: expected {epochs} evaluations in its event files, got {logged}; its curves have gaps")
+    return Run(label, path, recipe, summary, checkpoint, epochs, curves, _command(path))
 
 
 def _check_summary(path: Path, summary: Summary, checkpoint: Path | None) -> None:

@@ -282,6 +282,18 @@ def test_a_damaged_checkpoint_stops_the_report(trained: dict[str, Path], tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_damaged_event_files_are_mentioned(trained: dict[str, Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained["conv"], tmp_path / "run"))
+    for file in run.glob("events.*"):
+        file.write_bytes(file.read_bytes()[:200])
+    warnings: list[str] = []
+
+    (group,) = read_runs([run], warnings.append)
+
+    assert warnings == [f"{run}: expected 2 evaluations in its event files, got 0; its curves have gaps"]
+    assert group.runs[0].steps_per_epoch is None
+
+
 def test_a_summary_of_other_weights_is_noticed(trained: dict[str, Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained["conv"], tmp_path / "other"))
     shutil.copy(trained["adder_0"] / "summary.json", run)
