@@ -44,7 +44,8 @@ class TwoMachines:
 
     def log(self, machine: int) -> str:
         """What the machine's commands have printed so far."""
-        return (self.logs / f"{machine}.log").read_text()
+        log = self.logs / f"{machine}.log"
+        return log.read_text() if log.exists() else ""
 
     def cable(self, *, is_plugged: bool) -> None:
         """Plugs or pulls the cable at the first machine."""

@@ -51,7 +51,7 @@ def _look_at_damaged(finished: Path, folder: Path, num_damaged: int) -> None:
 
 
 def test_every_damaged_checkpoint_is_named_and_passed_over(finished: Path, tmp_path: Path) -> None:
-    _look_at_damaged(finished, tmp_path, 48)
+    _look_at_damaged(finished, tmp_path, 32)
 
 
 @pytest.mark.long

@@ -72,7 +72,7 @@ def test_training_goes_on_without_a_disk_and_saves_again(
     assert "epoch_0002_step_000014" in names, "the first save after the disk was mended"
 
 
-@pytest.mark.parametrize("disk", [FullDisk, ReadOnlyFolder])
+@pytest.mark.parametrize("disk", [ReadOnlyFolder])
 def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
     disk: type[Disk], disk_folder: Path, finished: Path
 ) -> None:
@@ -100,6 +100,7 @@ def _fit_without_a_folder(run: Path) -> str:
     return f"{dist.get_rank()}: {caught.value}"
 
 
+@pytest.mark.long
 @pytest.mark.distributed
 def test_a_recipe_can_have_all_ranks_stop(tmp_path: Path) -> None:
     first, second = on_ranks(2, _fit_without_a_folder, tmp_path / "run")
