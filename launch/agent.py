@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     arguments = run.parse_args(argv)
     # The class stands in for torchrun's, which has no option for it (torch 2.11 to 2.14).
     api.LocalElasticAgent = SavingAgent
-    # torch's handlers raise wherever the agent is, and end the ranks 30 s after the first signal, saved or not.
+    # torch's handlers raise wherever the agent is, and end the ranks 30 s after a signal, saved or not.
     arguments.signals_to_handle = "none"
     arguments.rdzv_backend = "c10d"  # the only one whose restarted ranks find each other
     if not arguments.rdzv_endpoint:
