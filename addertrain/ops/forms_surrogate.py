@@ -4,12 +4,14 @@
     dX = sum_{o,r,s} dY * HT(c (F - X))           in place of c = 1; sgn(F - X) is c = infinity
 
 The response is that of `adder2d`. HT(c (F - X)) is the input gradient at cX and cF, at its full speed; the
-filter's sign is the slow one.
+filter's sign is the slower one.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import pairwise, schemas
@@ -20,6 +22,7 @@ Sizes = Sequence[int]
 
 _STEEP = 2.0**64
 """A slope that makes HT a sign: exact, as a power of two, and 1 for every difference of 2^-64 and above."""
+_PATCH_FLOATS = 2**18
 
 
 def _grad_input(
@@ -39,8 +42,45 @@ def _grad_input(
 def _grad_weight_sign(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
-    """sum dY * sgn(X - F): no convolution, for the sign does not fall apart into X and F."""
-    return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=1.0)
+    """sum dY * sgn(X - F): no convolution, for the sign does not fall apart into X and F.
+
+    On CPUs it is computed as an input gradient with the parts exchanged: a layer of 1x1 whose input are the
+    filters and whose filters are the patches, dF[o,k] = sum_m dY[o,m] HT(steep (X[m,k] - F[o,k])).
+    """
+    if x.device.type != "cpu" or x.dtype == torch.float64 or dy.numel() == 0:
+        return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=1.0)
+    num_filters, num_channels, R, S = weight.shape
+    P, Q = dy.shape[2:]
+    filters = _as_pixels(wide(weight).permute(0, 2, 3, 1).reshape(num_filters, -1)) * _STEEP
+    dw = torch.zeros_like(filters)
+    images = max(1, _PATCH_FLOATS // (P * Q * filters.shape[1]))
+    for x_part, dy_part in zip(x.split(images), dy.split(images), strict=True):
+        patches_mk = _patches(wide(x_part) * _STEEP, (P, Q, R, S), stride, padding, dilation)
+        dy_om = wide(dy_part).permute(1, 0, 2, 3).reshape(num_filters, -1)
+        dw += schemas.GRAD_INPUT(
+            _as_pixels(dy_om), filters, patches_mk[:, :, None, None], (1, 1), (0, 0), (1, 1)
+        )
+    dw_ocrs = dw.permute(0, 2, 3, 1).reshape(num_filters, R, S, num_channels).permute(0, 3, 1, 2)
+    return torch.empty_like(weight).copy_(dw_ocrs)
+
+
+def _as_pixels(rows: Tensor) -> Tensor:
+    """[pixels, channels] as one channels-last image (1, channels, pixels, 1)."""
+    return rows[None, :, None, :].permute(0, 3, 1, 2)
+
+
+def _patches(
+    x: Tensor, sizes: tuple[int, int, int, int], stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    """Every output's taps, in the order (r, s, c): x_nchw -> (N*P*Q, R*S*C)."""
+    P, Q, R, S = sizes
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+    image, row, column, channel = padded.stride()
+    windows = padded.as_strided(
+        (x.shape[0], P, Q, R, S, x.shape[1]),
+        (image, stride[0] * row, stride[1] * column, dilation[0] * row, dilation[1] * column, channel),
+    )
+    return windows.reshape(x.shape[0] * P * Q, -1)
 
 
 GRAD_INPUT_SLOPE = define_gradient("adder2d_grad_input_slope", ", float slope", _grad_input, like="x")
