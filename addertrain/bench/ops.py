@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         f"ceiling of one core, register-only: forward {ceilings.forward:.1f}, input gradient "
         f"{ceilings.grad_input:.1f} (1e9 elements/s)"
     )
-    rows: list[Row] = []
+    rows: list[tuple[str, Row]] = []
     for network in arguments.networks or NETWORKS:
         print(f"\n{network}\n{_HEAD}")
         for layer in NETWORKS[network].layers:
@@ -83,13 +83,13 @@ def main(argv: Sequence[str]) -> int:
                 seconds=arguments.seconds,
                 with_formulas=not arguments.kernels_only,
             )
-            rows.append(row)
+            rows.append((network, row))
             print(_line(row, ceilings, arguments.threads), flush=True)
     if arguments.json:
         report = {
             "ceilings": asdict(ceilings),
             "threads": arguments.threads,
-            "rows": [asdict(r) for r in rows],
+            "rows": [{"network": network, **asdict(row)} for network, row in rows],
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
