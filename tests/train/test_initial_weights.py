@@ -97,7 +97,9 @@ def test_another_network_is_refused_in_one_line(name: str, classes: int, allowed
     source = build_model(name, kind="adder", num_classes=classes).state_dict()
     model = build_model("resnet20", kind="adder", num_classes=10)
 
-    with pytest.raises(CheckpointError, match=r"there: expected .* got .*; is it another network's") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"there: expected .* got .*; is it another network's"
+    ) as caught:
         load_weights(model, source, source="there", num_classes=allowed)
     assert "\n" not in str(caught.value)
 
