@@ -8,7 +8,7 @@ import re
 import pytest
 import torch.distributed as dist
 
-from addertrain.train.zero import import_deepspeed
+from addertrain.train.strategies.zero import import_deepspeed
 from tests.ranks import on_ranks
 from tests.source_tree import ROOT
 

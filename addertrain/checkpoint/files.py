@@ -10,7 +10,7 @@
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
-JSON; what they mean to a trainer is `train.checkpoint_io`'s business, which checkpoint to take is `store`'s.
+JSON; what they mean to a trainer is `train.strategies.checkpoint_io`'s business, which checkpoint to take is `store`'s.
 """
 
 import hashlib

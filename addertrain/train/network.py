@@ -9,8 +9,8 @@ from addertrain.models import build_model
 from addertrain.nn import set_form, synchronise_norms
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
+from addertrain.train.callbacks.forms import form_at
 from addertrain.train.distillation import DistillingClassifier
-from addertrain.train.forms import form_at
 from addertrain.train.module import AdderClassifier
 from addertrain.train.teacher import build_teacher
 

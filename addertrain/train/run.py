@@ -15,35 +15,35 @@ from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, ImageLoader, build_loader, load_data
 from addertrain.recipe import DataRecipe, Recipe
-from addertrain.train.averaging import WeightAverage
-from addertrain.train.checkpoint_io import AVERAGE, DirectoryCheckpointIO
-from addertrain.train.clipping import ClipNorm
-from addertrain.train.clock import DataWait, RunClock
+from addertrain.train.callbacks.averaging import WeightAverage
+from addertrain.train.callbacks.clipping import ClipNorm
+from addertrain.train.callbacks.clock import DataWait, RunClock
+from addertrain.train.callbacks.forms import FallingPower
+from addertrain.train.callbacks.guard import FAULTS, FiniteGuard
+from addertrain.train.callbacks.leaving import LeaveEvaluation
+from addertrain.train.callbacks.meter import TrainMeter
+from addertrain.train.callbacks.progress import Progress
+from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.callbacks.records import records
+from addertrain.train.callbacks.saving import SaveCheckpoints
+from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
-from addertrain.train.forms import FallingPower
-from addertrain.train.guard import FAULTS, FiniteGuard
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
-from addertrain.train.leaving import LeaveEvaluation
-from addertrain.train.meter import TrainMeter
 from addertrain.train.network import build_classifier
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.processes import World, joined_processes, on_first_rank
-from addertrain.train.progress import Progress
 from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
-from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
-from addertrain.train.records import records
 from addertrain.train.resume import choose_start
 from addertrain.train.rollback import with_rollbacks
 from addertrain.train.run_directory import RunDirectory, Summary, versions
-from addertrain.train.saving import SaveCheckpoints
-from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch, end_with_launcher
 from addertrain.train.source_commit import source_commit
-from addertrain.train.staleness import StaleScore
-from addertrain.train.strategies import trainer_settings
+from addertrain.train.strategies.checkpoint_io import AVERAGE, DirectoryCheckpointIO
+from addertrain.train.strategies.choice import trainer_settings
+from addertrain.train.strategies.sharded import WholeNetwork
 from addertrain.train.weights import weights_sha256
 
 

@@ -12,9 +12,9 @@ from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, build_loader, load_data
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
+from addertrain.train.callbacks.recalibration import FirstBatches
 from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
-from addertrain.train.recalibration import FirstBatches
 from addertrain.train.recipe_record import recipe_from_record
 
 

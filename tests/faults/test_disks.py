@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from addertrain.checkpoint import CheckpointError
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.train import run as run_module
-from addertrain.train.progress import Progress
+from addertrain.train.callbacks.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.faults.disks import Disk, FullDisk, ReadOnlyFolder, RemovedFolder, small_disk

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from addertrain.optim import bind, shards, whole_parameters, whole_state
 from addertrain.optim.zero_layout import partition_shards
-from addertrain.train.zero import import_deepspeed
+from addertrain.train.strategies.zero import import_deepspeed
 from tests.optim.smooth_net import GLOBAL_BATCH, NUM_STEPS, loss_of, new_optimizer, share, smooth_net
 
 BASE: dict[str, Any] = {

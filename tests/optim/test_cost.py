@@ -16,7 +16,7 @@ import torch.distributed as dist
 from addertrain.models import build_model
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD, bind, norms, shards
-from addertrain.train.zero import engine_settings, import_deepspeed
+from addertrain.train.strategies.zero import engine_settings, import_deepspeed
 from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.long

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from addertrain.train import run as run_module
-from addertrain.train.meter import TrainMeter
+from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.run import fit
 from tests.train.small_runs import short_recipe
 

@@ -9,13 +9,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from addertrain.optim import AdderSGD
-from addertrain.train.clipping import ClipNorm
+from addertrain.train.callbacks.clipping import ClipNorm
+from addertrain.train.callbacks.saving import between_steps
 from addertrain.train.errors import UsageError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.run import fit
-from addertrain.train.saving import between_steps
-from addertrain.train.strategies import make_strategy
+from addertrain.train.strategies.choice import make_strategy
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from addertrain.recipe import Recipe
 from addertrain.train import run as run_module
+from addertrain.train.callbacks.progress import Progress
 from addertrain.train.counts import ClassificationCounts
 from addertrain.train.module import AdderClassifier
-from addertrain.train.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory, Summary
 from tests.ranks import on_ranks

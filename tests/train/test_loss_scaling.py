@@ -11,12 +11,12 @@ from torch import Tensor
 from addertrain.data import MemoryLoader
 from addertrain.optim import AdderSGD
 from addertrain.recipe import RecipeError
+from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.errors import NonFiniteError
-from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier
-from addertrain.train.precision import MixedPrecision
 from addertrain.train.run import fit
 from addertrain.train.run_directory import Summary
+from addertrain.train.strategies.precision import MixedPrecision
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,

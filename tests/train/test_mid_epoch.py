@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from addertrain.checkpoint.files import read_manifest
 from addertrain.train import run as run_module
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
-from addertrain.train.saving import SaveCheckpoints
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     assert_resumed_exactly,

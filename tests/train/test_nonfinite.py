@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from addertrain.optim import AdderSGD, parts
 from addertrain.optim.shards import local
 from addertrain.train import run as run_module
+from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.errors import NonFiniteError
-from addertrain.train.guard import FiniteGuard
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from addertrain.train import run as run_module
-from addertrain.train.progress import Progress
+from addertrain.train.callbacks.progress import Progress
 from addertrain.train.run import fit
 from tests.train.small_runs import short_recipe
 

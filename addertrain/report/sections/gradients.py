@@ -11,8 +11,8 @@ from addertrain.report.document import Absent, Section, Source, averaged
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
 from addertrain.report.tables import Cell, Column, Spread, Table, file_name
+from addertrain.train.callbacks.recalibration import FirstBatches
 from addertrain.train.network import build_classifier
-from addertrain.train.recalibration import FirstBatches
 
 _KINDS: tuple[Kind, ...] = ("adder", "conv")
 _TITLE = "Gradient norms in the first iteration (Table 1 of the paper)"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.train import progress
-from addertrain.train.progress import duration
+from addertrain.train.callbacks import progress
+from addertrain.train.callbacks.progress import duration
 from addertrain.train.run import fit
 from tests.train.small_runs import rewind, short_recipe
 

@@ -13,7 +13,7 @@ from addertrain.nn import AdderConv2d
 from addertrain.ops.forms import Form
 from addertrain.recipe import DataRecipe
 from addertrain.train import run as run_module
-from addertrain.train.forms import FallingPower, form_at
+from addertrain.train.callbacks.forms import FallingPower, form_at
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from tests.train.small_runs import assert_resumed_exactly, final_weights, rewind, short_recipe

@@ -9,10 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from addertrain.train import run as run_module
-from addertrain.train.meter import TrainMeter
+from addertrain.train.callbacks.meter import TrainMeter
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
-from addertrain.train.saving import SaveCheckpoints
 from tests.train.small_runs import rewind, short_recipe
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.nn import average_buffers, recalibrated
-from addertrain.train.exchange import exchange
+from addertrain.train.callbacks.exchange import exchange
 from addertrain.train.module import AdderClassifier, LabelledImages
 
 

@@ -6,11 +6,11 @@ from lightning.pytorch import Trainer
 
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.recipe import TrainRecipe
-from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
-from addertrain.train.saving import SaveCheckpoints
-from addertrain.train.strategies import DataParallel, SingleProcess, make_strategy, trainer_settings
+from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.strategies.choice import DataParallel, SingleProcess, make_strategy, trainer_settings
 from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, random_loader
 
 LAUNCHED = World(rank=3, size=4, local_rank=1, local_size=2, is_launched=True)

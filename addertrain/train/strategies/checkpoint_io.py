@@ -51,7 +51,7 @@ class Pieces:
 class DirectoryCheckpointIO(CheckpointIO):
     """Writes and reads checkpoint directories; `about` (recipe, seed, versions) goes into every manifest.
 
-    The optimizer's state has to be keyed by parameter name, which the strategies of `strategies.py` see to.
+    The optimizer's state has to be keyed by parameter name, which the strategies of this folder see to.
     """
 
     def __init__(self, about: Mapping[str, Any] | None = None) -> None:

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from addertrain.optim import AdderSGD, clip_others_, clip_parts_, parts
 from addertrain.optim.shards import local
-from addertrain.train.sharded import Sharded
+from addertrain.train.strategies.sharded import Sharded
 
 
 class ClipNorm(Callback):

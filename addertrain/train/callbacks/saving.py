@@ -16,18 +16,18 @@ from addertrain.checkpoint.background import BackgroundWriter
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.train.agreement import Agreement
-from addertrain.train.checkpoint_io import POSITION
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import on_first_rank
 from addertrain.train.signals import SignalWatch
+from addertrain.train.strategies.checkpoint_io import POSITION
 
 
 class SaveCheckpoints(Callback):
     """Saves after every epoch, and in between by steps, by the clock, or when a signal asks the run to leave.
 
     Keeps the last `keep` checkpoints and the one with the best top-1 accuracy. The trainer's strategy has to
-    be one of `strategies.py` over a `DirectoryCheckpointIO`. Give this callback last: what others hold in
+    be one of `train.strategies` over a `DirectoryCheckpointIO`. Give this callback last: what others hold in
     their state is then complete when it saves.
 
     Args:

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from addertrain.optim import bind
 from addertrain.train.errors import UsageError
-from addertrain.train.gradients import Gradients
-from addertrain.train.precision import LossScale, MixedPrecision
-from addertrain.train.sharded import PartedNetwork, Sharded
+from addertrain.train.strategies.gradients import Gradients
+from addertrain.train.strategies.precision import LossScale, MixedPrecision
+from addertrain.train.strategies.sharded import PartedNetwork, Sharded
 
 
 class Zero(Sharded):

@@ -16,14 +16,14 @@ from addertrain.checkpoint.store import CheckpointStore
 from addertrain.data import Batch, ImageData, ImageLoader, MemoryLoader, build_loader
 from addertrain.recipe import DataRecipe
 from addertrain.train import run as run_module
-from addertrain.train.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.callbacks.guard import FiniteGuard
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.errors import NonFiniteError
-from addertrain.train.guard import FiniteGuard
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.run import fit
-from addertrain.train.saving import SaveCheckpoints
-from addertrain.train.strategies import make_strategy
+from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
+from addertrain.train.strategies.choice import make_strategy
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     OPTIM,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.checkpoint.errors import CheckpointError
-from addertrain.train.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
+from addertrain.train.strategies.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
 
 
 def optimizer_by_name(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:

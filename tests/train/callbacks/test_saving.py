@@ -12,16 +12,16 @@ from lightning.pytorch import Trainer
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_tensors, write_checkpoint
-from addertrain.train import checkpoint_io
 from addertrain.train import run as run_module
 from addertrain.train.agreement import Agreement
+from addertrain.train.callbacks.progress import Progress
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.errors import SavedAfterSignal
-from addertrain.train.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
-from addertrain.train.saving import SaveCheckpoints
-from addertrain.train.sharded import WholeNetwork
 from addertrain.train.signals import SignalWatch
+from addertrain.train.strategies import checkpoint_io
+from addertrain.train.strategies.sharded import WholeNetwork
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
 
@@ -51,7 +51,7 @@ def test_the_last_and_the_best_stay(tmp_path: Path) -> None:
 
 def test_by_the_clock_counted_from_the_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minute = iter(range(10_000))
-    monkeypatch.setattr("addertrain.train.saving.time.monotonic", lambda: 60.0 * next(minute))
+    monkeypatch.setattr("addertrain.train.callbacks.saving.time.monotonic", lambda: 60.0 * next(minute))
 
     # Every look at the clock takes a minute: a step's question is one, a save's note another.
     fit(short_recipe("--train.save_every_minutes=2", "--schedule.epochs=1"), tmp_path / "run")

@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.data import Batch
+from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.module import AdderClassifier
-from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, random_loader
 
 

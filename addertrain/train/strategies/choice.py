@@ -16,11 +16,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from addertrain.recipe import TrainRecipe
-from addertrain.train.fsdp import FullySharded
-from addertrain.train.portable import NamedState
-from addertrain.train.precision import precision_settings
 from addertrain.train.processes import World
-from addertrain.train.zero import Zero, Zero3
+from addertrain.train.strategies.fsdp import FullySharded
+from addertrain.train.strategies.portable import NamedState
+from addertrain.train.strategies.precision import precision_settings
+from addertrain.train.strategies.zero import Zero, Zero3
 
 
 class SingleProcess(NamedState, SingleDeviceStrategy):

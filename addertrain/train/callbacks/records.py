@@ -5,11 +5,11 @@ from pathlib import Path
 
 from lightning.pytorch import Callback
 
-from addertrain.train.guard import FiniteGuard
-from addertrain.train.meter import TrainMeter
+from addertrain.train.callbacks.guard import FiniteGuard
+from addertrain.train.callbacks.meter import TrainMeter
+from addertrain.train.callbacks.recalibration import FreshStatistics
+from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.processes import World
-from addertrain.train.recalibration import FreshStatistics
-from addertrain.train.staleness import StaleScore
 
 
 def records(
@@ -33,13 +33,13 @@ def records(
     """
     found: list[Callback] = []
     if world.is_first:
-        from addertrain.train.tensorboard import TensorBoard
+        from addertrain.train.callbacks.tensorboard import TensorBoard
 
         fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
         stale = next((callback for callback in evaluation if isinstance(callback, StaleScore)), None)
         found.append(TensorBoard(folder, meter, fresh, stale, guard, warn=warn))
     if profile:
-        from addertrain.train.profiling import StepProfile
+        from addertrain.train.callbacks.profiling import StepProfile
 
         found.append(StepProfile(folder / "profile", world, say=say))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from addertrain.train.clock import DataWait, RunClock
+from addertrain.train.callbacks.clock import DataWait, RunClock
 from addertrain.train.counts import Score, Totals
 from addertrain.train.module import AdderClassifier
 

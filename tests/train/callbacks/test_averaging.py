@@ -10,13 +10,13 @@ from torch import Tensor
 
 from addertrain.checkpoint.files import read_tensors
 from addertrain.nn import recalibrated
-from addertrain.train.averaging import WeightAverage, decay_at
-from addertrain.train.exchange import exchange
+from addertrain.train.callbacks.averaging import WeightAverage, decay_at
+from addertrain.train.callbacks.exchange import exchange
+from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.module import AdderClassifier
-from addertrain.train.recalibration import FirstBatches, FreshStatistics
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
-from addertrain.train.staleness import StaleScore
 from tests.train.small_runs import (
     OPTIM,
     TinyNet,

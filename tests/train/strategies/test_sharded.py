@@ -10,11 +10,11 @@ from torch import nn
 
 from addertrain.models import build_model
 from addertrain.train.errors import UsageError
-from addertrain.train.fsdp import FullySharded, units
-from addertrain.train.precision import LossScale, MixedPrecision, precision_settings
 from addertrain.train.processes import World
-from addertrain.train.strategies import make_strategy
-from addertrain.train.zero import Zero, Zero3, engine_settings, import_deepspeed
+from addertrain.train.strategies.choice import make_strategy
+from addertrain.train.strategies.fsdp import FullySharded, units
+from addertrain.train.strategies.precision import LossScale, MixedPrecision, precision_settings
+from addertrain.train.strategies.zero import Zero, Zero3, engine_settings, import_deepspeed
 
 LAUNCHED = World(rank=3, size=4, local_rank=1, local_size=2, is_launched=True)
 

@@ -13,10 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from addertrain.train.checkpoint_io import AVERAGE
-from addertrain.train.exchange import exchange
+from addertrain.train.callbacks.exchange import exchange
 from addertrain.train.module import AdderClassifier
-from addertrain.train.sharded import Sharded
+from addertrain.train.strategies.checkpoint_io import AVERAGE
+from addertrain.train.strategies.sharded import Sharded
 
 
 def decay_at(step: int, decay: float) -> float:

@@ -12,11 +12,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from addertrain.cli import main
 from addertrain.train import out_of_memory as memory_module
+from addertrain.train.callbacks.profiling import (
+    ACTIVE_STEPS,
+    WAIT_STEPS,
+    WARMUP_STEPS,
+    OperatorTime,
+    operator_table,
+)
 from addertrain.train.errors import OutOfMemory
 from addertrain.train.module import AdderClassifier
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.processes import World
-from addertrain.train.profiling import ACTIVE_STEPS, WAIT_STEPS, WARMUP_STEPS, OperatorTime, operator_table
 from addertrain.train.run import fit
 from tests.ranks import on_ranks
 from tests.train.small_runs import DIGITS, assert_same_bits, final_weights, launched, short_recipe

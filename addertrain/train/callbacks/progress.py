@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from addertrain.train.clock import RunClock
-from addertrain.train.meter import TrainMeter
+from addertrain.train.callbacks.clock import RunClock
+from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.module import AdderClassifier
 
 

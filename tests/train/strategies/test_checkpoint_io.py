@@ -6,7 +6,7 @@ import torch
 from addertrain.checkpoint import files
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
-from addertrain.train.checkpoint_io import DirectoryCheckpointIO, check_plain
+from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO, check_plain
 
 
 def _checkpoint() -> dict[str, object]:

@@ -36,11 +36,11 @@ from addertrain.optim import (
     whole_parameters,
 )
 from addertrain.optim.shards import local
-from addertrain.train.checkpoint_io import MOMENTUM, OPTIMIZERS, DirectoryCheckpointIO, Pieces
-from addertrain.train.gradients import Gradients
 from addertrain.train.module import AdderClassifier
-from addertrain.train.portable import NamedState, optimizer_by_index, optimizer_by_name
 from addertrain.train.processes import on_first_rank
+from addertrain.train.strategies.checkpoint_io import MOMENTUM, OPTIMIZERS, DirectoryCheckpointIO, Pieces
+from addertrain.train.strategies.gradients import Gradients
+from addertrain.train.strategies.portable import NamedState, optimizer_by_index, optimizer_by_name
 
 
 class Sharded(NamedState, DDPStrategy):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from addertrain.train.averaging import WeightAverage
+from addertrain.train.callbacks.averaging import WeightAverage
+from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.counts import ClassificationCounts, Score
 from addertrain.train.loss import classification_loss
 from addertrain.train.module import AdderClassifier
-from addertrain.train.recalibration import FreshStatistics
 
 
 class StaleScore(Callback):

@@ -8,7 +8,7 @@ from torch import nn
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
-from addertrain.train.portable import (
+from addertrain.train.strategies.portable import (
     float_buffers,
     gather_buffers,
     load_model,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from addertrain.train.sharded import PartedNetwork
+from addertrain.train.strategies.sharded import PartedNetwork
 
 _UNIT_ELEMENTS = 1 << 20  # gathered together: 4 MiB of fp32, enough to hide a collective's latency
 
