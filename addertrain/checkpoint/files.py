@@ -10,7 +10,8 @@
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
-JSON; what they mean to a trainer is `train.strategies.checkpoint_io`'s business, which checkpoint to take is `store`'s.
+JSON; what they mean to a trainer is the business of `train.strategies.checkpoint_io`, which checkpoint to
+take that of `store`.
 """
 
 import hashlib
