@@ -244,8 +244,10 @@ def test_local_alr_is_refused_where_gradients_are_not_whole(good: Path) -> None:
             load_recipe(good, ["--optim.alr", "local", "--train.strategy", strategy])
 
 
-def test_clipping_is_refused_where_gradients_are_not_whole(good: Path) -> None:
-    load_recipe(good, ["--optim.clip_norm", "1", "--train.strategy", "ddp"])
+def test_clipping_works_under_every_strategy(good: Path) -> None:
+    for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp"):
+        recipe = load_recipe(good, ["--optim.clip_norm", "1", "--train.strategy", strategy])
+        assert recipe.optim.clip_norm == 1
 
 
 def test_the_base_batch_is_one_or_more(good: Path) -> None:

@@ -151,8 +151,12 @@ def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
 
 
 def _expected_a_folder(path: Path) -> str:
-    what = "a file" if path.exists() else "nothing there"
-    return f"{path}: expected the folder of a run or of a checkpoint, got {what}; check the path"
+    return f"{path}: expected the folder of a run or of a checkpoint, got {what_is(path)}; check the path"
+
+
+def what_is(path: Path) -> str:
+    """Of a path that is no folder, what an error says that it is."""
+    return "a file" if path.exists() else "nothing there"
 
 
 def _found_none(path: Path) -> str:

@@ -79,9 +79,8 @@ class DeviceStage:
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(is_there)
         for part in copy:
-            part.record_stream(
-                stream
-            )  # its memory came from the side stream and must not go back to it early
+            # Its memory came from the side stream and must not go back to it early.
+            part.record_stream(stream)
         return self._augmented(copy, draws)
 
     def _draw(self, batch: Batch, epoch: int) -> _Draws:

@@ -30,7 +30,7 @@ def clip_others_(groups: Iterable[Mapping[str, Any]], max_norm: float) -> Tensor
     grads = [param.grad for param in params if param.grad is not None]
     if not grads:
         return None
-    norm = _norm(grads)
+    norm = part_norms(grads).norm()
     torch._foreach_mul_(grads, clip_factor(norm, max_norm))
     return norm
 
@@ -47,14 +47,18 @@ def clip_parts_(
     Returns:
         The norm before.
     """
-    norm = _norm(parts) if parts else like.new_zeros((), dtype=torch.promote_types(like.dtype, torch.float32))
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    norm = part_norms(parts).norm() if parts else like.new_zeros((), dtype=dtype)
     norm = summed(norm * norm, group).sqrt()
     if parts:
         torch._foreach_mul_(list(parts), clip_factor(norm, max_norm))
     return norm
 
 
-def _norm(grads: Sequence[Tensor]) -> Tensor:
-    # In float32 whatever the gradients' type: a norm of 256 overflows float16 when squared.
+def part_norms(grads: Sequence[Tensor]) -> Tensor:
+    """The norm of each of at least one gradient, [T], without a host sync.
+
+    In float32 whatever their type: a norm of 256 overflows float16 when squared.
+    """
     dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    return torch.stack(torch._foreach_norm(list(grads), 2, dtype=dtype)).norm()
+    return torch.stack(torch._foreach_norm(list(grads), 2, dtype=dtype))

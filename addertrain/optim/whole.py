@@ -5,7 +5,7 @@
 the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from addertrain.optim.adder_sgd import AdderSGD
-from addertrain.optim.shards import Shards, Slice, local, summed
+from addertrain.optim.shards import Original, Shards, Slice, local, summed
 from addertrain.optim.validation import check_saved_groups
 
 _MOMENTUM = "momentum_buffer"
@@ -31,13 +31,7 @@ def whole_parameters(optimizer: AdderSGD, *, keep: bool) -> list[Tensor]:
 
 def parts(optimizer: AdderSGD) -> list[Tensor]:
     """The tensors that the optimizer steps on: on this rank, the parts of all parameters, once each."""
-    return [
-        tensor
-        for index, originals in enumerate(optimizer.originals)
-        if originals
-        for shards in optimizer.shards_of(index)
-        for tensor in shards.tensors
-    ]
+    return [tensor for _, _, shards in _walk(optimizer) for tensor in shards.tensors]
 
 
 def joined(optimizer: AdderSGD, values: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
@@ -51,11 +45,9 @@ def joined(optimizer: AdderSGD, values: Sequence[Tensor], *, keep: bool) -> list
 def split_(optimizer: AdderSGD, values: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
     """The inverse of `joined`: fills this rank's `values` from every parameter's whole tensor."""
     by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
-    first = 0
-    for index, originals in enumerate(optimizer.originals):
-        for each in (s for shards in optimizer.shards_of(index) for s in shards.slices) if originals else ():
+    for first, _, shards in _walk(optimizer):
+        for each in shards.slices:
             _copy_slice(each, by_id[id(each.tensor)], whole[first + each.index])
-        first += len(originals)
 
 
 @dataclass(frozen=True)
@@ -87,20 +79,17 @@ def own_momentum(optimizer: AdderSGD) -> OwnPieces:
 
 def _own_pieces(optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None]) -> OwnPieces:
     found = OwnPieces([], {})
-    first = 0
     is_first_rank = not dist.is_initialized() or dist.get_rank() == 0
-    for index, originals in enumerate(optimizer.originals):
-        for shards in optimizer.shards_of(index) if originals else []:
-            if part_of(shards.tensors[0]) is None:
-                continue
-            found.shapes.update({first + i: originals[i].shape for i in shards.covered})
-            if not shards.groups and not is_first_rank:
-                continue  # every rank has all of them
-            for each in shards.slices:
-                part = part_of(each.tensor)
-                assert part is not None, "momentum comes to all tensors of a group in one step"
-                found.pieces.append(Piece(first + each.index, each.offset, each.of(part).reshape(-1)))
-        first += len(originals)
+    for first, originals, shards in _walk(optimizer):
+        if part_of(shards.tensors[0]) is None:
+            continue
+        found.shapes.update({first + i: originals[i].shape for i in shards.covered})
+        if not shards.groups and not is_first_rank:
+            continue  # every rank has all of them
+        for each in shards.slices:
+            part = part_of(each.tensor)
+            assert part is not None, "momentum comes to all tensors of a group in one step"
+            found.pieces.append(Piece(first + each.index, each.offset, each.of(part).reshape(-1)))
     return found
 
 
@@ -140,14 +129,13 @@ def load_whole_state(optimizer: AdderSGD, state: Mapping[str, Any]) -> None:
     """
     check_saved_groups(state, optimizer.built_groups)
     _check_shapes(optimizer, state["state"])
-    number = 0
-    for index, (group, saved) in enumerate(zip(optimizer.built_groups, state["param_groups"], strict=True)):
+    for group, saved in zip(optimizer.built_groups, state["param_groups"], strict=True):
         group.update({key: value for key, value in saved.items() if key != "params"})
-        for shards in optimizer.shards_of(index) if optimizer.originals[index] else []:
-            for tensor in shards.tensors if any(number + i in state["state"] for i in shards.covered) else ():
+    for first, _, shards in _walk(optimizer):
+        if any(first + i in state["state"] for i in shards.covered):
+            for tensor in shards.tensors:
                 optimizer.state[tensor].setdefault(_MOMENTUM, torch.zeros_like(tensor))
-            _scatter(optimizer, shards, state["state"], number)
-        number += len(optimizer.originals[index])
+        _scatter(optimizer, shards, state["state"], first)
 
 
 def _scatter(optimizer: AdderSGD, shards: Shards, saved: Mapping[int, Any], first: int) -> None:
@@ -179,24 +167,30 @@ def _whole(
 ) -> dict[int, Tensor]:
     """Number of a parameter -> its whole tensor, of this rank's parts that lie as those it steps on do."""
     found: dict[int, Tensor] = {}
+    for first, originals, shards in _walk(optimizer):
+        slices = {each.index: each for each in shards.slices}
+        for covered in shards.covered:
+            each = slices.get(covered)
+            part = part_of(shards.tensors[0] if each is None else each.tensor)
+            if part is None:
+                continue
+            if each is not None and each.is_whole and not shards.groups:
+                found[first + covered] = part
+                continue
+            whole = part.new_zeros(originals[covered].numel)
+            if each is not None:
+                whole[each.offset : each.offset + each.numel] = each.of(part).reshape(-1)
+            for group in shards.groups:
+                # Bytes, of which all ranks but one have zero: exact, down to the sign of a zero.
+                whole = summed(whole.view(torch.uint8), group).view(part.dtype)
+            found[first + covered] = whole.view(originals[covered].shape) if keep else part.new_empty(0)
+    return found
+
+
+def _walk(optimizer: AdderSGD) -> Iterator[tuple[int, Sequence[Original], Shards]]:
+    """Every Shards of every group, behind the number of the group's first parameter and its parameters."""
     first = 0
     for index, originals in enumerate(optimizer.originals):
-        for shards in optimizer.shards_of(index) if originals else []:
-            slices = {each.index: each for each in shards.slices}
-            for covered in shards.covered:
-                each = slices.get(covered)
-                part = part_of(shards.tensors[0] if each is None else each.tensor)
-                if part is None:
-                    continue
-                if each is not None and each.is_whole and not shards.groups:
-                    found[first + covered] = part
-                    continue
-                whole = part.new_zeros(originals[covered].numel)
-                if each is not None:
-                    whole[each.offset : each.offset + each.numel] = each.of(part).reshape(-1)
-                for group in shards.groups:
-                    # Bytes, of which all ranks but one have zero: exact, down to the sign of a zero.
-                    whole = summed(whole.view(torch.uint8), group).view(part.dtype)
-                found[first + covered] = whole.view(originals[covered].shape) if keep else part.new_empty(0)
+        for shards in optimizer.shards_of(index) if originals else ():
+            yield first, originals, shards
         first += len(originals)
-    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addertrain.checkpoint import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
-from addertrain.checkpoint.store import locate_checkpoint
+from addertrain.checkpoint.store import locate_checkpoint, what_is
 from addertrain.recipe import Recipe
 from addertrain.report.events import Curve, read_curves
 from addertrain.train.errors import RunError, UsageError
@@ -151,7 +151,7 @@ def _read(path: Path, label: str, warn: Callable[[str], None]) -> Run:
     directory = RunDirectory(path)
     recipe = directory.read_recipe() if path.is_dir() else None
     if recipe is None:
-        found = "a folder without recipe.yaml" if path.is_dir() else _what_is(path)
+        found = "a folder without recipe.yaml" if path.is_dir() else what_is(path)
         raise RunError(f"{path}: expected the directory of a run, got {found}; check the path")
     summary = directory.read_summary()
     checkpoint = locate_checkpoint(path, warn) if directory.store.newest_first() else None
@@ -200,7 +200,3 @@ def _command(path: Path) -> str:
             continue
         kept.append(word[word.index("recipes/") :] if "/recipes/" in word else word)
     return shlex.join(kept)
-
-
-def _what_is(path: Path) -> str:
-    return "a file" if path.exists() else "nothing there"

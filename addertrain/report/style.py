@@ -87,9 +87,8 @@ def picture(figure: Figure, key: str, caption: str) -> Picture:
     """Draws a figure, for screens and for print."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
-    figure.set_layout_engine(
-        "none"
-    )  # everything has its place by now; finding it anew takes as long as drawing
+    # Everything has its place by now; finding it anew takes as long as drawing.
+    figure.set_layout_engine("none")
     # Without the date the same figure is the same file.
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return Picture(key, caption, png.getvalue(), svg.getvalue())

@@ -13,8 +13,8 @@ from torch import Tensor
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
-from addertrain.data import ImageData, ImageLoader, build_loader, load_data
-from addertrain.recipe import DataRecipe, Recipe
+from addertrain.data import ImageData, ImageLoader, load_data
+from addertrain.recipe import Recipe
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.clock import DataWait, RunClock
@@ -23,7 +23,7 @@ from addertrain.train.callbacks.guard import FAULTS, FiniteGuard
 from addertrain.train.callbacks.leaving import LeaveEvaluation
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.progress import Progress
-from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.callbacks.records import records
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.callbacks.staleness import StaleScore
@@ -31,6 +31,7 @@ from addertrain.train.counts import Score
 from addertrain.train.errors import UsageError
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
+from addertrain.train.loaders import first_batches, rank_loader
 from addertrain.train.network import build_classifier
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.processes import World, joined_processes, on_first_rank
@@ -157,9 +158,9 @@ def _train(
     initial: InitialWeights | None,
 ) -> RunClock:
     """Trains to the end of the schedule and returns the clock that ran along."""
-    train_loader = _loader(recipe, data, world, training=True)
+    train_loader = rank_loader(recipe, data, world, training=True)
     train_loader.reorder(rollbacks)
-    val_loader = _loader(recipe, data, world, training=False)
+    val_loader = rank_loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
     # Nothing is written before data and loaders are there.
@@ -260,10 +261,10 @@ def _evaluate(
     steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
     step = read_manifest(checkpoint)["global_step"]
     module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
-    loader = _loader(recipe, data, world, training=False)
+    loader = rank_loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
-    stale = _stale_score(evaluation)
+    stale = StaleScore.among(evaluation)
     return module.val_score, stale.score if stale is not None else None
 
 
@@ -299,18 +300,6 @@ def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:
     return callbacks
 
 
-def _loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
-    return build_loader(
-        data, _parts(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
-        world_size=world.size, device=world.device,
-    )  # fmt: skip
-
-
-def _parts(recipe: Recipe) -> DataRecipe:
-    """The settings under which a loader delivers the parts of a global batch one by one."""
-    return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)
-
-
 def _evaluation_callbacks(
     recipe: Recipe, data: ImageData, world: World, average: Mapping[str, Tensor] | None = None
 ) -> list[Callback]:
@@ -329,22 +318,16 @@ def _evaluation_callbacks(
     return callbacks
 
 
-def _stale_score(callbacks: list[Callback]) -> StaleScore | None:
-    return next((callback for callback in callbacks if isinstance(callback, StaleScore)), None)
-
-
 def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
     num_batches = recipe.train.recalibrate_batches
     if num_batches == 0:
         return FreshStatistics(None)
-    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
-    num_batches = min(num_batches * recipe.train.accumulate, len(loader))
-    return FreshStatistics(FirstBatches(loader, num_batches, rank=world.rank, world_size=world.size))
+    batches = first_batches(recipe, data, num_batches, rank=world.rank, world_size=world.size)
+    return FreshStatistics(batches)
 
 
 def _int8_layers(recipe: Recipe, data: ImageData) -> Int8Layers:
-    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
-    return Int8Layers(FirstBatches(loader, min(max(1, recipe.train.recalibrate_batches), len(loader))))
+    return Int8Layers(first_batches(recipe, data, max(1, recipe.train.recalibrate_batches)))
 
 
 def _sum_up(

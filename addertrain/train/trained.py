@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
-from addertrain.data import ImageData, build_loader, load_data
+from addertrain.data import ImageData, load_data
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
-from addertrain.train.callbacks.recalibration import FirstBatches
+from addertrain.train.loaders import first_batches
 from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
 from addertrain.train.recipe_record import recipe_from_record
@@ -83,16 +83,13 @@ def _recalibrate(module: AdderClassifier, recipe: Recipe, data: ImageData) -> No
 
 
 def _training_images(module: AdderClassifier, recipe: Recipe, data: ImageData) -> Iterator[Tensor]:
-    parts = recipe.train.accumulate
-    settings = replace(recipe.data, global_batch_size=recipe.data.global_batch_size // parts)
-    loader = build_loader(data, settings, training=True, seed=recipe.train.seed)
-    num_batches = min(recipe.train.recalibrate_batches * parts, len(loader))
+    batches = first_batches(recipe, data, recipe.train.recalibrate_batches)
     try:
-        for batch in FirstBatches(loader, num_batches):
+        for batch in batches:
             with torch.no_grad():
                 yield module.normalised(batch.images)
     finally:
-        loader.close()
+        batches.loader.close()
 
 
 def _ignore(warning: str) -> None:

@@ -56,8 +56,7 @@ def activity(study: Study) -> Section | Absent:
         "takes; |x − w| is linear in x for a weight at or below it (behind a ReLU: w ≤ 0) or at or above "
         f"it, so only weights inside it bend the response. Near 0: |w| < {_SMALL:g} RMS(w)."
     )
-    groups = [group for group in study.groups if any(run in used for run in group.runs)]
-    return Section("activity", _TITLE, text, sources(groups, only=used), tuple(tables), tuple(pictures))
+    return Section("activity", _TITLE, text, sources(study.groups, only=used), tuple(tables), tuple(pictures))
 
 
 def _row(name: str, runs: Sequence[Run], inputs: Sequence[LayerInput]) -> dict[str, Cell]:

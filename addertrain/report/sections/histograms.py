@@ -59,8 +59,7 @@ def histograms(study: Study) -> Section | Absent:
         "of the density is logarithmic, so that a Laplace distribution is a tent and a normal one a "
         "parabola; a bar stands where there is a weight."
     )
-    groups = [group for group in study.groups if any(run in used for run in group.runs)]
-    return Section("weights", _TITLE, text, sources(groups, only=used), tuple(tables), tuple(pictures))
+    return Section("weights", _TITLE, text, sources(study.groups, only=used), tuple(tables), tuple(pictures))
 
 
 def _row(name: str, kind: str, runs: tuple[Run, ...]) -> dict[str, Cell]:

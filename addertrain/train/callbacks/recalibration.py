@@ -26,6 +26,8 @@ class AnyBatches(Protocol):
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Iterator[LabelledImages]: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class FirstBatches:

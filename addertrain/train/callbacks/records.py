@@ -36,8 +36,7 @@ def records(
         from addertrain.train.callbacks.tensorboard import TensorBoard
 
         fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
-        stale = next((callback for callback in evaluation if isinstance(callback, StaleScore)), None)
-        found.append(TensorBoard(folder, meter, fresh, stale, guard, warn=warn))
+        found.append(TensorBoard(folder, meter, fresh, StaleScore.among(evaluation), guard, warn=warn))
     if profile:
         from addertrain.train.callbacks.profiling import StepProfile
 

@@ -1,6 +1,6 @@
 """The accuracy that an evaluation would show without recalibration: live weights, live running statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,11 @@ class StaleScore(Callback):
         self.score: Score | None = None
         self._fresh, self._average = fresh, average
         self._counts: ClassificationCounts | None = None
+
+    @classmethod
+    def among(cls, callbacks: Iterable[Callback]) -> "StaleScore | None":
+        """The one among `callbacks`, if any."""
+        return next((callback for callback in callbacks if isinstance(callback, cls)), None)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts counting at zero."""

@@ -86,9 +86,8 @@ class DirectoryCheckpointIO(CheckpointIO):
             return
         tensors, manifest = self._contents(checkpoint)
         shapes = {file: {name: list(shape) for name, shape in s.items()} for file, s in pieces.shapes.items()}
-        others = OtherParts(
-            pieces.folder, pieces.count, lambda: getattr(storage_options, "is_in_a_hurry", False)
-        )
+        writer = storage_options if isinstance(storage_options, BackgroundWriter) else None
+        others = OtherParts(pieces.folder, pieces.count, lambda: writer is not None and writer.is_in_a_hurry)
         _write_when(
             storage_options,
             tensors | own,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.optim.clipping import part_norms
 from addertrain.optim.shards import local
 
 
@@ -30,7 +30,4 @@ class Gradients:
 
     def norms(self) -> Tensor | None:
         """The norm of every part, [T], without a host sync; one that overflows is not finite either."""
-        if not self.values:
-            return None
-        dtype = torch.promote_types(self.values[0].dtype, torch.float32)
-        return torch.stack(torch._foreach_norm(list(self.values), 2, dtype=dtype))
+        return part_norms(self.values) if self.values else None

@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.data import Batch, ImageData, ImageLoader, MemoryLoader, build_loader
 from addertrain.recipe import DataRecipe
-from addertrain.train import run as run_module
+from addertrain.train import loaders
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.errors import NonFiniteError
@@ -189,7 +189,7 @@ def _fit_sharded(folder: Path) -> str:
     launched()
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
-            patch.setattr(run_module, "build_loader", _poisoned_loader)
+            patch.setattr(loaders, "build_loader", _poisoned_loader)
         with pytest.raises(NonFiniteError) as caught:
             fit(short_recipe("--train.strategy=fsdp", "--train.recalibrate_batches=0"), folder)
     return str(caught.value)
