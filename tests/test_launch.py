@@ -18,6 +18,7 @@ SCRIPTS = (
     "torchrun",
     "preflight",
     "deepspeed",
+    "study",
 )
 
 
@@ -29,7 +30,7 @@ def test_launch_script_explains_itself(script: str) -> None:
     assert result.stdout.startswith(f"usage: launch/{script}")
 
 
-@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages", "deepspeed"])
+@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages", "deepspeed", "study"])
 def test_launch_script_refuses_what_it_does_not_know(script: str) -> None:
     result = run_command(f"launch/{script}", "nonsense")
 
@@ -74,6 +75,19 @@ def test_torchrun_refuses_an_option_without_a_value() -> None:
 
     assert result.returncode != 0
     assert "expected a value after --nnodes" in result.stderr
+
+
+def test_a_study_needs_seeds_and_names_the_run_that_fails(tmp_path: Path) -> None:
+    study = tmp_path / "small.txt"
+    study.write_text("# a comment\nraw recipes/mnist/lenet5bn.yaml all\n", encoding="utf-8")
+    refused = run_command("launch/study", str(study), "--out", str(tmp_path / "runs"))
+    assert refused.returncode == 2
+    assert "expected a name, a recipe, seeds such as 0,1,2" in refused.stderr
+
+    study.write_text("lost recipes/nowhere/lost.yaml 3\n", encoding="utf-8")
+    failed = run_command("launch/study", str(study), "--out", str(tmp_path / "runs"), "--jobs", "1")
+    assert failed.returncode == 1
+    assert "launch/study: lost-3 failed: addertrain: error: recipes/nowhere/lost.yaml" in failed.stderr
 
 
 @pytest.mark.parametrize("manifest", ["trainjob", "pytorchjob"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from addertrain.models.layers import Head, Kind
 from addertrain.models.lenet import LeNet5BN, LeNetPlusPlus
-from addertrain.models.resnet import ResNet, resnet18, resnet20, resnet32, resnet50, resnet101
+from addertrain.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet32, resnet50, resnet101
 from addertrain.models.vgg import VGGSmall
 
 WITHOUT_HEADS: dict[str, Callable[..., nn.Module]] = {"lenet5bn": LeNet5BN, "lenet++": LeNetPlusPlus}
@@ -15,6 +15,7 @@ WITHOUT_HEADS: dict[str, Callable[..., nn.Module]] = {"lenet5bn": LeNet5BN, "len
 
 MODELS: dict[str, Callable[..., nn.Module]] = WITHOUT_HEADS | {
     "vgg_small": VGGSmall,
+    "resnet8": resnet8,
     "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet18": resnet18,

@@ -1,4 +1,4 @@
-"""ResNets for CIFAR (20, 32) and ImageNet (18, 50, 101), as the authors' code builds them.
+"""ResNets for CIFAR (8, 20, 32) and ImageNet (18, 50, 101), as the authors' code builds them.
 
 First and last layers are convolutions, down-sampling shortcuts are 1x1 layers of the network's kind, the
 logits have a norm. Names of parameters are torchvision's: with kind="conv" and head="linear" the ImageNet
@@ -76,6 +76,11 @@ def _start_convolutions(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def resnet8(*, num_classes: int = 10, kind: Kind = "adder", head: Head = "norm") -> ResNet:
+    """One basic block a stage, 16, 32 and 64 wide: nobody's row, for experiments of minutes on a CPU."""
+    return _cifar(1, num_classes=num_classes, kind=kind, head=head)
 
 
 def resnet20(*, num_classes: int = 10, kind: Kind = "adder", head: Head = "norm") -> ResNet:

@@ -13,7 +13,15 @@ class ModelRecipe:
 
     name: Annotated[
         Literal[
-            "lenet5bn", "lenet++", "vgg_small", "resnet20", "resnet32", "resnet18", "resnet50", "resnet101"
+            "lenet5bn",
+            "lenet++",
+            "vgg_small",
+            "resnet8",
+            "resnet20",
+            "resnet32",
+            "resnet18",
+            "resnet50",
+            "resnet101",
         ],
         "which network",
     ]

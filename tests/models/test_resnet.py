@@ -40,7 +40,7 @@ def test_torchvisions_weights_give_torchvisions_logits() -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet32", "resnet18", "resnet50", "vgg_small"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnet18", "resnet50", "vgg_small"])
 def test_first_and_last_layer_are_convolutions_and_the_logits_have_a_norm(name: str) -> None:
     model = on_meta(name)
     layers = [m for m in model.modules() if isinstance(m, AdderConv2d | nn.Conv2d)]
