@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from addertrain.ops import schemas
 from tests.ops.answers import data_of
 from tests.ops.implementations import COMPILED, Implementation
 from tests.ops.layers import TABLE, Layer
@@ -46,8 +47,9 @@ def run(implementation: Implementation, layer: Layer, layout: torch.memory_forma
     x, dy = (t.to(memory_format=layout) for t in (data.x, data.dy))
     with guarded(x, is_at_end) as x, guarded(data.w, is_at_end) as w, guarded(dy, is_at_end) as dy:
         implementation.forward(layer, x, w, offset_free=True)
-        implementation.forward(layer, x.relu_(), w)
         implementation.grad_input(layer, dy, x, w)
+        implementation.forward(layer, x.relu_(), w)
+        schemas.RECTIFIED_GRAD_INPUT(dy, x, w, *layer.sizes)
 
 
 def main(groups: list[str]) -> None:

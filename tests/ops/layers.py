@@ -99,6 +99,22 @@ def _whole_inputs() -> list[Layer]:
     ]
 
 
+def _rows() -> list[Layer]:
+    """Rows that fill registers of positions: one, several, two images a register; tails, no padding."""
+    return [
+        Layer(3, 5, 17, 9, 8, 3, 3, padding=(1, 1)),
+        Layer(2, 17, 33, 5, 7, 3, 3, padding=(1, 1)),
+        Layer(1, 18, 16, 3, 6, 5, 5, padding=(2, 2)),
+        Layer(3, 4, 20, 17, 16, 3, 3, padding=(1, 1)),
+        Layer(1, 7, 18, 6, 15, 3, 3, padding=(0, 1)),
+        Layer(2, 3, 16, 5, 32, 3, 5, padding=(1, 2)),
+        Layer(1, 2, 16, 11, 44, 3, 3, padding=(1, 1)),
+        Layer(1, 3, 16, 4, 64, 3, 3, padding=(4, 0), dilation=(2, 1)),
+        Layer(1, 3, 16, 9, 16, 3, 3, padding=(2, 2), dilation=(3, 2)),
+        Layer(1, 2, 16, 4, 14, 3, 3, padding=(1, 0)),
+    ]
+
+
 def _drawn(count: int = 80) -> list[Layer]:
     """Layers that nobody thought of; always the same ones."""
     draw = random.Random(0)
@@ -118,6 +134,7 @@ TABLE: dict[str, list[Layer]] = {
     "tiles": _tiles(),
     "cuts": _cuts(),
     "whole inputs": _whole_inputs(),
+    "rows": _rows(),
     "drawn": _drawn(),
     "empty batch": [Layer(0, 3, 5, 7, 6, 3, 3, (2, 2), (1, 1)), Layer(0, 4, 2, 1, 1, 1, 1)],
 }

@@ -5,23 +5,30 @@
 #pragma once
 
 #include "csrc/cpu/grad_positions.h"
+#include "csrc/cpu/pack.h"
 
 namespace addertrain::cpu {
 namespace {
 
+// Offsets of a register of dY from a position's base, and of the weights in the channel's.
+struct ListStep {
+  int64_t dy, weights;
+};
+
 struct ListScratch {
-  Memory<float> values;
-  Memory<int32_t> places, outputs, pixels;
+  Memory<float> values, sums;
+  Memory<int32_t> bases, outputs, pixels;
   OffsetTable ends;
+  Memory<ListStep> steps;
 };
 
 // The positions of a residue as tiles that walk lists want them: small enough to stay in the nearest cache.
 struct ListedPositions {
-  const int32_t* outputs;  // offsets of their bases in the unit's dY
+  const int32_t* outputs;  // offsets of their bases in the unit's dY; a register more may be read
   const int32_t* pixels;   // their offsets in x and dX
 
   ListedPositions(const GradUnit& unit, const Residue& residue, ListScratch& scratch) {
-    int32_t* output = scratch.outputs.entries(residue.count);
+    int32_t* output = scratch.outputs.entries(residue.count + Simd::kLanes);
     int32_t* pixel = scratch.pixels.entries(residue.count);
     for (int64_t i = 0; i < residue.count; ++i) {
       output[i] = static_cast<int32_t>(residue.positions[i].dy - unit.dy.data);
@@ -31,10 +38,11 @@ struct ListedPositions {
   }
 };
 
-// A channel's non-zeros in one segment: their values, and which positions of the residue they are.
+// A channel's non-zeros in one segment: their values, the offsets of their bases in dY, and where their gradients go.
 struct ChannelList {
   const float* values;
-  const int32_t* places;
+  const int32_t* bases;
+  float* sums;
   int64_t count;
 };
 
@@ -42,14 +50,19 @@ struct ChannelList {
 class ChannelLists {
  public:
   // Of `channels` <= kLanes channels; `x` points at the first one of the unit's first pixel.
-  ChannelLists(const Residue& residue, const int32_t* pixels, const float* x, int channels, ListScratch& scratch)
-      : pitch_(residue.count + Simd::kLanes),  // a register is stored whole
+  ChannelLists(const Residue& residue, const ListedPositions& at, const float* x, int channels, ListScratch& scratch)
+      : residue_(residue),
+        at_(at),
+        x_(x),
+        channels_(channels),
+        pitch_(residue.count + Simd::kLanes),  // a register is stored whole
         values_(scratch.values.entries(pitch_ * Simd::kLanes)),
-        places_(scratch.places.entries(pitch_ * Simd::kLanes)),
+        sums_(scratch.sums.entries(pitch_ * Simd::kLanes)),
+        bases_(scratch.bases.entries(pitch_ * Simd::kLanes)),
         ends_(scratch.ends.entries(residue.num_segments * Simd::kLanes)) {
     int64_t counts[Simd::kLanes] = {};
     for (int64_t i = 0; i < residue.num_segments; ++i) {
-      append(residue.segments[i], pixels, x, channels, counts);
+      append(residue.segments[i], counts);
       std::copy(counts, counts + Simd::kLanes, ends_ + i * Simd::kLanes);
     }
   }
@@ -57,34 +70,63 @@ class ChannelLists {
   ChannelList list(int channel, int64_t segment) const {
     const int64_t begin = segment == 0 ? 0 : ends_[(segment - 1) * Simd::kLanes + channel];
     const int64_t at = channel * pitch_ + begin;
-    return {values_ + at, places_ + at, ends_[segment * Simd::kLanes + channel] - begin};
+    return {values_ + at, bases_ + at, sums_ + at, ends_[segment * Simd::kLanes + channel] - begin};
+  }
+
+  // Writes every list's sums to its places in dX, and 0 to all others; `dx` as x in the constructor.
+  void write(float* dx) const {
+    int64_t counts[Simd::kLanes] = {};
+    for (int64_t i = 0; i < residue_.num_segments; ++i)
+      for (int64_t at = residue_.segments[i].begin; at < residue_.segments[i].end; at += Simd::kLanes) {
+        const int positions = lanes_left(residue_.segments[i].end, at);
+        Simd::Reg block[Simd::kLanes], sums[Simd::kLanes];
+        load(at, positions, block);
+#pragma GCC unroll 16
+        for (int c = 0; c < Simd::kLanes; ++c)
+          counts[c] += Simd::expand_entries(block[c], sums_ + c * pitch_ + counts[c], sums[c]);
+        Simd::transpose(sums);
+#pragma GCC unroll 16
+        for (int m = 0; m < Simd::kLanes; ++m) {
+          if (m >= positions) break;
+          if (channels_ == Simd::kLanes)
+            Simd::store(dx + at_.pixels[at + m], sums[m]);
+          else
+            Simd::store_first(dx + at_.pixels[at + m], sums[m], channels_);
+        }
+      }
   }
 
  private:
-  void append(const Segment& segment, const int32_t* pixels, const float* x, int channels,
-              int64_t (&counts)[Simd::kLanes]) {
+  // x at sixteen positions, channel by channel.
+  void load(int64_t at, int positions, Simd::Reg (&block)[Simd::kLanes]) const {
+#pragma GCC unroll 16
+    for (int m = 0; m < Simd::kLanes; ++m)
+      block[m] = m >= positions               ? Simd::zero()
+                 : channels_ == Simd::kLanes ? Simd::load(x_ + at_.pixels[at + m])
+                                              : Simd::load_first(x_ + at_.pixels[at + m], channels_);
+    Simd::transpose(block);
+  }
+
+  void append(const Segment& segment, int64_t (&counts)[Simd::kLanes]) {
     for (int64_t i = segment.begin; i < segment.end; i += Simd::kLanes) {
-      Simd::Reg block[Simd::kLanes];  // of one position each, then of one channel
-      const int64_t left = segment.end - i;
-      for (int64_t m = 0; m < Simd::kLanes; ++m) {
-        if (m >= left)
-          block[m] = Simd::zero();
-        else if (channels == Simd::kLanes)
-          block[m] = Simd::load(x + pixels[i + m]);
-        else
-          block[m] = Simd::load_first(x + pixels[i + m], channels);
-      }
-      Simd::transpose(block);
+      Simd::Reg block[Simd::kLanes];
+      load(i, lanes_left(segment.end, i), block);
       float* values = values_;
-      int32_t* places = places_;
-      for (int c = 0; c < channels; ++c, values += pitch_, places += pitch_)
-        counts[c] += Simd::compress_non_zeros(block[c], static_cast<int32_t>(i), values + counts[c], places + counts[c]);
+      int32_t* bases = bases_;
+#pragma GCC unroll 16
+      for (int c = 0; c < Simd::kLanes; ++c, values += pitch_, bases += pitch_)
+        counts[c] += Simd::compress_entries(block[c], at_.outputs + i, values + counts[c], bases + counts[c]);
     }
   }
 
+  const Residue& residue_;
+  const ListedPositions& at_;
+  const float* x_;
+  int channels_;
   int64_t pitch_;
   float* values_;
-  int32_t* places_;
+  float* sums_;
+  int32_t* bases_;
   int64_t* ends_;
 };
 

@@ -48,7 +48,7 @@ inline bool has_many_zeros(const Buffer& x, int64_t images, const Window& window
     const int64_t row = at / window.columns, image = row / window.rows;
     const float* pixel = x.data + image * x.image_pitch + row % window.rows * x.row_pitch + at % window.columns * C;
     for (int64_t c = 0; c < C; c += Simd::kLanes)
-      non_zeros += Simd::count_non_zeros(pixel + c, static_cast<int>(std::min<int64_t>(Simd::kLanes, C - c)));
+      non_zeros += Simd::count_non_zeros(pixel + c, lanes_left(C, c));
   }
   return static_cast<double>(non_zeros) < share * static_cast<double>(sampled);
 }
@@ -68,7 +68,7 @@ inline NonZeros list_non_zeros(const Buffer& x, int64_t images, const Window& wi
         int32_t count = 0;
         for (int64_t c = 0; c < C; c += Simd::kLanes)
           count += Simd::compress_non_zeros(
-              Simd::load_first(pixel + c, static_cast<int>(std::min<int64_t>(Simd::kLanes, C - c))),
+              Simd::load_first(pixel + c, lanes_left(C, c)),
               static_cast<int32_t>(c), values + at * pitch + count, channels + at * pitch + count);
         counts[at] = count;
       }

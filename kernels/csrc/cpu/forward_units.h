@@ -2,6 +2,7 @@
 #pragma once
 
 #include "csrc/cpu/forward.h"
+#include "csrc/cpu/forward_positive.h"
 #include "csrc/cpu/forward_sparse.h"
 
 namespace addertrain::cpu {
@@ -14,6 +15,7 @@ struct ForwardScratch {
   PointerTable positions;
   OffsetTable runs;
   NonZeroScratch non_zeros;
+  RowScratch rows;
 };
 thread_local ForwardScratch forward_scratch;
 
@@ -25,12 +27,12 @@ inline Simd::Reg fold_pixel(const float* pixel, int64_t C, Simd::Reg& lowest) {
   int64_t c = 0;
   for (; c + Simd::kLanes <= C; c += Simd::kLanes) {
     const Simd::Reg value = Simd::load(pixel + c);
-    lowest = Simd::min(lowest, value);
+    lowest = Simd::min(value, lowest);
     sum = Simd::add(sum, value);
   }
   if (c < C) {
     const Simd::Reg value = Simd::load_first(pixel + c, static_cast<int>(C - c));
-    lowest = Simd::min(lowest, value);
+    lowest = Simd::min(value, lowest);
     sum = Simd::add(sum, value);
   }
   return sum;
@@ -41,7 +43,7 @@ inline void sum_row(const float* pixels, int64_t columns, int64_t C, Simd::Reg& 
   for (; v + Simd::kLanes <= columns; v += Simd::kLanes) {
     if (C == 1) {
       const Simd::Reg value = Simd::load(pixels + v);
-      lowest = Simd::min(lowest, value);
+      lowest = Simd::min(value, lowest);
       Simd::store(sums + v, value);
       continue;
     }
@@ -242,19 +244,27 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
                                  const Unit& cut) {
   const Layer& d = call.layer;
   ForwardScratch& scratch = forward_scratch;
+  const int64_t positions = cut.images() * cut.rows() * d.Q;
+  const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
+  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
+  if constexpr (Simd::kHasCompress)
+    if (can_be_positive(d)) {
+      const PositiveLists lists(d, packed.constant_clipped + packed.lanes);
+      if (compute_positive_unit(call, lists, packed.constant_clipped, cut, y, scratch.rows)) {
+        if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
+        return;
+      }
+    }
   const ImageShape in{d.C, d.H, d.W};
   const Window window{cut.row0 * d.stride_h - d.padding_h, (cut.rows() - 1) * d.stride_h + (d.R - 1) * d.dilation_h + 1,
                       -d.padding_w, (d.Q - 1) * d.stride_w + (d.S - 1) * d.dilation_w + 1};
   const Buffer x = read_window(call.x, in, cut.n0, cut.n1, window, scratch.window);
-  const int64_t positions = cut.images() * cut.rows() * d.Q;
   float* pixel_sums = scratch.pixel_sums.entries(cut.images() * window.rows * window.columns);
   float* x_sums = scratch.x_sums.entries(positions + kMostRows);
   const bool is_nonnegative = sum_pixels(x, cut.images(), window, d.C, pixel_sums);
   sum_positions(d, cut.images(), cut.rows(), window, pixel_sums, scratch.across.entries(window.rows * d.Q), x_sums);
   for (int64_t m = 0; m < kMostRows; ++m) x_sums[positions + m] = x_sums[positions - 1];
 
-  const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
-  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
   const bool is_sparse =
       is_nonnegative && can_be_sparse(d, walk) &&
       has_many_zeros(x, cut.images(), window, d.C, largest_share(d, walk));
@@ -278,7 +288,9 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
   if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
 }
 
-inline int64_t forward_packed_floats(const ForwardCall& call) { return PackedForward::floats(call.layer); }
+inline int64_t forward_packed_floats(const ForwardCall& call) {
+  return PackedForward::floats(call.layer) + (can_be_positive(call.layer) ? PositiveLists::floats(call.layer) : 0);
+}
 inline int64_t forward_num_blocks(const ForwardCall& call) { return FilterBlocks(call.layer).count(); }
 inline int64_t forward_num_units(const ForwardCall& call) { return cut_forward(call.layer).count(); }
 
@@ -289,7 +301,17 @@ inline void compute_forward(const ForwardCall& call, const float* packed, int64_
   for (int64_t i = unit_begin; i < unit_end; ++i) compute_forward_unit(call, walk, filters, Unit(cut, i));
 }
 
-constexpr Pass<ForwardCall> kForwardPass{forward_packed_floats, forward_num_blocks, pack_forward, forward_num_units,
+inline void pack_forward_block(const ForwardCall& call, int64_t block, float* packed) {
+  pack_forward(call, block, packed);
+  if (!can_be_positive(call.layer)) return;
+  const FilterBlocks blocks(call.layer);
+  const int64_t o0 = blocks.first_register(block) * Simd::kLanes;
+  const PositiveLists lists(call.layer, packed + PackedForward::floats(call.layer));
+  for (int64_t o = o0; o < std::min(call.layer.O, o0 + blocks.width(block) * Simd::kLanes); ++o)
+    pack_positive(call, lists, o);
+}
+
+constexpr Pass<ForwardCall> kForwardPass{forward_packed_floats, forward_num_blocks, pack_forward_block, forward_num_units,
                                          compute_forward};
 
 }  // namespace

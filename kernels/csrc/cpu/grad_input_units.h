@@ -35,7 +35,7 @@ inline void compute_residue(const Layer& d, const float* packed, const Residue& 
   const PackedGradInput filters(d, const_cast<float*>(packed));
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
     tile.filters = filters.filters + c0 * filters.K, tile.poison = filters.poison + c0;
-    tile.channels = static_cast<int>(std::min<int64_t>(Simd::kLanes, d.C - c0));
+    tile.channels = lanes_left(d.C, c0);
     for_tiles(residue.count, Simd::kGradRows,
               [&](int64_t at) { grad_tile<Simd::kGradRows>(tile, residue.positions + at, x + c0, dx + c0); });
   }
@@ -55,12 +55,11 @@ inline void compute_grad_input_unit(const GradInputCall& call, const float* pack
   float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C : scratch.dx.entries(floats);
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
-  if (call.only_non_zeros) std::memset(dx, 0, sizeof(float) * floats);
   const GradUnit unit{cut, window.row0, dy, x.data};
   for_residues(d, unit, scratch.residue, [&](const Residue& residue) {
     const GradTile tile{nullptr, nullptr, zeros, residue.down, residue.across, d.R, d.S, d.O, 0};
     if (call.only_non_zeros)
-      compute_non_zeros(d, PackedLists(d, const_cast<float*>(packed)), unit, residue, tile, dx, scratch.lists);
+      compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, residue, dx, scratch.lists);
     else
       compute_residue(d, packed, residue, tile, x.data, dx);
   });

@@ -19,6 +19,29 @@ inline int compress_lanes(const Reg& value, int32_t first, float* values, int32_
   return count;
 }
 
+// See Simd::compress_entries.
+template <int kLanes, typename Reg>
+inline int compress_table(const Reg& value, const int32_t* table, float* values, int32_t* entries) {
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    values[count] = value[i];
+    entries[count] = table[i];
+    count += value[i] != 0;
+  }
+  return count;
+}
+
+// See Simd::expand_entries.
+template <int kLanes, typename Reg>
+inline int expand_lanes(const Reg& value, const float* from, Reg& to) {
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    to[i] = value[i] != 0 ? from[count] : 0.0f;
+    count += value[i] != 0;
+  }
+  return count;
+}
+
 template <int kLanes, typename Reg>
 inline void transpose_lanes(Reg (&v)[kLanes]) {
   float lanes[kLanes][kLanes];

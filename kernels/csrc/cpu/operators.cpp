@@ -152,7 +152,7 @@ bool has_many_zeros(const Tensor& x) {
 
 // Whether lists of non-zeros pay: what a position sees of a channel's filters has to make up for walking a list.
 bool uses_lists(const Layer& d, const Tensor& x) {
-  constexpr int64_t kManyFilters = 32, kManyTaps = 128;
+  constexpr int64_t kManyFilters = 16, kManyTaps = 128;
   return d.O >= kManyFilters && d.O * d.R * d.S >= kManyTaps * d.stride_h * d.stride_w && has_many_zeros(x);
 }
 

@@ -12,6 +12,11 @@
 namespace addertrain::cpu {
 namespace {
 
+// How many of a register's lanes are filled, of `total` from `first` on.
+inline int lanes_left(int64_t total, int64_t first) {
+  return static_cast<int>(std::clamp<int64_t>(total - first, 0, Simd::kLanes));
+}
+
 // v[i] = from[i + lane * pitch] over the first `lanes` lanes, the others 0; for i < count <= kLanes.
 inline void load_transposed(const float* from, int64_t pitch, int lanes, int count, Simd::Reg (&v)[Simd::kLanes]) {
   for (int lane = 0; lane < Simd::kLanes; ++lane)
@@ -25,7 +30,7 @@ inline void load_transposed(const float* from, int64_t pitch, int lanes, int cou
 template <typename Use>
 inline void for_transposed(const float* from, int64_t pitch, int lanes, int64_t count, const Use& use) {
   for (int64_t i0 = 0; i0 < count; i0 += Simd::kLanes) {
-    const int now = static_cast<int>(std::min<int64_t>(Simd::kLanes, count - i0));
+    const int now = lanes_left(count, i0);
     Simd::Reg v[Simd::kLanes];
     load_transposed(from + i0, pitch, lanes, now, v);
     for (int i = 0; i < now; ++i) use(i0 + i, v[i]);
@@ -50,11 +55,6 @@ struct Tap {
 inline int64_t offset_of(const Tap& tap, const Layer& d, FilterOrder order) {
   return order == FilterOrder::kChannelsInnermost ? (tap.r * d.S + tap.s) * d.C + tap.c
                                                   : (tap.c * d.R + tap.r) * d.S + tap.s;
-}
-
-// How many of a register's lanes are filled, of `total` from `first` on.
-inline int lanes_left(int64_t total, int64_t first) {
-  return static_cast<int>(std::clamp<int64_t>(total - first, 0, Simd::kLanes));
 }
 
 }  // namespace

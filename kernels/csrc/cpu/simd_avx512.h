@@ -37,6 +37,12 @@ struct Simd {
     return _mm512_castsi512_ps(_mm512_set1_epi32(bits));
   }
   static Reg load(const float* from) { return _mm512_loadu_ps(from); }
+  // The lanes whose bits are set, 0 in the others.
+  static Reg load_lanes(const float* from, uint32_t lanes) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), from);
+  }
+  // The first half of each.
+  static Reg join_halves(Reg low, Reg high) { return _mm512_insertf32x8(low, _mm512_castps512_ps256(high), 1); }
   static Reg load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(mask(count), from); }
   static void store(float* to, Reg value) { _mm512_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm512_mask_storeu_ps(to, mask(count), value); }
@@ -50,8 +56,10 @@ struct Simd {
   // Lane i of the result: the sum of v[i]. Three instructions a register instead of a dozen one by one.
   static Reg sums(const Reg (&v)[kLanes]) {
     Reg pairs[8], fours[4];
+#pragma GCC unroll 16
     for (int i = 0; i < 8; ++i)
       pairs[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 16
     for (int i = 0; i < 4; ++i) {
       const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
       fours[i] = add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
@@ -85,19 +93,36 @@ struct Simd {
     _mm512_storeu_si512(lanes, _mm512_maskz_compress_epi32(is_non_zero, index));
     return __builtin_popcount(is_non_zero);
   }
+  // As above, with an entry of `table` for each non-zero instead of its lane.
+  static int compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
+    const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
+    store(values, _mm512_maskz_compress_ps(is_non_zero, value));
+    _mm512_storeu_si512(entries, _mm512_maskz_compress_epi32(is_non_zero, _mm512_loadu_si512(table)));
+    return __builtin_popcount(is_non_zero);
+  }
+  // The inverse: `from` holds what belongs to the non-zeros of `value`, in order; the others get 0. Returns how many.
+  static int expand_entries(Reg value, const float* from, Reg& to) {
+    const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
+    to = _mm512_maskz_expand_ps(is_non_zero, load(from));
+    return __builtin_popcount(is_non_zero);
+  }
   // Lane j of v[i] to lane i of v[j].
   static void transpose(Reg (&v)[kLanes]) {
     Reg pairs[16], fours[16];
+#pragma GCC unroll 16
     for (int i = 0; i < 16; i += 2) {
       pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
       pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
       for (int j = 0; j < 2; ++j) {
         const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + 2 + j]);
         fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
         fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
       }
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {  // quarter q of fours[4 k + j]: lanes 4 q + j of registers 4 k to 4 k + 3
       const Reg a = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0b10001000);
       const Reg b = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0b11011101);

@@ -24,6 +24,8 @@ struct EightFloats {
   using SparseWidths2 = TileWidths<>;
   using SparseWidths4 = TileWidths<>;
   static int count_non_zeros(const float*, int count) { return count; }
+  static Reg load_lanes(const float*, uint32_t) { return zero(); }
+  static Reg join_halves(Reg low, Reg) { return low; }
 
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg broadcast(float value) { return _mm256_set1_ps(value); }
@@ -33,6 +35,10 @@ struct EightFloats {
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
     return compress_lanes<kLanes>(value, first, values, lanes);
   }
+  static int compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
+    return compress_table<kLanes>(value, table, values, entries);
+  }
+  static int expand_entries(Reg value, const float* from, Reg& to) { return expand_lanes<kLanes>(value, from, to); }
   static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }

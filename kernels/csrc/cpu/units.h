@@ -100,6 +100,32 @@ struct ImageShape {
   int64_t C, H, W;
 };
 
+// Brings a stretch of memory near, a little at a time, while something else is computed: what a unit's tiles or the next
+// unit will read or write. Left to the processor, a unit of 64 KiB waits for memory as long as it computes.
+class Ahead {
+ public:
+  // floats [begin, end) of `data`, at most `total`, in `calls` calls.
+  Ahead(const float* data, int64_t begin, int64_t end, int64_t total, int64_t calls)
+      : at_(address(data + std::min(begin, total))),
+        end_(address(data + std::min(end, total))),
+        step_(ceil_div(end_ - at_, std::max<int64_t>(1, calls) * kLine) * kLine) {}
+
+  template <bool is_written = false>
+  void fetch() {
+    for (const char* until = std::min(end_, at_ + step_); at_ < until; at_ += kLine)
+      __builtin_prefetch(at_, is_written, kSecondLevel);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static constexpr int kSecondLevel = 2;
+  static const char* address(const float* data) { return reinterpret_cast<const char*>(data); }
+
+  const char* at_;
+  const char* end_;
+  int64_t step_;
+};
+
 // Sixteen or fewer channels of a row: planes -> [column][channel].
 inline void interleave_row(const float* planes, int64_t plane, int64_t C, int64_t columns, float* to) {
   for (int64_t c0 = 0; c0 < C; c0 += 16) {
