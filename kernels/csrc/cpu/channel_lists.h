@@ -18,6 +18,7 @@ struct ListStep {
 struct ListScratch {
   Memory<float> values, sums;
   Memory<int32_t> bases, outputs, pixels;
+  Memory<uint32_t> lanes;
   OffsetTable ends;
   Memory<ListStep> steps;
 };
@@ -59,10 +60,12 @@ class ChannelLists {
         values_(scratch.values.entries(pitch_ * Simd::kLanes)),
         sums_(scratch.sums.entries(pitch_ * Simd::kLanes)),
         bases_(scratch.bases.entries(pitch_ * Simd::kLanes)),
+        lanes_(scratch.lanes.entries(residue.count + residue.num_segments * Simd::kLanes)),
         ends_(scratch.ends.entries(residue.num_segments * Simd::kLanes)) {
     int64_t counts[Simd::kLanes] = {};
+    uint32_t* lanes = lanes_;
     for (int64_t i = 0; i < residue.num_segments; ++i) {
-      append(residue.segments[i], counts);
+      append(residue.segments[i], counts, lanes);
       std::copy(counts, counts + Simd::kLanes, ends_ + i * Simd::kLanes);
     }
   }
@@ -76,14 +79,16 @@ class ChannelLists {
   // Writes every list's sums to its places in dX, and 0 to all others; `dx` as x in the constructor.
   void write(float* dx) const {
     int64_t counts[Simd::kLanes] = {};
+    const uint32_t* lanes = lanes_;
     for (int64_t i = 0; i < residue_.num_segments; ++i)
       for (int64_t at = residue_.segments[i].begin; at < residue_.segments[i].end; at += Simd::kLanes) {
         const int positions = lanes_left(residue_.segments[i].end, at);
-        Simd::Reg block[Simd::kLanes], sums[Simd::kLanes];
-        load(at, positions, block);
+        Simd::Reg sums[Simd::kLanes];
 #pragma GCC unroll 16
-        for (int c = 0; c < Simd::kLanes; ++c)
-          counts[c] += Simd::expand_entries(block[c], sums_ + c * pitch_ + counts[c], sums[c]);
+        for (int c = 0; c < Simd::kLanes; ++c, ++lanes) {
+          sums[c] = Simd::expand_entries(*lanes, sums_ + c * pitch_ + counts[c]);
+          counts[c] += __builtin_popcount(*lanes);
+        }
         Simd::transpose(sums);
 #pragma GCC unroll 16
         for (int m = 0; m < Simd::kLanes; ++m) {
@@ -107,15 +112,17 @@ class ChannelLists {
     Simd::transpose(block);
   }
 
-  void append(const Segment& segment, int64_t (&counts)[Simd::kLanes]) {
+  void append(const Segment& segment, int64_t (&counts)[Simd::kLanes], uint32_t*& lanes) {
     for (int64_t i = segment.begin; i < segment.end; i += Simd::kLanes) {
       Simd::Reg block[Simd::kLanes];
       load(i, lanes_left(segment.end, i), block);
       float* values = values_;
       int32_t* bases = bases_;
 #pragma GCC unroll 16
-      for (int c = 0; c < Simd::kLanes; ++c, values += pitch_, bases += pitch_)
-        counts[c] += Simd::compress_entries(block[c], at_.outputs + i, values + counts[c], bases + counts[c]);
+      for (int c = 0; c < Simd::kLanes; ++c, ++lanes, values += pitch_, bases += pitch_) {
+        *lanes = Simd::compress_entries(block[c], at_.outputs + i, values + counts[c], bases + counts[c]);
+        counts[c] += __builtin_popcount(*lanes);
+      }
     }
   }
 
@@ -127,6 +134,7 @@ class ChannelLists {
   float* values_;
   float* sums_;
   int32_t* bases_;
+  uint32_t* lanes_;  // of every register of positions and channel: which are not zero
   int64_t* ends_;
 };
 

@@ -21,25 +21,24 @@ inline int compress_lanes(const Reg& value, int32_t first, float* values, int32_
 
 // See Simd::compress_entries.
 template <int kLanes, typename Reg>
-inline int compress_table(const Reg& value, const int32_t* table, float* values, int32_t* entries) {
-  int count = 0;
-  for (int i = 0; i < kLanes; ++i) {
+inline uint32_t compress_table(const Reg& value, const int32_t* table, float* values, int32_t* entries) {
+  uint32_t lanes = 0;
+  for (int i = 0, count = 0; i < kLanes; ++i) {
     values[count] = value[i];
     entries[count] = table[i];
     count += value[i] != 0;
+    lanes |= static_cast<uint32_t>(value[i] != 0) << i;
   }
-  return count;
+  return lanes;
 }
 
 // See Simd::expand_entries.
 template <int kLanes, typename Reg>
-inline int expand_lanes(const Reg& value, const float* from, Reg& to) {
-  int count = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    to[i] = value[i] != 0 ? from[count] : 0.0f;
-    count += value[i] != 0;
-  }
-  return count;
+inline Reg expand_lanes(uint32_t lanes, const float* from) {
+  Reg to{};
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes >> i & 1) to[i] = *from++;
+  return to;
 }
 
 template <int kLanes, typename Reg>

@@ -139,21 +139,22 @@ struct FullyConnected {
   }
 };
 
-// By a sample of x, whatever its layout.
-bool has_many_zeros(const Tensor& x) {
+// More than a share of all, by a sample of x, whatever its layout.
+bool has_many_zeros(const Tensor& x, double share) {
   constexpr int64_t kSamples = 1024;
-  constexpr double kShare = 0.3;
   const float* data = x.const_data_ptr<float>();
   const int64_t step = std::max<int64_t>(1, x.numel() / kSamples) | 1;  // odd: no channel is left out
   int64_t zeros = 0, sampled = 0;
   for (int64_t i = 0; i < x.numel(); i += step, ++sampled) zeros += data[i] == 0.0f;
-  return static_cast<double>(zeros) > kShare * static_cast<double>(sampled);
+  return static_cast<double>(zeros) > share * static_cast<double>(sampled);
 }
 
 // Whether lists of non-zeros pay: what a position sees of a channel's filters has to make up for walking a list.
 bool uses_lists(const Layer& d, const Tensor& x) {
-  constexpr int64_t kManyFilters = 16, kManyTaps = 128;
-  return d.O >= kManyFilters && d.O * d.R * d.S >= kManyTaps * d.stride_h * d.stride_w && has_many_zeros(x);
+  constexpr int64_t kManyFilters = 16, kSomeTaps = 64, kManyTaps = 256;
+  constexpr double kSomeZeros = 0.1, kManyZeros = 0.3;
+  const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w);
+  return d.O >= kManyFilters && taps >= kSomeTaps && has_many_zeros(x, taps >= kManyTaps ? kSomeZeros : kManyZeros);
 }
 
 void run_grad_input(GradInputCall call, const Tensor& x, bool is_rectified) {

@@ -93,18 +93,16 @@ struct Simd {
     _mm512_storeu_si512(lanes, _mm512_maskz_compress_epi32(is_non_zero, index));
     return __builtin_popcount(is_non_zero);
   }
-  // As above, with an entry of `table` for each non-zero instead of its lane.
-  static int compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
+  // As above, with an entry of `table` for each non-zero instead of its lane; returns their lanes as bits.
+  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
     const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
     store(values, _mm512_maskz_compress_ps(is_non_zero, value));
     _mm512_storeu_si512(entries, _mm512_maskz_compress_epi32(is_non_zero, _mm512_loadu_si512(table)));
-    return __builtin_popcount(is_non_zero);
+    return is_non_zero;
   }
-  // The inverse: `from` holds what belongs to the non-zeros of `value`, in order; the others get 0. Returns how many.
-  static int expand_entries(Reg value, const float* from, Reg& to) {
-    const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
-    to = _mm512_maskz_expand_ps(is_non_zero, load(from));
-    return __builtin_popcount(is_non_zero);
+  // The inverse: `from` holds what belongs to `lanes`, in order; the others get 0.
+  static Reg expand_entries(uint32_t lanes, const float* from) {
+    return _mm512_maskz_expand_ps(static_cast<__mmask16>(lanes), load(from));
   }
   // Lane j of v[i] to lane i of v[j].
   static void transpose(Reg (&v)[kLanes]) {

@@ -42,10 +42,10 @@ struct Simd {
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
     return compress_lanes<kLanes>(value, first, values, lanes);
   }
-  static int compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
+  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
     return compress_table<kLanes>(value, table, values, entries);
   }
-  static int expand_entries(Reg value, const float* from, Reg& to) { return expand_lanes<kLanes>(value, from, to); }
+  static Reg expand_entries(uint32_t lanes, const float* from) { return expand_lanes<kLanes, Reg>(lanes, from); }
   static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
