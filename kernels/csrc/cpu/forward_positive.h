@@ -137,7 +137,7 @@ inline bool compute_positive_unit(const ForwardCall& call, const PositiveLists& 
   for (int64_t n = cut.n0; n < cut.n1; n += shape.images)
     for (int64_t p = cut.row0; p < cut.row1; p += shape.band_rows) {
       const int64_t n1 = std::min(cut.n1, n + shape.images), rows = std::min(shape.band_rows, cut.row1 - p);
-      if (!pack_band(call.x, d, shape, n, n1 - n, p - d.padding_h, rows, true, band)) return false;
+      if (!pack_band(call.x, d, shape, n, n1 - n, p - d.padding_h, rows, band)) return false;
       const int64_t at = (n - cut.n0) * image_pitch + (p - cut.row0) * d.Q * d.O;
       const int64_t tiles = ceil_div(rows, shape.tile_rows), calls = tiles * d.O * shape.num_blocks(d);
       const int64_t x_floats = d.H * d.W * d.C, y_next = at + (n1 - n) * shape.tile_rows * d.Q * d.O;

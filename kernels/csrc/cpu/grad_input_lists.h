@@ -151,7 +151,7 @@ struct ListAhead {
   }
 
  private:
-  // The part of a tensor that a unit reads, or the one that many units later.
+  // The part of a tensor that is a unit's, or that of `later` units on.
   static Ahead ahead(const float* data, const Layer& d, const Unit& cut, int64_t image_floats, int64_t later,
                      int64_t calls) {
     const int64_t row_floats = image_floats / d.H;

@@ -46,7 +46,7 @@ struct RowShape {
 // Whether rows fill their registers and lie in them as the input does.
 inline bool fits_rows(const Layer& d) {
   if (!Simd::kHasCompress || d.stride_h != 1 || d.stride_w != 1 || d.N == 0) return false;
-  if (d.padding_w < 0 || d.padding_h < 0 || d.padding_w % d.dilation_w != 0) return false;
+  if (d.padding_w % d.dilation_w != 0) return false;
   const RowShape shape(d);
   const int64_t lanes = shape.registers * Simd::kLanes / shape.images;
   return shape.column_in_place < d.S && d.padding_w <= Simd::kLanes && d.W <= lanes && 4 * d.Q >= 3 * lanes &&
@@ -93,20 +93,10 @@ inline void load_pixels(const Image& image, const Layer& d, const RowShape& shap
   Simd::transpose(v);
 }
 
-// The lowest and the highest value met, 0 among them; a NaN is passed over.
-struct Range {
-  Simd::Reg lowest = Simd::zero(), highest = Simd::zero();
-
-  void add(Simd::Reg value) {
-    lowest = Simd::min(value, lowest);
-    highest = Simd::max(value, highest);
-  }
-  bool is_nonnegative() const { return Simd::sum(lowest) == 0.0f; }  // no lane is positive: none cancels another
-};
-
-// Writes a row where the filter's column sees every position in its place, and its sum over channels.
+// Writes a row where the filter's column sees every position in its place, and its sum over channels; lowers `lowest` to
+// the row's minimum. A NaN is passed over: it shows up in the sums.
 inline void pack_row(const Image& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
-                     int64_t h, float* to, float* sums, Range& range) {
+                     int64_t h, float* to, float* sums, Simd::Reg& lowest) {
   for (int64_t v0 = 0; v0 < shape.row_floats; v0 += Simd::kLanes) {
     Simd::Reg sum = Simd::zero();
     for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
@@ -117,7 +107,7 @@ inline void pack_row(const Image& image, const Layer& d, const RowShape& shape, 
 #pragma GCC unroll 16
       for (int c = 0; c < Simd::kLanes; ++c, at += shape.channel_floats) {
         if (c >= channels) break;
-        range.add(v[c]);
+        lowest = Simd::min(v[c], lowest);
         sum = Simd::add(sum, v[c]);
         Simd::store(at, v[c]);
       }
@@ -176,23 +166,23 @@ inline void shift_rows(const Layer& d, const RowShape& shape, const PackedBand& 
     }
 }
 
-// Packs the inputs, from row0 on, under `rows` rows of outputs of the images from n on. Stops at x < 0 if told so.
+// Packs the inputs, from row0 on, under `rows` rows of outputs of the images from n on. Stops at x < 0 and returns false.
 inline bool pack_band(const Image& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
-                      int64_t row0, int64_t rows, bool only_nonnegative, const PackedBand& to) {
+                      int64_t row0, int64_t rows, const PackedBand& to) {
   constexpr int64_t kRowsAtOnce = 4;  // still in the nearest cache, but no longer in the queue of stores
   const int64_t num_rows = ceil_div(rows, shape.tile_rows) * shape.tile_rows + (d.R - 1) * d.dilation_h;
   float* in_place = to.inputs + shape.column_in_place * shape.column_floats;
-  Range range;
+  Simd::Reg lowest = Simd::zero();
   for (int64_t first = 0; first < num_rows; first += kRowsAtOnce) {
     const int64_t last = std::min(num_rows, first + kRowsAtOnce);
     for (int64_t i = first; i < last; ++i) {
       const int64_t h = row0 + i, at = i * shape.row_floats;
       if (h >= 0 && h < d.H)
-        pack_row(image, d, shape, n, num_images, h, in_place + at, to.pixel_sums + at, range);
+        pack_row(image, d, shape, n, num_images, h, in_place + at, to.pixel_sums + at, lowest);
       else
         pack_zeros(d, shape, in_place + at, to.pixel_sums + at);
     }
-    if (only_nonnegative && !range.is_nonnegative()) return false;
+    if (Simd::sum(lowest) != 0.0f) return false;  // no lane is positive, so none cancels another
     shift_rows(d, shape, to, first * shape.row_floats, last * shape.row_floats);
   }
   return true;
