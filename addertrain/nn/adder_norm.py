@@ -3,8 +3,11 @@
 The layer's kernel adds up the norm's statistics while it has the response in registers (training), or does
 all that the norm, a residual and a ReLU would do (evaluation without gradients). Modules, their parameters
 and their results stay those of norm(layer(x)). Where a module is watched (hooks), altered (8 bits, another
-form, ranks that share statistics) or on a CPU, norm(layer(x)) is what runs.
+form, ranks that share statistics) or on a CPU, norm(layer(x)) is what runs; but on CPUs the end of a residual
+block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`).
 """
+
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.ops import fused
+from addertrain.ops.norm_residual import is_fused_with
 
 
 def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
@@ -33,6 +37,9 @@ def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: 
     pair = _fused_pair(layer, norm, x)
     if pair is not None and not pair[1].training and _fits(residual, *pair, x):
         return _evaluated(*pair, x, residual=residual, relu=True)
+    if pair is None and _takes_residual(norm):
+        y = layer(x)
+        return norm.with_residual(y, residual) if is_fused_with(y, residual) else (norm(y) + residual).relu()
     return torch.relu(adder_norm(layer, norm, x) + residual)
 
 
@@ -49,6 +56,17 @@ def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv
     if not (is_plain and has_operator and is_wide) or _is_watched(layer) or _is_watched(norm):
         return None
     return (layer, norm) if fused.pays(x, layer.weight, layer.stride) else None
+
+
+def _takes_residual(norm: nn.Module) -> TypeGuard[BatchNorm2d]:
+    """Whether one operator may stand for a norm's call, a sum and a ReLU in training."""
+    return (
+        type(norm) is BatchNorm2d
+        and norm.training
+        and norm.momentum is not None
+        and not norm.relu
+        and not _is_watched(norm)
+    )
 
 
 def _is_watched(module: nn.Module) -> bool:

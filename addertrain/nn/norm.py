@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums, is_fused
+from addertrain.ops.norm_residual import batch_norm_residual_relu
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -33,6 +34,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.training
         assert self.momentum is not None
         y, mean, var = batch_norm_relu_of_sums(x, sums, self.weight, self.bias, eps=self.eps, relu=self.relu)
+        self._track(mean, var, x.numel() // x.shape[1], self.momentum)
+        return y
+
+    def with_residual(self, x: Tensor, residual: Tensor) -> Tensor:
+        """A training step's relu(forward(x) + residual), where `is_fused_with` says that it pays."""
+        assert self.training
+        assert self.momentum is not None
+        y, mean, var = batch_norm_residual_relu(x, residual, self.weight, self.bias, eps=self.eps)
         self._track(mean, var, x.numel() // x.shape[1], self.momentum)
         return y
 

@@ -4,6 +4,14 @@ Importing this package defines `torch.ops.addertrain.*` and loads the compiled l
 Without them every operator runs on the reference.
 """
 
-from addertrain.ops import forms, fused, int8, library, norm, schemas  # noqa: F401  they define what libraries implement
+from addertrain.ops import (  # noqa: F401  they define what libraries implement
+    forms,
+    fused,
+    int8,
+    library,
+    norm,
+    norm_residual,
+    schemas,
+)  # fmt: skip
 
 library.load()

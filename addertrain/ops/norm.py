@@ -60,7 +60,8 @@ def is_fused(x: Tensor) -> bool:
 
 
 @torch.library.impl(LIBRARY, "batch_norm_relu", "CompositeExplicitAutograd")
-def _reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
+def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Triple:
+    """`batch_norm_relu` in torch's operators."""
     var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     y = _normalise(x, weight, bias, mean, var, eps)
     return (y.clamp_min(0) if relu else y), mean, var
@@ -87,9 +88,10 @@ def _normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tenso
 
 
 @torch.library.impl(LIBRARY, "batch_norm_relu_backward", "CompositeExplicitAutograd")
-def _reference_backward(
+def reference_backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, relu: bool
 ) -> Triple:
+    """Its gradients dx, dweight, dbias in torch's operators."""
     y = _normalise(x, weight, bias, mean, var, eps)
     g = torch.where(y > 0, dy, torch.zeros_like(dy)) if relu else dy
     inverse_std = (var + eps).rsqrt()
@@ -128,7 +130,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> Non
 def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tensor | None, ...]:
     x = ctx.saved_tensors[0]
     # CPUs have it for what their forward takes; sums come with any x.
-    backward: Any = _reference_backward if x.device.type == "cpu" and not is_fused(x) else _BACKWARD
+    backward: Any = reference_backward if x.device.type == "cpu" and not is_fused(x) else _BACKWARD
     dx, dweight, dbias = backward(dy, *ctx.saved_tensors, ctx.eps, ctx.relu)
     return dx, *([None] if ctx.has_sums else []), dweight, dbias, None, None
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from addertrain.nn import BatchNorm2d
+from addertrain.nn import BatchNorm2d, adder_norm_residual
 from addertrain.ops import library
 from addertrain.ops.norm import is_fused
+from addertrain.ops.norm_residual import is_fused_with
 
 SHAPES = [
     (256, 6, 7, 7),
@@ -77,6 +78,44 @@ def test_forward_gradients_and_statistics_match_float64(shape: tuple[int, ...], 
     assert fused.num_batches_tracked == wide.num_batches_tracked
 
 
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_end_of_a_block_matches_float64(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    fused, wide = pair_of_norms(shape[1], relu=False)
+    x, residual = (channels_last(shape).requires_grad_() for _ in range(2))
+    x_wide, residual_wide = (tensor.detach().double().requires_grad_() for tensor in (x, residual))
+    assert is_fused_with(x, residual)
+    y = adder_norm_residual(nn.Identity(), fused, x, residual)
+    assert type(y.grad_fn).__name__.startswith("GeneratedBackwardFor_addertrain_batch_norm_residual_relu")
+    y_wide = torch.relu(wide(x_wide) + residual_wide)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    y_wide.backward(dy.double())
+    assert y.stride() == x.stride()
+    for got, expected in ((y, y_wide), (x.grad, x_wide.grad), (residual.grad, residual_wide.grad)):
+        assert_near(got, expected)
+    for got, expected in zip(fused.parameters(), wide.parameters(), strict=True):
+        assert_near(got.grad, expected.grad)
+    assert_near(fused.running_mean, wide.running_mean)
+    assert_near(fused.running_var, wide.running_var)
+
+
+def test_a_residual_that_does_not_fit_is_added_as_ever() -> None:
+    x, norm = channels_last((4, 6, 5, 5)), BatchNorm2d(6)
+    for residual in (torch.randn(4, 6, 5, 5), torch.randn(6, 1, 1)):  # channels first; to be broadcast
+        expected = torch.relu(norm(x) + residual)
+        assert torch.equal(adder_norm_residual(nn.Identity(), norm, x, residual), expected)
+
+
+def test_a_watched_norm_is_called() -> None:
+    x, norm = channels_last((4, 6, 5, 5)), BatchNorm2d(6)
+    seen: list[Tensor] = []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    adder_norm_residual(nn.Identity(), norm, x, x)
+    assert len(seen) == 1
+
+
 def test_mean_a_thousand_times_the_deviation_keeps_the_variance() -> None:
     """A wide adder layer's raw response is like this; E[y^2] - E[y]^2 in float32 would lose it."""
     torch.manual_seed(0)
@@ -96,7 +135,7 @@ def test_threads_change_nothing() -> None:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             x.grad = None
-            y = norm(x)
+            y = adder_norm_residual(nn.Identity(), BatchNorm2d(24), norm(x), x)
             y.sum().backward()
             results.append((y.detach(), x.grad))
     finally:
@@ -110,6 +149,7 @@ def test_nan_reaches_the_output() -> None:
     x = channels_last((8, 4, 3, 3))
     x[0, 2, 0, 0] = torch.nan
     y = BatchNorm2d(4, relu=True)(x)
+    assert adder_norm_residual(nn.Identity(), BatchNorm2d(4), x, torch.zeros_like(x))[:, 2].isnan().all()
     assert y[:, 2].isnan().all()
     assert y[:, [0, 1, 3]].isfinite().all()
 
@@ -118,6 +158,9 @@ def test_operator_keeps_its_contract() -> None:
     x = channels_last((4, 6, 5, 5)).requires_grad_()
     weight, bias = (torch.randn(6).requires_grad_() for _ in range(2))
     torch.library.opcheck(torch.ops.addertrain.batch_norm_relu.default, (x, weight, bias, 1e-5, True))
+    residual = channels_last((4, 6, 5, 5)).requires_grad_()
+    arguments = (x, residual, weight, bias, 1e-5)
+    torch.library.opcheck(torch.ops.addertrain.batch_norm_residual_relu.default, arguments)
 
 
 def test_compiles_whole() -> None:

@@ -65,8 +65,12 @@ struct NormCall {
 struct NormPasses {
   void (*moments)(const float* x, int64_t begin, int64_t end, int64_t C, double* sums, double* squares);
   void (*apply)(const NormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);
+  void (*apply_residual)(const NormCall&, const float* residual, const float* scale, const float* shift, int64_t begin,
+                         int64_t end, float* y);
   void (*gradient_sums)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* mean,
                         int64_t begin, int64_t end, double* sums, double* products);
+  void (*residual_gradient_sums)(const NormCall&, const float* dy, const float* y, const float* mean, int64_t begin,
+                                 int64_t end, double* sums, double* products, float* g);
   void (*apply_gradient)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* slope,
                          const float* offset, int64_t begin, int64_t end, float* dx);
 };

@@ -1,6 +1,6 @@
 // Batch normalisation with ReLU over [rows][C] in one instruction set: the images interleaved, rows = N*H*W.
 //
-//   y = max(0, scale * x + shift),  scale = weight / sqrt(var + eps),  shift = bias - mean * scale
+//   y = max(0, scale * x + shift [+ residual]),  scale = weight / sqrt(var + eps),  shift = bias - mean * scale
 //
 // Plain loops that the compiler vectorises. Several rows are taken as one long row of `width` floats with the channels'
 // coefficients repeated, so that six channels fill registers as well as sixty-four. Sums are taken chunk by chunk with
@@ -98,6 +98,27 @@ inline void apply_norm(const NormCall& call, const float* scale, const float* sh
   });
 }
 
+inline void add_residual(const float* __restrict x, const float* __restrict residual, const float* __restrict a,
+                         const float* __restrict b, int64_t count, float* __restrict y) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = a[i] * x[i] + b[i] + residual[i];
+    y[i] = value < 0.0f ? 0.0f : value;
+  }
+}
+
+// y = max(0, a x + b + residual).
+inline void apply_norm_residual(const NormCall& call, const float* residual, const float* scale, const float* shift,
+                                int64_t begin, int64_t end, float* y) {
+  const int64_t width = rows_per_long_row(call.C) * call.C;
+  float* a = norm_scratch.rows.entries(2 * width);
+  float* b = a + width;
+  repeat(scale, call.C, width, a);
+  repeat(shift, call.C, width, b);
+  for_long_rows(begin, end, width, [&](int64_t at, int64_t count) {
+    add_residual(call.x + at, residual + at, a, b, count, y + at);
+  });
+}
+
 // ---------------------------------------------------------------- gradients
 
 // One long row; a function of its own because the compiler trusts __restrict on parameters alone.
@@ -129,6 +150,33 @@ inline void chunk_gradient_sums(const NormCall& call, const float* dy, const flo
   fold(product, C, width, products);
 }
 
+inline void keep_gradient(const float* __restrict x, const float* __restrict dy, const float* __restrict y,
+                          const float* __restrict mean, int64_t count, float* __restrict sum,
+                          float* __restrict product, float* __restrict g) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float upper = dy[i];
+    const float kept = y[i] > 0.0f ? upper : 0.0f;
+    g[i] = kept;
+    sum[i] += kept;
+    product[i] += kept * (x[i] - mean[i]);
+  }
+}
+
+// The same where the output y is at hand, which a residual has gone into; g is the residual's gradient as well.
+inline void chunk_residual_gradient_sums(const NormCall& call, const float* dy, const float* y, const float* mean,
+                                         int64_t begin, int64_t end, double* sums, double* products, float* g) {
+  const int64_t C = call.C, width = rows_per_long_row(C) * C;
+  float* sum = norm_scratch.rows.entries(3 * width);
+  float *product = sum + width, *m = product + width;
+  std::memset(sum, 0, sizeof(float) * 2 * width);
+  repeat(mean, C, width, m);
+  for_long_rows(begin, end, width, [&](int64_t at, int64_t count) {
+    keep_gradient(call.x + at, dy + at, y + at, m, count, sum, product, g + at);
+  });
+  fold(sum, C, width, sums);
+  fold(product, C, width, products);
+}
+
 inline void combine_gradient(bool relu, const float* __restrict x, const float* __restrict dy,
                              const float* __restrict a, const float* __restrict b, const float* __restrict slope,
                              const float* __restrict offset, int64_t count, float* __restrict dx) {
@@ -154,7 +202,8 @@ inline void apply_norm_gradient(const NormCall& call, const float* dy, const flo
   });
 }
 
-constexpr NormPasses kNormPasses{chunk_moments, apply_norm, chunk_gradient_sums, apply_norm_gradient};
+constexpr NormPasses kNormPasses{chunk_moments,       apply_norm,                   apply_norm_residual,
+                                 chunk_gradient_sums, chunk_residual_gradient_sums, apply_norm_gradient};
 
 }  // namespace
 }  // namespace addertrain::cpu
