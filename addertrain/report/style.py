@@ -131,9 +131,10 @@ def decades_axis(axes: Axes) -> None:
 
 
 def loss_axis(axes: Axes) -> None:
-    """A logarithmic axis with marks at 1, 2 and 5 times powers of ten, as plain numbers."""
+    """A logarithmic axis for what is drawn already: marks at powers of ten and between, as plain numbers."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    lowest, highest = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=_digits(highest / lowest)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
 
@@ -141,10 +142,15 @@ def loss_axis(axes: Axes) -> None:
 def accuracy_axis(axes: Axes, lowest: float, highest: float) -> None:
     """Accuracy in percent on a scale that is logarithmic in the error, for data plotted as 100 - accuracy."""
     smallest, largest = max(100.0 - highest, 0.008), 100.0 - lowest
-    digits = (1, 2, 5) if largest > 30 * smallest else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    digits = _digits(largest / smallest)
     errors = [digit * power for power in (0.01, 0.1, 1.0, 10.0) for digit in digits]
     axes.set_yscale("log")
     axes.set_ylim(largest * 1.15, smallest / 1.15)
     axes.yaxis.set_major_locator(FixedLocator(errors))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 - error:.10g}"))
+
+
+def _digits(ratio: float) -> tuple[float, ...]:
+    """What powers of ten are multiplied by to mark a logarithmic axis whose ends have this ratio."""
+    return (1, 2, 5) if ratio > 30 else (1, 1.5, 2, 3, 4, 5, 6, 8)
