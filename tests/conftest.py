@@ -1,7 +1,5 @@
 """What holds for every test: no launcher's variables, one thread, the same random numbers."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,8 +15,6 @@ _LAUNCHER_VARIABLES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Files beside this one start whole processes; at the end they would leave all workers but one idle.
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; none is here")

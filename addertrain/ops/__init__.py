@@ -12,6 +12,6 @@ from addertrain.ops import (  # noqa: F401  they define what libraries implement
     norm,
     norm_residual,
     schemas,
-)  # fmt: skip
+)
 
 library.load()
