@@ -39,9 +39,9 @@ using Sums = float[WarpPlace<P>::kGroups][WarpPlace<P>::kBlocks][4];
 
 // What elements are formed and added up in, and whether dY has to be scaled into it.
 template <class T, bool kIsGrad>
-using Element = std::conditional_t<kIsGrad, __half, T>;
+using ElementType = std::conditional_t<kIsGrad, __half, T>;
 template <class T, bool kIsGrad>
-constexpr bool kIsScaled = !std::is_same_v<T, Element<T, kIsGrad>>;
+constexpr bool kIsScaled = !std::is_same_v<T, ElementType<T, kIsGrad>>;
 
 // x/2 of the warp's positions and columns, for the lane's rows: two columns a word, 8 apart.
 template <class P, class T>
@@ -74,7 +74,7 @@ template <class P, class T, bool kIsGrad, class X>
 ADDERTRAIN_DEVICE void add_pair_slab(const uint16_t* a_tile, const uint16_t* b_tile, const WarpPlace<P>& place,
                                      const X& x, float g_scale, const uint32_t (&select)[8], Sums<P>& acc,
                                      float (&a_sum)[P::WM / 8][4]) {
-  using Ops = PairOps<Element<T, kIsGrad>>;
+  using Ops = PairOps<ElementType<T, kIsGrad>>;
   constexpr int kBlocks = P::WN / 16;
   const uint16_t* at_a = a_tile + place.warp_m * P::kSlab + place.quad * P::kChunk;
   const uint16_t* at_b = b_tile + (place.warp_n + place.row) * P::kSlab + place.quad * P::kChunk;

@@ -18,7 +18,7 @@ cudaError_t run_pairs(const TypedCall<T>& call, void* bytes, cudaStream_t stream
   const Plan plan = plan_pairs<P, kIsGrad>(call);
   const Workspace<T> workspace(bytes, plan);
   constexpr Pass kPass = kIsGrad ? Pass::kGradInput : Pass::kForward;
-  cudaError_t error = launch_packing<T, kPass, false, Element<T, kIsGrad>>(call, plan, workspace, stream);
+  cudaError_t error = launch_packing<T, kPass, false, ElementType<T, kIsGrad>>(call, plan, workspace, stream);
   if (error != cudaSuccess) return error;
 
   const Problem& p = call.problem;
