@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 # A server that has imported torch once forks the ranks (forking the test process would copy its threads).
-# torch._dynamo, which every optimizer imports, takes seconds.
+# DeepSpeed settles on a device when it is imported.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["torch", "torch._dynamo", "torch.nn.parallel", "addertrain.train.run", "addertrain.data.decode"]
+    ["tests.preloaded", *([] if torch.cuda.is_available() else ["tests.preloaded_deepspeed"])]
 )
 
 

@@ -1,5 +1,6 @@
 """Pictures that many tests read and none changes."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ import tests.ranks  # noqa: F401  (its server of processes, with all that the su
 from addertrain.data.beton_write import write_beton
 from addertrain.data.folder import folder_of_classes
 from tests.data.photographs import SMALL_PAGES, picture_folder
+
+
+@pytest.fixture(autouse=True)
+def _one_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`data write` would have it import less: every later rank of this process would import all by itself."""
+    monkeypatch.setattr(multiprocessing, "set_forkserver_preload", lambda names: None)
 
 
 @pytest.fixture(scope="session")
