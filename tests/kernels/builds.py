@@ -1,4 +1,4 @@
-"""Builds of the operator libraries in a folder of their own."""
+"""Builds of the operator libraries: in a folder of their own, or the installed one where it is as good."""
 
 import shutil
 import subprocess
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import addertrain
 from tests.commands import run_command
+from tests.kernels.sass import architectures_of
 from tests.source_tree import ROOT
 
 
@@ -28,7 +30,17 @@ def configure(folder: Path, *definitions: str, **environment: str) -> subprocess
     return run_command(*command, *fixed, *definitions, **environment)
 
 
-ONE_ARCHITECTURE = "90-real"
+ONE_ARCHITECTURE = "90"
+
+
+def installed_cuda_library() -> Path | None:
+    """What launch/setup has built where no GPU is; None where sources are newer, or a GPU chose otherwise."""
+    sources = [path for path in (ROOT / "kernels").rglob("*") if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources if path.parent.name not in ("cpu", "ladder"))
+    for library in (Path(folder, "_C_cuda.so") for folder in addertrain.__path__):
+        if library.exists() and library.stat().st_mtime > newest:
+            return library if architectures_of(library) == {f"sm_{ONE_ARCHITECTURE}"} else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,9 @@ class CudaBuild:
     output: str
 
 
-def build_cuda(folder: Path, architectures: str = ONE_ARCHITECTURE, timeout_s: float = 900.0) -> CudaBuild:
+def build_cuda(
+    folder: Path, architectures: str = f"{ONE_ARCHITECTURE}-real", timeout_s: float = 900.0
+) -> CudaBuild:
     """Skips where nvcc or a CUDA build of torch is missing."""
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc")

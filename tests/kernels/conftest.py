@@ -1,11 +1,11 @@
-"""The device code compiled for the host, and the CUDA library, once for all tests and workers."""
+"""The device code compiled for the host, and the CUDA library, once for all tests and workers at most."""
 
 import ctypes
 from pathlib import Path
 
 import pytest
 
-from tests.kernels.builds import CudaBuild, build_cuda
+from tests.kernels.builds import build_cuda, installed_cuda_library
 from tests.kernels.emulated import EmulatedKernels, build_emulator
 from tests.kernels.host import HostKernels, load_host_library
 from tests.kernels.shared_builds import built_once
@@ -37,9 +37,9 @@ def emulator(builds: Path) -> EmulatedKernels:
 
 
 @pytest.fixture(scope="session")
-def cuda_build(builds: Path) -> CudaBuild:
+def cuda_library(builds: Path) -> Path:
+    """_C_cuda for one architecture, of these sources."""
+    if (installed := installed_cuda_library()) is not None:
+        return installed
     with built_once(builds, "cuda") as (folder, is_there):
-        output = folder / "output"
-        if not is_there:
-            output.write_text(build_cuda(folder).output, encoding="utf-8")
-        return CudaBuild(folder / "_C_cuda.so", output.read_text(encoding="utf-8"))
+        return folder / "_C_cuda.so" if is_there else build_cuda(folder).library

@@ -40,6 +40,11 @@ def disassembler() -> str:
     return found
 
 
+def architectures_of(library: Path) -> set[str]:
+    """Such as "sm_90": those that a library holds machine code for."""
+    return set(re.findall(r"\.(sm_\w+)\.cubin", _run(library, "--list-elf")))
+
+
 def kernels_of(library: Path, name_part: str = "adder_contract") -> list[Kernel]:
     """The kernels with such names, by default the tiled ones, of a library built for one architecture."""
     usage = _run(library, "-res-usage")

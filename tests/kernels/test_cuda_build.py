@@ -1,4 +1,7 @@
-"""_C_cuda is built where nvcc and a CUDA torch are, and registers its kernels; neither needs a GPU."""
+"""_C_cuda is built where nvcc and a CUDA torch are, and registers its kernels; neither needs a GPU.
+
+Every architecture, and no warning: pytest -m long tests/kernels/test_cuda_build.py
+"""
 
 import re
 import shutil
@@ -10,18 +13,12 @@ import pytest
 import torch
 
 from tests.commands import run_command
-from tests.kernels.builds import ONE_ARCHITECTURE, CudaBuild, build_cuda, configure
+from tests.kernels.builds import build_cuda, configure
 from tests.source_tree import ROOT
 
 ALL_ARCHITECTURES = {"80-real", "86-real", "89-real", "90-real", "100", "120-real"}
 pytestmark = pytest.mark.timeout(1000)  # nvcc on a busy machine
 BEFORE_BLACKWELL = {"80-real", "86-real", "89-real", "90"}
-
-
-def test_it_compiles_without_a_warning(cuda_build: CudaBuild) -> None:
-    assert cuda_build.library.exists()
-    assert f"_C_cuda is built for {ONE_ARCHITECTURE}" in cuda_build.output
-    assert "warning" not in cuda_build.output.lower(), cuda_build.output
 
 
 REGISTERED = """
@@ -40,18 +37,18 @@ assert not has_kernel("addertrain::adder2d_grad_weight", "CUDA"), "a convolution
 """
 
 
-def test_it_loads_and_registers_without_a_gpu(cuda_build: CudaBuild) -> None:
-    result = run_command(sys.executable, "-c", REGISTERED.format(library=str(cuda_build.library)))
+def test_it_loads_and_registers_without_a_gpu(cuda_library: Path) -> None:
+    result = run_command(sys.executable, "-c", REGISTERED.format(library=str(cuda_library)))
 
     assert result.returncode == 0, result.stderr
 
 
-def test_it_names_no_folder_of_this_machine(cuda_build: CudaBuild) -> None:
+def test_it_names_no_folder_of_this_machine(cuda_library: Path) -> None:
     """Apart from the search path, which an installation strips."""
     found = set(
         re.findall(
             rb"[\x20-\x7e]*" + re.escape(str(ROOT).encode()) + rb"[\x20-\x7e]*",
-            cuda_build.library.read_bytes(),
+            cuda_library.read_bytes(),
         )
     )
 
@@ -80,10 +77,12 @@ def test_a_build_without_cuda_says_why(
 
 def test_wheels_hold_every_architecture(tmp_path: Path) -> None:
     """CMake's default; `launch/setup` builds for the machine at hand."""
-    if shutil.which("nvcc") is None or not torch.version.cuda:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or not torch.version.cuda:
         pytest.skip("no nvcc, or a torch without CUDA")
 
-    result = configure(tmp_path)
+    # Not looked for, and not tried on every architecture: seconds.
+    result = configure(tmp_path, f"-DCMAKE_CUDA_COMPILER={nvcc}", "-DCMAKE_CUDA_COMPILER_FORCED=ON")
 
     assert result.returncode == 0, result.stderr
     built_for = re.search(r"_C_cuda is built for (\S+)", result.stdout)

@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from addertrain.bench.roofline import TILES
-from tests.kernels.builds import CudaBuild
 from tests.kernels.sass import Kernel, kernels_of
 from tests.source_tree import ROOT
 
@@ -66,12 +66,12 @@ def _tile(kernel: Kernel) -> Tile:
 
 
 @pytest.fixture(scope="module")
-def tiles(cuda_build: CudaBuild) -> list[Tile]:
-    return [tile for tile in map(_tile, kernels_of(cuda_build.library)) if tile.type != "uint8"]
+def tiles(cuda_library: Path) -> list[Tile]:
+    return [tile for tile in map(_tile, kernels_of(cuda_library)) if tile.type != "uint8"]
 
 
-def test_four_bytes_are_one_instruction(cuda_build: CudaBuild) -> None:
-    tiles = [tile for tile in map(_tile, kernels_of(cuda_build.library)) if tile.type == "uint8"]
+def test_four_bytes_are_one_instruction(cuda_library: Path) -> None:
+    tiles = [tile for tile in map(_tile, kernels_of(cuda_library)) if tile.type == "uint8"]
 
     assert len(tiles) == 2  # channels in words of their own, and any
     for tile in tiles:
@@ -95,9 +95,9 @@ def test_no_kernel_touches_local_memory(tiles: list[Tile]) -> None:
         assert not _count(tile.kernel.opcodes, "STL"), tile.label
 
 
-def test_no_result_hangs_on_an_order(cuda_build: CudaBuild) -> None:
+def test_no_result_hangs_on_an_order(cuda_library: Path) -> None:
     """No kernel has an atomic, in memory or shared memory: every sum has one order."""
-    kernels = kernels_of(cuda_build.library, "")
+    kernels = kernels_of(cuda_library, "")
 
     assert {"adder_split", "adder_statistics", "adder_norm_gradient_sums", "adder_scale", "adder_direct"} <= {
         part for kernel in kernels for part in re.findall(r"adder_[a-z_]+?(?=_kernel)", kernel.name)
