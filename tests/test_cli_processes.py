@@ -97,7 +97,7 @@ def test_a_killed_rank_ends_the_launcher_soon_and_ranks_go_on_from_there(tmp_pat
 
     assert process.returncode != 0
     assert time.monotonic() - since < 20, "no signal handler may wait for the dead rank"
-    for words in ("2 processes on cpu; new run", "epoch 1/10 "):
+    for words in ("2 processes on cpu; new run", "epoch  1/10"):
         assert said.count(words) == 1, "one rank speaks"
     assert not (run / "summary.json").exists()
     assert on_ranks(2, _fit_on_ranks, run) == [50, 50]
