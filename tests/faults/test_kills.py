@@ -10,7 +10,7 @@ from tests.faults.campaign import killed_run
 from tests.ranks import on_ranks
 from tests.train.small_runs import DIGITS, launched
 
-WORDS = ["--schedule.epochs=2", "--train.save_every_steps=5", "--train.recalibrate_batches=2"]
+WORDS = ["--schedule.epochs=1", "--train.save_every_steps=5", "--train.recalibrate_batches=2"]
 
 pytestmark = [pytest.mark.distributed, pytest.mark.faults]
 
