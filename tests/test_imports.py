@@ -70,4 +70,5 @@ def test_command_line_says_what_is_loaded() -> None:
     result = run_command(*command, "--version")
 
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("addertrain 0.1.0 (torch 2.")
     assert ("_C loaded" if is_full else "_C ") in result.stdout
