@@ -1,6 +1,7 @@
 """Disks that fill up, refuse and vanish while a run writes to them: it goes on as if nothing had been."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,7 +81,12 @@ def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
     folder = RunDirectory(run).store.folder
     broken = disk()
 
-    with acting({9: lambda: broken.break_it(folder)}), pytest.raises(CheckpointError) as caught:
+    def break_behind_the_eighth() -> None:
+        while not (folder / "epoch_0001_step_000008").exists():  # it is written beside the training
+            time.sleep(0.001)
+        broken.break_it(folder)
+
+    with acting({9: break_behind_the_eighth}), pytest.raises(CheckpointError) as caught:
         fit(short_recipe(*WORDS), run)
 
     assert "epoch_0003_step_000015: expected to write a checkpoint, got:" in str(caught.value)
