@@ -1,6 +1,7 @@
 """Who may import whom: the layers of the package, and the one place of each optional dependency."""
 
 import sys
+from functools import lru_cache
 
 import pytest
 
@@ -67,7 +68,9 @@ def _is_in(module: str, parent: str) -> bool:
     return module == parent or module.startswith(parent + ".")
 
 
-ALL_IMPORTS = [found for path in python_files() for found in imports(path)]
+@lru_cache(maxsize=1)
+def _all_imports() -> list[Import]:
+    return [found for path in python_files() for found in imports(path)]
 
 
 def _own_imports() -> list[tuple[str, str, Import]]:
@@ -75,7 +78,7 @@ def _own_imports() -> list[tuple[str, str, Import]]:
     parts = {path.stem for path in PACKAGE.iterdir()} - {"__init__"}
     return [
         (_part(_module_of(found)), _part(found.module), found)
-        for found in ALL_IMPORTS
+        for found in _all_imports()
         if _is_in(found.module, "addertrain") and _part(found.module) in parts
     ]
 
@@ -100,7 +103,7 @@ def test_parts_import_only_lower_layers() -> None:
 def test_third_party_module_is_known_only_to(module: str) -> None:
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in _all_imports()
         if _is_in(found.module, module) and _part(_module_of(found)) not in KNOWN_ONLY_TO[module]
     ]
 
@@ -109,7 +112,7 @@ def test_third_party_module_is_known_only_to(module: str) -> None:
 
 @pytest.mark.parametrize("module", IN_ONE_FILE)
 def test_optional_package_is_imported_in_one_file(module: str) -> None:
-    files = {str(found.path.relative_to(ROOT)) for found in ALL_IMPORTS if _is_in(found.module, module)}
+    files = {str(found.path.relative_to(ROOT)) for found in _all_imports() if _is_in(found.module, module)}
 
     assert len(files) <= 1, f"{module} is imported in {sorted(files)}"
 
@@ -118,7 +121,7 @@ def test_recipe_knows_no_framework() -> None:
     allowed = RECIPE_NEEDS | set(sys.stdlib_module_names) | {"addertrain"}
     wrong = [
         str(found)
-        for found in ALL_IMPORTS
+        for found in _all_imports()
         if _part(_module_of(found)) == "recipe" and found.module.split(".")[0] not in allowed
     ]
 
@@ -127,7 +130,9 @@ def test_recipe_knows_no_framework() -> None:
 
 def test_tests_and_recipes_are_not_imported_by_the_package() -> None:
     wrong = [
-        str(found) for found in ALL_IMPORTS if found.module.split(".")[0] in {"tests", "recipes", "kernels"}
+        str(found)
+        for found in _all_imports()
+        if found.module.split(".")[0] in {"tests", "recipes", "kernels"}
     ]
 
     assert not wrong, "\n".join(wrong)

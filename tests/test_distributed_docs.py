@@ -9,10 +9,11 @@ import pytest
 import torch.distributed as dist
 
 from addertrain.train.strategies.zero import import_deepspeed
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 from tests.source_tree import ROOT
 
-pytest.importorskip("deepspeed")
+pytestmark = [pytest.mark.distributed, needs_deepspeed]
 
 
 def _script() -> str:
@@ -30,7 +31,6 @@ def _run(script: str) -> str:
     return printed.getvalue()
 
 
-@pytest.mark.distributed
 def test_the_deepspeed_script_trains() -> None:
     script = _script()
     assert len([line for line in script.splitlines() if line.strip()]) <= 40

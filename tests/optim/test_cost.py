@@ -17,6 +17,7 @@ from addertrain.models import build_model
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD, bind, norms, shards
 from addertrain.train.strategies.zero import engine_settings, import_deepspeed
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.long
@@ -80,8 +81,8 @@ def _share_of_collective(num_steps: int) -> float:
     return statistics.median(shares[2:])
 
 
+@needs_deepspeed
 def test_the_norms_collective_is_a_small_part_of_a_zero_2_step() -> None:
-    pytest.importorskip("deepspeed")
     shares = on_ranks(2, _share_of_collective, 14, timeout_s=170)
     print(f"norms' all-reduce in a ZeRO-2 step of ResNet-20, 32 images a rank: {max(shares):.2%}")
     assert max(shares) <= 0.02

@@ -11,10 +11,10 @@ from addertrain.nn import AdderLinear, param_groups
 from addertrain.optim import AdderSGD, bind
 from tests.optim.deepspeed_training import answers, config, train_cases
 from tests.optim.smooth_net import distance, named_parameters, smooth_net, train_serially
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 
-pytest.importorskip("deepspeed")
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, needs_deepspeed]
 
 CPU = {"device": "cpu"}
 BF16 = {"bf16": {"enabled": True}}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 from tests.train.load_matrix import (
     STRATEGIES,
@@ -19,8 +20,7 @@ from tests.train.load_matrix import (
     tensors,
 )
 
-pytest.importorskip("deepspeed")
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, needs_deepspeed]
 
 # Sums in another order, and ten steps that carry them on: measured 5e-7.
 _ROUNDING = 1e-4

@@ -21,6 +21,7 @@ from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.errors import NonFiniteError
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 from tests.train.small_runs import (
     assert_resumed_exactly,
@@ -142,8 +143,8 @@ def _left_out(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.distributed
 @pytest.mark.timeout(200)
+@needs_deepspeed
 def test_a_bad_gradient_of_one_rank_is_answered_by_all_under_every_strategy(tmp_path: Path) -> None:
-    pytest.importorskip("deepspeed")
     first, second = on_ranks(2, _left_out, tmp_path, timeout_s=170)
 
     assert first == second

@@ -11,11 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from addertrain.models import build_model
 from addertrain.train.run import fit
+from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_resumed_exactly, final_weights, launched, rewind, short_recipe
 
-pytest.importorskip("deepspeed")
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, needs_deepspeed]
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 ONE_EPOCH = "--schedule.epochs=1"
