@@ -1,4 +1,4 @@
-"""Marks of tests that need an optional package, which is not imported for it: every worker reads every file."""
+"""Marks of tests that need an optional package, without an import: every worker reads every file of tests."""
 
 import importlib.util
 
