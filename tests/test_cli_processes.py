@@ -18,8 +18,9 @@ from tests.ranks import on_ranks
 from tests.source_tree import ROOT
 from tests.train.small_runs import DIGITS, SHORT, assert_same_bits, final_weights, launched
 
-# Some seconds: long enough to be ended in the middle.
-OVERRIDES = [*SHORT, "--schedule.epochs=10"]
+EPOCHS = 30  # some seconds: long enough to be ended twice in the middle, also by a test that was slow
+STEPS = 5 * EPOCHS
+OVERRIDES = [*SHORT, f"--schedule.epochs={EPOCHS}"]
 FIT = ["-m", "addertrain", "fit", str(DIGITS), *OVERRIDES]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -97,10 +98,10 @@ def test_a_killed_rank_ends_the_launcher_soon_and_ranks_go_on_from_there(tmp_pat
 
     assert process.returncode != 0
     assert time.monotonic() - since < 20, "no signal handler may wait for the dead rank"
-    for words in ("2 processes on cpu; new run", "epoch  1/10"):
+    for words in ("2 processes on cpu; new run", f"epoch  1/{EPOCHS}"):
         assert said.count(words) == 1, "one rank speaks"
     assert not (run / "summary.json").exists()
-    assert on_ranks(2, _fit_on_ranks, run) == [50, 50]
+    assert on_ranks(2, _fit_on_ranks, run) == [STEPS, STEPS]
 
 
 def _rank_process(launcher: int, *, rank: int) -> int:
