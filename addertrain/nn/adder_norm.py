@@ -4,7 +4,8 @@ The layer's kernel adds up the norm's statistics while it has the response in re
 all that the norm, a residual and a ReLU would do (evaluation without gradients). Modules, their parameters
 and their results stay those of norm(layer(x)). Where a module is watched (hooks), altered (8 bits, another
 form, ranks that share statistics) or on a CPU, norm(layer(x)) is what runs; but on CPUs the end of a residual
-block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`).
+block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`), and the filter gradient of a layer
+behind a ReLU needs no sum of dY, which a training norm's gradient makes 0.
 """
 
 from typing import TypeGuard
@@ -15,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.norm import BatchNorm2d
-from addertrain.ops import fused
+from addertrain.ops import functional, fused
 from addertrain.ops.norm_residual import is_fused_with
 
 
@@ -23,7 +24,7 @@ def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """norm(layer(x)), of any layer and norm."""
     pair = _fused_pair(layer, norm, x)
     if pair is None:
-        y: Tensor = norm(layer(x))
+        y: Tensor = norm(_response(layer, norm, x))
         return y
     layer, norm = pair
     if not norm.training:
@@ -38,7 +39,7 @@ def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: 
     if pair is not None and not pair[1].training and _fits(residual, *pair, x):
         return _evaluated(*pair, x, residual=residual, relu=True)
     if pair is None and _takes_residual(norm):
-        y = layer(x)
+        y = _response(layer, norm, x)
         return norm.with_residual(y, residual) if is_fused_with(y, residual) else (norm(y) + residual).relu()
     return torch.relu(adder_norm(layer, norm, x) + residual)
 
@@ -56,6 +57,26 @@ def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv
     if not (is_plain and has_operator and is_wide) or _is_watched(layer) or _is_watched(norm):
         return None
     return (layer, norm) if fused.pays(x, layer.weight, layer.stride) else None
+
+
+def _response(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """layer(x), without the sum of dY in its filter gradient where the norm's own gradient makes that 0."""
+    if (
+        type(layer) is AdderConv2d
+        and type(norm) is BatchNorm2d
+        and norm.training
+        and layer.rectified
+        and layer.form is None
+        and layer.bias is None
+        and not _is_watched(layer)
+        and not _is_watched(norm)
+    ):
+        return functional.adder2d(
+            x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.offset_free,
+            rectified=True, centred=True,
+        )  # fmt: skip
+    y: Tensor = layer(x)
+    return y
 
 
 def _takes_residual(norm: nn.Module) -> TypeGuard[BatchNorm2d]:

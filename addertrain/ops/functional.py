@@ -23,6 +23,7 @@ def adder2d(
     offset_free: bool = False,
     *,
     rectified: bool = False,
+    centred: bool = False,
 ) -> Tensor:
     """Similarity of image patches to filters by the l1 distance (Chen et al., CVPR 2020, Eq. 2).
 
@@ -37,6 +38,8 @@ def adder2d(
         weight: w_ocrs of the same dtype.
         rectified: a promise that x is what a ReLU let through (a pooling in between may be), which drops the
             gradient of its zeros: there the input gradient is Eq. 6 or 0, whichever is faster.
+        centred: with `rectified`, a promise that dY sums to 0 in every channel, as behind a batch norm that
+            trains: the filter gradient leaves out what subtracts that sum.
 
     Returns:
         y_nopq in the layout of `x`. Under autocast in its dtype, if `offset_free`; otherwise in float32,
@@ -51,6 +54,10 @@ def adder2d(
         pair(dilation, "dilation"),
     )
     check_arguments(x, weight, strides, paddings, dilations, is_autocast=is_autocast(x.device.type))
-    operator = schemas.RECTIFIED if rectified else schemas.ADDER2D
-    result: Tensor = operator(x, weight, strides, paddings, dilations, offset_free)
+    sizes = (strides, paddings, dilations)
+    result: Tensor
+    if rectified:
+        result = schemas.RECTIFIED(x, weight, *sizes, offset_free, centred)
+    else:
+        result = schemas.ADDER2D(x, weight, *sizes, offset_free)
     return result

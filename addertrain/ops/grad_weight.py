@@ -2,7 +2,7 @@
 
     dF = sum_n dY * (X - F) = conv_weight_grad(X, dY) - F * sum_{n,p,q} dY             (Eq. 5, opened)
 
-The second term vanishes behind a training-mode batch norm, and only there.
+The second term vanishes behind a training-mode batch norm, and only there: its gradient is centred.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,16 @@ def adder2d_grad_weight(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
+    centred: bool = False,
 ) -> Tensor:
-    """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs in the layout of `weight`; any device with a convolution."""
+    """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs in the layout of `weight`; any device with a convolution.
+
+    `centred` promises that dY sums to 0 in every channel.
+    """
     if dy.numel() == 0:
         return torch.zeros_like(weight)
     if _needs_float32(x, stride):
-        dw = adder2d_grad_weight(dy.float(), x.float(), weight.float(), stride, padding, dilation)
+        dw = adder2d_grad_weight(dy.float(), x.float(), weight.float(), stride, padding, dilation, centred)
         return torch.empty_like(weight).copy_(dw)
     if _is_matrix_product(x, weight, padding):
         dw = _matrix_product(dy, x, weight)
@@ -31,6 +35,8 @@ def adder2d_grad_weight(
         dw = torch.ops.aten.convolution_backward(
             dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
         )[1]
+    if centred:
+        return torch.empty_like(weight).copy_(dw)
     dy_sum_o = dy.sum((0, 2, 3), dtype=_accumulator(dy.dtype))
     # In 16 bits the product stays in float32: the two terms cancel wherever the mean of dY is not 0.
     return torch.sub(dw, weight * dy_sum_o.view(-1, 1, 1, 1), out=torch.empty_like(weight))

@@ -39,7 +39,13 @@ def _adder2d(
 
 
 def _rectified(
-    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    offset_free: bool,
+    centred: bool = False,
 ) -> Tensor:
     result: Tensor = ADDER2D(x, weight, stride, padding, dilation, offset_free)
     return result
@@ -59,10 +65,17 @@ def _gradients_by(grad_input: Any) -> Callable[..., tuple[Callable[[], Tensor], 
     """
 
     def gradients(
-        dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *_: object
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        stride: Sizes,
+        padding: Sizes,
+        dilation: Sizes,
+        offset_free: bool,
+        centred: bool = False,
     ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         arguments = (dy, x, weight, stride, padding, dilation)
-        return lambda: grad_input(*arguments), lambda: GRAD_WEIGHT(*arguments)
+        return lambda: grad_input(*arguments), lambda: GRAD_WEIGHT(*arguments, centred)
 
     return gradients
 
@@ -85,14 +98,19 @@ def autocast_dtype(
 
 
 GRAD_INPUT = define_gradient("adder2d_grad_input", "", reference.adder2d_grad_input, like="x")
-GRAD_WEIGHT = define_gradient("adder2d_grad_weight", "", grad_weight.adder2d_grad_weight, like="weight")
+GRAD_WEIGHT = define_gradient(
+    "adder2d_grad_weight", ", bool centred=False", grad_weight.adder2d_grad_weight, like="weight"
+)
 ADDER2D = define_response("adder2d", ", bool offset_free", _adder2d, _gradients_by(GRAD_INPUT))
 register_autocast("adder2d", ADDER2D, autocast_dtype)
 
 # For an x that a ReLU made: the same response and filter gradient. The ReLU drops the input gradient wherever
-# x = 0, so there a kernel may leave it out, and it is 0 or Eq. 6.
+# x = 0, so there a kernel may leave it out, and it is 0 or Eq. 6. `centred`: a norm that trains follows.
 RECTIFIED_GRAD_INPUT = define_gradient("adder2d_rectified_grad_input", "", _rectified_grad_input, like="x")
 RECTIFIED = define_response(
-    "adder2d_rectified", ", bool offset_free", _rectified, _gradients_by(RECTIFIED_GRAD_INPUT)
+    "adder2d_rectified",
+    ", bool offset_free, bool centred=False",
+    _rectified,
+    _gradients_by(RECTIFIED_GRAD_INPUT),
 )
 register_autocast("adder2d_rectified", RECTIFIED, autocast_dtype)

@@ -5,6 +5,7 @@ On CPUs the operators' references stand in for the GPU's kernels, which tests/ke
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.nn import AdderConv2d, BatchNorm2d, SyncBatchNorm2d, adder_norm, recalibrated, set_form
 from addertrain.nn.adder_norm import adder_norm_residual
 from addertrain.nn.int8 import calibrate, in_int8
-from addertrain.ops import fused
+from addertrain.ops import functional, fused
 from addertrain.ops.forms import Form
 from addertrain.report import count_operations
 from addertrain.train.matching import Recorder
@@ -141,6 +142,31 @@ def test_what_is_altered_is_called_as_it_is(calls: list[str]) -> None:
         expected = copy.deepcopy(norm_)(layer_(x))
         torch.testing.assert_close(adder_norm(layer_, norm_, x), expected)
     assert not calls
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_behind_a_relu_the_sum_of_dy_is_left_out_where_it_is_zero(
+    trains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = AdderConv2d(4, 6, 3, padding=1, offset_free=True, rectified=True)
+    pair = nn.Sequential(layer, BatchNorm2d(6, relu=True)).double()
+    pair[1].train(trains)
+    twin, x = copy.deepcopy(pair), _images().double()
+    pair(x).cos().sum().backward()
+    promises: list[bool] = []
+    adder2d = functional.adder2d
+
+    def noting(*args: Any, centred: bool = False, **kwargs: Any) -> Tensor:
+        promises.append(centred)
+        return adder2d(*args, centred=centred, **kwargs)
+
+    monkeypatch.setattr(functional, "adder2d", noting)
+    adder_norm(*twin, x).cos().sum().backward()
+
+    assert promises == [trains]
+    for got, expected in zip(twin.parameters(), pair.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, expected.grad, rtol=1e-10, atol=1e-10)
 
 
 def test_whoever_watches_is_heard(calls: list[str]) -> None:

@@ -118,6 +118,7 @@ def test_opcheck(layout: torch.memory_format) -> None:
     dy, x = (t.to(memory_format=layout) for t in (data.dy, data.x))
     x_learns, w_learns = (t.clone().requires_grad_() for t in (x, data.w))
     torch.library.opcheck(schemas.RECTIFIED.default, (x_learns, w_learns, *layer.sizes, True))
+    torch.library.opcheck(schemas.RECTIFIED.default, (x_learns, w_learns, *layer.sizes, True, True))
     torch.library.opcheck(schemas.RECTIFIED_GRAD_INPUT.default, (dy, x, data.w, *layer.sizes))
 
 
