@@ -18,7 +18,7 @@ from tests.ranks import on_ranks
 from tests.source_tree import ROOT
 from tests.train.small_runs import DIGITS, SHORT, assert_same_bits, final_weights, launched
 
-EPOCHS = 30  # some seconds: long enough to be ended twice in the middle, also by a test that was slow
+EPOCHS = 20  # some seconds: long enough to be ended twice in the middle
 STEPS = 5 * EPOCHS
 OVERRIDES = [*SHORT, f"--schedule.epochs={EPOCHS}"]
 FIT = ["-m", "addertrain", "fit", str(DIGITS), *OVERRIDES]
@@ -28,9 +28,12 @@ pytestmark = pytest.mark.distributed
 
 
 def _started(*command: str) -> subprocess.Popen[str]:
-    """Starts a command in a process group of its own, as a shell does."""
+    """Starts a command in a process group of its own, as a shell does, one that Ctrl-C ends.
+
+    Tests that a script starts in the background would pass on that it is to be ignored.
+    """
     return subprocess.Popen(
-        command,
+        ("env", "--default-signal=INT", *command),
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
