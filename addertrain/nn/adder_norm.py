@@ -44,39 +44,42 @@ def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: 
     return torch.relu(adder_norm(layer, norm, x) + residual)
 
 
-def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv2d, BatchNorm2d] | None:
-    """Both, if one operator may stand for their calls and is faster."""
+def _plain_pair(layer: nn.Module, norm: nn.Module) -> tuple[AdderConv2d, BatchNorm2d] | None:
+    """Both, if neither is altered or watched: an operator may stand for their calls."""
     if type(layer) is not AdderConv2d or type(norm) is not BatchNorm2d:
         return None
-    is_plain = layer.offset_free and layer.bias is None and layer.form is None
+    if layer.bias is not None or layer.form is not None or _is_watched(layer) or _is_watched(norm):
+        return None
+    return layer, norm
+
+
+def _fused_pair(layer: nn.Module, norm: nn.Module, x: Tensor) -> tuple[AdderConv2d, BatchNorm2d] | None:
+    """Both, if one operator may stand for their calls and is faster."""
+    pair = _plain_pair(layer, norm)
+    if pair is None:
+        return None
+    layer, norm = pair
     if norm.training:
         has_operator = norm.momentum is not None
     else:
         has_operator = norm.running_mean is not None and not torch.is_grad_enabled()
     is_wide = norm.weight.dtype.itemsize >= 4  # the kernels keep a channel's numbers in float32
-    if not (is_plain and has_operator and is_wide) or _is_watched(layer) or _is_watched(norm):
+    if not (layer.offset_free and has_operator and is_wide):
         return None
-    return (layer, norm) if fused.pays(x, layer.weight, layer.stride) else None
+    return pair if fused.pays(x, layer.weight, layer.stride) else None
 
 
 def _response(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """layer(x), without the sum of dY in its filter gradient where the norm's own gradient makes that 0."""
-    if (
-        type(layer) is AdderConv2d
-        and type(norm) is BatchNorm2d
-        and norm.training
-        and layer.rectified
-        and layer.form is None
-        and layer.bias is None
-        and not _is_watched(layer)
-        and not _is_watched(norm)
-    ):
-        return functional.adder2d(
-            x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.offset_free,
-            rectified=True, centred=True,
-        )  # fmt: skip
-    y: Tensor = layer(x)
-    return y
+    pair = _plain_pair(layer, norm)
+    if pair is None or not pair[1].training or not pair[0].rectified:
+        y: Tensor = layer(x)
+        return y
+    layer, _ = pair
+    return functional.adder2d(
+        x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.offset_free,
+        rectified=True, centred=True,
+    )  # fmt: skip
 
 
 def _takes_residual(norm: nn.Module) -> TypeGuard[BatchNorm2d]:

@@ -122,6 +122,18 @@ def test_opcheck(layout: torch.memory_format) -> None:
     torch.library.opcheck(schemas.RECTIFIED_GRAD_INPUT.default, (dy, x, data.w, *layer.sizes))
 
 
+def test_centred_leaves_out_the_sum_of_dy_alone() -> None:
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float64, behind_relu=True)
+
+    full = schemas.GRAD_WEIGHT(data.dy, data.x, data.w, *layer.sizes)
+    centred = schemas.GRAD_WEIGHT(data.dy, data.x, data.w, *layer.sizes, True)
+
+    left_out = data.w * data.dy.sum((0, 2, 3)).view(-1, 1, 1, 1)
+    assert left_out.abs().max() > 1
+    torch.testing.assert_close(centred - left_out, full, rtol=1e-10, atol=1e-10)
+
+
 def test_the_same_bits_for_any_number_of_threads() -> None:
     some = [(layer, data_of(layer, torch.float32, behind_relu=True)) for layer in LAYERS[:7]]
     assert not differing(

@@ -1,11 +1,13 @@
 """Runs under every strategy on two ranks, and how far their weights are from one another."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from addertrain.models import build_model
 from addertrain.train.run import fit
+from tests.ranks import on_ranks
 from tests.train.small_runs import final_weights, short_recipe
 
 ONE_EPOCH = "--schedule.epochs=1"
@@ -18,6 +20,13 @@ def fit_under(strategy: str, folder: Path, *overrides: str) -> float:
     """Top-1 of a run; every rank calls this."""
     settings = (f"--train.strategy={strategy}", "--train.evaluate_stale=false", *overrides)
     return fit(short_recipe(*settings), folder).top1
+
+
+def on_two_ranks(runs: Callable[[Path], Top1], folder: Path) -> tuple[Path, Top1]:
+    """The folder that `runs` has filled, and its answer, on which both ranks agree."""
+    first, second = on_ranks(2, runs, folder, timeout_s=170)
+    assert first == second, "evaluations agree on all ranks"
+    return folder, first
 
 
 def apart(found: Path, expected: Path, *, prefix: str = "") -> float:

@@ -8,8 +8,7 @@ import torch.distributed as dist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.optional import needs_deepspeed
-from tests.ranks import on_ranks
-from tests.train.sharded_fits import CLIPPED, Top1, apart, fit_under
+from tests.train.sharded_fits import CLIPPED, Top1, apart, fit_under, on_two_ranks
 from tests.train.small_runs import assert_resumed_exactly, launched, rewind
 
 pytestmark = [pytest.mark.distributed, needs_deepspeed]
@@ -50,10 +49,7 @@ def _runs(folder: Path) -> Top1:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Top1]:
-    folder = tmp_path_factory.mktemp("sharded")
-    first, second = on_ranks(2, _runs, folder, timeout_s=170)
-    assert first == second, "evaluations agree on all ranks"
-    return folder, first
+    return on_two_ranks(_runs, tmp_path_factory.mktemp("sharded"))
 
 
 @pytest.mark.timeout(200)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from tests.optional import needs_deepspeed
-from tests.ranks import on_ranks
-from tests.train.sharded_fits import CLIPPED, ONE_EPOCH, Top1, apart, fit_under
+from tests.train.sharded_fits import CLIPPED, ONE_EPOCH, Top1, apart, fit_under, on_two_ranks
 from tests.train.small_runs import final_weights, launched
 
 pytestmark = [pytest.mark.distributed, needs_deepspeed]
@@ -42,10 +41,7 @@ def _runs(folder: Path) -> Top1:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Top1]:
-    folder = tmp_path_factory.mktemp("settings")
-    first, second = on_ranks(2, _runs, folder, timeout_s=170)
-    assert first == second, "evaluations agree on all ranks"
-    return folder, first
+    return on_two_ranks(_runs, tmp_path_factory.mktemp("settings"))
 
 
 @pytest.mark.timeout(200)
