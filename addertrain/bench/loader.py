@@ -75,7 +75,7 @@ class Way:
     def line(self, reference_ms: float) -> str:
         """A row of the table."""
         speed, cpu = statistics.median(self.images_per_second), statistics.median(self.cpu_ms)
-        costs = f"{cpu:9.3f} {cpu / reference_ms:8.2f} {self.first_batch_s:12.2f} {self.megabytes:8.0f}"
+        costs = f"{cpu:9.3f} {cpu / reference_ms:8.2f} {self.first_batch_s:12.5f} {self.megabytes:8.0f}"
         return f"{self.name:22} {speed:8.0f} {costs}"
 
 
