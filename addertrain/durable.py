@@ -1,12 +1,16 @@
 """Files that are whole or absent: written under another name, flushed to the disk, then renamed.
 
 A rename is atomic; the flushes put it after the data, so that a power cut leaves the old file or the new one.
+A process killed in between leaves the other name behind; whoever writes the same file next removes it.
 """
 
 import contextlib
 import hashlib
 import os
+import re
+import shutil
 from pathlib import Path
+from typing import Literal
 
 HASH_CHUNK_BYTES = 1 << 20
 
@@ -32,7 +36,8 @@ def _flush(path: Path, flags: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`, atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_leftovers(path.parent, re.escape(path.name))
+    temporary = hidden_name(path, "tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         flush_file(temporary)
@@ -40,6 +45,39 @@ def write_text(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     flush_directory(path.parent)
+
+
+def hidden_name(path: Path, ending: Literal["tmp", "old"]) -> Path:
+    """The name, this process's own, under which `path` is written ("tmp") or on its way out ("old")."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+
+
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Removes what killed processes left in `folder` under hidden names of `names`, a regular expression."""
+    if not folder.is_dir():
+        return
+    hidden = re.compile(rf"\.(?:{names})\.(?P<process>\d+)\.(?:tmp|old)")
+    for path in folder.iterdir():
+        name = hidden.fullmatch(path.name)
+        if name and not _is_another_at_work(int(name["process"])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):  # another process was first
+                    path.unlink()
+
+
+def _is_another_at_work(process_id: int) -> bool:
+    """Whether another process of this machine has that number: ranks whose launcher was killed still save."""
+    if process_id == os.getpid():
+        return False
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": {"ops"},
     "models": {"ops", "nn"},
     "train": {"recipe", "durable", "ops", "optim", "data", "checkpoint", "nn", "models"},
-    "report": {"recipe", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
+    "report": {"recipe", "durable", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
     "interchange": {"recipe", "ops", "nn", "data", "checkpoint", "models", "train"},
     "plan": {"recipe", "data", "train", "report"},
     "bench": {"ops", "optim", "data", "checkpoint", "nn", "models"},

@@ -16,7 +16,6 @@ take that of `store`.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import Tensor
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.parts import OtherParts, assembled, is_part_of
 from addertrain.checkpoint.tensor_file import write_tensors
-from addertrain.durable import flush_directory, flush_file, sha256_of
+from addertrain.durable import flush_directory, flush_file, hidden_name, sha256_of
 
 FORMAT_VERSION = 2  # 1 had no pieces
 MANIFEST = "manifest.json"
@@ -40,7 +39,7 @@ TENSORS = (*TENSOR_FILES, *OPTIONAL_FILES)
 
 def temporary_name(path: Path) -> Path:
     """The folder in which this process writes the checkpoint `path`, empty or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = hidden_name(path, "tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     return temporary
 
@@ -215,7 +214,7 @@ def _rename_over(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = hidden_name(path, "old")
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     temporary.rename(path)

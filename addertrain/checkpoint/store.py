@@ -4,7 +4,6 @@
 final name.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,12 +13,11 @@ from typing import Any
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import MANIFEST, verify_checkpoint
-from addertrain.durable import write_text
+from addertrain.durable import hidden_name, remove_leftovers, write_text
 
 FOLDER = "checkpoints"  # of a run directory
 LATEST = "latest"
 _NAME = re.compile(r"epoch_(\d+)_step_(\d+)")
-_LEFTOVER = re.compile(r"\.epoch_\d+_step_\d+\.(\d+)\.(tmp|old)")
 
 
 @dataclass(frozen=True)
@@ -75,29 +73,12 @@ class CheckpointStore:
             if path.name != best:
                 # Out of sight first: a removal that dies half-way must not leave half a checkpoint under a
                 # valid name.
-                shutil.rmtree(path.rename(path.with_name(f".{path.name}.0.old")), ignore_errors=True)
+                shutil.rmtree(path.rename(hidden_name(path, "old")), ignore_errors=True)
         self.sweep()
 
     def sweep(self) -> None:
-        """Removes half-written and half-removed checkpoints that killed processes left behind."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                name = _LEFTOVER.fullmatch(path.name)
-                if name and not _is_another_at_work(int(name[1])):
-                    shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_another_at_work(process_id: int) -> bool:
-    """Whether another process of this machine has that number: ranks whose launcher was killed still save."""
-    if process_id in (0, os.getpid()):
-        return False
-    try:
-        os.kill(process_id, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+        """Removes what killed processes left half-written and half-removed."""
+        remove_leftovers(self.folder, f"{_NAME.pattern}|{LATEST}")
 
 
 def _check_name(path: Path, manifest: Mapping[str, Any]) -> None:

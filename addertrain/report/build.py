@@ -1,7 +1,7 @@
 """A report from runs to files: every section asked once, then a folder that is whole or not there at all."""
 
 import json
-import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import addertrain
+from addertrain.durable import hidden_name, remove_leftovers
 from addertrain.report.document import Absent, Section
 from addertrain.report.markdown import markdown_report
 from addertrain.report.page import page
@@ -102,8 +103,9 @@ def _check_out(out: Path) -> None:
 
 def _replace_folder(out: Path, files: dict[str, bytes]) -> None:
     """Puts a folder with these files in the place of `out` by a rename."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    remove_leftovers(out.parent, re.escape(out.name))
+    temporary = hidden_name(out, "tmp")
+    old = hidden_name(out, "old")
     try:
         temporary.mkdir(parents=True)
         for name, contents in files.items():

@@ -89,8 +89,9 @@ def test_prune_never_removes_the_only_one(store: CheckpointStore) -> None:
 
 
 def test_what_killed_processes_left_is_swept_and_nothing_else(store: CheckpointStore) -> None:
-    for name in (".epoch_0006_step_000060.99999999.tmp", ".epoch_0001_step_000010.0.old"):
+    for name in (".epoch_0006_step_000060.99999999.tmp", ".epoch_0001_step_000010.99999999.old"):
         (store.folder / name).mkdir()
+    (store.folder / ".latest.99999999.tmp").write_text("epoch_0006_st")
     (store.folder / "notes.txt").write_text("mine")
 
     store.sweep()
