@@ -37,7 +37,11 @@ def scaling_factor(rule: BatchScaling, scale: float) -> float:
 
 
 def equilibrium_rms(*, lr: float, eta: float, weight_decay: float, momentum: float) -> float:
-    """RMS of an adder layer's weights where decay and steps of one length balance: infinite without decay."""
+    """η √(γ / (2 λ (1 − μ))), the RMS of filters where decay takes away what uncorrelated steps add.
+
+    A scaled gradient of RMS η moves weights by γ η / (1 − μ) in the long run, so w² gains γ² η² / (1 − μ)² a
+    step and loses 2 γ λ w² / (1 − μ). Infinite without decay.
+    """
     if weight_decay == 0:
         return math.inf
     return eta * math.sqrt(lr / (2 * weight_decay * (1 - momentum)))

@@ -40,5 +40,13 @@ def test_the_rate_alone_lets_weights_grow_by_the_fourth_root() -> None:
     assert grown / _settled_rms(lr=0.05, weight_decay=0.02) == pytest.approx(2.0, rel=0.1)
 
 
+def test_equilibrium_of_the_papers_recipes() -> None:
+    cifar10, imagenet = (
+        equilibrium_rms(lr=0.1, eta=0.2, weight_decay=decay, momentum=0.9) for decay in (5e-4, 1e-4)
+    )
+    assert cifar10 == pytest.approx(6.32, abs=0.01)
+    assert imagenet == pytest.approx(14.1, abs=0.1)
+
+
 def test_without_decay_weights_grow_without_bound() -> None:
     assert math.isinf(equilibrium_rms(lr=0.1, eta=0.2, weight_decay=0.0, momentum=0.9))

@@ -1,4 +1,4 @@
-"""Fits and formulas of a report, against what they are said to be."""
+"""Fits of a report, against what they are said to be."""
 
 import math
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from addertrain.report.fits import fit_gauss, fit_laplace, gauss_density, laplace_density
-from addertrain.report.sections.dynamics import equilibrium_rms
 
 
 def _laplace(num: int) -> Tensor:
@@ -51,22 +50,3 @@ def test_each_distribution_is_recognised() -> None:
 
     assert fit_laplace(laplace).log_likelihood > fit_gauss(laplace).log_likelihood
     assert fit_laplace(normal).log_likelihood < fit_gauss(normal).log_likelihood
-
-
-def test_equilibrium_of_the_papers_recipes() -> None:
-    assert equilibrium_rms(0.1, eta=0.2, weight_decay=5e-4, momentum=0.9) == pytest.approx(6.32, abs=0.01)
-    assert equilibrium_rms(0.1, eta=0.2, weight_decay=1e-4, momentum=0.9) == pytest.approx(14.1, abs=0.1)
-    assert math.isinf(equilibrium_rms(0.1, eta=0.2, weight_decay=0.0, momentum=0.9))
-
-
-def test_uncorrelated_steps_end_at_the_equilibrium() -> None:
-    lr, eta, weight_decay, momentum = 0.1, 0.2, 1e-2, 0.9  # a time constant of 50 steps
-    w = torch.randn(20_000)
-    velocity = torch.zeros_like(w)
-
-    for _ in range(500):
-        velocity.mul_(momentum).add_(eta * torch.randn_like(w) + weight_decay * w)
-        w -= lr * velocity
-
-    expected = equilibrium_rms(lr, eta=eta, weight_decay=weight_decay, momentum=momentum)
-    assert float(w.square().mean().sqrt()) == pytest.approx(expected, rel=0.03)

@@ -1,9 +1,8 @@
 """Adder layers while they train: α_l, and RMS(w) beside the value at which decay and steps are in balance."""
 
-import math
-
 import numpy as np
 
+from addertrain.optim import equilibrium_rms
 from addertrain.report.document import Absent, Section, sources
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
@@ -39,17 +38,6 @@ def dynamics(study: Study) -> Section | Absent:
         tables,
         pictures,
     )
-
-
-def equilibrium_rms(lr: float, *, eta: float, weight_decay: float, momentum: float) -> float:
-    """η √(γ / (2 λ (1 − μ))): decay takes away what uncorrelated steps add; infinite without decay.
-
-    A gradient of RMS η moves weights by 1 / (1 − μ) times γ η in the long run, so w² gains
-    γ² η² / (1 − μ)² a step and loses 2 γ λ w² / (1 − μ).
-    """
-    if weight_decay == 0.0:
-        return math.inf
-    return eta * math.sqrt(lr / (2 * weight_decay * (1 - momentum)))
 
 
 def _layers(group: Group, prefix: str) -> list[str]:
@@ -97,7 +85,7 @@ def _has_alr(group: Group) -> bool:
 
 def _equilibrium(group: Group, lr: float) -> float:
     optim = group.recipe.optim
-    return equilibrium_rms(lr, eta=optim.eta, weight_decay=optim.weight_decay, momentum=optim.momentum)
+    return equilibrium_rms(lr=lr, eta=optim.eta, weight_decay=optim.weight_decay, momentum=optim.momentum)
 
 
 def _table(group: Group) -> Table:
