@@ -53,18 +53,20 @@ def hidden_name(path: Path, ending: Literal["tmp", "old"]) -> Path:
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Removes what killed processes left in `folder` under hidden names of `names`, a regular expression."""
-    if not folder.is_dir():
-        return
+    """Removes what killed processes left in `folder` under hidden names of `names`, a regular expression.
+
+    What cannot be removed stays: no write may fail because of it.
+    """
     hidden = re.compile(rf"\.(?:{names})\.(?P<process>\d+)\.(?:tmp|old)")
-    for path in folder.iterdir():
-        name = hidden.fullmatch(path.name)
-        if name and not _is_another_at_work(int(name["process"])):
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            name = hidden.fullmatch(path.name)
+            if not name or _is_another_at_work(int(name["process"])):
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                with contextlib.suppress(OSError):  # another process was first
-                    path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _is_another_at_work(process_id: int) -> bool:

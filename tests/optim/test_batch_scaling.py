@@ -48,5 +48,18 @@ def test_equilibrium_of_the_papers_recipes() -> None:
     assert imagenet == pytest.approx(14.1, abs=0.1)
 
 
+def test_uncorrelated_steps_end_at_the_equilibrium() -> None:
+    lr, eta, weight_decay, momentum = 0.1, 0.2, 1e-2, 0.9  # a time constant of 50 steps
+    w = torch.randn(20_000)
+    velocity = torch.zeros_like(w)
+
+    for _ in range(500):
+        velocity.mul_(momentum).add_(eta * torch.randn_like(w) + weight_decay * w)
+        w -= lr * velocity
+
+    expected = equilibrium_rms(lr=lr, eta=eta, weight_decay=weight_decay, momentum=momentum)
+    assert float(w.square().mean().sqrt()) == pytest.approx(expected, rel=0.03)
+
+
 def test_without_decay_weights_grow_without_bound() -> None:
     assert math.isinf(equilibrium_rms(lr=0.1, eta=0.2, weight_decay=0.0, momentum=0.9))
