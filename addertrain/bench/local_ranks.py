@@ -147,7 +147,7 @@ def _in_turn(
     """Median wall-clock seconds; all ranks start every call together and agree on when to stop."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    is_over = torch.zeros(1, device=device)
+    is_over = torch.zeros(1, dtype=torch.int32, device=device)
     first = next(iter(taken))
     for call in calls.values():
         call()
@@ -159,7 +159,7 @@ def _in_turn(
             call()
             _wait_for(device)
             taken[name].append(time.perf_counter() - start)
-        is_over.fill_(float(time.perf_counter() > end))
+        is_over.fill_(time.perf_counter() > end)
         dist.all_reduce(is_over, dist.ReduceOp.MAX)
     return {name: statistics.median(times) for name, times in taken.items()}
 

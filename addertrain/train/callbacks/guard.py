@@ -221,7 +221,7 @@ class _Step:
 
 def _agreed(flags: Tensor, is_host_fine: bool) -> Tensor:
     """Whether every flag is set on every rank, on the device: all of them have to go on alike."""
-    is_fine = flags.all().float() if is_host_fine else torch.zeros((), device=flags.device)
+    is_fine = (flags.all() if is_host_fine else torch.zeros((), device=flags.device)).int()  # MIN loses a NaN
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(is_fine, op=dist.ReduceOp.MIN)
     return is_fine > 0
