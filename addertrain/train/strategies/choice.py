@@ -13,10 +13,11 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 
 from addertrain.recipe import TrainRecipe
 from addertrain.train.processes import World
+from addertrain.train.strategies.data_parallel import DataParallel
 from addertrain.train.strategies.fsdp import FullySharded
 from addertrain.train.strategies.portable import NamedState
 from addertrain.train.strategies.precision import precision_settings
@@ -25,10 +26,6 @@ from addertrain.train.strategies.zero import Zero, Zero3
 
 class SingleProcess(NamedState, SingleDeviceStrategy):
     """One process on one device."""
-
-
-class DataParallel(NamedState, DDPStrategy):
-    """DistributedDataParallel: gradients are averaged over ranks, BatchNorm's buffers stay a rank's own."""
 
 
 def make_strategy(name: str, world: World, checkpoint_io: CheckpointIO | None = None) -> Strategy:
