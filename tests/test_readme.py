@@ -14,6 +14,7 @@ PAGES = (
     "docs/design.md",
     "docs/distributed.md",
     "docs/kernels.md",
+    "docs/lightning.md",
     "docs/report.md",
     "docs/reproducing.md",
     "docs/training.md",

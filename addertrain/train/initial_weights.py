@@ -1,10 +1,12 @@
 """Another network's weights as a run's first ones: to fine-tune it, or as a teacher. Weights, no momentum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -43,19 +45,37 @@ class InitialWeights:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Parameters and running statistics of a run, of a checkpoint, or of a file of `ckpt convert`.
+    """Parameters and running statistics of a run, of a checkpoint, or of a file.
 
-    Live weights, which the statistics belong to, not their average.
+    Live weights, which the statistics belong to, not their average. Files are those of `ckpt convert`, and
+    checkpoints that `AdderClassifier` left in a Lightning Trainer of a user's own.
 
     Raises:
         CheckpointError: there are none.
     """
-    if path.suffix == ".safetensors" and path.is_file():
+    if path.suffix in _READERS and path.is_file():
         try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: expected a network's tensors, got: {error}") from None
+            return _READERS[path.suffix](path)
+        except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{path}: expected a network's tensors, got: {reason}") from None
     return read_tensors(locate_checkpoint(path, lambda _: None), "model")
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """A file of torch.save; its contents are data, and no code of it runs."""
+    contents: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "state_dict" not in contents:
+        return dict(contents)
+    prefix = "model."  # of AdderClassifier, whose own tensors are the data set's and are not saved
+    return {name.removeprefix(prefix): tensor for name, tensor in contents["state_dict"].items()}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+    ".safetensors": load_file,
+    ".pt": _read_torch,
+    ".ckpt": _read_torch,
+}
 
 
 def initial_weights(path: str | Path | None, checkpoint: Path | None) -> InitialWeights | None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from addertrain.nn import recalibrated
 from addertrain.nn.int8 import calibrate, in_int8
-from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.batches import LabelledImages
+from addertrain.train.module import AdderClassifier
 
 
 class Int8Layers(Callback):

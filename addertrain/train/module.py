@@ -1,9 +1,10 @@
 """What one step of training and of evaluation computes; all around the step is a callback's business."""
 
-from typing import Any, Protocol
+import math
+from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -11,31 +12,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from addertrain.nn import param_groups
 from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
 from addertrain.recipe import OptimRecipe
+from addertrain.train.batches import LabelledImages, labelled_images, unlabelled_images
 from addertrain.train.counts import ClassificationCounts, Score
 from addertrain.train.loss import classification_loss, hard_labels
-
-
-class LabelledImages(Protocol):
-    """A batch: what every loader of `addertrain.data` yields."""
-
-    @property
-    def images(self) -> Tensor:
-        """uint8 [N, C, H, W]."""
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 [N]; in training also float [N, classes], the mixtures of mixup and cutmix."""
+from addertrain.train.normalisation import check_images, scale_and_shift
 
 
 class AdderClassifier(LightningModule):
     """Trains any image classifier with AdderSGD and a schedule that falls step by step.
 
-    Batches hold uint8 images [N, C, H, W] and labels [N]; images are normalised on the device to (x / 255 -
-    mean) / std. A checkpoint holds `model` alone, under its own names.
+    A batch is a pair (images, labels), a dict with these keys, or an object with these attributes: uint8
+    images [N, C, H, W], which are normalised on the device to (x / 255 - mean) / std, and labels [N]. A
+    checkpoint holds `model` alone, under its own names. docs/lightning.md shows the module in a Trainer of
+    one's own, and lists what it logs there.
 
     Args:
         model: maps normalised images to logits [N, classes].
-        mean, std: per channel, for values in 0..1.
+        mean, std: per channel, for values in 0..1. None: images come as floats that are normalised already.
         optim: rate, momentum, decay and ALR.
         schedule: a schedule, or a name in `addertrain.optim.SCHEDULES`.
         num_steps: length of the schedule in optimizer steps; asking Lightning's trainer for it instead would
@@ -46,17 +39,23 @@ class AdderClassifier(LightningModule):
         batch_scale: the global batch over the one that `optim.lr` is meant for.
         mean_share: images of a batch that a rank gets on average; None: every rank gets as many.
 
-    `train_counts` adds up all training batches of this session; `val_score` is the last evaluation's.
+    `train_counts` adds up all training batches of this session; `val_score` and `test_score` are those of the
+    last `validate` (or evaluation while training) and `test`.
+
+    Raises:
+        ValueError: not as many means as standard deviations, or a standard deviation that is not positive.
     """
 
     checkpoint_prefix = "model."
+    scale: Tensor | None
+    shift: Tensor | None
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
         optim: OptimRecipe,
         schedule: str | Schedule = "cosine",
         num_steps: int,
@@ -67,10 +66,7 @@ class AdderClassifier(LightningModule):
         mean_share: float | None = None,
     ) -> None:
         super().__init__()
-        if len(mean) != len(std):
-            raise ValueError(
-                f"AdderClassifier: expected mean and std per channel, got {len(mean)} means and {len(std)}."
-            )
+        scale, shift = scale_and_shift(mean, std)
         self.model = model
         self.optim = optim
         self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
@@ -80,15 +76,13 @@ class AdderClassifier(LightningModule):
         self.flip_evaluation = flip_evaluation
         self.batch_scale = batch_scale
         self.mean_share = mean_share
-        # Not in the checkpoint: they belong to the data set. x * scale - shift is one fused pass over the
-        # images.
-        scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
-        shift = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", scale.float().view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.float().view(1, -1, 1, 1), persistent=False)
+        # Not in the checkpoint: they belong to the data set.
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.train_counts: ClassificationCounts | None = None
-        self.val_counts: ClassificationCounts | None = None
+        self.evaluation_counts: ClassificationCounts | None = None
         self.val_score: Score | None = None
+        self.test_score: Score | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook here fifty times a step; Module's own way would cost 0.2 ms.
@@ -98,31 +92,53 @@ class AdderClassifier(LightningModule):
             super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of uint8 images."""
+        """Logits of images as a batch holds them."""
         logits: Tensor = self.model(self.normalised(images))
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
-        """uint8 images as the floats that the model takes, in the same memory layout or channels first."""
+        """Images as the floats that the model takes, in the same memory layout or channels first.
+
+        Raises:
+            TypeError: images are no uint8, or, where there is no mean, no floats.
+            ValueError: they have another number of channels than mean and std.
+        """
         if not self.channels_last:
             images = images.contiguous()
-        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        scale, shift = self.scale, self.shift
+        check_images(images, scale)
+        if scale is None or shift is None:
+            return images
         return (images.to(scale.dtype) * scale).sub_(shift)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Any batch that is taken, as one kind, for the steps and for all callbacks."""
+        return batch if self.trainer.predicting else labelled_images(batch)
+
     def judged(self, images: Tensor) -> Tensor:
-        """The logits by which an evaluation judges uint8 images."""
+        """The logits by which an evaluation judges images."""
         logits: Tensor = self(images)
         return (logits + self(images.flip(3))) / 2 if self.flip_evaluation else logits
 
     def on_train_start(self) -> None:
-        """Starts counting at zero, on the device that trains."""
+        """Starts counting at zero, on the device that trains; warns of a schedule of another length."""
         self.train_counts = ClassificationCounts(self.device, top5=False)
+        steps = planned_steps(self.trainer)
+        if steps is not None and steps != self.num_steps:
+            rank_zero_warn(
+                f"AdderClassifier: expected num_steps to be the {steps} optimizer steps that this trainer "
+                f"makes, got {self.num_steps}, so the rate {_misfit(self.num_steps, steps)}; count steps of "
+                "one rank, after accumulation."
+            )
 
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """The mean loss of a batch; weighted so that the mean over the ranks is the global batch's."""
         logits, loss = self.learn(batch)
         assert self.train_counts is not None
         self.train_counts.add(logits, hard_labels(batch.labels), loss)
+        if self.trainer.loggers or self.trainer.progress_bar_callback is not None:
+            self.log("train_loss", loss.detach(), prog_bar=True)
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         num_images = batch.images.shape[0]
         return loss if self.mean_share in (None, num_images) else loss * (num_images / self.mean_share)
 
@@ -134,23 +150,39 @@ class AdderClassifier(LightningModule):
     def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
         """Counts a batch; nothing is communicated, so ranks may have different numbers of batches."""
         logits = self.judged(batch.images)
-        assert self.val_counts is not None
-        self.val_counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
+        assert self.evaluation_counts is not None
+        self.evaluation_counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
+
+    def test_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Logits [N, classes] of a batch of images, with or without labels."""
+        return self.judged(unlabelled_images(batch))
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting at zero."""
-        self.val_counts = ClassificationCounts(self.device, top5=True)
+        self.evaluation_counts = ClassificationCounts(self.device, top5=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Starts counting at zero."""
+        self.on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
-        """Sums the counts over the ranks, every image once, and tells Lightning's own callbacks."""
-        assert self.val_counts is not None
-        self.val_score, self.val_counts = self.val_counts.totals().score(), None
-        metrics = {
-            "val_loss": self.val_score.loss,
-            "val_top1": self.val_score.top1,
-            "val_top5": self.val_score.top5,
-        }
-        self.log_dict(metrics, rank_zero_only=True)
+        """Sums the counts over the ranks, every image once, and logs them for callbacks and loggers."""
+        self.val_score = self._evaluated("val")
+
+    def on_test_epoch_end(self) -> None:
+        """As `on_validation_epoch_end`."""
+        self.test_score = self._evaluated("test")
+
+    def _evaluated(self, prefix: str) -> Score:
+        assert self.evaluation_counts is not None
+        score, self.evaluation_counts = self.evaluation_counts.totals().score(), None
+        metrics = {"loss": score.loss, "top1": score.top1, "top5": score.top5}
+        self.log_dict({f"{prefix}_{name}": value for name, value in metrics.items()}, rank_zero_only=True)
+        return score
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdderSGD over the model's parameter groups, and the schedule per step."""
@@ -188,3 +220,18 @@ class AdderClassifier(LightningModule):
             "lr": optim.lr * scaling_factor(rate, self.batch_scale),
             "weight_decay": group["weight_decay"] * scaling_factor(decay, self.batch_scale),
         }
+
+
+def planned_steps(trainer: Trainer) -> int | None:
+    """Optimizer steps of a whole training by `trainer`, whose loader is open; None where no end is set."""
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    steps = math.inf
+    if epochs is not None and epochs >= 0 and not math.isinf(batches):
+        steps = epochs * -(-batches // trainer.accumulate_grad_batches)
+    if trainer.max_steps >= 0:
+        steps = min(steps, trainer.max_steps)
+    return None if math.isinf(steps) else int(steps)
+
+
+def _misfit(num_steps: int, steps: int) -> str:
+    return "stays at its last value for the rest" if num_steps < steps else "does not reach its last value"

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from addertrain.train.batches import LabelledImages
 from addertrain.train.loss import classification_loss
-from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.module import AdderClassifier
 
 _MAX_IMAGES = 5
 _IN_FORWARD, _IN_LOSS, _IN_BACKWARD, _NOWHERE = range(4)

@@ -17,8 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.nn import average_buffers, recalibrated
+from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.exchange import exchange
-from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.module import AdderClassifier
 
 
 class AnyBatches(Protocol):

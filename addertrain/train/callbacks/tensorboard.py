@@ -16,12 +16,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.optim import AdderSGD
+from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.event_file import EventFile
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.meter import TrainMeter, Window
 from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.callbacks.staleness import StaleScore
-from addertrain.train.module import AdderClassifier, LabelledImages
+from addertrain.train.module import AdderClassifier
 
 _PICTURES_EVERY_EPOCHS = 10
 _GRID_SIDE = 4  # pictures in a row and in a column

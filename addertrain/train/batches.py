@@ -1,0 +1,121 @@
+"""What `AdderClassifier` takes for a batch: this package's own, a pair, or a dict. All else is refused.
+
+A loader of `addertrain.data` yields objects with `images` and `labels`; torch's DataLoader turns a data set
+of pairs into lists, and many data sets yield dicts. All of them become one kind here, before they are moved
+to the device, so that steps and callbacks read `batch.images` and `batch.labels` and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+_IMAGE_KEYS = ("images", "image")
+_LABEL_KEYS = ("labels", "label")
+
+
+class LabelledImages(Protocol):
+    """A batch: what every loader of `addertrain.data` yields."""
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [N, C, H, W]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]; in training also float [N, classes], the mixtures of mixup and cutmix."""
+
+
+class ImagesAndLabels(NamedTuple):
+    """A pair or a dict in the shape of `LabelledImages`."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def labelled_images(batch: Any) -> LabelledImages:
+    """`batch` as an object with images [N, C, H, W] and labels [N] or [N, classes].
+
+    Args:
+        batch: such an object, a pair (images, labels), or a mapping with the keys images and labels, or image
+            and label.
+
+    Raises:
+        TypeError: it is nothing of that, or its members are no tensors of these kinds.
+        ValueError: images or labels have another number of dimensions, or there are not as many of both.
+    """
+    found = _labelled(batch)
+    _check(found.images, found.labels)
+    if found.labels.is_floating_point() or found.labels.dtype == torch.int64:
+        return found
+    return ImagesAndLabels(found.images, found.labels.long())
+
+
+def unlabelled_images(batch: Any) -> Tensor:
+    """The images of a batch whose labels nobody asks for, as in `Trainer.predict`.
+
+    Raises:
+        TypeError: there are none.
+    """
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, Mapping):
+        images = _first_of(batch, _IMAGE_KEYS)
+    elif hasattr(batch, "images"):
+        images = batch.images
+    else:
+        images = batch[0] if isinstance(batch, Sequence) and batch else None
+    if not isinstance(images, Tensor):
+        raise TypeError(f"AdderClassifier: expected images, got {_described(batch)} as a batch to predict")
+    return images
+
+
+def _labelled(batch: Any) -> LabelledImages:
+    if hasattr(batch, "images") and hasattr(batch, "labels"):
+        found: LabelledImages = batch
+        return found
+    if isinstance(batch, Mapping):
+        images, labels = _first_of(batch, _IMAGE_KEYS), _first_of(batch, _LABEL_KEYS)
+        if images is not None and labels is not None:
+            return ImagesAndLabels(images, labels)
+    elif isinstance(batch, Sequence) and len(batch) == 2:
+        return ImagesAndLabels(batch[0], batch[1])
+    raise TypeError(
+        "AdderClassifier: expected a batch (images, labels), a dict with the keys images and labels, or an "
+        f"object with these attributes, got {_described(batch)}; let the data set or collate_fn "
+        "return one of these"
+    )
+
+
+def _check(images: Any, labels: Any) -> None:
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"AdderClassifier: expected a tensor of {name}, got {type(value).__name__}; does the data "
+                "set lack a transform to tensors, such as torchvision.transforms.v2.PILToTensor()?"
+            )
+    if images.dim() != 4:
+        raise ValueError(f"AdderClassifier: expected images [N, C, H, W], got shape {tuple(images.shape)}")
+    is_mixture = labels.is_floating_point()
+    if labels.dtype == torch.bool or labels.is_complex() or labels.dim() != (2 if is_mixture else 1):
+        raise ValueError(
+            "AdderClassifier: expected labels as integers [N], or as float probabilities [N, classes], got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    if len(labels) != len(images):
+        raise ValueError(
+            f"AdderClassifier: expected a label for each image, got {len(images)} images and {len(labels)} "
+            "labels"
+        )
+
+
+def _first_of(batch: Mapping[Any, Any], keys: Sequence[str]) -> Any:
+    return next((batch[key] for key in keys if key in batch), None)
+
+
+def _described(batch: Any) -> str:
+    kind = type(batch).__name__
+    if isinstance(batch, Mapping):
+        return f"a {kind} with the keys {', '.join(map(str, batch)) or 'none'}"
+    return f"a {kind} of {len(batch)}" if isinstance(batch, Sequence) else f"a {kind}"

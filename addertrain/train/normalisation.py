@@ -1,0 +1,56 @@
+"""Images of 0 to 255 become the floats that a network takes, on the device that trains; nothing else does."""
+
+import torch
+from torch import Tensor
+
+
+def scale_and_shift(
+    mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The float32 factors [1, C, 1, 1] of (x / 255 - mean) / std = x * scale - shift, one fused pass.
+
+    Args:
+        mean, std: per channel, for values in 0..1; both None where images need no normalisation.
+
+    Raises:
+        ValueError: not as many means as standard deviations, or a standard deviation that is not positive.
+    """
+    if mean is None and std is None:
+        return None, None
+    if mean is None or std is None or len(mean) != len(std):
+        counts = [0 if values is None else len(values) for values in (mean, std)]
+        raise ValueError(
+            f"AdderClassifier: expected mean and std per channel, got {counts[0]} means and {counts[1]}."
+        )
+    deviation = torch.tensor(std, dtype=torch.float64)
+    if not (deviation > 0).all():
+        raise ValueError(f"AdderClassifier: expected positive standard deviations, got std={std}.")
+    scale, shift = 1.0 / (255.0 * deviation), torch.tensor(mean, dtype=torch.float64) / deviation
+    return scale.float().view(1, -1, 1, 1), shift.float().view(1, -1, 1, 1)
+
+
+def check_images(images: Tensor, scale: Tensor | None) -> None:
+    """Refuses images that `scale` is not meant for: normalised twice, a network sees a constant.
+
+    Raises:
+        TypeError: no uint8 images, or no floats where scale is None.
+        ValueError: another number of channels.
+    """
+    if scale is None:
+        if not images.is_floating_point():
+            raise TypeError(
+                f"AdderClassifier: expected floating-point images, because mean is None, got {images.dtype}; "
+                "give mean and std, and uint8 images are normalised on the device"
+            )
+        return
+    if images.dtype != torch.uint8:
+        raise TypeError(
+            f"AdderClassifier: expected uint8 images, which it divides by 255 and normalises itself, got "
+            f"{images.dtype}; end the transform with torchvision.transforms.v2.PILToTensor() in place of "
+            "ToTensor() and Normalize(...), or build AdderClassifier with mean=None, std=None"
+        )
+    if images.shape[1] != scale.shape[1]:
+        raise ValueError(
+            f"AdderClassifier: expected images [N, {scale.shape[1]}, H, W], with as many channels as mean "
+            f"and std, got {tuple(images.shape)}"
+        )

@@ -1,0 +1,173 @@
+"""AdderClassifier in a Trainer of a user's own, around torch's DataLoader."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from addertrain.train import AdderClassifier
+from addertrain.train.initial_weights import read_weights
+from tests.source_tree import ROOT
+from tests.train.small_runs import OPTIM, TinyNet, random_arrays
+
+MEAN, STD = (0.5,), (0.29,)
+
+
+class _Dicts(Dataset[dict[str, Tensor]]):
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self._images[index], "label": self._labels[index]}
+
+
+def _pairs(num_images: int = 96, *, seed: int = 1) -> TensorDataset:
+    arrays = random_arrays(num_images, seed=seed)
+    return TensorDataset(arrays.images_nchw.contiguous(), arrays.labels)
+
+
+def _classifier(**settings: Any) -> AdderClassifier:
+    torch.manual_seed(0)
+    return AdderClassifier(
+        TinyNet(), **{"mean": MEAN, "std": STD, "optim": OPTIM, "num_steps": 12, **settings}
+    )
+
+
+def _trainer(folder: Path, **settings: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu", devices=1, default_root_dir=folder, enable_progress_bar=False,
+        enable_model_summary=False, **{"logger": False, "max_epochs": 2, **settings},
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_pairs_dicts_and_normalised_floats_train_alike(tmp_path: Path) -> None:
+    """The same images as uint8 pairs, uint8 dicts and floats that the user normalised: the same network."""
+    images, labels = _pairs().tensors
+    floats = TensorDataset((images.float() / 255 - MEAN[0]) / STD[0], labels)
+    trained = {}
+    for name, data, settings in (
+        ("pairs", TensorDataset(images, labels), {}),
+        ("dicts", _Dicts(images, labels), {}),
+        ("floats", floats, {"mean": None, "std": None}),
+    ):
+        module = _classifier(**settings)
+        _trainer(tmp_path, enable_checkpointing=False).fit(module, DataLoader(data, batch_size=16))
+        trained[name] = module.model.state_dict()
+
+    for name, weight in trained["pairs"].items():
+        assert torch.equal(trained["dicts"][name], weight)
+        torch.testing.assert_close(trained["floats"][name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_images_that_were_scaled_already_are_refused(tmp_path: Path) -> None:
+    """ToTensor divides by 255; divided once more, the network would see a constant."""
+    images, labels = _pairs(16).tensors
+    loader = DataLoader(TensorDataset(images.float() / 255, labels), batch_size=16)
+
+    with pytest.raises(TypeError, match=r"expected uint8 images.*got torch.float32.*mean=None, std=None"):
+        _trainer(tmp_path, enable_checkpointing=False).fit(_classifier(), loader)
+
+
+def test_uint8_images_without_a_mean_are_refused() -> None:
+    with pytest.raises(TypeError, match="expected floating-point images"):
+        _classifier(mean=None, std=None)(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+
+
+def test_images_of_other_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected images \[N, 1, H, W\]"):
+        _classifier()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("std", [(0.0,), (-1.0,), (float("nan"),)])
+def test_a_deviation_that_cannot_divide_is_refused(std: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="expected positive standard deviations"):
+        _classifier(std=std)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_users_logger_gets_loss_rate_and_accuracies(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    trainer = _trainer(tmp_path, logger=logger, log_every_n_steps=1, enable_checkpointing=False)
+
+    trainer.fit(_classifier(), DataLoader(_pairs(), batch_size=16), DataLoader(_pairs(40), batch_size=16))
+
+    header = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train_loss", "lr", "val_loss", "val_top1", "val_top5"} <= set(header)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_test_predict_and_a_checkpoint_of_the_trainer(tmp_path: Path) -> None:
+    loader = DataLoader(_pairs(40), batch_size=16)
+    module = _classifier()
+    trainer = _trainer(tmp_path)
+    trainer.fit(module, DataLoader(_pairs(), batch_size=16), loader)
+    (metrics,) = trainer.test(module, loader, verbose=False)
+    saved = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+
+    loaded = AdderClassifier.load_from_checkpoint(
+        saved, model=TinyNet(), mean=MEAN, std=STD, optim=OPTIM, num_steps=12
+    )
+    logits = torch.cat(trainer.predict(loaded, loader))  # type: ignore[arg-type]
+
+    assert module.val_score == module.test_score
+    assert metrics["test_top1"] == pytest.approx(module.test_score.top1)  # type: ignore[union-attr]
+    hits = (logits.argmax(1) == _pairs(40).tensors[1]).float().mean().item()
+    assert 100 * hits == pytest.approx(metrics["test_top1"])
+    images_only = DataLoader(_pairs(40).tensors[0], batch_size=16)  # type: ignore[arg-type]
+    assert torch.equal(torch.cat(trainer.predict(loaded, images_only)), logits)  # type: ignore[arg-type]
+    weights = read_weights(Path(saved))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("num_steps", "settings", "words"),
+    [
+        (12, {}, None),
+        (6, {"accumulate_grad_batches": 2}, None),
+        (5, {"max_epochs": 100, "max_steps": 5}, None),
+        (24, {}, "to be the 12 optimizer steps that this trainer makes, got 24"),
+        (12, {"accumulate_grad_batches": 4}, "to be the 4 optimizer steps"),
+    ],
+)
+def test_a_schedule_of_another_length_is_told(
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    num_steps: int,
+    settings: dict[str, int],
+    words: str | None,
+) -> None:
+    """Under DDP a loader holds a rank's share: the number of batches before is too many by the ranks."""
+    trainer = _trainer(tmp_path, enable_checkpointing=False, **settings)
+
+    trainer.fit(_classifier(num_steps=num_steps), DataLoader(_pairs(), batch_size=16))
+
+    told = [str(warning.message) for warning in recwarn if "num_steps" in str(warning.message)]
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", ["README.md", "docs/lightning.md"])
+def test_the_examples_train_with_a_plain_data_loader(page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n([^`]*AdderClassifier\([^`]*)```", text)
+    names: dict[str, Any] = {}
+    exec(compile(example, page, "exec"), names)
+    data = TensorDataset(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4))
+    module = names["module"]
+
+    _trainer(tmp_path, enable_checkpointing=False, max_steps=1).fit(module, DataLoader(data, batch_size=4))
+
+    assert all(torch.isfinite(weight).all() for weight in module.model.parameters())
+    assert isinstance(module.model, nn.Module)
