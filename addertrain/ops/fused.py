@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops import library, schemas
+from addertrain.ops.flops import count_response
 from addertrain.ops.functional import is_autocast
 from addertrain.ops.geometry import check_arguments, output_shape
 from addertrain.ops.layout import empty_like_input, memory_format
@@ -19,8 +20,8 @@ from addertrain.ops.registration import (
     LIBRARY,
     NAMESPACE,
     SIZES,
-    refuse_second_derivative,
     register_autocast,
+    register_backward,
 )
 
 Sizes = Sequence[int]
@@ -151,7 +152,6 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, dy: Tensor, _dsums: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_second_derivative("adder2d_with_sums")
     x, weight = ctx.saved_tensors
     sizes = (ctx.stride, ctx.padding, ctx.dilation)
     dx = schemas.GRAD_INPUT(dy, x, weight, *sizes) if ctx.needs_input_grad[0] else None
@@ -159,9 +159,7 @@ def _backward(ctx: Any, dy: Tensor, _dsums: Tensor) -> tuple[Tensor | None, ...]
     return dx, dw, None, None, None
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::adder2d_with_sums", _backward, setup_context=_keep_for_backward, lib=LIBRARY
-)
+register_backward("adder2d_with_sums", _backward, _keep_for_backward)
 
 
 def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -171,7 +169,7 @@ def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-torch.library.register_autograd(f"{NAMESPACE}::adder2d_affine", _no_backward, lib=LIBRARY)
+register_backward("adder2d_affine", _no_backward)
 
 
 def _autocast_dtype(
@@ -182,3 +180,5 @@ def _autocast_dtype(
 
 register_autocast("adder2d_with_sums", WITH_SUMS, _autocast_dtype)
 register_autocast("adder2d_affine", AFFINE, _autocast_dtype)
+count_response(WITH_SUMS)
+count_response(AFFINE)

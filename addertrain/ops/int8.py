@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import schemas
+from addertrain.ops.flops import count_response
 from addertrain.ops.geometry import output_shape
-from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES
+from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, register_no_backward
 
 Sizes = Sequence[int]
 
@@ -62,3 +63,7 @@ def _reference(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilatio
 def _fake(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
     shape = output_shape(x, weight, stride, padding, dilation)
     return torch.empty(shape, dtype=torch.int32, device=x.device, memory_format=torch.channels_last)
+
+
+register_no_backward("adder2d_int8")
+count_response(_ADDER2D_INT8)

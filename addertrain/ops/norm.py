@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.ops.registration import LIBRARY, NAMESPACE
+from addertrain.ops.derivatives import refuse_second_derivative
+from addertrain.ops.registration import LIBRARY, NAMESPACE, register_backward, register_no_backward
 
 LIBRARY.define(
     "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, float eps, bool relu) -> (Tensor, Tensor, Tensor)"
@@ -130,12 +131,14 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> Non
 def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tensor | None, ...]:
     x = ctx.saved_tensors[0]
     # CPUs have it for what their forward takes; sums come with any x.
-    backward: Any = reference_backward if x.device.type == "cpu" and not is_fused(x) else _BACKWARD
+    is_reference = x.device.type == "cpu" and not is_fused(x)
+    if is_reference and torch.is_grad_enabled():  # where the operator would refuse
+        refuse_second_derivative("batch_norm_relu_backward")
+    backward: Any = reference_backward if is_reference else _BACKWARD
     dx, dweight, dbias = backward(dy, *ctx.saved_tensors, ctx.eps, ctx.relu)
     return dx, *([None] if ctx.has_sums else []), dweight, dbias, None, None
 
 
 for _name in ("batch_norm_relu", "batch_norm_relu_of_sums"):
-    torch.library.register_autograd(
-        f"{NAMESPACE}::{_name}", _backward, setup_context=_keep_for_backward, lib=LIBRARY
-    )
+    register_backward(_name, _backward, _keep_for_backward)
+register_no_backward("batch_norm_relu_backward")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops.norm import Triple, is_fused, reference, reference_backward
-from addertrain.ops.registration import LIBRARY, NAMESPACE
+from addertrain.ops.registration import LIBRARY, NAMESPACE, register_backward, register_no_backward
 
 LIBRARY.define(
     "batch_norm_residual_relu(Tensor x, Tensor residual, Tensor weight, Tensor bias, float eps) "
@@ -81,6 +81,5 @@ def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tens
     return dx, dresidual, dweight, dbias, None
 
 
-torch.library.register_autograd(
-    f"{NAMESPACE}::batch_norm_residual_relu", _backward, setup_context=_keep_for_backward, lib=LIBRARY
-)
+register_backward("batch_norm_residual_relu", _backward, _keep_for_backward)
+register_no_backward("batch_norm_residual_relu_backward")

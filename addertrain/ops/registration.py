@@ -1,4 +1,4 @@
-"""What operators have in common: shapes, fakes, autocast, and how autograd finds their gradients."""
+"""What operators have in common: shapes, fakes, autocast, operations, and how autograd finds gradients."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from addertrain.ops.derivatives import Backward, Keep, autograd_kernel
+from addertrain.ops.flops import count_gradient, count_response
 from addertrain.ops.geometry import output_shape
 from addertrain.ops.layout import empty_like_input
 
@@ -25,7 +27,10 @@ def define_gradient(name: str, arguments: str, implementation: Callable[..., Ten
     def _fake(dy: Tensor, x: Tensor, weight: Tensor, *_: Any) -> Tensor:
         return empty_like_input(x.shape, x) if like == "x" else torch.empty_like(weight)
 
-    return getattr(getattr(torch.ops, NAMESPACE), name)
+    register_no_backward(name)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name)
+    count_gradient(operator)
+    return operator
 
 
 def define_response(
@@ -51,26 +56,26 @@ def define_response(
         ctx.save_for_backward(x, weight)
 
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative(name)
         dx, dw = gradients(dy, *ctx.saved_tensors, *ctx.rest)
         needs_dx, needs_dw, *_ = ctx.needs_input_grad
         return (dx() if needs_dx else None), (dw() if needs_dw else None), *(None for _ in ctx.rest)
 
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=keep, lib=LIBRARY)
-    return getattr(getattr(torch.ops, NAMESPACE), name)
+    register_backward(name, backward, keep)
+    operator = getattr(getattr(torch.ops, NAMESPACE), name)
+    count_response(operator)
+    return operator
 
 
-def refuse_second_derivative(name: str) -> None:
-    """Called by every backward: with create_graph=True a second derivative would lose terms in silence.
+def register_backward(name: str, backward: Backward, keep: Keep | None = None) -> None:
+    """Autograd finds the gradients of operator NAME by `backward`, from what `keep` saved."""
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    LIBRARY.impl(name, autograd_kernel(name, operator, backward, keep), "Autograd", with_keyset=True)
 
-    Raises:
-        NotImplementedError: gradients are being recorded.
-    """
-    if torch.is_grad_enabled():
-        raise NotImplementedError(
-            f"{name}: expected to be differentiated once, got create_graph=True; its gradients have no "
-            "derivatives, so leave adder layers out of gradient penalties and Hessians."
-        )
+
+def register_no_backward(name: str) -> None:
+    """Operator NAME is a gradient, or has none: differentiating it is refused."""
+    operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+    LIBRARY.impl(name, autograd_kernel(name, operator, None), "Autograd", with_keyset=True)
 
 
 def register_autocast(name: str, operator: Any, dtype_of: Callable[..., torch.dtype]) -> None:

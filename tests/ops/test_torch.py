@@ -173,15 +173,6 @@ def test_gradients_do_not_depend_on_the_offset() -> None:
     assert all(torch.equal(raw, free) for raw, free in zip(*gradients, strict=True))
 
 
-def test_second_derivatives_are_refused() -> None:
-    _, x, w = _tensors(torch.float32, torch.contiguous_format)
-    x = x.clone().requires_grad_()
-    y = adder2d(x, w, *LAYER.sizes)
-
-    with pytest.raises(NotImplementedError, match="create_graph=True"):
-        torch.autograd.grad(y.sum(), x, create_graph=True)
-
-
 def test_nothing_is_kept_without_gradients() -> None:
     _, x, w = _tensors(torch.float32, torch.contiguous_format)
     weight = w.clone().requires_grad_()
