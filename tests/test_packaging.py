@@ -88,9 +88,10 @@ import sys, warnings
 sys.meta_path = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
 sys.path[:] = [{folder!r}] + [path for path in sys.path if path not in ("", {root!r})]
 import addertrain, torch
-from addertrain.ops import functional, library
+from addertrain import libraries
+from addertrain.ops import functional
 assert addertrain.__file__.startswith({folder!r}), addertrain.__file__
-assert "_C not built" in library.status(), library.status()
+assert "_C not built" in libraries.status(), libraries.status()
 x, w = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(4, 3, 3, 3, requires_grad=True)
 with warnings.catch_warnings(record=True) as caught:
     for _ in range(3):

@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from addertrain import libraries
 from addertrain.bench import cuda_ops
 from addertrain.bench.broadcast import broadcast_training, cdist_forward, images_that_fit
 from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.operands import operands
 from addertrain.bench.timing import interleaved
-from addertrain.ops import library, schemas
+from addertrain.ops import schemas
 
 _HEAD = (
     "layer                    images |  forward   (ceiling)   half zeros | grad input (ceiling) half zeros |"
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         )
     ceilings = measure()
     print(
-        f"{arguments.threads} thread(s), float32, {arguments.layout}; {library.status()}\n"
+        f"{arguments.threads} thread(s), float32, {arguments.layout}; {libraries.status()}\n"
         f"ceiling of one core, register-only: forward {ceilings.forward:.1f}, input gradient "
         f"{ceilings.grad_input:.1f} (1e9 elements/s)"
     )

@@ -92,10 +92,9 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import torch
 
-        from addertrain import __version__
-        from addertrain.ops import library
+        from addertrain import __version__, libraries
 
-        print(f"addertrain {__version__} (torch {torch.__version__}; {library.status()})")
+        print(f"addertrain {__version__} (torch {torch.__version__}; {libraries.status()})")
         parser.exit()
 
 

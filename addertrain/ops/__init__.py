@@ -4,14 +4,12 @@ Importing this package defines `torch.ops.addertrain.*` and loads the compiled l
 Without them every operator runs on the reference.
 """
 
+from addertrain import libraries  # noqa: F401  it loads what implements them
 from addertrain.ops import (  # noqa: F401  they define what libraries implement
     forms,
     fused,
     int8,
-    library,
     norm,
     norm_residual,
     schemas,
 )
-
-library.load()

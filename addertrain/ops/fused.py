@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.ops import library, schemas
+from addertrain import libraries
+from addertrain.ops import schemas
 from addertrain.ops.flops import count_response
 from addertrain.ops.functional import is_autocast
 from addertrain.ops.geometry import check_arguments, output_shape
@@ -45,7 +46,7 @@ def pays(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
     """
     return (
         x.device.type == "cuda"
-        and library.is_loaded("_C_cuda")
+        and libraries.is_loaded("_C_cuda")
         and response_dtype(x, weight, stride) in _TYPES
         and max(weight.shape[2:]) <= _MAX_TAPS
         and max(stride) <= _MAX_STRIDE

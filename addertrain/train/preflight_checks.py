@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from addertrain import libraries
 from addertrain.data import build_loader, load_data
-from addertrain.ops import functional, library, reference
+from addertrain.ops import functional, reference
 from addertrain.recipe import Recipe
 from addertrain.train.errors import RunError
 from addertrain.train.network import build_classifier
@@ -97,7 +98,7 @@ def say_devices(found: Sequence[str]) -> str:
 def operators_here(world: World) -> str:
     """Which libraries are loaded; the one for this device has to be, and right."""
     wanted = "_C_cuda" if world.device_type == "cuda" else "_C"
-    status = library.status()
+    status = libraries.status()
     if f"{wanted} loaded" not in status:
         raise RunError(f"expected {wanted}, without which training crawls, got: {status}; run launch/setup")
     generator = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ import lightning
 import torch
 
 import addertrain
+from addertrain import libraries
 from addertrain.checkpoint.store import FOLDER, CheckpointStore
 from addertrain.durable import write_text
-from addertrain.ops import library
 from addertrain.recipe import Recipe, load_recipe, recipe_to_yaml
 from addertrain.train.errors import RunError
 from addertrain.train.processes import World
@@ -145,5 +145,5 @@ def environment(world: World, resumed_from: Path | None) -> dict[str, Any]:
         "platform": platform.platform(),
         "cuda": torch.version.cuda if has_cuda else None,
         "versions": versions(),
-        "operators": library.status(),
+        "operators": libraries.status(),
     }

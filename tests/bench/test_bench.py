@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from addertrain import libraries
 from addertrain.bench import checkpoint, ops, step
 from addertrain.bench.broadcast import broadcast_training, cdist_forward
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.timing import interleaved
-from addertrain.ops import library, reference
+from addertrain.ops import reference
 from addertrain.ops.functional import adder2d
 
-needs_library = pytest.mark.skipif("_C loaded" not in library.status(), reason="the CPU library is not built")
+needs_library = pytest.mark.skipif(
+    "_C loaded" not in libraries.status(), reason="the CPU library is not built"
+)
 
 
 @pytest.mark.parametrize(

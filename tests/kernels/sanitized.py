@@ -10,7 +10,7 @@ import torch
 _load = torch.ops.load_library
 torch.ops.load_library = lambda path: None  # type: ignore[method-assign]  # not the package's own library
 
-from addertrain.ops import library  # noqa: E402
+from addertrain import libraries  # noqa: E402
 from tests.ops.implementations import COMPILED  # noqa: E402
 from tests.ops.layers import TABLE  # noqa: E402
 from tests.ops.test_table import forward_mistakes, grad_input_mistakes  # noqa: E402
@@ -18,7 +18,7 @@ from tests.ops.test_table import forward_mistakes, grad_input_mistakes  # noqa: 
 
 def main(path: str) -> int:
     _load(path)
-    assert "_C " in library.status()
+    assert "_C " in libraries.status()
     mistakes = []
     for number, implementation in enumerate(COMPILED, start=1):
         if not torch.ops.addertrain.use_cpu_instruction_set(number):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from addertrain import libraries
 from addertrain.models.blocks import BasicBlock
-from addertrain.ops import fused, library, schemas
+from addertrain.ops import fused, schemas
 from addertrain.ops.functional import adder2d
 from addertrain.ops.norm import batch_norm_relu_of_sums
 from tests.commands import run_command
@@ -31,7 +32,7 @@ def _on_gpu(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]
 
 def test_the_compiled_kernels_serve() -> None:
     """Without them the reference would pass every other test."""
-    assert "_C_cuda loaded" in library.status(), library.status()
+    assert "_C_cuda loaded" in libraries.status(), libraries.status()
     assert torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA")
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from addertrain import libraries
 from addertrain.nn import BatchNorm2d, adder_norm_residual
-from addertrain.ops import library
 from addertrain.ops.norm import is_fused
 from addertrain.ops.norm_residual import is_fused_with
 
@@ -26,7 +26,7 @@ TOLERANCE = 2e-6
 
 @pytest.fixture(params=[1, 2, 3], ids=["avx512", "avx2", "portable"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    if "_C loaded" not in library.status():
+    if "_C loaded" not in libraries.status():
         pytest.skip("the CPU library is not built")
     if not torch.ops.addertrain.use_cpu_instruction_set(request.param):
         pytest.skip("this processor lacks the instruction set")

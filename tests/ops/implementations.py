@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain.ops import library, reference, schemas
+from addertrain import libraries
+from addertrain.ops import reference, schemas
 from tests.ops.layers import Layer
 
 _INSTRUCTION_SETS = {"avx512": 1, "avx2": 2, "portable": 3}
@@ -50,12 +51,12 @@ class Implementation:
     @contextmanager
     def use(self) -> Iterator["Implementation"]:
         if self.name == "cuda":
-            assert "_C_cuda loaded" in library.status(), library.status()
+            assert "_C_cuda loaded" in libraries.status(), libraries.status()
         if self.name not in _INSTRUCTION_SETS:
             yield self
             return
-        if "_C loaded" not in library.status():
-            pytest.skip(f"the CPU library is missing: {library.status()}")
+        if "_C loaded" not in libraries.status():
+            pytest.skip(f"the CPU library is missing: {libraries.status()}")
         if not torch.ops.addertrain.use_cpu_instruction_set(_INSTRUCTION_SETS[self.name]):
             pytest.skip(f"this processor has no {self.name}")
         try:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from addertrain.ops import library, schemas
+from addertrain import libraries
+from addertrain.ops import schemas
 from addertrain.ops.functional import adder2d
 
 X = torch.zeros(2, 3, 6, 5)
@@ -79,7 +80,7 @@ def test_accepted(changed: dict[str, Any], expected: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_operators_called_directly_read_no_foreign_memory(padding: int) -> None:
     """Behind the public function's back: sizes that do not fit raise instead of being read past their end."""
-    if "_C loaded" not in library.status():
+    if "_C loaded" not in libraries.status():
         pytest.skip("the reference reads memory through torch alone")
     sizes = ([1, 1], [padding, padding], [1, 1])
     y = schemas.ADDER2D(X, W, *sizes, False)

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from addertrain.ops import library
+from addertrain import libraries
 from tests.commands import run_command
 
 
 def test_kernels_stay_inside_their_tensors() -> None:
     """On tensors that end, or begin, at the border of readable memory."""
-    if "_C loaded" not in library.status():
-        pytest.skip(f"the CPU library is missing: {library.status()}")
+    if "_C loaded" not in libraries.status():
+        pytest.skip(f"the CPU library is missing: {libraries.status()}")
 
     result = run_command(sys.executable, "-m", "tests.ops.guarded")
 

@@ -33,7 +33,7 @@ def _two_ranks(out: Path, is_second_broken: bool) -> tuple[bool, list[Result]]:
         time_here = time.time
         time.time = lambda: time_here() + 60.0
         checks.versions_here = lambda: {"torch": "1.0"}
-        checks.library.status = lambda: "_C not built"
+        checks.libraries.status = lambda: "_C not built"
         checks.find_marker = _find_nothing
         overrides = ["--data.name=mnist", "--data.root=absent"]
     results: list[Result] = []

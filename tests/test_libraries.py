@@ -6,25 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.ops import library, schemas
+from addertrain import libraries
+from addertrain.ops import schemas
 
 
 def test_status_names_both_libraries() -> None:
-    assert library.status().startswith("_C ")
-    assert ", _C_cuda " in library.status()
-    assert "\n" not in library.status()
+    assert libraries.status().startswith("_C ")
+    assert ", _C_cuda " in libraries.status()
+    assert "\n" not in libraries.status()
 
 
 def test_a_damaged_library_is_named_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_C.so").write_bytes(b"not a library")
-    monkeypatch.setattr(library, "_FOLDERS", (tmp_path,))
-    monkeypatch.setattr(library, "_status", dict(library._status))
+    monkeypatch.setattr(libraries, "_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(libraries, "_status", dict(libraries._status))
 
-    library.load()
+    libraries.load()
 
-    assert library.status().startswith("_C not loaded (")
-    assert "_C.so" in library.status()
-    assert "_C_cuda not built" in library.status() or not torch.version.cuda
+    assert libraries.status().startswith("_C not loaded (")
+    assert "_C.so" in libraries.status()
+    assert "_C_cuda not built" in libraries.status() or not torch.version.cuda
 
 
 def test_the_reference_is_announced_once_per_device_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,8 +44,8 @@ def test_the_reference_is_announced_once_per_device_type(monkeypatch: pytest.Mon
 
 
 def test_instruction_sets_are_chosen_by_number() -> None:
-    if "_C loaded" not in library.status():
-        pytest.skip(f"the CPU library is missing: {library.status()}")
+    if "_C loaded" not in libraries.status():
+        pytest.skip(f"the CPU library is missing: {libraries.status()}")
     portable, unknown, best = 3, 9, 0
 
     assert torch.ops.addertrain.use_cpu_instruction_set(portable)

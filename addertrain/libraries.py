@@ -1,4 +1,7 @@
-"""Finds and loads the compiled operator libraries that lie in the package, and says which are in use."""
+"""Finds and loads the compiled operator libraries that lie in the package, and says which are in use.
+
+Importing this module loads them. It knows no operator: the parts that import it define theirs.
+"""
 
 from pathlib import Path
 
@@ -42,3 +45,6 @@ def is_loaded(name: str) -> bool:
 def status() -> str:
     """One line: which compiled libraries serve the operators."""
     return ", ".join(f"{name} {state}" for name, state in _status.items())
+
+
+load()
