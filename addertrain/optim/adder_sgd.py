@@ -16,7 +16,7 @@ from addertrain.optim.descent import descend
 from addertrain.optim.local_scaling import LocalScaling
 from addertrain.optim.modes import AlrMode
 from addertrain.optim.norms import sq_norms
-from addertrain.optim.scaling import local_rate
+from addertrain.optim.scaling import as_factors, local_rate
 from addertrain.optim.shards import Original, Shards, find_shards, local
 from addertrain.optim.validation import (
     Group,
@@ -197,7 +197,7 @@ class AdderSGD(Optimizer):
         if group["alr"] == "off":
             return grads, False
         # 0-dim tensors as factors: reading them as numbers would wait for the device.
-        scaled = shards.scaled(by_id, rate.unbind())
+        scaled = shards.scaled(by_id, as_factors(rate, grads[0]).unbind())
         return [scaled[id(param)] for param in params], True
 
     def _note(self, sq_norm: Tensor, rate: Tensor, shards: Shards) -> None:
@@ -211,8 +211,8 @@ class AdderSGD(Optimizer):
 
     def _rates(self, group: Group, sq_norm: Tensor) -> Tensor:
         if group["alr"] == "global":
-            # Made on the filters' device at construction: this casts once and copies nothing over.
-            self._numel = self._numel.to(device=sq_norm.device, dtype=sq_norm.dtype)
+            # Made on the filters' device at construction: copies only what an engine has offloaded.
+            self._numel = self._numel.to(sq_norm.device)
             return local_rate(sq_norm, self._numel, group["eta"])
         return torch.full_like(sq_norm, group["increase"] if group["alr"] == "increased" else 1.0)
 

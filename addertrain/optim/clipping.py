@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from addertrain.optim.shards import summed
+from addertrain.optim.squares import sums_of_squares
 
 
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
@@ -30,7 +31,7 @@ def clip_others_(groups: Iterable[Mapping[str, Any]], max_norm: float) -> Tensor
     grads = [param.grad for param in params if param.grad is not None]
     if not grads:
         return None
-    norm = part_norms(grads).norm()
+    norm = _total(sums_of_squares(grads), grads[0])
     torch._foreach_mul_(grads, clip_factor(norm, max_norm))
     return norm
 
@@ -47,18 +48,21 @@ def clip_parts_(
     Returns:
         The norm before.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    norm = part_norms(parts).norm() if parts else like.new_zeros((), dtype=dtype)
-    norm = summed(norm * norm, group).sqrt()
+    norm = _total(summed(sums_of_squares(parts or [like.new_empty(0)]).sum(), group), like)
     if parts:
         torch._foreach_mul_(list(parts), clip_factor(norm, max_norm))
     return norm
 
 
 def part_norms(grads: Sequence[Tensor]) -> Tensor:
-    """The norm of each of at least one gradient, [T], without a host sync.
+    """The norm of each of at least one gradient, [T], in their type or float32, without a host sync."""
+    return sums_of_squares(grads).sqrt().to(_wide(grads[0]))
 
-    In float32 whatever their type: a norm of 256 overflows float16 when squared.
-    """
-    dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    return torch.stack(torch._foreach_norm(list(grads), 2, dtype=dtype))
+
+def _total(sq_norms: Tensor, like: Tensor) -> Tensor:
+    return sq_norms.sum().sqrt().to(_wide(like))
+
+
+def _wide(grad: Tensor) -> torch.dtype:
+    """A norm of more than 65504 is none in float16, and three digits of one are few."""
+    return torch.promote_types(grad.dtype, torch.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from addertrain.optim.norms import sq_norms
-from addertrain.optim.scaling import local_rate
+from addertrain.optim.scaling import as_factors, local_rate
 
 
 class LocalScaling:
@@ -50,7 +50,7 @@ class LocalScaling:
             sq_norm = sq_norms([grad])[0]
             rate = local_rate(sq_norm, grad.numel(), self.eta)
             self._seen[layer] = (sq_norm, rate)
-            return grad * rate
+            return grad * as_factors(rate, grad)
 
         return scale
 

@@ -7,38 +7,34 @@ One all-reduce of the vector [L] where gradients are sharded; none where every r
 
 from collections.abc import Sequence
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from addertrain.optim.shards import summed
+from addertrain.optim.squares import sums_of_squares
 
 
 def sq_norms(
     grads: Sequence[Tensor | None], *, like: Tensor | None = None, groups: Sequence[dist.ProcessGroup] = ()
 ) -> Tensor:
-    """||g_l||_2^2 of every gradient, as one vector [L] on the gradients' device, without a host sync.
+    """||g_l||_2^2 of every gradient, as one vector [L] in float64 on their device, without a host sync.
 
-    Accumulates 16-bit gradients in fp32 (fp16 overflows at a norm of 256) and float64 ones in float64.
-    A layer without a gradient counts as 0.
+    In float64 whatever the gradients' type, over the ranks too: a layer has one norm to 1e-14, whole or cut
+    anywhere. A layer without a gradient counts as 0.
 
     Args:
         grads: this rank's slice of every layer's gradient; None where it holds none.
-        like: a tensor of the gradients' dtype and device, for ranks that hold no slice at all.
+        like: a tensor on the gradients' device, for ranks that hold no slice at all.
         groups: processes over which the layers are spread; every rank of them has to call this.
 
     Raises:
-        ValueError: if no layer has a gradient and `like` does not say what a zero looks like.
+        ValueError: if no layer has a gradient and `like` does not say where a zero lies.
     """
-    present = [grad for grad in grads if grad is not None]
-    like = present[0] if like is None and present else like
+    like = next((grad for grad in grads if grad is not None), like)
     if like is None:
         raise ValueError("sq_norms: expected at least one gradient, got none; call backward before step.")
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    norms = iter(torch._foreach_norm(present, 2, dtype=dtype) if present else ())
-    zero = torch.zeros((), dtype=dtype, device=like.device)
-    norm = torch.stack([zero if grad is None else next(norms) for grad in grads])
-    sq_norm = norm * norm
+    nothing = like.new_empty(0)
+    sq_norm = sums_of_squares([nothing if grad is None else grad for grad in grads])
     for group in groups:
         sq_norm = summed(sq_norm, group)
     return sq_norm

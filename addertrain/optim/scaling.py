@@ -22,3 +22,13 @@ def local_rate(sq_norm: Tensor, numel: Tensor | int, eta: float) -> Tensor:
     """
     rate = eta * numel**0.5 / sq_norm.sqrt()
     return torch.where(sq_norm == 0, torch.zeros_like(rate), rate)
+
+
+def as_factors(rate: Tensor, like: Tensor) -> Tensor:
+    """`rate` in the type in which gradients of the type of `like` are multiplied: float32, or float64.
+
+    The largest number of float32 stands for larger ones: behind a gradient of 1e-40 an infinite factor would
+    put NaN into the weights.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return rate.clamp(max=torch.finfo(dtype).max).to(dtype)

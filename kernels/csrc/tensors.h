@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "device/layer.h"
@@ -32,6 +33,20 @@ inline torch::headeronly::MemoryFormat format_of(const torch::stable::Tensor& x)
   }
   const bool is_one_pixel = x.size(1) * x.size(2) * x.size(3) == 1;
   return is_one_pixel ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
+}
+
+// Whether the elements fill a piece of memory, in any order of the axes.
+inline bool is_without_gaps(const torch::stable::Tensor& t) {
+  std::vector<std::pair<int64_t, int64_t>> axes;  // (stride, size) of those that have neighbours
+  for (int64_t axis = 0; axis < t.dim(); ++axis)
+    if (t.size(axis) > 1) axes.emplace_back(t.stride(axis), t.size(axis));
+  std::sort(axes.begin(), axes.end());
+  int64_t pitch = 1;
+  for (const auto& [stride, size] : axes) {
+    if (stride != pitch) return false;
+    pitch *= size;
+  }
+  return true;
 }
 
 inline torch::stable::Tensor empty_like_input(const Sizes& sizes, const torch::stable::Tensor& x) {

@@ -7,6 +7,7 @@
 #include "csrc/cuda/grad_input_pairs.cu"
 #include "csrc/cuda/norm.cu"
 #include "csrc/cuda/scale.cu"
+#include "csrc/cuda/squares.cu"
 
 #include <memory>
 
@@ -65,6 +66,13 @@ extern "C" int emulated_norm_backward(int type, int64_t rows, int columns, const
   const NormBackwardCall call{{type_of(type), rows, columns, x, weight, bias, eps, relu, mean, var},
                               dy, dx, dweight, dbias};
   return batch_norm_relu_backward_cuda(call, workspace_for(call).get(), nullptr);
+}
+
+extern "C" int emulated_squares(int count, const int* types, const void* const* values, const int64_t* counts,
+                                double* sums) {
+  SquaresCall call{{}, sums};
+  for (int i = 0; i < count; ++i) call.tensors.push_back({type_of(types[i]), values[i], counts[i]});
+  return sums_of_squares_cuda(call, workspace_for(call).get(), nullptr);
 }
 
 extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {

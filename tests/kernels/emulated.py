@@ -1,7 +1,7 @@
 """The GPU's tiled kernels run by an emulator on this machine's processor (tests/kernels/emulator)."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,6 +128,15 @@ class EmulatedKernels:
         )
         assert not refused
         return dx, dweight, dbias
+
+    def sums_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Of tensors without gaps, of any types."""
+        sums = torch.full((len(tensors),), torch.nan, dtype=torch.float64)
+        types = (ctypes.c_int * len(tensors))(*(TYPES.index(tensor.dtype) for tensor in tensors))
+        values = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+        counts = (ctypes.c_int64 * len(tensors))(*(tensor.numel() for tensor in tensors))
+        assert not self.library.emulated_squares(len(tensors), types, values, counts, _pointer(sums))
+        return sums
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from addertrain.optim import AdderSGD, AlrMode
 from addertrain.optim.reference import ReferenceAdderSGD
 from tests.optim.parameters import SHAPES, groups, largest_difference, parameters, set_gradients
-from tests.optim.tolerances import FLOAT32, FLOAT32_NORM, FLOAT64
+from tests.optim.tolerances import FLOAT32, FLOAT64, RATE
 
 MODES: list[AlrMode] = ["global", "local", "off", "increased"]
 
@@ -156,12 +156,12 @@ def test_norms_and_rates_of_the_step_can_be_logged(alr: AlrMode) -> None:
     assert optimizer.layer_names == list(SHAPES)
     assert optimizer.last_sq_norms.dtype == optimizer.last_rates.dtype == torch.float32
     assert not optimizer.last_rates.requires_grad
-    torch.testing.assert_close(optimizer.last_sq_norms, expected, rtol=FLOAT32_NORM, atol=0)
+    torch.testing.assert_close(optimizer.last_sq_norms, expected, rtol=RATE, atol=0)
     numel = torch.tensor([param.numel() for param in filters])
     alpha = {"off": torch.ones(3), "increased": torch.full((3,), 50.0)}.get(
         alr, 0.2 * (numel / expected).sqrt()
     )
-    torch.testing.assert_close(optimizer.last_rates, alpha, rtol=FLOAT32_NORM, atol=0)
+    torch.testing.assert_close(optimizer.last_rates, alpha, rtol=RATE, atol=0)
 
 
 def test_closure_is_evaluated_with_gradients_and_its_loss_returned() -> None:

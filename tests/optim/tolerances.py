@@ -6,5 +6,9 @@ FLOAT64 = 1e-12
 FLOAT32 = 2e-5
 """100 updates given the same gradients: 100 * 3 roundings of 6e-8 each."""
 
-FLOAT32_NORM = 1e-6
-"""One norm: blocked sums of squares in fp32 are good to a few units of 6e-8."""
+FLOAT64_SUM = 1e-14
+"""One sum of squares: roundings of 1.1e-16, 512 in a lane of a piece of 16384 values, then those of lanes and
+pieces; they rarely point one way."""
+
+RATE = 1e-6
+"""RMS(step) / eta: alpha, a product and the subtraction from a weight of 0 in fp32, 6e-8 each."""

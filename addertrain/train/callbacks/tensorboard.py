@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.optim import AdderSGD
+from addertrain.optim.squares import sums_of_squares
 from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.event_file import EventFile
 from addertrain.train.callbacks.guard import FiniteGuard
@@ -194,6 +195,6 @@ def layer_scalars(optimizer: AdderSGD) -> dict[str, float]:
 
 def weight_rms(filters: Sequence[Tensor]) -> Tensor:
     """RMS(w) of every adder layer, [L] in fp32."""
-    norms = torch.stack(torch._foreach_norm(list(filters), 2, dtype=torch.float32))
-    numel = torch.tensor([weight.numel() for weight in filters], dtype=torch.float32, device=norms.device)
-    return norms / numel.sqrt()
+    squares = sums_of_squares(filters)
+    numel = torch.tensor([weight.numel() for weight in filters], device=squares.device)
+    return (squares / numel).sqrt().float()

@@ -5,11 +5,12 @@
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
 #include "csrc/cpu/norm.h"
+#include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx2_kernels() {
-  static const Kernels kernels{"avx2", kNormPasses, kForwardPass, kGradInputPass, spin};
+  static const Kernels kernels{"avx2", kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
   return kernels;
 }
 

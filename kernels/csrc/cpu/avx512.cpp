@@ -5,11 +5,12 @@
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
 #include "csrc/cpu/norm.h"
+#include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512", kNormPasses, kForwardPass, kGradInputPass, spin};
+  static const Kernels kernels{"avx512", kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
   return kernels;
 }
 

@@ -5,11 +5,12 @@
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
 #include "csrc/cpu/norm.h"
+#include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx512_narrow_kernels() {
-  static const Kernels kernels{"avx512_narrow", kNormPasses, kForwardPass, kGradInputPass, spin};
+  static const Kernels kernels{"avx512_narrow", kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
   return kernels;
 }
 

@@ -75,9 +75,16 @@ struct NormPasses {
                          const float* offset, int64_t begin, int64_t end, float* dx);
 };
 
+// The sum of squares of `count` values, in float64 (squares.h).
+struct SquareSums {
+  double (*of_floats)(const float* values, int64_t count);
+  double (*of_doubles)(const double* values, int64_t count);
+};
+
 struct Kernels {
   const char* name;
   NormPasses norm;
+  SquareSums squares;
   Pass<ForwardCall> forward;
   Pass<GradInputCall> grad_input;
   // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.

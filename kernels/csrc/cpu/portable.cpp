@@ -5,11 +5,12 @@
 #include "csrc/cpu/forward_units.h"
 #include "csrc/cpu/grad_input_units.h"
 #include "csrc/cpu/norm.h"
+#include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable", kNormPasses, kForwardPass, kGradInputPass, spin};
+  static const Kernels kernels{"portable", kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
   return kernels;
 }
 
