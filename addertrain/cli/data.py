@@ -1,8 +1,10 @@
 """`addertrain data`: pictures into FFCV's .beton files, and whether such a file is whole."""
 
 import argparse
+import math
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ _EPILOG = f"""examples:
   addertrain data write data/imagenet/train data/imagenet/train.beton --max-size 400
   addertrain data write pictures.tsv pictures.beton --format raw     lines of path<TAB>label
   addertrain data write torchvision:CIFAR10 cifar10.beton --root data --split train
+  addertrain data write icons icons.beton --background "#808080"     behind transparent pixels
   addertrain data verify data/imagenet/train.beton --deep
   addertrain data info data/imagenet/train.beton
 
@@ -58,17 +61,32 @@ def _add_write(parser: CommandParser) -> None:
     parser.add_argument(
         "--max-size", type=_count, default=400, help="longest side, default %(default)s; 0: as it is"
     )
-    parser.add_argument("--quality", type=_count, default=90, help="of JPEGs, default %(default)s")
+    parser.add_argument(
+        "--quality",
+        type=_count,
+        default=90,
+        help="of JPEGs, default %(default)s; above 97 FFCV gains nothing",
+    )
     parser.add_argument(
         "--proportion", type=float, default=0.5, help="share of JPEGs in --format proportion (0.5)"
     )
-    parser.add_argument("--page-mib", type=_count, default=8, help="size of a page, default %(default)s")
+    parser.add_argument("--page-mib", type=_page, default=8, help="size of a page, default %(default)s")
     parser.add_argument("--workers", type=_count, default=_cores(), help="processes, default %(default)s")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out pictures that cannot be read, and list them"
     )
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="classes may have no pictures, as in a validation part"
+    )
+    parser.add_argument(
+        "--background", type=_colour, default="white", help="behind transparent pixels, default %(default)s"
+    )
+    parser.add_argument(
+        "--white", type=_white, metavar="VALUE",
+        help="value that becomes white in grey of more than 8 bits; default: what the format says",
+    )  # fmt: skip
     parser.add_argument("--root", default="data", help="where the files of torchvision:NAME are (data)")
-    parser.add_argument("--split", default="train", help="which part of torchvision:NAME (train)")
+    parser.add_argument("--split", default="train", help="which part of torchvision:NAME (train); all")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -89,10 +107,13 @@ def _write(arguments: argparse.Namespace) -> None:
     from addertrain.data.beton_info import describe
     from addertrain.data.beton_verify import verify_structure
     from addertrain.data.beton_write import write_beton
+    from addertrain.data.jpeg import has_turbojpeg
 
     path = Path(arguments.file)
     if path.suffix != ".beton":
         raise UsageError(f"data write: expected a name that ends in .beton, got {path}")
+    if not has_turbojpeg():
+        _say("no libturbojpeg.so.0 on this machine: JPEGs that are damaged inside are not noticed")
     settings = BetonSettings(
         format=arguments.format,
         max_size=arguments.max_size or None,
@@ -108,20 +129,26 @@ def _write(arguments: argparse.Namespace) -> None:
             num_workers=max(1, arguments.workers),
             skip_bad=arguments.skip_bad,
             progress=countdown,
+            say=_say,
         )
     print("\n".join([f"{path}: written", *describe(*verify_structure(path))]))
 
 
 def _source(arguments: argparse.Namespace) -> "PictureSource":
-    from addertrain.data.folder import folder_of_classes, list_of_files
+    from addertrain.data.file_list import list_of_files
+    from addertrain.data.folder import folder_of_classes
+    from addertrain.data.picture_modes import Rendering
 
+    rendering = Rendering(background=arguments.background, white=arguments.white)
     kind, _, name = arguments.source.partition(":")
     if kind == "torchvision":
         from addertrain.data.torchvision_sets import torchvision_pictures
 
-        return torchvision_pictures(name, Path(arguments.root), arguments.split)
+        return torchvision_pictures(name, Path(arguments.root), arguments.split, rendering=rendering)
     path = Path(arguments.source)
-    return list_of_files(path) if path.is_file() else folder_of_classes(path)
+    if path.is_file():
+        return list_of_files(path, rendering=rendering)
+    return folder_of_classes(path, allow_empty=arguments.allow_empty, rendering=rendering)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -153,9 +180,45 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _count(word: str) -> int:
     """A whole number, 0 or above."""
-    if not word.isdigit():
+    if not (word.isascii() and word.isdigit()):
         raise argparse.ArgumentTypeError(f"expected a whole number, got '{word}'")
     return int(word)
+
+
+def _page(word: str) -> int:
+    """MiB of a page: a power of two."""
+    mib = _count(word)
+    if not 0 < mib <= 2048 or mib & (mib - 1):
+        raise argparse.ArgumentTypeError(f"expected a power of two from 1 to 2048, got '{word}'")
+    return mib
+
+
+def _white(word: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{word}'")
+    return value
+
+
+def _colour(word: str) -> tuple[int, int, int]:
+    """Red, green and blue of a colour by its name or as #rrggbb."""
+    from PIL import ImageColor
+
+    try:
+        colour: tuple[int, ...] = ImageColor.getrgb(word)
+    except ValueError:
+        colour = ()
+    if len(colour) != 3:
+        raise argparse.ArgumentTypeError(f"expected a colour such as black or #ff8000, got '{word}'")
+    return colour[0], colour[1], colour[2]
+
+
+def _say(line: str) -> None:
+    print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)
 
 
 def _cores() -> int:

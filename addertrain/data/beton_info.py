@@ -25,6 +25,7 @@ def describe(side: SideFile, index: BetonIndex) -> list[str]:
         f"checksums  of {what}; of the index {index.sha256}",
         f"source     {side.source}",
         f"written    with addertrain {side.addertrain}{': ' if settings else ''}{settings}",
-        f"left out   {len(side.skipped)} that could not be read",
+        *(f"remark     {line}" for line in side.remarks),
+        f"left out   {len(side.skipped)} that could not be stored",
     ]
     return lines + [f"           {name}: {reason}" for name, reason in side.skipped]

@@ -24,6 +24,7 @@ class Row(NamedTuple):
     offset: int
     size: int
     checksum: int
+    change: int = 0
 
 
 class Page(NamedTuple):
@@ -68,6 +69,17 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def earlier_about(path: Path) -> dict[str, Any] | None:
+    """What an earlier start has said that it writes; None where there was none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            about = _parsed(file.readline())
+    except FileNotFoundError:
+        return None
+    is_ours = isinstance(about, dict) and isinstance(about.get("settings"), dict)
+    return about if is_ours and "page_size" in about["settings"] else None
 
 
 def _read(path: Path, about: dict[str, Any]) -> list[Page]:

@@ -1,6 +1,5 @@
 """The pages of a .beton that is being written, one after the other, and the index around them at the end."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from addertrain.data.beton_format import (
 )
 from addertrain.data.beton_journal import Page, Row
 from addertrain.data.errors import DataError
+from addertrain.data.file_locks import lock
 
 _FIELDS = {"image": IMAGE_FIELD, "label": INTEGER_FIELD, "checksum": INTEGER_FIELD}
 _ROW = row_type(list(_FIELDS.values()))
@@ -41,10 +41,14 @@ class PageFile:
         self.data_start = -(-index_bytes // page_size) * page_size
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state = lock(self._file)
         except OSError:
             os.close(self._file)
-            raise DataError(f"{path}: expected no other writer, got one; wait for it, or end it") from None
+            raise
+        if state == "held":
+            os.close(self._file)
+            raise DataError(f"{path}: expected no other writer, got one; wait for it, or end it")
+        self.is_locked = state == "locked"
         self._content = bytearray()
         self._rows: list[Row] = []
         self.num_pages = 0
@@ -57,18 +61,29 @@ class PageFile:
     def add(self, sample: int, label: int, stored: Stored, note: Callable[[Page], None]) -> None:
         """Puts an image into this page, or into the next one; `note` hears of pages that are written."""
         size = len(stored.content)
-        if size > self.page_size:
-            raise DataError(
-                f"sample {sample}: expected at most {self.page_size} bytes an image, got {size}; "
-                "give --max-size, or a larger --page-mib"
-            )
+        assert size <= self.page_size, "store_part names images that no page holds"
         if len(self._content) + size > self.page_size:
             self.flush(note)
         offset = self.data_start + self.num_pages * self.page_size + len(self._content)
         self._content += stored.content
         self._rows.append(
-            Row(sample, label, stored.mode, stored.height, stored.width, offset, size, stored.checksum)
+            Row(
+                sample=sample,
+                label=label,
+                mode=stored.mode,
+                height=stored.height,
+                width=stored.width,
+                offset=offset,
+                size=size,
+                checksum=stored.checksum,
+                change=stored.change,
+            )
         )
+
+    def stored(self, row: Row) -> Stored:
+        """An image that is on the disk."""
+        content = os.pread(self._file, row.size, row.offset)
+        return Stored(row.mode, row.height, row.width, row.checksum, content, row.change)
 
     def flush(self, note: Callable[[Page], None]) -> None:
         """Writes the page at hand, if there is anything in it."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import addertrain
 from addertrain.data.beton_format import JPEG, BetonIndex, image_checksum, read_index
-from addertrain.data.errors import DataError
+from addertrain.data.errors import DataError, PictureError
 from addertrain.data.side_file import SideFile, side_path
 from addertrain.data.source import check_labels
 from addertrain.data.workers import Workers
@@ -136,13 +136,29 @@ def _problem(index: BetonIndex, sample: int, encoded: bytes) -> str | None:
     if len(index.checksums) and image_checksum(content) != index.checksums[sample]:
         return "expected the image that was written, got another (its checksum differs)"
     if index.modes[sample] == JPEG:
-        # Here: torchvision takes seconds to import, which the structure does not need.
-        from addertrain.data.decode import decode_picture
-
-        try:
-            height, width, _ = decode_picture(encoded, name="image").shape
-        except DataError as error:
-            return str(error)
-        if (height, width) != (index.heights[sample], index.widths[sample]):
-            return f"expected {index.heights[sample]} x {index.widths[sample]} pixels, got {height} x {width}"
+        return _jpeg_problem(encoded, int(index.heights[sample]), int(index.widths[sample]))
     return None
+
+
+def _jpeg_problem(encoded: bytes, height: int, width: int) -> str | None:
+    """What the decoder that trains would stumble on; without FFCV, what the others here do."""
+    # Here: torchvision takes seconds to import, which the structure does not need.
+    from addertrain.data import ffcv, jpeg
+    from addertrain.data.decode import decode_picture
+
+    head = jpeg.read_head(encoded) if encoded.startswith(jpeg.START) else None
+    if head is None:
+        return f"expected a JPEG, got {len(encoded)} other bytes"
+    if (head.height, head.width) != (height, width):
+        return f"expected {height} x {width} pixels, got {head.height} x {head.width}"
+    if head.channels == 4:
+        return "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write it anew"
+    # Not where libjpeg warns.
+    is_decodable = ffcv.decode(encoded, np.empty((height, width, 3), dtype=np.uint8))
+    if is_decodable and jpeg.hole(head) is None:
+        return None
+    try:
+        decode_picture(encoded, name="image")
+    except PictureError as error:
+        return error.reason
+    return "expected a JPEG that FFCV decodes, got one that only others do" if is_decodable is False else None

@@ -4,8 +4,12 @@ The images follow the order of the source whatever the number of processes: the 
 give the same bytes.
 """
 
+import errno
 import hashlib
+import json
 import multiprocessing
+import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,13 +18,24 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import addertrain
-from addertrain.data.beton_encode import BetonSettings, Stored, begin_worker, store_part
-from addertrain.data.beton_format import read_index
-from addertrain.data.beton_journal import Journal
+from addertrain.data.beton_encode import (
+    BetonSettings,
+    Stored,
+    begin_worker,
+    shrunk_size,
+    store_part,
+    stored_mode,
+    too_large,
+)
+from addertrain.data.beton_format import RAW, read_index
+from addertrain.data.beton_journal import Journal, Row
 from addertrain.data.beton_pages import PageFile
+from addertrain.data.beton_repage import repage
 from addertrain.data.errors import DataError
+from addertrain.data.picture_modes import Change
 from addertrain.data.side_file import SideFile, side_path
 from addertrain.data.source import PictureSource
 from addertrain.durable import flush_directory, write_text
@@ -41,6 +56,7 @@ def write_beton(
     num_workers: int = 1,
     skip_bad: bool = False,
     progress: Progress = lambda done, total, bad: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> SideFile:
     """Writes a .beton and its side file, or goes on with them; returns what the side file says.
 
@@ -48,38 +64,82 @@ def write_beton(
 
     Args:
         skip_bad: leave out pictures that cannot be read, and list them in the side file.
+        say: hears at once what a user may want to stop for; the side file's remarks have all of it.
 
     Raises:
         DataError: the file is there already, a picture that cannot be read, a full disk, a process that died.
-            What has been written stays, and the same call goes on from there.
+            What has been written stays, and the same call goes on from there, also with another page size.
     """
     settings = settings or BetonSettings()
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: expected a folder {path.parent} to write it to, got none; make it first")
     if path.exists():
         raise DataError(f"{path}: expected no file there yet, got one; remove it, or choose another name")
     if not len(source):
         raise DataError(f"{source.description}: expected pictures, got none")
     part = path.with_name(path.name + ".part")
+    for line in (*source.remarks, *settings.remarks):
+        say(line)
     try:
-        with closing(PageFile(part, page_size=settings.page_size, capacity=len(source))) as pages:
-            about = {
-                "settings": asdict(settings),
-                "source": source.description,
-                "count": len(source),
-                "pictures": _names_sha256(source),
-            }
-            with closing(Journal.open(Path(f"{part}.journal"), about, pages.has_page)) as journal:
-                pages.num_pages = len(journal.pages)
-                bad = _write_pages(source, settings, pages, journal, num_workers, progress)
-                if bad and (not skip_bad or len(bad) == len(source)):
-                    raise DataError(_complaint(bad, source))
-                rows = sorted(row for page in journal.pages for row in page.rows)
-                pages.finish(rows)
-        return _publish(source, settings, part, path, journal, bad)
+        return _write(source, path, part, settings, num_workers, skip_bad, progress, say)
     except OSError as error:
+        cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
         raise DataError(
-            f"{part}: expected to write, got: {error.strerror}; what is written stays: make room and start "
-            "the same command again"
+            f"{part}: expected to write, got: {error.strerror or error}; what is written stays: {cure} and "
+            "start the same command again"
         ) from None
+
+
+def _write(
+    source: PictureSource,
+    path: Path,
+    part: Path,
+    settings: BetonSettings,
+    num_workers: int,
+    skip_bad: bool,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> SideFile:
+    journal_path, capacity = Path(f"{part}.journal"), len(source)
+    about = {
+        "settings": asdict(settings),
+        "rendering": json.loads(json.dumps(asdict(source.rendering))),
+        "source": source.description,
+        "count": capacity,
+        "pictures": _names_sha256(source),
+    }
+    repage(part, journal_path, about, capacity=capacity)
+    with closing(PageFile(part, page_size=settings.page_size, capacity=capacity)) as pages:
+        if not pages.is_locked:
+            say(f"{part} cannot be locked on its file system: a second writer of it would not be noticed")
+        with closing(Journal.open(journal_path, about, pages.has_page)) as journal:
+            pages.num_pages = len(journal.pages)
+            bad = _too_large(source, settings, journal)
+            if not bad or skip_bad:
+                bad = _write_pages(source, settings, pages, journal, bad, num_workers, progress)
+            if bad and (not skip_bad or len(bad) == len(source)):
+                raise DataError(_complaint(bad, source))
+            rows = sorted(row for page in journal.pages for row in page.rows)
+            pages.finish(rows)
+    remarks = (*source.remarks, *settings.remarks, *_changes(rows, source))
+    return _publish(source, settings, part, path, journal, bad, remarks)
+
+
+def _too_large(source: PictureSource, settings: BetonSettings, journal: Journal) -> dict[int, str]:
+    """Raw pictures that no page holds, as their heads tell: said before hours of writing, not after them."""
+    largest = settings.max_size
+    if settings.format == "jpg" or (largest is not None and 3 * largest**2 <= settings.page_size):
+        return {}
+    written = {row.sample for page in journal.pages for row in page.rows}
+    bad = {}
+    for sample in range(len(source)):
+        if sample in written or (sides := source.size(sample)) is None:
+            continue
+        height, width = shrunk_size(sides[1], sides[0], largest)
+        num_bytes = 3 * height * width
+        if num_bytes > settings.page_size and stored_mode(settings, sample) == RAW:
+            bad[sample] = too_large(num_bytes, settings.page_size)
+    return bad
 
 
 def _write_pages(
@@ -87,15 +147,16 @@ def _write_pages(
     settings: BetonSettings,
     pages: PageFile,
     journal: Journal,
+    bad: dict[int, str],
     num_workers: int,
     progress: Progress,
 ) -> dict[int, str]:
-    """Writes what is still missing; returns why pictures could not be read, by their numbers."""
+    """Writes what is still missing and not known as bad; returns why pictures are, by their numbers."""
     written = {row.sample for page in journal.pages for row in page.rows}
-    missing = [sample for sample in range(len(source)) if sample not in written]
-    bad: dict[int, str] = {}
-    done = len(written)
-    progress(done, len(source), 0)
+    missing = [sample for sample in range(len(source)) if sample not in written and sample not in bad]
+    bad = dict(bad)
+    done = len(written) + len(bad)
+    progress(done, len(source), len(bad))
     for sample, stored in _stored(source, missing, settings, num_workers):
         done += 1
         if isinstance(stored, str):
@@ -104,7 +165,7 @@ def _write_pages(
             pages.add(sample, int(source.labels[sample]), stored, journal.add)
         progress(done, len(source), len(bad))
     pages.flush(journal.add)
-    return bad
+    return dict(sorted(bad.items()))
 
 
 def _stored(
@@ -113,7 +174,7 @@ def _stored(
     """Every picture as it is stored, in order, from processes that run ahead."""
     if not samples:
         return
-    context = multiprocessing.get_context("forkserver")  # this process may have threads: it must not fork
+    context = multiprocessing.get_context(_start_method())
     parts = [samples[start : start + _PART] for start in range(0, len(samples), _PART)]
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=begin_worker) as processes:
         started: deque[tuple[list[int], Future[list[Stored | str]]]] = deque()
@@ -133,6 +194,15 @@ def _stored(
             processes.shutdown(wait=False, cancel_futures=True)
 
 
+def _start_method() -> Literal["forkserver", "spawn"]:
+    """How processes start; this one may have threads, so it must not fork.
+
+    The server that forks is met at a socket in TMPDIR, whose path may have 107 bytes.
+    """
+    socket_name = os.path.join(tempfile.gettempdir(), "pymp-12345678", "listener-12345678")
+    return "forkserver" if len(os.fsencode(socket_name)) < 107 else "spawn"
+
+
 def _results(samples: list[int], stored: "Future[list[Stored | str]]") -> Iterator[tuple[int, Stored | str]]:
     return zip(samples, stored.result(), strict=True)
 
@@ -144,6 +214,7 @@ def _publish(
     path: Path,
     journal: Journal,
     bad: dict[int, str],
+    remarks: tuple[str, ...],
 ) -> SideFile:
     """Reads the index back, writes the side file, and gives the file its name; the order matters."""
     index = read_index(part)
@@ -152,12 +223,17 @@ def _publish(
         num_bytes=index.num_bytes,
         classes=tuple(source.classes),
         source=source.description,
-        settings={**asdict(settings), "written": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())},
+        settings={
+            **asdict(settings),
+            **source.rendering.record(),
+            "written": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+        },
         skipped=tuple((source.name(sample), reason) for sample, reason in bad.items()),
         page_size=index.page_size,
         index_sha256=index.sha256,
         page_sha256=tuple(page.sha256 for page in journal.pages),
         addertrain=addertrain.__version__,
+        remarks=remarks,
     )
     write_text(side_path(path), side.to_json())
     part.rename(path)
@@ -166,12 +242,27 @@ def _publish(
     return side
 
 
+def _changes(rows: list[Row], source: PictureSource) -> list[str]:
+    """What was done to pictures beyond decoding them, and to how many."""
+    counts = {change: sum(bool(row.change & change) for row in rows) for change in Change}
+    lines = []
+    if turned := counts[Change.TURNED]:
+        lines.append(f"turned upright by their EXIF orientation: {turned}")
+    if laid := counts[Change.LAID]:
+        lines.append(f"laid on the background {source.rendering.record()['background']}: {laid}")
+    if scaled := counts[Change.SCALED]:
+        lines.append(f"grey of more than 8 bits, scaled to 8: {scaled}")
+        if scaled == counts[Change.DIM]:
+            lines[-1] += " (all in the darkest eighth: if white is another value, write again with --white)"
+    return lines
+
+
 def _complaint(bad: dict[int, str], source: PictureSource) -> str:
-    names = [source.name(sample) for sample in list(bad)[:_NAMED]]
+    reasons = [f"{source.name(sample)} ({reason})" for sample, reason in list(bad.items())[:_NAMED]]
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return (
-        f"{source.description}: expected pictures that can be read, {len(bad)} of {len(source)} cannot: "
-        f"{', '.join(names)}{more}; replace them and start again, or leave them out with --skip-bad"
+        f"{source.description}: expected pictures that can be stored, {len(bad)} of {len(source)} cannot: "
+        f"{', '.join(reasons)}{more}; replace them and start again, or leave them out with --skip-bad"
     )
 
 

@@ -8,6 +8,14 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class PictureError(DataError):
+    """One picture that cannot be used; `reason` says what was expected and what came, without its name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}; replace it or leave it out")
+        self.name, self.reason = name, " ".join(reason.split())
+
+
 class ReadError(DataError):
     """A picture that cannot be read in the middle of an epoch; the other ranks read others and know nothing.
 

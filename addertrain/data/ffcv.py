@@ -111,12 +111,45 @@ class BetonReader:
         got = {
             kernel.CUT_SHORT: "fewer (the file was cut short, or the storage fails)",
             kernel.DAMAGED: "others (their checksum differs)",
-            kernel.UNDECODABLE: "bytes that are no JPEG",
+            kernel.UNDECODABLE: "bytes that FFCV's decoder does not take for a whole JPEG in RGB or grey",
         }[status]
         return (
             f"{index.path}: sample {sample}: expected the {index.sizes[sample]} bytes of an image at "
             f"{index.offsets[sample]}, got {got}; addertrain data verify tells what else is damaged"
         )
+
+
+def decode(encoded: bytes, pixels: NDArray[np.uint8]) -> bool | None:
+    """Fills pixels (H, W, 3) by the decoder that trains; False where it fails, None without FFCV."""
+    try:
+        library = _library()
+    except (ImportError, OSError):
+        return None
+    height, width = pixels.shape[:2]
+    sides = [ctypes.c_uint32(side) for side in (height, width)]
+    whole = [ctypes.c_uint32(number) for number in (0, 0, 1, 1)]  # the crop's corner, the scale's two parts
+    failed = library.imdecode(
+        ctypes.c_char_p(encoded), ctypes.c_uint64(len(encoded)), *sides, ctypes.c_void_p(pixels.ctypes.data),
+        *sides, *whole, ctypes.c_bool(False), ctypes.c_bool(False),
+    )  # fmt: skip
+    return not failed
+
+
+@functools.cache
+def _library() -> Any:
+    """FFCV's compiled library.
+
+    Raises:
+        ImportError: no FFCV. OSError: its library does not load.
+    """
+    spec = importlib.util.find_spec("ffcv")
+    if spec is None or spec.origin is None:
+        raise ImportError("no package ffcv")
+    # Found, not imported: that takes three seconds and a compiler run, and only the library is needed.
+    path = next(Path(spec.origin).parent.glob("_libffcv*.so"), None)
+    if path is None:
+        raise ImportError("no library in the package ffcv")
+    return ctypes.CDLL(str(path))
 
 
 @functools.cache
@@ -130,15 +163,11 @@ def _kernel() -> Any:
     # numba's TBB layer, which hung once, or its workqueue, which aborts under two threads.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
     try:
-        spec = importlib.util.find_spec("ffcv")
-        if spec is None or spec.origin is None:
-            raise ImportError("no package ffcv")
-        # Found, not imported: that takes three seconds and a compiler run, and only the library is needed.
-        library = ctypes.CDLL(str(next(Path(spec.origin).parent.glob("_libffcv*.so"))))
+        library = _library()
         import llvmlite.binding as llvm
 
         from addertrain.data import ffcv_kernel as kernel
-    except (ImportError, OSError, StopIteration) as error:
+    except (ImportError, OSError) as error:
         raise DataError(
             f"data.loader: ffcv: expected the packages ffcv 1.0.2 and numba, got: {error}; "
             "run launch/setup all, or choose data.loader: torchvision"

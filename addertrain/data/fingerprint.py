@@ -10,7 +10,7 @@ from addertrain.data.pictures import PictureReader
 
 
 def data_sha256(data: ImageData) -> str:
-    """SHA-256 over what is trained and tested on: images and labels of arrays, classes and labels of pictures.
+    """SHA-256 over what is trained and tested on: images and labels of arrays, classes, labels of pictures.
 
     Pictures themselves are left to the checksums of the file that holds them (`addertrain data verify`).
     """

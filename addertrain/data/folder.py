@@ -1,17 +1,39 @@
-"""Pictures in files: a folder for each class (torchvision's ImageFolder), or a list of paths with labels."""
+"""Pictures in files: a folder for each class, as torchvision's ImageFolder has it."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from addertrain.data.errors import DataError
-from addertrain.data.source import check_labels
+from addertrain.data.picture_modes import AS_IT_IS, Decoded, Rendering
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+    | {".gif", ".avif", ".jp2", ".j2k"}
+)
+# How files without a suffix begin that are pictures.
+_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_PARTS = ({"train", "training"}, {"val", "valid", "validation", "test", "testing"})
+_HIDDEN, _SEEN, _SPECIAL, _NO_SUFFIX = "hidden", "folders seen before", "no regular files", "without a suffix"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +45,8 @@ class PictureFiles:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     description: str
+    rendering: Rendering = AS_IT_IS
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -31,77 +55,215 @@ class PictureFiles:
         """The file's path below the folder."""
         return self.paths[sample]
 
-    def picture(self, sample: int) -> NDArray[np.uint8]:
-        """The picture in RGB, (H, W, 3); raises a DataError that names the file."""
+    def picture(self, sample: int) -> Decoded:
+        """The picture in RGB; raises a PictureError that names the file."""
         # Here: torchvision takes seconds to import, and a list of files does not need it.
         from addertrain.data.decode import read_picture
 
-        return read_picture(self.root / self.paths[sample])
+        return read_picture(self.root / self.paths[sample], self.rendering)
+
+    def size(self, sample: int) -> tuple[int, int] | None:
+        """The picture's sides from its head; None where it cannot be read, which decoding will tell."""
+        from addertrain.data.decode import picture_size
+
+        return picture_size(self.root / self.paths[sample])
 
     def some(self, samples: Sequence[int]) -> "PictureFiles":
         """These files alone."""
         chosen = tuple(self.paths[sample] for sample in samples)
-        return PictureFiles(self.root, chosen, self.labels[list(samples)], self.classes, self.description)
+        return replace(self, paths=chosen, labels=self.labels[list(samples)], remarks=())
 
 
-def folder_of_classes(root: Path) -> PictureFiles:
+def folder_of_classes(
+    root: Path, *, allow_empty: bool = False, rendering: Rendering = AS_IT_IS
+) -> PictureFiles:
     """Every picture below ROOT/CLASS/, numbered as torchvision's ImageFolder does.
 
+    Each folder is read once, whatever links lead to it; what begins with a dot is left out. `remarks` count
+    what was passed over.
+
+    Args:
+        allow_empty: whether a class may have no pictures, as in a small validation part.
+
     Raises:
-        DataError: no folder, no classes in it, or a class without pictures.
+        DataError: no folder, no classes in it, a class without pictures, or parts (train, val) for classes.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder with a folder of pictures for each class, got none")
-    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
+    walk = _Walk(root)
+    classes = walk.classes()
     if not classes:
         raise DataError(f"{root}: expected a folder of pictures for each class in it, got none")
+    walk.refuse_parts(classes)
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _pictures_below(root, name)
-        if not found:
+        found = walk.pictures(name)
+        if not found and not allow_empty:
             raise DataError(
-                f"{root / name}: expected pictures ({', '.join(_SUFFIXES)}), got none; remove the folder"
+                f"{root / name}: expected pictures ({', '.join(sorted(SUFFIXES))}), got none"
+                f"{walk.passed_over_in(name)}; remove the folder, or give --allow-empty where classes may "
+                "have no pictures, as in a validation part"
             )
         paths += found
         labels += [label] * len(found)
-    return PictureFiles(root, tuple(paths), np.array(labels, dtype=np.int64), classes, f"folder {root}")
+    if not paths:
+        raise DataError(f"{root}: expected pictures in the folders of its classes, got none")
+    return PictureFiles(
+        root,
+        tuple(paths),
+        np.array(labels, dtype=np.int64),
+        classes,
+        f"folder {root}",
+        rendering,
+        walk.remarks(classes, np.bincount(labels, minlength=len(classes))),
+    )
 
 
-def _pictures_below(root: Path, name: str) -> list[str]:
-    return [
-        os.path.relpath(os.path.join(folder, file), root)
-        for folder, _, files in sorted(os.walk(root / name, followlinks=True))
-        for file in sorted(files)
-        if file.lower().endswith(_SUFFIXES)
-    ]
+class _Walk:
+    """Goes through the folders of classes and keeps count of what it passes over."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._passed: Counter[str] = Counter()
+        self._passed_in: dict[str, Counter[str]] = {}
+        self._seen: dict[tuple[int, int], str] = {}
+        self._only_folders: list[str] = []
 
-def list_of_files(path: Path) -> PictureFiles:
-    """Lines of `path<TAB>label`; paths are relative to the list, labels all numbers or all names.
+    def classes(self) -> tuple[str, ...]:
+        """The names of the class folders; two names of one folder would give its pictures two labels."""
+        names = []
+        for entry in self._entries(self.root):
+            if entry.name.startswith("."):
+                self._passed[_HIDDEN] += 1
+            elif entry.is_dir():
+                names.append(entry.name)
+            else:
+                self._passed["files beside the class folders"] += 1
+        self._is_new(str(self.root))
+        for name in names:
+            path = os.path.join(self.root, name)
+            if not self._is_new(path):
+                raise DataError(
+                    f"{path}: expected a folder of its own for each class, got one that "
+                    f"{self._seen[self._key(path)]} is too; remove the link"
+                )
+        return tuple(names)
 
-    Raises:
-        DataError: a line of another form, a number below 0.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a list 'path<TAB>label' in UTF-8, got: {error}") from None
-    rows = [line.split("\t") for line in lines]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != 2 or not all(row):
+    def refuse_parts(self, classes: tuple[str, ...]) -> None:
+        """Raises a DataError where the classes are the parts of a data set: that is found out hours later."""
+        parts = [
+            sorted(name for name in classes if name.lower() in words and self._holds_only_folders(name))
+            for words in _PARTS
+        ]
+        if all(parts):
+            first, other = parts[0][0], parts[1][0]
             raise DataError(
-                f"{path}: expected 'path<TAB>label' on line {number}, got '{lines[number - 1]:.80}'"
+                f"{self.root}: expected a folder of pictures for each class, got the parts of a data set "
+                f"({first}, {other}) with folders in them; write each by itself: {self.root / first}, then "
+                f"{self.root / other}"
             )
-    if not rows:
-        raise DataError(f"{path}: expected lines 'path<TAB>label', got none")
-    names = [label for _, label in rows]
-    if all(name.lstrip("-").isdigit() for name in names):
-        labels = np.array([int(name) for name in names], dtype=np.int64)
-        classes = tuple(str(number) for number in range(max(1, int(labels.max()) + 1)))
-    else:
-        classes = tuple(sorted(set(names)))
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = np.array([numbers[name] for name in names], dtype=np.int64)
-    check_labels(labels, len(classes), where=path)
-    return PictureFiles(path.parent, tuple(file for file, _ in rows), labels, classes, f"list {path}")
+
+    def pictures(self, name: str) -> list[str]:
+        """The paths of a class's pictures below the root, in torchvision's order."""
+        passed = self._passed_in[name] = Counter()
+        found: list[tuple[str, list[str]]] = []
+        waiting = [os.path.join(self.root, name)]
+        while waiting:
+            folder = waiting.pop()
+            files = []
+            for entry in self._entries(folder):
+                if entry.name.startswith("."):
+                    passed[_HIDDEN] += 1
+                elif entry.is_dir():
+                    if self._is_new(entry.path):
+                        waiting.append(entry.path)
+                    else:
+                        passed[_SEEN] += 1
+                elif self._is_picture(entry, passed):
+                    files.append(entry.name)
+            found.append((folder, files))
+        if not found[0][1] and any(files for _, files in found):
+            self._only_folders.append(name)
+        self._passed += passed
+        return [
+            os.path.relpath(os.path.join(folder, file), self.root)
+            for folder, files in sorted(found)
+            for file in files
+        ]
+
+    def passed_over_in(self, name: str) -> str:
+        """What was passed over in one class, in brackets."""
+        return f" ({_counted(self._passed_in[name])} passed over)" if self._passed_in[name] else ""
+
+    def remarks(self, classes: tuple[str, ...], counts: NDArray[np.int64]) -> tuple[str, ...]:
+        """What was passed over and what looks unmeant, a line each."""
+        lines = [f"passed over: {_counted(self._passed)}"] if self._passed else []
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+        if empty:
+            lines.append(f"classes without pictures: {len(empty)} ({', '.join(empty[:3])})")
+        if len(self._only_folders) == len(classes) - len(empty):
+            lines.append(
+                f"every class holds its pictures in folders below it, as {self._only_folders[0]}/ does: if "
+                f"those are the classes, give {self.root / self._only_folders[0]}"
+            )
+        return tuple(lines)
+
+    def _holds_only_folders(self, name: str) -> bool:
+        entries = [entry for entry in self._entries(self.root / name) if not entry.name.startswith(".")]
+        return any(entry.is_dir() for entry in entries) and not any(
+            _suffix(entry.name) in SUFFIXES for entry in entries if not entry.is_dir()
+        )
+
+    def _is_picture(self, entry: "os.DirEntry[str]", passed: Counter[str]) -> bool:
+        """By its suffix, or how it begins where it has none; a link to nothing is one, named when read."""
+        suffix = _suffix(entry.name)
+        if not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
+            passed[_SPECIAL] += 1
+            return False
+        if suffix in SUFFIXES or (not suffix and _begins_like_a_picture(entry.path)):
+            return True
+        passed[suffix or _NO_SUFFIX] += 1
+        return False
+
+    def _is_new(self, folder: str) -> bool:
+        """Whether the folder, by device and inode, was not met before under any name."""
+        return self._seen.setdefault(self._key(folder), folder) == folder
+
+    def _key(self, folder: str) -> tuple[int, int]:
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            raise _unreadable(folder, error) from None
+        return status.st_dev, status.st_ino
+
+    def _entries(self, folder: str | Path) -> list["os.DirEntry[str]"]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder}: expected a folder that can be read, got: {error.strerror}; mend or remove it"
+    )
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _begins_like_a_picture(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return True  # named when it is read
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith(_HEADS) or is_webp or head[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def _counted(passed: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(passed.items()))

@@ -6,6 +6,7 @@ from addertrain.data.arrays import ImageData
 from addertrain.data.errors import DataError
 from addertrain.data.facts import FACTS
 from addertrain.data.folder import folder_of_classes
+from addertrain.data.picture_classes import with_classes
 from addertrain.data.pictures import PictureReader
 from addertrain.recipe import DataRecipe
 
@@ -20,12 +21,7 @@ def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
     """
     folder = root if settings.name == "folder" else root / settings.name
     train, test = (_open(folder / part, settings.loader) for part in ("train", "val"))
-    if train.classes != test.classes:
-        only = sorted(set(train.classes) ^ set(test.classes)) or ["another order"]
-        raise DataError(
-            f"{folder}: expected the same classes in train and val, got {len(train.classes)} and "
-            f"{len(test.classes)} (different: {', '.join(only[:3])}); make them alike"
-        )
+    test = with_classes(test, train.classes, where=folder)
     expected = FACTS[settings.name].num_classes if settings.name in FACTS else None
     if expected is not None and len(train.classes) != expected:
         raise DataError(
@@ -42,7 +38,7 @@ def _open(part: Path, loader: str) -> PictureReader:
     if loader == "torchvision":
         from addertrain.data.torchvision import TorchvisionReader
 
-        return TorchvisionReader(folder_of_classes(part))
+        return TorchvisionReader(folder_of_classes(part, allow_empty=part.name == "val"))
     from addertrain.data.ffcv import BetonReader
 
     return BetonReader.open(part.with_name(f"{part.name}.beton"))

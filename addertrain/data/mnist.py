@@ -1,6 +1,5 @@
 """MNIST in torchvision's layout: ROOT/MNIST/raw/*-ubyte (LeCun, Cortes, Burges)."""
 
-import fcntl
 import math
 import os
 import socket
@@ -9,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from torchvision.datasets import MNIST
 
 from addertrain.data.arrays import ImageArrays, ImageData
 from addertrain.data.errors import DataError
 from addertrain.data.facts import FACTS
+from addertrain.data.file_locks import lock
 from addertrain.data.resize import resize_bilinear
 
 IMAGE_SIZE = 32
@@ -38,27 +40,26 @@ def load_mnist_data(root: Path) -> ImageData:
     raw = root / "MNIST" / "raw"
     if _missing(raw):
         _download(root, raw)
-    for file, num_dimensions in _FILES.items():
-        _check_idx(raw / file, num_dimensions)
     return ImageData(
-        train=_read(root, train=True),
-        test=_read(root, train=False),
+        train=_read(raw, "train"),
+        test=_read(raw, "t10k"),
         mean=_FACTS.mean,
         std=_FACTS.std,
         num_classes=_NUM_CLASSES,
     )
 
 
-def _read(root: Path, *, train: bool) -> ImageArrays:
-    dataset = MNIST(str(root), train=train)
-    images, labels = dataset.data, dataset.targets
+def _read(raw: Path, part: str) -> ImageArrays:
+    """Images and labels of a part; torchvision would take those of an old MNIST/processed/ instead."""
+    images = _read_idx(raw / f"{part}-images-idx3-ubyte", 3)
+    labels_file = raw / f"{part}-labels-idx1-ubyte"
+    labels = _read_idx(labels_file, 1)
     if len(images) != len(labels) or not len(images):
         raise DataError(
-            f"mnist: expected as many images as labels in {dataset.raw_folder}, "
+            f"mnist: expected as many images as labels in {raw}, "
             f"got {len(images)} and {len(labels)}; delete the files to download them again"
         )
     if labels.max() >= _NUM_CLASSES:
-        labels_file = Path(dataset.raw_folder) / f"{'train' if train else 't10k'}-labels-idx1-ubyte"
         raise DataError(
             f"mnist: expected labels of 0 to {_NUM_CLASSES - 1} in {labels_file}, got {labels.max()}; "
             "delete it to download it again"
@@ -92,7 +93,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds a lock on the folder itself: it ends with the process and leaves no file behind."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Without locks on the file system several ranks download, each whole files of the same bytes.
+        lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
@@ -109,23 +111,23 @@ def _connect_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _check_idx(path: Path, num_dimensions: int) -> None:
-    """Compares an idx file's size with its head, which torchvision does not: it would crash or read noise."""
+def _read_idx(path: Path, num_dimensions: int) -> Tensor:
+    """The bytes of an idx file, uint8, after a comparison of its size with its head."""
     head_bytes = 4 * (num_dimensions + 1)
     try:
-        with path.open("rb") as file:
-            head, got = file.read(head_bytes), path.stat().st_size
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"mnist: expected a readable file {path}, got: {error.strerror}; mend it") from None
     magic = bytes((0, 0, 8, num_dimensions))  # 8: unsigned bytes
-    if len(head) < head_bytes or head[:4] != magic:
+    if len(content) < head_bytes or content[:4] != magic:
         raise DataError(
             f"mnist: expected an idx file in {path}, got other bytes; delete it to download it again"
         )
-    sizes = struct.unpack(f">{num_dimensions}I", head[4:])
+    sizes = struct.unpack_from(f">{num_dimensions}I", content, 4)
     expected = head_bytes + math.prod(sizes)
-    if got != expected or sizes[1:] not in ((), (28, 28)):
+    if len(content) != expected or sizes[1:] not in ((), (28, 28)):
         raise DataError(
             f"mnist: expected {expected} bytes (28x28 images, or labels) in {path}, "
-            f"got {got} of sizes {sizes}; delete it to download it again"
+            f"got {len(content)} of sizes {sizes}; delete it to download it again"
         )
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=head_bytes).reshape(sizes).copy())

@@ -18,7 +18,8 @@ class SideFile:
     """What was written, from what, and how.
 
     `page_sha256` are checksums of the image data in pieces of `page_size` bytes, `index_sha256` is that of
-    all the rest of the file; `skipped` names pictures that could not be read, and why.
+    all the rest of the file; `skipped` names pictures that could not be stored, and why; `remarks` tell
+    what was passed over, and what was done to pictures beyond decoding them.
     """
 
     count: int
@@ -31,6 +32,7 @@ class SideFile:
     index_sha256: str
     page_sha256: tuple[str, ...]
     addertrain: str
+    remarks: tuple[str, ...] = ()
     format: int = _FORMAT
 
     def to_json(self) -> str:
@@ -55,6 +57,7 @@ class SideFile:
             if plain["format"] != _FORMAT:
                 raise ValueError(f"format {plain['format']}")
             plain["skipped"] = tuple((str(name), str(reason)) for name, reason in plain["skipped"])
+            plain["remarks"] = tuple(plain.get("remarks", ()))  # earlier versions wrote none
             for key in ("classes", "page_sha256"):
                 plain[key] = tuple(plain[key])
             return cls(**plain)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addertrain.data.errors import DataError
+from addertrain.data.picture_modes import Decoded, Rendering
 
 
 class PictureSource(Protocol):
@@ -25,18 +26,29 @@ class PictureSource(Protocol):
     def description(self) -> str:
         """What it is, for the record."""
 
+    @property
+    def rendering(self) -> Rendering:
+        """How its pictures become RGB bytes."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of it before it is packed: what was passed over, what looks unmeant."""
+
     def __len__(self) -> int:
         """Pictures in all."""
 
     def name(self, sample: int) -> str:
         """What an error calls a picture."""
 
-    def picture(self, sample: int) -> NDArray[np.uint8]:
-        """The picture in RGB, (H, W, 3).
+    def picture(self, sample: int) -> Decoded:
+        """The picture in RGB.
 
         Raises:
-            DataError: it cannot be read.
+            PictureError: it cannot be read.
         """
+
+    def size(self, sample: int) -> tuple[int, int] | None:
+        """The picture's sides from its head alone, in any order; None where that takes decoding it."""
 
     def some(self, samples: Sequence[int]) -> Self:
         """A source of these pictures alone, small enough to be sent to another process."""
@@ -48,5 +60,5 @@ def check_labels(labels: NDArray[np.int64], num_classes: int, *, where: str | Pa
     if len(wrong):
         raise DataError(
             f"{where}: expected labels of 0 to {num_classes - 1}, got {labels[wrong[0]]} for picture "
-            f"{wrong[0]} (and {len(wrong) - 1} more such); write the file anew from its source"
+            f"{wrong[0]} (and {len(wrong) - 1} more such); mend them where they come from"
         )

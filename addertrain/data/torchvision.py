@@ -35,7 +35,7 @@ class TorchvisionReader:
         """Fills one image (H, W, 3) for each sample; a DataError names a picture that cannot be read."""
         size = [images_nhwc.shape[1], images_nhwc.shape[2]]
         for k, sample in enumerate(samples.tolist()):
-            picture_hwc = self._source.picture(sample)
+            picture_hwc = self._source.picture(sample).pixels
             box = crops.box(k, *picture_hwc.shape[:2])
             picture = torch.from_numpy(picture_hwc).permute(2, 0, 1)
             image = resized_crop(picture, *box, size=size, antialias=True).permute(1, 2, 0).numpy()

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from torchvision.datasets import VisionDataset
 
-from addertrain.data.errors import DataError
+from addertrain.data.errors import DataError, PictureError
+from addertrain.data.picture_modes import AS_IT_IS, Decoded, Rendering, to_rgb
+from addertrain.data.source import check_labels
+
+WHOLE = "all"
+"""The split of a set that has no parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +31,8 @@ class TorchvisionPictures:
     samples: NDArray[np.int64]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    rendering: Rendering = AS_IT_IS
+    remarks: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
@@ -38,34 +46,44 @@ class TorchvisionPictures:
         """The picture's number in the set."""
         return f"{self.set_name} {self.split} {self.samples[sample]}"
 
-    def picture(self, sample: int) -> NDArray[np.uint8]:
-        """The picture in RGB, (H, W, 3); raises a DataError that names it."""
+    def picture(self, sample: int) -> Decoded:
+        """The picture in RGB; raises a PictureError that names it."""
         try:
             image, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
-            return np.array(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{self.name(sample)}: expected a picture, got: {error}") from None
+            return to_rgb(image, self.rendering)
+        except Exception as error:  # sets and decoders raise whatever a damaged file leads them to
+            ours = str(error).startswith("expected ")
+            reason = str(error) if ours else f"expected a picture, got: {error!r}"
+            raise PictureError(self.name(sample), reason) from None
+
+    def size(self, sample: int) -> tuple[int, int] | None:
+        """The sets tell no picture's size without decoding it."""
 
     def some(self, samples: Sequence[int]) -> "TorchvisionPictures":
         """These pictures alone."""
         chosen = list(samples)
-        return TorchvisionPictures(
-            self.set_name, self.root, self.split, self.samples[chosen], self.labels[chosen], self.classes
-        )
+        return replace(self, samples=self.samples[chosen], labels=self.labels[chosen], remarks=())
 
 
-def torchvision_pictures(set_name: str, root: Path, split: str) -> TorchvisionPictures:
+def torchvision_pictures(
+    set_name: str, root: Path, split: str, *, rendering: Rendering = AS_IT_IS
+) -> TorchvisionPictures:
     """The pictures of `torchvision.datasets.SET_NAME` in `root`, which is not downloaded here.
 
+    `split` is `train` or `test` where the set knows no other parts, the set's own word where it has some,
+    WORD/train or WORD/test for EMNIST, and `all` for a set without parts.
+
     Raises:
-        DataError: no such set, no such split, or no files.
+        DataError: no such set, no such split, no files, or labels that are no numbers of its classes.
     """
     dataset = _open(set_name, str(root), split)
-    labels = np.asarray(_labels(dataset), dtype=np.int64)
+    where = f"torchvision:{set_name} {split}"
+    labels = _labels(dataset, where)
     classes = getattr(dataset, "classes", None) or [str(number) for number in range(int(labels.max()) + 1)]
     # ImageNet's classes are tuples of synonyms.
     names = tuple(name if isinstance(name, str) else ", ".join(name) for name in classes)
-    return TorchvisionPictures(set_name, str(root), split, np.arange(len(labels)), labels, names)
+    check_labels(labels, len(names), where=where)
+    return TorchvisionPictures(set_name, str(root), split, np.arange(len(labels)), labels, names, rendering)
 
 
 @functools.cache
@@ -75,23 +93,62 @@ def _open(set_name: str, root: str, split: str) -> Any:
         raise DataError(
             f"torchvision:{set_name}: expected the name of a class of torchvision.datasets, such as CIFAR10"
         )
-    parameters = inspect.signature(kind).parameters
-    choice = {"train": split == "train"} if "train" in parameters else {"split": split}
+    arguments = _arguments(set_name, kind, split)
+    processed = os.path.join(root, set_name, "processed")
+    if issubclass(kind, torchvision.datasets.MNIST) and os.path.isdir(processed) and os.listdir(processed):
+        raise DataError(
+            f"torchvision:{set_name}: expected {os.path.join(root, set_name, 'raw')} alone, got {processed} "
+            "too, which torchvision up to 0.10 has left, and which it would read instead; remove it"
+        )
     try:
-        return kind(root, **choice)
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        return kind(root, **arguments)
+    except Exception as error:  # sets raise whatever a missing or damaged file leads them to
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"torchvision:{set_name}: expected its files in {root} and a split '{split}', got: {reason}"
         ) from None
 
 
+def _arguments(set_name: str, kind: Any, split: str) -> dict[str, Any]:
+    """What chooses a part of a set; each set checks its own words, but takes any for `train=False`."""
+    parameters = inspect.signature(kind).parameters
+    part, arguments, words = split, {}, "train or test"
+    if set_name == "EMNIST":  # its parts have two coordinates, and `train` hides in its other arguments
+        word, _, part = split.partition("/")
+        arguments, words = {"split": word}, f"{word or 'letters'}/train or {word or 'letters'}/test"
+    elif "split" in parameters:
+        return {"split": split}
+    elif "train" not in parameters:
+        if split == WHOLE:
+            return {}
+        raise DataError(f"torchvision:{set_name}: expected --split {WHOLE} (it has no parts), got '{split}'")
+    if part not in ("train", "test"):
+        raise DataError(f"torchvision:{set_name}: expected --split {words}, got '{split}'")
+    return {**arguments, "train": part == "train"}
+
+
 def _is_set(kind: object) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, VisionDataset)
+    return (
+        inspect.isclass(kind)
+        and issubclass(kind, VisionDataset)
+        and "root" in inspect.signature(kind).parameters
+        and kind is not VisionDataset
+    )
 
 
-def _labels(dataset: Any) -> Any:
-    for attribute in ("targets", "labels", "_labels"):
-        if (labels := getattr(dataset, attribute, None)) is not None:
-            return labels
-    raise DataError(f"torchvision:{type(dataset).__name__}: expected a set with one label a picture")
+def _labels(dataset: Any, where: str) -> NDArray[np.int64]:
+    """One whole number a picture."""
+    for attribute in ("targets", "labels", "_labels", "y"):
+        if (found := getattr(dataset, attribute, None)) is not None:
+            break
+    else:
+        raise DataError(f"{where}: expected a set with one label a picture")
+    labels = np.asarray(found)
+    if isinstance(dataset, torchvision.datasets.QMNIST) and labels.ndim == 2:
+        labels = labels[:, 0]  # the digit; the others tell who wrote it
+    if labels.shape != (len(dataset),) or labels.dtype.kind not in "iu" or not len(labels):
+        raise DataError(
+            f"{where}: expected one whole number a picture for a label, got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
+    return labels.astype(np.int64)

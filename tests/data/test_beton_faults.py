@@ -1,5 +1,6 @@
 """Damaged, foreign and vanishing .beton files: each is named at once, none hangs or passes."""
 
+import io
 import json
 import os
 import shutil
@@ -11,14 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from addertrain.data import DataError, PictureLoader
-from addertrain.data.beton_format import FIELD, HEADER, IMAGE, image_checksum, read_index, row_type
+from addertrain.data.beton_encode import Stored
+from addertrain.data.beton_format import FIELD, HEADER, IMAGE, JPEG, image_checksum, read_index, row_type
 from addertrain.data.beton_verify import adopt, verify_images, verify_structure
+from addertrain.data.beton_write import write_beton
 from addertrain.data.crops import center_crops
 from addertrain.data.ffcv import BetonReader
+from addertrain.data.folder import PictureFiles
 from addertrain.data.side_file import side_path
 from tests.commands import run_command
+from tests.data.photographs import SMALL_PAGES, waves
 from tests.data.synthetic_index import write_synthetic
 
 ROW = row_type([2, 1, 1])
@@ -141,7 +147,7 @@ def test_an_image_that_does_not_decode_is_named_without_checksums_too(
     put(image_at(7), bytes(2000))(copy)
     reader = BetonReader.open(copy)
     object.__setattr__(reader._index, "checksums", np.empty(0, dtype=np.uint64))
-    with pytest.raises(DataError, match=r"sample 7: .*got bytes that are no JPEG"):
+    with pytest.raises(DataError, match=r"sample 7: .*got bytes that FFCV's decoder does not take"):
         reader.read(np.array([7]), center_crops(1, share=1.0), np.empty((1, 8, 8, 3), dtype=np.uint8))
 
 
@@ -246,3 +252,53 @@ assert len(loader._order(1)) == 1281167
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(time.perf_counter() - since, (after - before) / 1024)
 """
+
+
+def _foreign(path: Path, content: bytes) -> Path:
+    """A file of one JPEG that another program has stored as it was, with nothing beside it."""
+    one = PictureFiles(path.parent, ("x.jpg",), np.zeros(1, dtype=np.int64), ("a",), "one file")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("addertrain.data.beton_write._stored", lambda *_: [(0, _stored_as_it_is(content))])
+        write_beton(one, path, SMALL_PAGES)
+    side_path(path).unlink()
+    return path
+
+
+def _stored_as_it_is(content: bytes) -> Stored:
+    checksum = image_checksum(np.frombuffer(content, dtype=np.uint8))
+    return Stored(JPEG, 90, 160, checksum, content)
+
+
+def _jpeg(mode: str = "RGB", height: int = 90) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(waves(0, height, 160)).convert(mode).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+STRANGE = {
+    "CMYK": (_jpeg("CMYK"), "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode"),
+    "a hole": (_jpeg()[:700] + bytes(300) + _jpeg()[1000:], "expected a whole JPEG, got a damaged one"),
+    "cut": (_jpeg()[:900], "expected a whole JPEG, got a damaged one"),
+    "other sides": (_jpeg(height=80), "expected 90 x 160 pixels, got 80 x 160"),
+    "no JPEG": (b"\x89PNG\r\n\x1a\n" + bytes(99), "expected a JPEG, got 107 other bytes"),
+    "a strange version": (_jpeg().replace(b"JFIF\0\1", b"JFIF\0\0"), "one that only others do"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_the_decoder_that_trains_would_stumble_on_is_not_adopted(kind: str, tmp_path: Path) -> None:
+    content, words = STRANGE[kind]
+    path = _foreign(tmp_path / "x.beton", content)
+    with pytest.raises(DataError, match=rf"x\.beton: sample 0: .*{words}"):
+        adopt(path)
+    assert not side_path(path).exists()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_is_adopted_can_be_trained_on(mode: str, tmp_path: Path) -> None:
+    path = _foreign(tmp_path / "x.beton", _jpeg(mode))
+    assert adopt(path).count == 1
+    reader = BetonReader.open(path)
+    images = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    reader.read(np.zeros(1, dtype=np.int64), center_crops(1, share=0.875), images)
+    assert images.std() > 0

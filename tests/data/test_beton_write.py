@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from addertrain.data.beton_format import JPEG, RAW, read_index
 from addertrain.data.beton_verify import verify_images
 from addertrain.data.beton_write import write_beton
 from addertrain.data.folder import PictureFiles, folder_of_classes
+from addertrain.data.picture_modes import Rendering
 from addertrain.data.side_file import SideFile, side_path
 from tests.data.photographs import SMALL_PAGES, waves, write_folder
 
@@ -159,9 +161,15 @@ def with_bad(tmp_path: Path) -> PictureFiles:
     return folder_of_classes(root)
 
 
-def test_bad_pictures_are_counted_and_named(with_bad: PictureFiles, tmp_path: Path) -> None:
+BAD = (
+    r"2 of 12 cannot: class_0/003.jpg \(expected a picture, got 10 bytes .*\), "
+    r"class_1/001.jpg \(expected a whole JPEG, .*\); .*--skip-bad"
+)
+
+
+def test_bad_pictures_are_counted_and_named_with_reasons(with_bad: PictureFiles, tmp_path: Path) -> None:
     path = tmp_path / "file.beton"
-    with pytest.raises(DataError, match=r"2 of 12 cannot: class_0/003.jpg, class_1/001.jpg; .*--skip-bad"):
+    with pytest.raises(DataError, match=BAD):
         write_beton(with_bad, path, SMALL)
     assert not path.exists()
     counts: list[int] = []
@@ -187,11 +195,6 @@ def test_pictures_that_were_mended_are_taken_up(with_bad: PictureFiles, tmp_path
     assert index.labels.tolist() == [0] * 6 + [1] * 6
     assert index.heights[3] == 40
     assert verify_images(path) == []
-
-
-def test_a_picture_larger_than_a_page_is_refused(files: PictureFiles, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected at most 4096 bytes an image.*--max-size"):
-        write_beton(files, tmp_path / "a.beton", BetonSettings(page_size=4096))
 
 
 def test_a_full_disk_is_named_and_what_is_written_stays(
@@ -252,6 +255,7 @@ def test_a_process_that_is_killed_is_named_and_not_waited_for(
     ("settings", "words"),
     [
         ({"quality": 0}, "quality: expected 1 to 100, got 0"),
+        ({"quality": 101}, "quality: expected 1 to 100, got 101"),
         ({"max_size": 1}, "max_size: expected 8 to 65535 pixels"),
         ({"page_size": 5000}, "page_size: expected a power of two"),
         ({"proportion": 1.5}, "proportion: expected 0 to 1"),
@@ -260,3 +264,86 @@ def test_a_process_that_is_killed_is_named_and_not_waited_for(
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         BetonSettings(**settings)
+
+
+def test_a_folder_that_is_not_there_is_named(files: PictureFiles, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected a folder .*nowhere to write it to, got none"):
+        write_beton(files, tmp_path / "nowhere" / "x.beton", SMALL)
+
+
+def test_other_faults_of_a_disk_do_not_ask_for_room(
+    files: PictureFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int, content: bytes, start: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(beton_pages.os, "pwrite", fail)
+    with pytest.raises(DataError, match=r"got: Input/output error; what is written stays: mend that"):
+        write_beton(files, tmp_path / "x.beton", SMALL)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_written_to(
+    files: PictureFiles, beton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("addertrain.data.file_locks.fcntl.flock", refuse)
+    said: list[str] = []
+    write_beton(files, tmp_path / "x.beton", SMALL, say=said.append)
+    assert (tmp_path / "x.beton").read_bytes() == beton.read_bytes()
+    assert "x.beton.part cannot be locked on its file system" in said[0]
+
+
+@pytest.mark.parametrize(("quality", "form", "count"), [(97, "jpg", 0), (98, "jpg", 1), (100, "raw", 0)])
+def test_a_quality_that_ffcvs_decoder_loses_again_is_told(
+    files: PictureFiles, tmp_path: Path, quality: int, form: Any, count: int
+) -> None:
+    said: list[str] = []
+    settings = BetonSettings(page_size=1 << 20, quality=quality, format=form)
+    side = write_beton(files.some(range(2)), tmp_path / "x.beton", settings, say=said.append)
+    assert len(said) == len(side.remarks) == count
+    assert all("FFCV decodes JPEGs of 98 to 100 hardly better" in line for line in said)
+
+
+@pytest.mark.long
+@pytest.mark.distributed
+def test_a_long_folder_for_temporary_files_is_no_obstacle(
+    files: PictureFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("t" * 90)
+    long.mkdir()
+    monkeypatch.setattr(beton_write.tempfile, "gettempdir", lambda: str(long))
+    assert write_beton(files.some(range(2)), tmp_path / "x.beton", SMALL).count == 2
+
+
+@pytest.mark.parametrize(("letters", "method"), [(5, "forkserver"), (65, "forkserver"), (90, "spawn")])
+def test_processes_start_without_a_socket_where_its_path_would_be_too_long(
+    letters: int, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """107 bytes are what a socket's path may have; multiprocessing adds 31 or 32 to the folder's."""
+    monkeypatch.setattr(beton_write.tempfile, "gettempdir", lambda: "/" + "t" * letters)
+    assert beton_write._start_method() == method
+
+
+def test_remarks_of_the_source_are_said_at_once_and_kept(files: PictureFiles, tmp_path: Path) -> None:
+    said: list[str] = []
+    source = replace(files.some(range(3)), remarks=("passed over: 2 .txt",))
+    side = write_beton(source, tmp_path / "x.beton", SMALL, say=said.append)
+    assert said == ["passed over: 2 .txt"]
+    assert side.remarks[0] == "passed over: 2 .txt"
+    assert SideFile.read(tmp_path / "x.beton") == side
+
+
+def test_another_background_does_not_go_on_with_what_is_there(files: PictureFiles, tmp_path: Path) -> None:
+    with pytest.raises(_Stop):
+        write_beton(files, tmp_path / "x.beton", SMALL, progress=stop_at_40)
+    black = replace(files, rendering=Rendering(background=(0, 0, 0)))
+    with pytest.raises(DataError, match=r"other settings or pictures \(different: rendering\)"):
+        write_beton(black, tmp_path / "x.beton", SMALL)
+
+
+def stop_at_40(done: int, total: int, bad: int) -> None:
+    if done == 40:
+        raise _Stop

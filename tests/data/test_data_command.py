@@ -70,9 +70,12 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
     (few / "class_0" / "001.jpg").write_bytes(b"no picture")
     words = ["data", "write", str(few), str(tmp_path / "small.beton"), "--workers", "1"]
     assert main(words) == 1
-    assert "1 of 6 cannot: class_0/001.jpg; replace them" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "1 of 6 cannot: class_0/001.jpg (expected a picture, got 10 bytes"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
     assert main([*words, "--skip-bad"]) == 0
-    assert "left out   1 that could not be read\n           class_0/001.jpg: " in capsys.readouterr().out
+    assert "left out   1 that could not be stored\n           class_0/001.jpg: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,18 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
         (["write", "nowhere", "x.beton"], 1, "expected a folder with a folder of pictures for each class"),
         (["write", "nowhere", "x.ffcv"], 2, "expected a name that ends in .beton"),
         (["write", "torchvision:Nothing", "x.beton"], 1, "name of a class of torchvision.datasets"),
+        (
+            ["write", "nowhere", "x.beton", "--page-mib", "12"],
+            2,
+            "expected a power of two from 1 to 2048, got '12'",
+        ),
+        (
+            ["write", "nowhere", "x.beton", "--background", "whyte"],
+            2,
+            "expected a colour such as black or #ff8000",
+        ),
+        (["write", "nowhere", "x.beton", "--white", "-1"], 2, "expected a number above 0, got '-1'"),
+        (["write", "nowhere", "x.beton", "--workers", "\u00b2"], 2, "expected a whole number, got '\u00b2'"),
         (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number, got 'many'"),
         (["info", "nowhere.beton"], 1, "expected a .beton file, got none"),
     ],

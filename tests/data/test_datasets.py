@@ -181,6 +181,19 @@ def test_counts_and_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "28x28" in error_of(tmp_path)
 
 
+def test_old_processed_files_are_not_read(tmp_path: Path) -> None:
+    """torchvision up to 0.10 left them, and later ones read them in place of MNIST/raw/."""
+    processed = write_mnist(tmp_path).parent / "processed"
+    before = load_data(settings("mnist", str(tmp_path)))
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        other = torch.zeros(9, 28, 28, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64)
+        torch.save(other, processed / name)
+    after = load_data(settings("mnist", str(tmp_path)))
+    assert torch.equal(before.train.images_nchw, after.train.images_nchw)
+    assert torch.equal(before.test.labels, after.test.labels)
+
+
 @pytest.mark.skipif(
     not os.environ.get("ADDERTRAIN_DATA"), reason="needs the real MNIST under ADDERTRAIN_DATA"
 )

@@ -5,23 +5,28 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from addertrain.bench import loader as bench
 from addertrain.data import DataError, PictureLoader
+from addertrain.data.beton_encode import BetonSettings, store
 from addertrain.data.beton_format import ALLOCATION, FIELD, HEADER, read_index, row_type
 from addertrain.data.beton_verify import adopt
-from addertrain.data.ffcv import BetonReader, _kernel
+from addertrain.data.decode import decode_picture
+from addertrain.data.ffcv import BetonReader, _kernel, _library, decode
 from addertrain.data.folder import PictureFiles, folder_of_classes
 from tests.data.photographs import real_folder
 
 
 @pytest.fixture
 def _kernel_not_loaded() -> Any:
-    _kernel.cache_clear()
+    for known in (_kernel, _library):
+        known.cache_clear()
     yield
-    _kernel.cache_clear()
+    for known in (_kernel, _library):
+        known.cache_clear()
 
 
 @pytest.mark.usefixtures("_kernel_not_loaded")
@@ -115,7 +120,7 @@ class _Indexed:
         return len(self.files)
 
     def __getitem__(self, sample: int) -> tuple[Any, int]:
-        return self.files.picture(int(sample)), int(self.files.labels[sample])
+        return self.files.picture(int(sample)).pixels, int(self.files.labels[sample])
 
 
 @pytest.mark.long
@@ -131,3 +136,18 @@ def test_a_file_of_ffcvs_own_writer_is_adopted_and_read(folder: Path, tmp_path: 
     assert reader.labels.tolist() == files.labels.tolist()
     loader = PictureLoader(reader, image_size=lambda epoch: 64, global_batch_size=9, training=True)
     assert len(list(loader)) == 5
+
+
+def test_above_quality_97_ffcv_loses_what_other_decoders_gain() -> None:
+    """What `data write` warns of: libjpeg's fast inverse transform, on a pattern of single pixels."""
+    board = np.repeat((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2)
+    errors = {}
+    for quality in (97, 100):
+        content = store(board, BetonSettings(quality=quality), sample=0).content
+        pixels = np.empty_like(board)
+        assert decode(content, pixels)
+        errors[quality] = int(np.abs(pixels.astype(int) - board).max())
+        exact = decode_picture(content, name="x").pixels
+        assert np.abs(exact.astype(int) - board).max() <= 1
+    assert errors[97] <= 1
+    assert errors[100] > 200

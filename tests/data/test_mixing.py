@@ -165,7 +165,10 @@ def test_evaluation_and_recalibration_see_images_as_they_are() -> None:
 
 
 def test_ranks_with_odd_parts_are_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"data.mixup, data.cutmix: expected the same even number.*got 16 images on 16 ranks;"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.mixup, data.cutmix: expected the same even number.*got 16 images on 16 ranks;",
+    ):
         build(data(), world_size=16)
 
 

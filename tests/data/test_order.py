@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from addertrain.data.order import rank_share, evaluation_starts, sample_order, training_share
+from addertrain.data.order import evaluation_starts, rank_share, sample_order, training_share
 
 
 def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:

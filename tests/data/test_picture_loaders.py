@@ -82,7 +82,7 @@ def test_an_image_is_its_box_of_the_picture_resized(folder: Path, reader: Any) -
     batch: Batch = next(iter(loader(reader, seed=4)))
     crops = random_crops(batch.samples.numpy(), seed=4, epoch=0)
     for k, sample in enumerate(batch.samples.tolist()):
-        picture = torch.from_numpy(files.picture(sample)).permute(2, 0, 1)
+        picture = torch.from_numpy(files.picture(sample).pixels).permute(2, 0, 1)
         expected = v2.functional.resized_crop(picture, *crops.box(k, *picture.shape[1:]), size=[64, 64])
         if crops.is_flipped[k]:
             expected = expected.flip(2)
@@ -93,7 +93,7 @@ def test_an_evaluation_sees_the_middle_of_every_picture(folder: Path, reader: An
     files = folder_of_classes(folder)
     batch = next(iter(loader(reader, training=False, center_share=1.0)))
     for k in range(8):
-        picture = torch.from_numpy(files.picture(k)).permute(2, 0, 1)
+        picture = torch.from_numpy(files.picture(k).pixels).permute(2, 0, 1)
         middle = v2.functional.center_crop(picture, [min(picture.shape[1:])])
         expected = v2.functional.resize(middle, [64, 64], antialias=True)
         assert (batch.images[k].float() - expected.float()).abs().mean() < 8

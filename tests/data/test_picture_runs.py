@@ -15,9 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from addertrain.data.beton_format import read_index
 from addertrain.data.order import sample_order
 from addertrain.recipe import Recipe, load_recipe
+from addertrain.train.callbacks.tensorboard import picture_grid
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory, Summary
-from addertrain.train.callbacks.tensorboard import picture_grid
 from tests.commands import run_command
 from tests.ranks import on_ranks
 from tests.source_tree import ROOT

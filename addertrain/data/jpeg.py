@@ -1,0 +1,199 @@
+"""JPEGs through libjpeg-turbo's TurboJPEG, which tells of the damage that other ways to decode pass over.
+
+A JPEG that is damaged inside decodes to some picture: libjpeg only warns. torchvision and Pillow drop these
+warnings, TurboJPEG counts them. It is a system library, and the one that FFCV's is linked with.
+"""
+
+import ctypes
+import functools
+import re
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+START = b"\xff\xd8\xff"
+_LIBRARY = "libturbojpeg.so.0"
+_RGB, _CMYK = 0, 11  # TJPF_RGB, TJPF_CMYK
+_ONLY_A_WARNING = 0  # TJERR_WARNING: the picture was decoded to its end
+_CHECK_SCALE = 8  # an eighth of the size needs all of the data and hardly any transform
+_ORIENTATION = 0x0112
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_DATA = frozenset({0xC4, 0xCC, 0xDB, 0xDD}) | _FRAMES  # the segments that decoding needs
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_TABLES, _SCAN, _APP1, _END = 0xC4, 0xDA, 0xE1, 0xD9
+_HOLE = bytes(64)  # more than two blocks of nothing but the coefficient that a zero bit stands for
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
+
+
+class JpegHead(NamedTuple):
+    """What a JPEG says of itself before its pixels, and the JPEG without what decoding does not need."""
+
+    height: int
+    width: int
+    channels: int
+    orientation: int  # EXIF's, 1 to 8; 1: upright
+    may_be_zeros: bool  # whether many zero bytes can stand for pixels
+    tables: bytes
+    scans: bytes
+
+    @property
+    def pixel_data(self) -> bytes:
+        """The scans up to the end of the picture; cameras append others to it."""
+        end = self.scans.find(b"\xff\xd9")
+        return self.scans if end < 0 else self.scans[:end]
+
+
+def read_head(encoded: bytes) -> JpegHead | None:
+    """The head of a JPEG; None where there is none."""
+    size: tuple[int, int, int] | None = None
+    orientation, kept, place, is_sequential = 1, [b"\xff\xd8"], 2, False
+    zero_codes: dict[int, int] = {}
+    try:
+        while True:
+            place = encoded.index(b"\xff", place) + 1
+            marker = encoded[place]
+            if marker in (0x00, 0xFF) or marker in _ALONE:
+                continue
+            if marker == _END:
+                return None
+            (length,) = struct.unpack_from(">H", encoded, place + 1)
+            segment = encoded[place + 3 : place + 1 + length]
+            if marker == _SCAN:
+                break
+            if marker in _FRAMES:
+                size, is_sequential = struct.unpack_from(">HHB", segment, 1), marker in _SEQUENTIAL
+            elif marker == _APP1:
+                orientation = _orientation(segment, orientation)
+            elif marker == _TABLES:
+                zero_codes |= _zero_codes(segment)
+            if marker in _DATA:
+                kept.append(encoded[place - 1 : place + 1 + length])
+            place += 1 + length
+        # Blocks of luminance in every unit, and no code for their end that is all zeros.
+        is_together = size is not None and segment[0] == size[2]
+        may_be_zeros = not is_sequential or not is_together or zero_codes.get(segment[2] & 15, 0) == 0
+    except (ValueError, IndexError, struct.error):
+        return None
+    if size is None or not all(size):
+        return None
+    return JpegHead(*size, orientation, may_be_zeros, b"".join(kept), encoded[place - 1 :])
+
+
+def _zero_codes(tables: bytes) -> dict[int, int]:
+    """What zeros alone stand for in Huffman tables of AC coefficients, by their numbers; 0: a block's end."""
+    meanings: dict[int, int] = {}
+    place = 0
+    while place + 17 < len(tables):
+        if tables[place] >> 4:
+            meanings[tables[place] & 15] = tables[place + 17]
+        place += 17 + sum(tables[place + 1 : place + 17])
+    return meanings
+
+
+def _orientation(segment: bytes, known: int) -> int:
+    """EXIF's orientation in an APP1 segment; a damaged one says nothing, as for every viewer."""
+    if not segment.startswith(b"Exif\0\0"):
+        return known
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        value = exif.get(_ORIENTATION, known)
+    except Exception:
+        return known
+    return value if value in range(1, 9) else known
+
+
+def decode(encoded: bytes, head: JpegHead) -> tuple[NDArray[np.uint8] | None, str | None]:
+    """The picture in RGB (H, W, 3), and what is damaged in it; None each where TurboJPEG cannot tell.
+
+    The pixels are those of torchvision's operator, bit for bit, in nine tenths of its time.
+    """
+    library = _library()
+    if library is None:
+        return None, hole(head)
+    if head.channels == 4:  # TurboJPEG gives no RGB of these; the check is all that is wanted of it
+        return None, damage(head)
+    pixels = np.empty((head.height, head.width, 3), dtype=np.uint8)
+    warning = _decompress(library, encoded, pixels, _RGB)
+    if warning is None:
+        return None, None
+    return pixels, damage(head) if warning else hole(head)
+
+
+def damage(head: JpegHead) -> str | None:
+    """What is damaged in the pixel data; None where nothing shows, or where libjpeg cannot be asked.
+
+    What stands between a head's segments harms no pixel, and neither do a few zeros in front of the end.
+    Damage after which the rest decodes to the right number of blocks cannot be seen by any decoder; where it
+    is a hole, as a lost sector leaves it, its zeros give it away.
+    """
+    library = _library()
+    if library is None:
+        return hole(head)
+    channels, form = (4, _CMYK) if head.channels == 4 else (3, _RGB)
+    height, width = -(-head.height // _CHECK_SCALE), -(-head.width // _CHECK_SCALE)
+    small = np.empty((height, width, channels), dtype=np.uint8)
+    warning = _decompress(library, head.tables + head.scans, small, form)
+    return hole(head) if not warning or _is_padding(warning, head) else warning
+
+
+def has_turbojpeg() -> bool:
+    """Whether damage inside a JPEG is noticed on this machine."""
+    return _library() is not None
+
+
+def _is_padding(warning: str, head: JpegHead) -> bool:
+    """Whether the bytes that nothing needed are zeros, and so no lost pixels."""
+    found = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
+    return found is not None and not head.pixel_data[-int(found[1]) :].strip(b"\0")
+
+
+def hole(head: JpegHead) -> str | None:
+    """Zeros in the pixel data where no encoder puts them, as lost sectors leave them."""
+    if head.may_be_zeros or (place := (data := head.pixel_data).find(_HOLE)) < 0:
+        return None
+    return f"{len(data) - place - len(data[place:].lstrip(bytes(1)))} zero bytes amid the pixel data"
+
+
+def _decompress(library: Any, encoded: bytes, pixels: NDArray[np.uint8], form: int) -> str | None:
+    """Fills `pixels`; "" if all went well, else libjpeg's warning; None where nothing was decoded."""
+    handle = library.tjInitDecompress()
+    try:
+        height, width, channels = pixels.shape
+        failed = library.tjDecompress2(
+            handle, encoded, len(encoded), pixels.ctypes.data, width, width * channels, height, form, 0
+        )
+        if not failed:
+            return ""
+        if library.tjGetErrorCode(handle) != _ONLY_A_WARNING:
+            return None
+        return str(library.tjGetErrorStr2(handle).decode("ascii", "replace"))
+    finally:
+        library.tjDestroy(handle)
+
+
+@functools.cache
+def _library() -> Any:
+    """TurboJPEG, or None where the machine has none."""
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    for name, result, arguments in (
+        ("tjInitDecompress", pointer, []),
+        ("tjDestroy", number, [pointer]),
+        ("tjGetErrorCode", number, [pointer]),
+        ("tjGetErrorStr2", ctypes.c_char_p, [pointer]),
+        (
+            "tjDecompress2",
+            number,
+            [pointer, ctypes.c_char_p, ctypes.c_ulong, pointer, number, number, number, number, number],
+        ),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
