@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops import functional
 from addertrain.ops.forms import Form
 
@@ -32,6 +33,8 @@ class AdderConv2d(nn.Module):
 
     form: Form | None = None
     """Another form of the layer (`addertrain.nn.set_form`); None: the paper's."""
+    was_called = False
+    """Whether a forward pass went through it, which its filter's gradient should come from (`groups`)."""
 
     def __init__(
         self,
@@ -78,7 +81,9 @@ class AdderConv2d(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
+        self.was_called = True
         arguments = (x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
         if self.form is None:
             y = functional.adder2d(*arguments, rectified=self.rectified)
@@ -108,6 +113,7 @@ class AdderLinear(nn.Module):
     """
 
     form: Form | None = None
+    was_called = False
     """As AdderConv2d's."""
 
     def __init__(
@@ -139,7 +145,9 @@ class AdderLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
+        self.was_called = True
         if x.dim() < 1 or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"AdderLinear: expected x of shape (..., {self.in_features}), got {tuple(x.shape)}; "

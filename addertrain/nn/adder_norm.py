@@ -3,9 +3,9 @@
 The layer's kernel adds up the norm's statistics while it has the response in registers (training), or does
 all that the norm, a residual and a ReLU would do (evaluation without gradients). Modules, their parameters
 and their results stay those of norm(layer(x)). Where a module is watched (hooks), altered (8 bits, another
-form, ranks that share statistics) or on a CPU, norm(layer(x)) is what runs; but on CPUs the end of a residual
-block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`), and the filter gradient of a layer
-behind a ReLU needs no sum of dY, which a training norm's gradient makes 0.
+form, ranks that share statistics), traced by torch.fx or on a CPU, norm(layer(x)) is what runs; but on CPUs
+the end of a residual block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`), and the filter
+gradient of a layer behind a ReLU needs no sum of dY, which a training norm's gradient makes 0.
 """
 
 from typing import TypeGuard
@@ -16,12 +16,16 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.tracing import is_traced
 from addertrain.ops import functional, fused
 from addertrain.ops.norm_residual import is_fused_with
 
 
 def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """norm(layer(x)), of any layer and norm."""
+    if is_traced(x):
+        node: Tensor = norm(layer(x))
+        return node
     pair = _fused_pair(layer, norm, x)
     if pair is None:
         y: Tensor = norm(_response(layer, norm, x))
@@ -35,6 +39,8 @@ def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
 
 def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
     """relu(norm(layer(x)) + residual), of any layer and norm."""
+    if is_traced(x):
+        return torch.relu(norm(layer(x)) + residual)
     pair = _fused_pair(layer, norm, x)
     if pair is not None and not pair[1].training and _fits(residual, *pair, x):
         return _evaluated(*pair, x, residual=residual, relu=True)
@@ -50,6 +56,7 @@ def _plain_pair(layer: nn.Module, norm: nn.Module) -> tuple[AdderConv2d, BatchNo
         return None
     if layer.bias is not None or layer.form is not None or _is_watched(layer) or _is_watched(norm):
         return None
+    layer.was_called = True
     return layer, norm
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from addertrain.nn.tracing import leaf_of_fx
+
 
 class BinaryConv2d(nn.Conv2d):
     """Y = conv(sign(X), alpha_o sign(W)), alpha_o = mean |W_o|: XNOR-Net (Rastegari et al. 2016, section 3).
@@ -30,6 +32,7 @@ class BinaryConv2d(nn.Conv2d):
         """Elements of the whole filter, also where `weight` is sharded or not there yet."""
         return self.out_channels * self.in_channels * math.prod(self.kernel_size)
 
+    @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
         return functional.conv2d(
             binary_sign(input), binary_filters(self.weight), None, self.stride, self.padding

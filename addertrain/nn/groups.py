@@ -1,8 +1,9 @@
 """Parameter groups for AdderSGD: which parameters are adder filters, and which decay."""
 
+import weakref
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
@@ -20,6 +21,7 @@ def param_groups(
     1. Everything else.
     2. Only if not `decay_norm_and_bias`: the parameters of norms and all biases, without decay.
 
+    The first gradient of an adder filter whose layer was never called raises RuntimeError in backward.
     A group may be empty. A parameter that several modules share is listed once, as a filter if it is one.
     Call it on the plain model: wrappers such as DDP would put their prefix before the names.
     """
@@ -31,6 +33,7 @@ def param_groups(
     for name, module in model.named_modules():
         if isinstance(module, AdderConv2d | AdderLinear) and module.weight not in seen:
             seen.add(module.weight)
+            _expect_call_before_gradient(name, module)
             filters["params"].append(module.weight)
             filters["layer_names"].append(name)
             filters["layer_numel"].append(module.filter_numel)
@@ -41,3 +44,26 @@ def param_groups(
                 is_plain = not decay_norm_and_bias and (isinstance(module, _NORMS) or name == "bias")
                 (plain if is_plain else rest)["params"].append(param)
     return [filters, rest] if decay_norm_and_bias else [filters, rest, plain]
+
+
+def _expect_call_before_gradient(name: str, layer: AdderConv2d | AdderLinear) -> None:
+    """The filter's first gradient, of all that will come, finds out whether the layer computes with it.
+
+    A module that reads `layer.weight` and multiplies by it gives it a gradient as well, and trains no adder
+    layer. Filters in shards (FSDP2) get their gradients past autograd's hooks, and are not asked.
+    """
+    if not layer.weight.requires_grad:
+        return
+    reference = weakref.ref(layer)  # a cycle through autograd's hooks is one that nothing collects
+
+    def check(_: Tensor) -> None:
+        handle.remove()
+        layer = reference()
+        if layer is not None and not layer.was_called:
+            raise RuntimeError(
+                f"param_groups: expected the gradient of adder layer {name!r} to come from its forward pass, "
+                "got one although the layer was never called; a module multiplies by its weight: keep that "
+                f"layer (convert(..., keep=({name!r},)))."
+            )
+
+    handle = layer.weight.register_post_accumulate_grad_hook(check)

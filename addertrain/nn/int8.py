@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addertrain.nn.adder import AdderConv2d
+from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
 
 LEVELS = 255
@@ -64,6 +65,7 @@ class Int8AdderConv2d(nn.Module):
         self.register_buffer("weight_bytes", grid.bytes_of(layer.weight.detach()))
         self.register_buffer("offset", offset.float().view(1, -1, 1, 1))
 
+    @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
         bytes_ = self.grid.bytes_of(x)
         padding = self.padding

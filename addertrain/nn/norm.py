@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums, is_fused
 from addertrain.ops.norm_residual import batch_norm_residual_relu
 
@@ -20,6 +21,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.relu = relu
 
+    @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.momentum is not None and is_fused(input):
             y, mean, var = batch_norm_relu(input, self.weight, self.bias, eps=self.eps, relu=self.relu)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.tracing import leaf_of_fx
 
 _Moments = tuple[Tensor, Tensor, Tensor]
 
@@ -27,6 +28,7 @@ class SyncBatchNorm2d(BatchNorm2d):
 
     is_synchronised = True
 
+    @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
         is_alone = not dist.is_initialized() or dist.get_world_size() == 1
         if not self.training or not self.is_synchronised or is_alone or self.momentum is None:

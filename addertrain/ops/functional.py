@@ -1,6 +1,9 @@
 """The public adder function. Checks arguments, then calls the operator."""
 
+from typing import Any
+
 import torch
+import torch.fx
 from torch import Tensor
 
 from addertrain.ops import schemas
@@ -48,6 +51,8 @@ def adder2d(
     Raises:
         ValueError, TypeError: shapes, numbers, dtypes or devices that do not fit.
     """
+    if isinstance(x, torch.fx.Proxy) or isinstance(weight, torch.fx.Proxy):  # they answer no questions
+        return _node_of_fx(x, weight, stride, padding, dilation, offset_free, rectified, centred)
     strides, paddings, dilations = (
         pair(stride, "stride"),
         pair(padding, "padding"),
@@ -61,3 +66,11 @@ def adder2d(
     else:
         result = schemas.ADDER2D(x, weight, *sizes, offset_free)
     return result
+
+
+def _node_of_fx(x: Any, weight: Any, *rest: Any) -> Any:
+    """The whole function as one node of the graph that torch.fx records."""
+    tracer = (x if isinstance(x, torch.fx.Proxy) else weight).tracer
+    *positional, rectified, centred = rest
+    keywords = {"rectified": rectified, "centred": centred}
+    return tracer.create_proxy("call_function", adder2d, (x, weight, *positional), keywords)

@@ -1,14 +1,16 @@
 """convert: what it replaces, what it keeps and what it refuses."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from addertrain.nn import AdderConv2d, AdderLinear, convert
+from addertrain.models import build_model
+from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, convert
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def _grouped() -> nn.Module:
             lambda: nn.Sequential(nn.ReLU(), nn.Linear(2, 2)),
             ("0",),
             ValueError,
-            "to name a convolution or linear",
+            "to name a convolution or linear layer, a norm",
         ),
         (lambda: nn.Conv2d(2, 2, 3, padding="same"), (), ValueError, "zero padding given in numbers"),
         (lambda: nn.Conv2d(2, 2, 3, padding_mode="reflect"), (), ValueError, "padding_mode='reflect'"),
@@ -112,3 +114,101 @@ def test_grouped_convolution_may_be_kept() -> None:
     twin = convert(_grouped(), keep=("1.0",))
     assert isinstance(twin[0], AdderConv2d)
     assert isinstance(twin[1][0], nn.Conv2d)
+
+
+class _OtherNames(nn.Module):
+    """Runs its layers by every name but the one that modules have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.by_name = {"main": [self.fc, (self.fc,)]}
+        self.partial = functools.partial(self.fc)
+        self.filters = [self.fc.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, (second,) = self.by_name["main"]
+        y: Tensor = self.partial(first(second(x)))
+        return y
+
+
+def test_other_references_hold_the_adder_layer() -> None:
+    model = _OtherNames()
+    twin = convert(model)
+    assert twin.by_name["main"][0] is twin.by_name["main"][1][0] is twin.partial.func is twin.fc
+    assert twin.filters[0] is twin.fc.weight
+    assert isinstance(twin.fc, AdderLinear)
+    assert model.by_name["main"][0] is model.fc
+    twin(torch.randn(3, 4)).sum().backward()
+    assert twin.fc.weight.grad is not None
+
+
+def test_a_block_that_occurs_twice_stays_one_block() -> None:
+    block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+    twin = convert(nn.Sequential(block, nn.ReLU(), block))
+    assert twin[0] is twin[2]
+    assert isinstance(twin[0][0], AdderConv2d)
+    assert twin.conversion.converted == ("0.0",)
+    twin(torch.randn(2, 4, 5, 5)).sum().backward()
+
+
+def test_layers_that_share_a_filter_share_one() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    twin = convert(nn.Sequential(first, second))
+    assert twin[0].weight is twin[1].weight
+    assert twin[0].bias is not twin[1].bias
+    assert sum(param.numel() for param in twin.parameters()) == 24
+
+
+def test_torchs_norms_become_ours_and_keep_what_they_hold(resnet: nn.Module) -> None:
+    twin = convert(resnet, keep=("conv1", "layer1", "fc"))
+    assert type(twin.layer1[0].bn1) is nn.BatchNorm2d
+    norms = [module for module in twin.modules() if isinstance(module, BatchNorm2d)]
+    assert len(norms) == len(twin.conversion.norms) == 16
+    assert twin.bn1.running_mean is not None
+    assert twin.bn1.running_mean is not resnet.bn1.running_mean
+    assert list(twin.state_dict()) == list(resnet.state_dict())
+    twin.load_state_dict(resnet.state_dict())
+    assert str(convert(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(2, affine=False)))[1]).startswith(
+        "Batch"
+    )
+
+
+def test_a_converted_norm_keeps_its_digits_where_torchs_loses_them() -> None:
+    """The variance of many numbers far from 0 in channels-last: torch adds a channel up in float32."""
+    norm = convert(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(2, momentum=1.0)))[1]
+    x = (100 + torch.randn(50, 2, 64, 64)).contiguous(memory_format=torch.channels_last)
+    norm(x)
+    expected = x.double().var((0, 2, 3)).float()
+    torch.testing.assert_close(norm.running_var, expected, rtol=2e-5, atol=0)
+
+
+def test_the_report_says_what_became_of_every_layer() -> None:
+    model = nn.ModuleDict(
+        {
+            "first": nn.Conv2d(3, 4, 3),
+            "body": nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)),
+            "head": nn.ModuleDict({"fc": nn.Linear(4, 2)}),
+            "memory": nn.LSTM(4, 4),
+        }
+    )
+    twin = convert(model, keep=("first", "head"))
+    report = twin.conversion
+    assert report.converted == ("body.0", "body.2")
+    assert report.kept == {"first": "named in keep", "head.fc": "part of head, named in keep"}
+    assert report.skipped == {"memory": "LSTM has no adder form"}
+    assert report.norms == ("body.1",)
+    assert str(report).splitlines() == [
+        "converted 2 layers to adder layers: body.0, body.2",
+        "kept 1 (named in keep): first",
+        "kept 1 (part of head, named in keep): head.fc",
+        "skipped 1 (LSTM has no adder form): memory",
+        "1 norm computed by addertrain: body.1",
+    ]
+
+
+def test_our_convolutional_twins_convert() -> None:
+    twin = convert(build_model("resnet8", kind="conv", num_classes=10), keep=("conv1", "fc"))
+    assert sum(isinstance(module, AdderConv2d) for module in twin.modules()) == 8
+    assert twin(torch.randn(2, 3, 16, 16)).shape == (2, 10)

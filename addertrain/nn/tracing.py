@@ -1,0 +1,31 @@
+"""torch.fx sees a module of this package as it sees torch's own: one node, not what happens within."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.fx
+from torch import nn
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def is_traced(x: object) -> bool:
+    """Whether torch.fx records what is done to `x`, which then answers no questions."""
+    return isinstance(x, torch.fx.Proxy)
+
+
+def leaf_of_fx(forward: Forward) -> Forward:
+    """Makes of a module's forward(x) one node of torch.fx's graphs, under every tracer.
+
+    Tracers look into all modules but torch.nn's, and kernels are chosen here by what x is.
+    """
+
+    @functools.wraps(forward)
+    def forward_or_node(self: nn.Module, input: Any) -> Any:
+        if not is_traced(input):
+            return forward(self, input)
+        tracer: Any = input.tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
+
+    return forward_or_node  # type: ignore[return-value]
