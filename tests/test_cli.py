@@ -163,10 +163,15 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" in capsys.readouterr().err
 
 
+def _second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def test_only_the_first_rank_complains(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    _second_of_two(monkeypatch)
     monkeypatch.setattr("addertrain.cli._SECONDS_FOR_THE_FIRST_RANK", 0.0)
 
     assert main(["fit", "absent.yaml"]) == 2
@@ -177,7 +182,7 @@ def test_only_the_first_rank_complains(
 def test_a_rank_that_is_alone_with_its_error_speaks_after_a_while(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    _second_of_two(monkeypatch)
     monkeypatch.setattr("addertrain.cli._SECONDS_FOR_THE_FIRST_RANK", 0.0)
 
     assert main(["data", "info", "absent.beton"]) == 1

@@ -140,7 +140,7 @@ def test_off_is_a_word_and_numbers_are_decimal(tmp_path: Path) -> None:
         ("seed: 3", "keep_checkpoints: 0", ["train.keep_checkpoints", "at least 1"]),
         ("seed: 3", "save_every_steps: 0", ["train.save_every_steps", "at least 1, or null"]),
         ("seed: 3", "save_every_minutes: 0", ["train.save_every_minutes", "above 0, or null"]),
-        ("seed: 3", "timeout_seconds: 0", ["train.timeout_seconds", "finite number above 0"]),
+        ("seed: 3", "timeout_seconds: 0", ["train.timeout_seconds", "0.001 to 1000000 seconds"]),
         ("seed: 3", "recalibrate_batches: -1", ["train.recalibrate_batches", "0 or above"]),
         ("weight_decay: 5e-4", "weight_decay: -1", ["optim.weight_decay", "0 or above"]),
         ("weight_decay: 5e-4", "weight_decay: 0\n  momentum: 1", ["optim.momentum", "below 1"]),

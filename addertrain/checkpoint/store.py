@@ -1,11 +1,10 @@
-"""The checkpoints of one run: their names, which one to take, which ones stay.
+"""The checkpoints of one run: their names, and which one to take; which ones stay is `retention`'s business.
 
 `latest` is a small file that names the newest whole checkpoint; it moves only after the checkpoint has its
 final name.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import MANIFEST, verify_checkpoint
-from addertrain.durable import hidden_name, remove_leftovers, write_text
+from addertrain.durable import remove_leftovers, write_text
 
 FOLDER = "checkpoints"  # of a run directory
 LATEST = "latest"
@@ -67,15 +66,6 @@ class CheckpointStore:
         """Moves `latest` to a checkpoint that is whole."""
         write_text(self.folder / LATEST, path.name + "\n")
 
-    def prune(self, *, keep: int, best: str | None) -> None:
-        """Removes all but the last `keep` checkpoints, the one named `best`, and what dead processes left."""
-        for path in self.newest_first()[max(keep, 1) :]:
-            if path.name != best:
-                # Out of sight first: a removal that dies half-way must not leave half a checkpoint under a
-                # valid name.
-                shutil.rmtree(path.rename(hidden_name(path, "old")), ignore_errors=True)
-        self.sweep()
-
     def sweep(self) -> None:
         """Removes what killed processes left half-written and half-removed."""
         remove_leftovers(self.folder, f"{_NAME.pattern}|{LATEST}")
@@ -108,14 +98,16 @@ def checkpoints_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise CheckpointError(_expected_a_folder(path))
-    found = CheckpointStore(path / FOLDER).newest_first() or ([path] if is_checkpoint(path) else [])
+    found = _store_of(path).newest_first() or ([path] if is_checkpoint(path) else [])
     if not found:
         raise CheckpointError(_found_none(path))
     return found
 
 
 def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
-    """The checkpoint that `path` means: itself, or the newest whole one of a run directory; verified.
+    """The checkpoint that `path` means: itself, or the newest whole one of a run; verified.
+
+    A run may be named by its directory or by its folder of checkpoints.
 
     Raises:
         CheckpointError: there is none that can be used.
@@ -125,10 +117,16 @@ def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
     if is_checkpoint(path):
         verify_checkpoint(path)
         return path
-    newest = CheckpointStore(path / FOLDER).newest_whole(warn)
+    newest = _store_of(path).newest_whole(warn)
     if newest is None:
         raise CheckpointError(_found_none(path))
     return newest
+
+
+def _store_of(path: Path) -> CheckpointStore:
+    """The checkpoints of the run whose directory, or whose folder of checkpoints, `path` is."""
+    inner = CheckpointStore(path / FOLDER)
+    return inner if inner.folder.is_dir() else CheckpointStore(path)
 
 
 def _expected_a_folder(path: Path) -> str:

@@ -5,7 +5,7 @@ is imported before it is needed: help and a mistyped recipe answer at once.
 """
 
 import argparse
-import os
+import errno
 import signal
 import sys
 import time
@@ -15,9 +15,10 @@ from typing import Protocol
 
 from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
-from addertrain.cli.ranks import is_first_of_machine, is_first_rank
+from addertrain.cli.ranks import is_first_of_machine, is_first_rank, rank
 from addertrain.recipe import RecipeError
 from addertrain.train.errors import LostRankError, RunError, UsageError
+from addertrain.train.output import complain, forgiving_output
 
 __all__ = ["main", "split_overrides"]
 
@@ -38,6 +39,9 @@ _COMMANDS: tuple[Command, ...] = (fit, evaluate, reproduce, report, plan, prefli
 # Those whose words may hold keys of a recipe.
 _TAKE_OVERRIDES: tuple[Command, ...] = (fit, reproduce, report, plan, preflight)
 
+# Their results are files: what they cannot print is no loss.
+_WRITE_FILES = (["fit"], ["reproduce"], ["report"])
+
 _SECONDS_FOR_THE_FIRST_RANK = 5.0
 
 _EPILOG = f"""examples:
@@ -56,9 +60,22 @@ _EPILOG = f"""examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    is_debug = "--debug" in words
+    with forgiving_output() as out:
+        code = _answer([word for word in words if word != "--debug"], is_debug="--debug" in words)
+        out.flush()
+        if code == 0 and words[:1] not in _WRITE_FILES and out.failure is not None:
+            if out.failure.errno == errno.EPIPE:  # whoever reads has read enough
+                return 0
+            _complain(
+                f"stdout: expected to write the result, got: {out.failure.strerror}; free the disk, say"
+            )
+            return 1
+        return code
+
+
+def _answer(words: list[str], *, is_debug: bool) -> int:
     try:
-        return _run([word for word in words if word != "--debug"])
+        return _run(words)
     except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the message
         _complain(str(interrupt) or "interrupted", prefix="")
@@ -137,7 +154,7 @@ def _complain(
 ) -> None:
     """One line on stderr; ranks meet most errors together, and the first one speaks for all."""
     if is_first_rank():
-        print(f"addertrain: {prefix}{message}", file=sys.stderr, flush=True)
+        complain(f"addertrain: {prefix}{message}")
         return
     if not from_any_rank:
         if not prefix:
@@ -147,4 +164,4 @@ def _complain(
         time.sleep(_SECONDS_FOR_THE_FIRST_RANK)
         if is_everyones:
             return
-    print(f"addertrain: {prefix}[rank {os.environ['RANK']}] {message}", file=sys.stderr, flush=True)
+    complain(f"addertrain: {prefix}[rank {rank()}] {message}")

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from addertrain.cli import ckpt_convert
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
+from addertrain.train.output import warn
 
 _EPILOG = f"""examples:
   addertrain ckpt inspect runs/cifar10-resnet20
@@ -147,6 +147,4 @@ def _located(path: str) -> Path:
     """The checkpoint that is meant, verified."""
     from addertrain.checkpoint.store import locate_checkpoint
 
-    return locate_checkpoint(
-        Path(path), lambda line: print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)
-    )
+    return locate_checkpoint(Path(path), warn)

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+from addertrain.train.output import ForgivingStream
+
 _SECONDS_A_LINE = 10.0
 
 
@@ -24,7 +26,7 @@ class Countdown:
             self._since = self._said = time.monotonic()
             self._calls += 1
         problems = f"{bad} unreadable" if bad else ""
-        if sys.stderr.isatty():
+        if ForgivingStream(sys.stderr).isatty():
             self._draw(done, total, problems)
         elif done == total or time.monotonic() - self._said > _SECONDS_A_LINE:
             self._said = time.monotonic()

@@ -1,13 +1,14 @@
 """`addertrain fit`: train a recipe, or go on with it."""
 
 import argparse
-import sys
+import contextlib
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.recipe import load_recipe, recipe_help
 from addertrain.train.errors import SavedAfterSignal
+from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
 
 SAVED = 75  # exit code
@@ -79,10 +80,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             raise KeyboardInterrupt(_how_to_resume(out)) from None
         except SavedAfterSignal as saved:
             if is_first_rank():
-                print(f"addertrain: {saved}", file=sys.stderr, flush=True)
+                complain(f"addertrain: {saved}")
             return SAVED
     if is_first_rank():
-        print(f"checkpoint   {_newest_checkpoint(out)}")
+        checkpoint = _checkpoint_of(out, summary.checkpoint)
+        print(f"checkpoint   {checkpoint or 'none: they have been removed since'}")
         print(f"curves       tensorboard --logdir {out}")
         print(f"evaluate     addertrain evaluate {out}")
         print(
@@ -93,13 +95,20 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _newest_checkpoint(out: Path) -> Path | None:
+def _checkpoint_of(out: Path, name: str) -> Path | None:
+    """The checkpoint that was evaluated at the end; earlier versions did not note its name."""
     from addertrain.train.run_directory import RunDirectory
 
-    return next(iter(RunDirectory(out).store.newest_first()), None)
+    found = RunDirectory(out).store.newest_first()
+    return next((path for path in found if path.name == name or not name), None)
 
 
 def _how_to_resume(out: Path) -> str:
-    newest = _newest_checkpoint(out)
+    from addertrain.checkpoint import CheckpointError
+    from addertrain.train.run_directory import RunDirectory
+
+    newest = None
+    with contextlib.suppress(CheckpointError):
+        newest = RunDirectory(out).store.newest_whole(lambda _: None)
     where = f"go on from {newest.name}" if newest else "start anew (nothing was saved yet)"
     return f"interrupted; the same command will {where} in {out}"

@@ -1,11 +1,11 @@
 """`addertrain report`: runs into the paper's tables and figures, and some of our own."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.train.errors import UsageError
+from addertrain.train.output import warn
 
 _EPILOG = f"""examples:
   addertrain report runs/mnist-lenet5bn
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from addertrain.report.build import write_report
 
     paths = [Path(name) for name in arguments.runs]
-    written = write_report(paths, Path(arguments.out), data_root=data_root, warn=_warn)
+    written = write_report(paths, Path(arguments.out), data_root=data_root, warn=warn)
     for absent in written.absent:
         print(f"not shown    {absent.title}: {absent.reason}")
     print(f"numbers      {written.page.with_name('report.json')}")
@@ -56,7 +56,3 @@ def _data_root(overrides: list[str]) -> str | None:
             f"report: expected no key of a recipe but --data.root DIR, got {' '.join(overrides)}"
         )
     return words[1]
-
-
-def _warn(line: str) -> None:
-    print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)

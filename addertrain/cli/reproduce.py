@@ -1,12 +1,21 @@
 """`addertrain reproduce`: whether a recipe reaches what it says."""
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from addertrain.cli.fit import SAVED
 from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.cli.ranks import is_first_rank
+from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.recipe import load_recipe
+from addertrain.train.errors import SavedAfterSignal
+from addertrain.train.output import complain
+from addertrain.train.signals import SignalWatch, end_with_launcher
+
+if TYPE_CHECKING:
+    from addertrain.train.reproduction import Reproduction
 
 NOT_REPRODUCED = 3
 
@@ -41,16 +50,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the verdict last; 0 if reproduced, 3 if not."""
-    recipe = load_recipe(arguments.recipe, overrides)
-    out = Path(arguments.out or Path("runs") / f"{recipe.name}-reproduced")
-    command = shlex.join(["addertrain", "reproduce", arguments.recipe, *overrides])
-    from addertrain.train.reproduction import judge, reproduce
-
-    if arguments.runs:
-        verdict = judge(recipe, [Path(run) for run in arguments.runs], out=out, command=command)
-    else:
-        num_seeds = recipe.expected.seeds if arguments.seeds is None else arguments.seeds
-        verdict = reproduce(recipe, out, num_seeds=num_seeds, command=command)
+    try:
+        verdict = _verdict(arguments, overrides)
+    except SavedAfterSignal as saved:
+        if is_first_rank():
+            complain(f"addertrain: {saved}")
+        return SAVED
     if is_first_rank():
         for trial in verdict.trials:
             print(f"seed {trial.seed}: top-1 {trial.top1:.2f} %  {trial.run}")
@@ -64,3 +69,22 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             f"{verdict.tolerance:.2f} %: {word}"
         )
     return 0 if verdict.is_reproduced else NOT_REPRODUCED
+
+
+def _verdict(arguments: argparse.Namespace, overrides: list[str]) -> "Reproduction":
+    """Trains, unless there are runs already, and judges; signals are watched for as long as it trains."""
+    runs = [Path(run) for run in arguments.runs]
+    with contextlib.nullcontext() if runs else SignalWatch() as signals:
+        if is_launched():
+            end_with_launcher()
+        recipe = load_recipe(arguments.recipe, overrides)
+        out = Path(arguments.out or Path("runs") / f"{recipe.name}-reproduced")
+        from addertrain.train.reproduction import judge, train_seeds
+
+        if not runs:
+            num_seeds = recipe.expected.seeds if arguments.seeds is None else arguments.seeds
+            runs = train_seeds(recipe, out, num_seeds=num_seeds, signals=signals)
+    command = ["addertrain", "reproduce", arguments.recipe, *overrides]
+    if arguments.seeds is not None:
+        command += ["--seeds", str(arguments.seeds)]
+    return judge(recipe, runs, out=out, command=shlex.join(command))

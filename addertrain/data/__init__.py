@@ -7,7 +7,7 @@ and channels-last; normalisation belongs to the device that trains.
 from addertrain.data.arrays import ImageArrays, ImageData
 from addertrain.data.datasets import load_data
 from addertrain.data.errors import DataError
-from addertrain.data.fingerprint import data_sha256
+from addertrain.data.fingerprint import data_sha256, part_sha256
 from addertrain.data.loader import ImageLoader, build_loader
 from addertrain.data.memory import MemoryLoader
 from addertrain.data.ordered import Batch
@@ -25,4 +25,5 @@ __all__ = [
     "build_loader",
     "data_sha256",
     "load_data",
+    "part_sha256",
 ]

@@ -58,6 +58,11 @@ class BetonReader:
         """The class of every picture, (N,)."""
         return self._index.labels
 
+    @property
+    def index_sha256(self) -> str:
+        """Checksum of what says where every picture lies, of which class and size it is."""
+        return self._index.sha256
+
     def __len__(self) -> int:
         return len(self._index)
 

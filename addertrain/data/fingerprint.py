@@ -20,6 +20,14 @@ def data_sha256(data: ImageData) -> str:
     return digest.hexdigest()
 
 
+def part_sha256(part: ImageArrays | PictureReader) -> str:
+    """The same of the training images or the test images alone; of a .beton the checksum of its index, too."""
+    digest = hashlib.sha256()
+    _add(digest, part)
+    digest.update(str(getattr(part, "index_sha256", "")).encode())
+    return digest.hexdigest()
+
+
 def _add(digest: "hashlib._Hash", part: ImageArrays | PictureReader) -> None:
     if isinstance(part, ImageArrays):
         images = part.images_nchw.permute(0, 2, 3, 1).contiguous()

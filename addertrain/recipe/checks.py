@@ -19,6 +19,10 @@ from addertrain.recipe.settings import (
 _Rule = tuple[str, bool, object, str]
 
 _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
+_MAX_THREADS = 1024
+# Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
+_MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
+_TIMEOUT = f"seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
 _PICTURE_SETS = ("imagenet", "imagenette", "folder")  # of pictures of any size, which are never in memory
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
@@ -129,8 +133,10 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         alpha = getattr(data, name)
         yield f"data.{name}", 0 <= alpha <= 1, alpha, "0 to 1"
     yield "data.randaugment", 0 <= data.randaugment <= 10, data.randaugment, "0 to 10"
-    yield "data.threads", data.threads is None or data.threads >= 1, data.threads, "at least 1, or null"
-    yield "data.timeout_seconds", data.timeout_seconds > 0, data.timeout_seconds, "seconds above 0"
+    is_number = data.threads is None or 1 <= data.threads <= _MAX_THREADS
+    yield "data.threads", is_number, data.threads, f"1 to {_MAX_THREADS}, or null"
+    is_time = 0 < data.timeout_seconds <= _MAX_TIMEOUT_SECONDS
+    yield "data.timeout_seconds", is_time, data.timeout_seconds, _TIMEOUT
 
 
 def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
@@ -176,7 +182,9 @@ def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
     yield "train.save_every_minutes", is_time, minutes, "a finite number above 0, or null"
     limit = train.nonfinite_limit
     yield "train.nonfinite_limit", limit >= 0, limit, "0 or above"
-    yield "train.timeout_seconds", timeout > 0 and math.isfinite(timeout), timeout, "a finite number above 0"
+    is_time = _MIN_TIMEOUT_SECONDS <= timeout <= _MAX_TIMEOUT_SECONDS
+    expected = f"{_MIN_TIMEOUT_SECONDS:g} to {_MAX_TIMEOUT_SECONDS} seconds (11 days)"
+    yield "train.timeout_seconds", is_time, timeout, expected
 
 
 def _expected_rules(expected: ExpectedRecipe) -> Iterator[_Rule]:

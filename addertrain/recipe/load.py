@@ -58,11 +58,15 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
         )
     values: dict[str, Any] = {}
     for name, value in _mapping(tree, where=source).items():
-        if name not in sections():
-            values[name] = value
-            continue
-        inside = _mapping(value, where=f"{source}: {name}")
-        values |= {f"{name}.{key}": inner for key, inner in inside.items()}
+        inside = {name: value}
+        if name in sections():
+            section = _mapping(value, where=f"{source}: {name}")
+            inside = {f"{name}.{key}": inner for key, inner in section.items()}
+        if twice := sorted(values.keys() & inside.keys()):
+            raise RecipeError(
+                f"{source}: expected {twice[0]} once, got it in its section and as a key of its own; keep one"
+            )
+        values |= inside
     for dotted in values:
         if dotted not in known_keys():
             raise RecipeError(f"{source}: expected a known key, got '{dotted}'; {did_you_mean(dotted)}")

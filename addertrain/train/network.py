@@ -1,16 +1,19 @@
 """From a recipe to the module that trains: the one place that builds a network to train."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from addertrain.data import ImageData
+from addertrain.data import ImageArrays, ImageData
+from addertrain.data.sizes import evaluation_size, training_size
 from addertrain.models import build_model
 from addertrain.nn import set_form, synchronise_norms
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
 from addertrain.train.callbacks.forms import form_at
 from addertrain.train.distillation import DistillingClassifier
+from addertrain.train.errors import UsageError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.teacher import build_teacher
 
@@ -59,3 +62,42 @@ def build_classifier(
     return DistillingClassifier(
         model, teacher, distill=recipe.distill, num_classes=data.num_classes, **settings
     )
+
+
+def check_network(recipe: Recipe, data: ImageData) -> None:
+    """Sees whether the recipe's network takes images of this data set, without computing anything.
+
+    Raises:
+        UsageError: it was made for other channels, or for larger images.
+    """
+    with torch.device("meta"):
+        model = build_model(
+            recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
+        ).eval()
+    channels = len(data.mean)
+    wanted = [module.in_channels for module in model.modules() if hasattr(module, "in_channels")]
+    if wanted and wanted[0] != channels:
+        raise UsageError(
+            f"{recipe.name}: expected images of {wanted[0]} channels for model.name {recipe.model.name}, got "
+            f"data.name {recipe.data.name}, of {channels}; choose another network or other data"
+        )
+    for size in sorted(set(_image_sizes(recipe, data))):
+        try:
+            with torch.no_grad():
+                model(torch.empty(2, channels, *size, device="meta"))
+        except (RuntimeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(
+                f"{recipe.name}: expected a network that takes images of {size[0]} x {size[1]}, got "
+                f"{recipe.model.name}, which does not ({reason}); choose another one, or larger images"
+            ) from None
+
+
+def _image_sizes(recipe: Recipe, data: ImageData) -> Iterator[tuple[int, int]]:
+    """Height and width of the smallest and largest images that the run will see."""
+    for part in (data.train, data.test):
+        if isinstance(part, ImageArrays):
+            yield part.images_nchw.shape[2], part.images_nchw.shape[3]
+    if not isinstance(data.train, ImageArrays):
+        for size in (training_size(recipe.data, 0), recipe.data.image_size, evaluation_size(recipe.data, 0)):
+            yield size, size

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from addertrain.checkpoint.store import FOLDER, CheckpointStore
 from addertrain.recipe import Recipe
 from addertrain.train.errors import OutOfMemory
 from addertrain.train.processes import World
@@ -30,7 +31,7 @@ def memory_advice(folder: Path, recipe: Recipe, world: World) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         snapshot = _write_snapshot(folder, world) if world.device_type == "cuda" else None
-        raise OutOfMemory(_advice(error, recipe, world, snapshot)) from error
+        raise OutOfMemory(_advice(error, recipe, world, snapshot, folder)) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -49,7 +50,7 @@ def _write_snapshot(folder: Path, world: World) -> Path | None:
     return None
 
 
-def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path | None) -> str:
+def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path | None, folder: Path) -> str:
     train = recipe.train
     rank_batch = recipe.data.global_batch_size // world.size // train.accumulate
     ways = [f"--train.accumulate {2 * train.accumulate} halves the {rank_batch} images that pass at a time"]
@@ -57,6 +58,11 @@ def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path |
         ways.append("--train.precision bf16-mixed halves activations")
     if world.size > 1 and train.strategy in ("auto", "ddp"):
         ways.append("--train.strategy zero2 or fsdp shares optimizer and gradients between ranks")
+    if CheckpointStore(folder / FOLDER).newest_first():
+        ways.append(
+            "this run goes on under any train.strategy and number of ranks, but under other parts or another "
+            f"precision only as a new one: another --out with --init-from {folder}"
+        )
     ways.append("addertrain plan estimates what a rank needs (--memory GIB)")
     kept = f"; snapshot for torch's memory viewer: {snapshot}" if snapshot else ""
     first = (str(error).strip() or "no more memory").splitlines()[0]

@@ -18,7 +18,7 @@ from addertrain.recipe import Recipe
 from addertrain.train.errors import RunError
 from addertrain.train.network import build_classifier
 from addertrain.train.processes import World
-from addertrain.train.run_directory import versions
+from addertrain.train.session import versions
 
 # torchrun compares the clocks of machines: one whose last sign of life is 15 s old counts as dead.
 MAX_SKEW_SECONDS = 5.0

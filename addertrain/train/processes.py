@@ -17,8 +17,9 @@ import torch.distributed as dist
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.train.errors import LostRankError, RunError, UsageError
+from addertrain.train.launcher import VARIABLES as _VARIABLES
+from addertrain.train.launcher import launcher_variables
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _T = TypeVar("_T")
 _KINDS: dict[str, type[RunError | CheckpointError]] = {
     kind.__name__: kind for kind in (CheckpointError, UsageError)
@@ -56,8 +57,8 @@ class World:
 
 def rank_of_launcher() -> int:
     """This process's rank by its environment alone, before any group exists; 0 without a launcher."""
-    rank = os.environ.get("RANK", "0")
-    return int(rank) if rank.isdigit() else 0
+    values = launcher_variables()
+    return values[0] if values else 0
 
 
 def detect_world() -> World:
@@ -70,16 +71,14 @@ def detect_world() -> World:
     present = [name for name in _VARIABLES if name in os.environ]
     if "RANK" not in present and "WORLD_SIZE" not in present:
         return World(device_type=device_type)
-    if missing := [name for name in _VARIABLES if name not in present]:
+    values = launcher_variables()
+    if values is None:
+        got = ", ".join(f"{name}={os.environ[name]}" for name in present)
         raise UsageError(
-            f"launcher: expected {', '.join(_VARIABLES)}, {', '.join(missing)} not set; start with torchrun"
+            f"launcher: expected whole numbers that go together in {', '.join(_VARIABLES)}, got {got}; "
+            f"unset {'it' if len(present) == 1 else 'them'} to run one process, or start with torchrun"
         )
-    try:
-        rank, size, local_rank, local_size = (int(os.environ[name]) for name in _VARIABLES)
-    except ValueError:
-        raise UsageError(
-            f"launcher: expected whole numbers in {', '.join(_VARIABLES)}; start with torchrun"
-        ) from None
+    rank, size, local_rank, local_size = values
     if device_type == "cuda" and torch.cuda.device_count() < local_size:
         raise UsageError(
             f"expected a GPU for each process, got {local_size} processes, {torch.cuda.device_count()} GPUs "

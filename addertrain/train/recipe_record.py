@@ -2,16 +2,20 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.recipe import Recipe
 
-# What may differ when a run goes on: names and expectations, where the data lie, what is kept, how it is
-# evaluated, and how the ranks share the work and wait for each other (the strategies train alike).
+# Keys that decide what an evaluation reads; training never notices.
+EVALUATION = ("train.recalibrate_batches", "train.flip_evaluation")
+# What may differ when a run goes on: names and expectations, where the data lie and how they are waited for,
+# what is kept, how it is evaluated, and how the ranks share the work and wait for each other (the strategies
+# train alike).
 _HARMLESS = {
-    "name", "data.root", "train.strategy",
-    "train.recalibrate_batches", "train.evaluate_stale", "train.flip_evaluation",
+    "name", "data.root", "data.threads", "data.timeout_seconds", "train.strategy",
+    *EVALUATION, "train.evaluate_stale",
     "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
     "train.on_save_failure", "train.on_nonfinite", "train.nonfinite_limit",
 }  # fmt: skip
@@ -49,8 +53,26 @@ def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
 
 def differing_keys(recipe: Recipe, other: Recipe) -> list[str]:
     """The keys that change training and differ, as "optim.lr: 0.1 there, 0.05 here"; `other` is there."""
+    return _differences(recipe, other, lambda key: key not in _HARMLESS)
+
+
+def changed_keys(recipe: Recipe, other: Recipe) -> list[str]:
+    """The keys that differ although a run may go on with others, in the same words."""
+    return _differences(recipe, other, lambda key: key in _HARMLESS)
+
+
+def evaluation_keys(recipe: Recipe, other: Recipe) -> list[str]:
+    """The keys that differ and change what an evaluation gives, in the same words."""
+    return _differences(recipe, other, lambda key: key in EVALUATION)
+
+
+def _differences(recipe: Recipe, other: Recipe, counts: Callable[[str], bool]) -> list[str]:
     ours, theirs = _flat(recipe), _flat(other)
-    return [f"{key}: {theirs[key]} there, {ours[key]} here" for key in ours if ours[key] != theirs[key]]
+    return [
+        f"{key}: {theirs[key]} there, {ours[key]} here"
+        for key in ours
+        if counts(key) and ours[key] != theirs[key]
+    ]
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
@@ -63,4 +85,4 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
             if isinstance(value, dict)
             else {section: value}
         )
-    return {key: value for key, value in flat.items() if key not in _HARMLESS}
+    return flat

@@ -12,11 +12,12 @@ from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import data_sha256, load_data
 from addertrain.durable import write_text
 from addertrain.recipe import Recipe
-from addertrain.train.errors import RunError, UsageError
+from addertrain.train.errors import RunError, SavedAfterSignal, UsageError
 from addertrain.train.processes import joined_processes, on_first_rank
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
+from addertrain.train.signals import SignalWatch
 from addertrain.train.weights import weights_sha256
 
 # A result may move by some images with the processor and the number of ranks that evaluate, not by more.
@@ -75,15 +76,34 @@ def reproduce(recipe: Recipe, out: Path, *, num_seeds: int, command: str) -> Rep
     Called again it goes on where it stopped. Every rank of a launcher calls it.
 
     Raises:
+        SavedAfterSignal: SIGTERM or SIGUSR1 came, and what was training has been saved.
         UsageError: the recipe expects nothing, or fewer than one seed is asked for.
         RunError, DataError: one line about what stands in the way.
     """
+    runs = train_seeds(recipe, out, num_seeds=num_seeds)
+    return judge(recipe, runs, out=out, command=command)
+
+
+def train_seeds(
+    recipe: Recipe, out: Path, *, num_seeds: int, signals: SignalWatch | None = None
+) -> list[Path]:
+    """The first half of `reproduce`; returns the runs.
+
+    Args:
+        signals: watched since before this call, so that one that came during start-up counts.
+    """
     _check(recipe, num_seeds)
     runs = []
-    for seed in range(recipe.train.seed, recipe.train.seed + num_seeds):
-        runs.append(out / f"seed_{seed}")
-        fit(_with_seed(recipe, seed), runs[-1])
-    return judge(recipe, runs, out=out, command=command)
+    with signals or SignalWatch() as watch:
+        for seed in range(recipe.train.seed, recipe.train.seed + num_seeds):
+            runs.append(out / f"seed_{seed}")
+            fit(_with_seed(recipe, seed), runs[-1], signals=watch)
+        if watch.received is not None:
+            raise SavedAfterSignal(
+                f"every seed is trained; left before the verdict after {watch.reason}; the same command "
+                "will judge them"
+            )
+    return runs
 
 
 def judge(recipe: Recipe, runs: Sequence[Path], *, out: Path, command: str) -> Reproduction:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from addertrain.checkpoint.files import verify_checkpoint
+from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint, step_of
 from addertrain.recipe import Recipe
-from addertrain.train.errors import UsageError
-from addertrain.train.recipe_record import differing_keys, recipe_from_record
+from addertrain.train.errors import RunError, UsageError
+from addertrain.train.recipe_record import differing_keys, evaluation_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
+from addertrain.train.weights import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,63 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     """
     if run.path.exists() and not run.path.is_dir():
         raise UsageError(f"{run.path}: expected a folder for the run, got a file; choose another --out")
+    run.check_names_are_free()
     if resume == "none":
-        if run.is_started:
+        if run.is_bound:
             raise UsageError(
                 f"{run.path}: holds a run already, and --resume none would overwrite it; "
                 "choose another --out, or remove the folder"
             )
         return Start()
-    if (earlier := run.read_recipe()) is not None:
-        _check_same(recipe, earlier, where=str(run.path))
+    summary = run.read_summary()
+    newest = _newest(run, warn, is_finished=summary is not None)
+    earlier = _recipe_of(run, newest) if newest is not None or summary is not None else None
+    if earlier is not None:
+        _check_same(recipe, earlier, where=str(newest or run.path))
     if resume != "auto":
         return Start(checkpoint=_named_checkpoint(recipe, run, Path(resume), warn))
-    if (summary := run.read_summary()) is not None:
-        return Start(summary=summary)
-    return Start(checkpoint=run.store.newest_whole(warn))
+    if summary is None:
+        return Start(checkpoint=newest)
+    _check_summary(run, summary, newest, earlier)
+    assert earlier is not None
+    if different := evaluation_keys(recipe, run.read_recipe() or earlier):
+        warn(
+            f"{run.path}: has finished, and its result is that of its own evaluation ({'; '.join(different)})"
+        )
+    return Start(summary=summary)
+
+
+def _newest(run: RunDirectory, warn: Callable[[str], None], *, is_finished: bool) -> Path | None:
+    """The newest whole checkpoint; of a finished run one that was damaged since is none, and no error."""
+    try:
+        return run.store.newest_whole(warn)
+    except CheckpointError:
+        if is_finished:
+            return None
+        raise
+
+
+def _recipe_of(run: RunDirectory, newest: Path | None) -> Recipe | None:
+    """What the run has been trained by: what its checkpoint says, else its recipe.yaml."""
+    record = read_manifest(newest).get("recipe") if newest is not None else None
+    return run.read_recipe() if record is None else recipe_from_record(record, source=str(newest))
+
+
+def _check_summary(run: RunDirectory, summary: Summary, newest: Path | None, earlier: Recipe | None) -> None:
+    """Raises a RunError where summary.json may be another run's than the one in this folder."""
+    file = run.path / "summary.json"
+    if earlier is None:
+        raise RunError(
+            f"{file}: expected recipe.yaml or a checkpoint beside it, which say what it is the result of, "
+            "got neither; remove it, or choose another --out"
+        )
+    if newest is None or (summary.checkpoint and newest.name != summary.checkpoint):
+        return
+    if weights_sha256(read_tensors(newest, "model")) != summary.weights_sha256:
+        raise RunError(
+            f"{file}: expected the result of {newest.name}, got that of other weights; remove it, and the "
+            "same command evaluates the checkpoint"
+        )
 
 
 def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Callable[[str], None]) -> Path:

@@ -1,7 +1,7 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
-import sys
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,16 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from addertrain.checkpoint.errors import CheckpointError
-from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, ImageLoader, load_data
 from addertrain.recipe import Recipe
+from addertrain.train.account import Trained, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.clock import DataWait, RunClock
 from addertrain.train.callbacks.forms import FallingPower
-from addertrain.train.callbacks.guard import FAULTS, FiniteGuard
+from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.leaving import LeaveEvaluation
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.progress import Progress
@@ -27,25 +28,28 @@ from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.callbacks.records import records
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.callbacks.staleness import StaleScore
+from addertrain.train.claim import claimed
 from addertrain.train.counts import Score
+from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
 from addertrain.train.errors import UsageError
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
 from addertrain.train.loaders import first_batches, rank_loader
-from addertrain.train.network import build_classifier
+from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
+from addertrain.train.output import warn
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
-from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
+from addertrain.train.recipe_record import recipe_from_record
 from addertrain.train.resume import choose_start
 from addertrain.train.rollback import with_rollbacks
-from addertrain.train.run_directory import RunDirectory, Summary, versions
+from addertrain.train.run_directory import RunDirectory, Summary
+from addertrain.train.session import lineage, session_record
 from addertrain.train.signals import SignalWatch, end_with_launcher
-from addertrain.train.source_commit import source_commit
 from addertrain.train.strategies.checkpoint_io import AVERAGE, DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
 from addertrain.train.strategies.sharded import WholeNetwork
-from addertrain.train.weights import weights_sha256
+from addertrain.train.trainer_arguments import every_argument
 
 
 def fit(
@@ -72,25 +76,37 @@ def fit(
     silence_lightning()
     run = RunDirectory(Path(out))
     watch = signals or SignalWatch()
-    with watch, joined_processes(timeout_s=recipe.train.timeout_seconds) as world:
+    with watch, joined_processes(timeout_s=recipe.train.timeout_seconds) as world, _claimed(run):
         if world.is_launched:
             end_with_launcher()
-        start = on_first_rank(lambda: choose_start(recipe, run, resume, _warn))
+        start = on_first_rank(lambda: choose_start(recipe, run, resume, warn))
         if start.summary is not None:
-            _say(world, f"{run.path}: this run has finished already; nothing to do")
+            say_on_first(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         initial = initial_weights(init_from, start.checkpoint)
         data = _load(recipe)
-        clock = with_rollbacks(
+        record = data_record(data)
+        check_ranks_agree(record)
+        on_first_rank(lambda: check_resumption(start.checkpoint, record, warn))
+        check_network(recipe, data)
+        trained = with_rollbacks(
             lambda checkpoint, rollbacks: _train(
                 recipe, data, run, world, checkpoint, watch, rollbacks, profile=profile, initial=initial
             ),
-            start.checkpoint, run.store, _warn,
+            start.checkpoint, run.store, warn,
         )  # fmt: skip
-        checkpoint = on_first_rank(lambda: locate_checkpoint(run.path, _warn))
-        leave = LeaveEvaluation(watch, checkpoint, timeout_s=recipe.train.timeout_seconds)
-        score, _ = _evaluate(recipe, data, checkpoint, world, leave)
-        return on_first_rank(lambda: _sum_up(recipe, run, world, checkpoint, clock, score))
+        on_first_rank(lambda: verify_checkpoint(trained.checkpoint))
+        leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=recipe.train.timeout_seconds)
+        score, _ = _evaluate(recipe, data, trained.checkpoint, world, leave)
+        return on_first_rank(lambda: sum_up(recipe, run, world, trained, score))
+
+
+@contextlib.contextmanager
+def _claimed(run: RunDirectory) -> Iterator[None]:
+    """The first rank's claim on the run directory; an error of it is every rank's."""
+    with contextlib.ExitStack() as claim:
+        on_first_rank(lambda: claim.enter_context(claimed(run.path, warn)))
+        yield
 
 
 @dataclass(frozen=True)
@@ -127,10 +143,11 @@ def evaluate(
     """
     silence_lightning()
     with joined_processes() as world:
-        checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), _warn))
+        checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), warn))
         if recipe is None:
             recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         data = _load(recipe)
+        on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
         score, stale = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
@@ -156,36 +173,36 @@ def _train(
     *,
     profile: bool,
     initial: InitialWeights | None,
-) -> RunClock:
-    """Trains to the end of the schedule and returns the clock that ran along."""
+) -> Trained:
+    """Trains to the end of the schedule."""
     train_loader = rank_loader(recipe, data, world, training=True)
     train_loader.reorder(rollbacks)
     val_loader = rank_loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
     # Nothing is written before data and loaders are there.
-    on_first_rank(lambda: run.open(recipe, world, checkpoint))
+    session = session_record(recipe, world, checkpoint)
+    on_first_rank(lambda: run.open(recipe, session))
+    sessions = lineage(checkpoint, session)
     clock, data_wait = RunClock(), DataWait()
-    meter = TrainMeter(clock, data_wait)
-    evaluation = _evaluation_callbacks(recipe, data, world)
     saves = _saves(recipe, run, world, signals)
-    guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=_warn)
+    saves.newest = checkpoint
+    guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=warn)
+    meter, evaluation = TrainMeter(clock, data_wait), _evaluation_callbacks(recipe, data, world)
     callbacks: list[Callback] = [
         clock,
         meter,
         *evaluation,
-        Progress(meter, clock),
         guard,
         *_step_callbacks(recipe, steps_per_epoch),
-        *records(
-            run.path, world, meter, evaluation, guard, profile=profile, say=partial(_say, world), warn=_warn
-        ),
-        saves,
+        *_records(run, world, meter, evaluation, guard, profile=profile),
+        saves,  # behind what has a state
+        Progress(meter, clock),  # what is told has been saved
     ]
     trainer = _trainer(
         recipe,
         world,
-        DirectoryCheckpointIO(_about(recipe, world, initial)),
+        DirectoryCheckpointIO(manifest_entries(recipe, data, world, initial, sessions)),
         callbacks=callbacks,
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
@@ -193,17 +210,32 @@ def _train(
         limit_train_batches=steps_per_epoch * num_parts,  # no step of less than a global batch
     )
     leave_signals_alone(trainer)
-    _say(world, _headline(recipe, data, run, world, checkpoint))
+    say_on_first(world, headline(recipe, data, run, world, checkpoint))
     module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, world_size=world.size)
     if initial is not None and checkpoint is None:
-        _say(world, initial.load(module.model, num_classes=data.num_classes))
+        say_on_first(world, initial.load(module.model, num_classes=data.num_classes))
     try:
         with memory_advice(run.path, recipe, world), interrupts_as_such(trainer):
             trainer.fit(module, train_loader, val_loader, ckpt_path=str(checkpoint) if checkpoint else None)
     finally:
         train_loader.close()
         val_loader.close()
-    return clock
+    assert saves.newest is not None, "a training ends with a save, or has nothing left to train"
+    return Trained(saves.newest, clock, sessions)
+
+
+def _records(
+    run: RunDirectory,
+    world: World,
+    meter: TrainMeter,
+    evaluation: list[Callback],
+    guard: FiniteGuard,
+    *,
+    profile: bool,
+) -> list[Callback]:
+    """What writes curves and profiles, and says so in this run's words."""
+    say = partial(say_on_first, world)
+    return records(run.path, world, meter, evaluation, guard, profile=profile, say=say, warn=warn)
 
 
 def _steps_per_epoch(recipe: Recipe, data: ImageData, loader: ImageLoader) -> int:
@@ -221,10 +253,10 @@ def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch
 
     def go_on(error: CheckpointError) -> None:
         if world.is_first:
-            newest = next((path.name for path in run.store.newest_first()), "none")
-            _warn(f"{error} (the newest: {newest}); training goes on, but at its end has to write one")
+            newest = saves.newest.name if saves.newest else "none"
+            warn(f"{error} (the newest: {newest}); training goes on, but at its end has to write one")
 
-    return SaveCheckpoints(
+    saves = SaveCheckpoints(
         run.store,
         keep=recipe.train.keep_checkpoints,
         every_steps=recipe.train.save_every_steps,
@@ -233,18 +265,7 @@ def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch
         on_failure=go_on if recipe.train.on_save_failure == "warn" else None,
         timeout_s=recipe.train.timeout_seconds,
     )
-
-
-def _about(recipe: Recipe, world: World, initial: InitialWeights | None) -> dict[str, Any]:
-    """What every checkpoint's manifest says of its run."""
-    return {
-        "recipe": recipe_to_record(recipe),
-        "seed": recipe.train.seed,
-        "world_size": world.size,
-        "versions": versions(),
-        "commit": source_commit() if world.is_first else None,
-        **(initial.about if initial is not None else {}),
-    }
+    return saves
 
 
 def _evaluate(
@@ -271,15 +292,17 @@ def _evaluate(
 def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
     """Lightning's Trainer with everything off that this package does itself."""
     return Trainer(
-        **trainer_settings(recipe.train, world, checkpoint_io),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,  # the statistics of an evaluation live in ordinary buffers
-        use_distributed_sampler=False,
-        **settings,
+        **every_argument(
+            **trainer_settings(recipe.train, world, checkpoint_io),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            inference_mode=False,  # the statistics of an evaluation live in ordinary buffers
+            use_distributed_sampler=False,
+            **settings,
+        )
     )
 
 
@@ -328,47 +351,3 @@ def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshSta
 
 def _int8_layers(recipe: Recipe, data: ImageData) -> Int8Layers:
     return Int8Layers(first_batches(recipe, data, max(1, recipe.train.recalibrate_batches)))
-
-
-def _sum_up(
-    recipe: Recipe, run: RunDirectory, world: World, checkpoint: Path, clock: RunClock, score: Score
-) -> Summary:
-    manifest = read_manifest(checkpoint)
-    steps = manifest["global_step"]
-    faults = manifest["state"].get(FAULTS, {})
-    summary = Summary(
-        top1=score.top1,
-        top5=score.top5,
-        loss=score.loss,
-        epochs=manifest["epoch"],
-        steps=steps,
-        images_per_second=steps * recipe.data.global_batch_size / max(clock.train_seconds, 1e-9),
-        seconds=clock.seconds,
-        world_size=world.size,
-        seed=recipe.train.seed,
-        recipe=recipe.name,
-        weights_sha256=weights_sha256(read_tensors(checkpoint, "model")),
-        **faults,
-    )
-    run.write_summary(summary)
-    return summary
-
-
-def _headline(
-    recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
-) -> str:
-    processes = "1 process" if world.size == 1 else f"{world.size} processes"
-    begin = f"resuming {checkpoint.name}" if checkpoint else "new run"
-    return (
-        f"{recipe.name}: {len(data.train)} training and {len(data.test)} test images, "
-        f"{recipe.schedule.epochs} epochs, {processes} on {world.device_type}; {begin} in {run.path}"
-    )
-
-
-def _say(world: World, line: str) -> None:
-    if world.is_first:
-        print(line, flush=True)
-
-
-def _warn(line: str) -> None:
-    print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)

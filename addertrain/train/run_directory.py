@@ -1,25 +1,16 @@
 """What a run leaves on the disk beside its checkpoints: the recipe, the environment, the result."""
 
-import datetime
 import json
 import math
-import os
-import platform
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-
-import addertrain
-from addertrain import libraries
 from addertrain.checkpoint.store import FOLDER, CheckpointStore
 from addertrain.durable import write_text
-from addertrain.recipe import Recipe, load_recipe, recipe_to_yaml
-from addertrain.train.errors import RunError
-from addertrain.train.processes import World
+from addertrain.recipe import Recipe, RecipeError, load_recipe, parse_recipe, recipe_to_yaml
+from addertrain.train.errors import RunError, UsageError
+from addertrain.train.session import SESSIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +18,8 @@ class Summary:
     """The result of a run, as in `summary.json`; top1 and top5 in percent, the hash over all weights.
 
     `steps` counts skipped ones too; `skipped_steps` and `rollbacks` are what numerical faults have cost.
+    `checkpoint` is the name of the one that was evaluated; `sessions` say how the run came about, one after
+    the other, the last one's strategy in `strategy`.
     """
 
     top1: float
@@ -42,6 +35,9 @@ class Summary:
     weights_sha256: str
     skipped_steps: int = 0
     rollbacks: int = 0
+    checkpoint: str = ""
+    strategy: str = ""
+    sessions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,14 +52,27 @@ class RunDirectory:
         return CheckpointStore(self.path / FOLDER)
 
     @property
-    def is_started(self) -> bool:
-        """Whether some run has written here."""
-        return any((self.path / name).exists() for name in ("recipe.yaml", FOLDER, "summary.json"))
+    def is_bound(self) -> bool:
+        """Whether a run has saved something here; one that ended before that leaves the folder free."""
+        return (self.path / "summary.json").exists() or bool(self.store.newest_first())
 
     def read_recipe(self) -> Recipe | None:
         """The resolved recipe of the run, if one has been written."""
-        file = self.path / "recipe.yaml"
-        return load_recipe(file) if file.exists() else None
+        return load_recipe(self._recipe) if self._recipe.exists() else None
+
+    def check_names_are_free(self) -> None:
+        """Makes sure that what `open` is about to write replaces nothing but a run's own files.
+
+        Raises:
+            UsageError: a file of that name is somebody's own.
+        """
+        files = ((self._environment, self._is_own_environment()), (self._recipe, self._is_own_recipe()))
+        for file, is_own in files:
+            if file.exists() and not is_own:
+                raise UsageError(
+                    f"{file}: expected no file, or a run's own, for the run to write its {file.stem} to, got "
+                    "somebody's; rename it, or choose another --out"
+                )
 
     def read_summary(self) -> Summary | None:
         """The result, if the run has finished.
@@ -85,8 +94,8 @@ class RunDirectory:
                 f"{file}: expected the summary of a run, got something else ({error}); remove it"
             ) from None
 
-    def open(self, recipe: Recipe, world: World, resumed_from: Path | None) -> None:
-        """Writes the recipe and the environment before the first step.
+    def open(self, recipe: Recipe, session: dict[str, Any]) -> None:
+        """Writes the recipe and adds a session to the environment, before the first step.
 
         Raises:
             RunError: the folder cannot be written.
@@ -94,8 +103,9 @@ class RunDirectory:
         try:
             self.store.folder.mkdir(parents=True, exist_ok=True)
             self.store.sweep()
-            write_text(self.path / "recipe.yaml", recipe_to_yaml(recipe))
-            self._add_session(environment(world, resumed_from))
+            self._add_session(session)
+            if not self._has_comments_on(recipe):
+                write_text(self._recipe, recipe_to_yaml(recipe))
         except OSError as error:
             raise RunError(
                 f"{self.path}: expected a folder that can be written, got: {error.strerror}; "
@@ -110,40 +120,43 @@ class RunDirectory:
         }
         write_text(self.path / "summary.json", json.dumps(plain, indent=1) + "\n")
 
+    @property
+    def _recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def _environment(self) -> Path:
+        return self.path / "environment.json"
+
+    def _sessions(self) -> list[Any] | None:
+        """Those so far; None where environment.json is missing, or is none of ours."""
+        try:
+            sessions = json.loads(self._environment.read_text(encoding="utf-8"))[SESSIONS]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return sessions if isinstance(sessions, list) else None
+
+    def _is_own_environment(self) -> bool:
+        return self._sessions() is not None
+
+    def _is_own_recipe(self) -> bool:
+        """Whether recipe.yaml is a run's: sessions stand beside it, or it looks as `open` writes it."""
+        if self._is_own_environment():
+            return True
+        try:
+            text = self._recipe.read_text(encoding="utf-8")
+            return text == recipe_to_yaml(parse_recipe(text, source=str(self._recipe)))
+        except (OSError, ValueError):
+            return False
+
+    def _has_comments_on(self, recipe: Recipe) -> bool:
+        """Whether recipe.yaml says the same as `recipe`, perhaps in somebody's own words."""
+        try:
+            return load_recipe(self._recipe) == recipe
+        except RecipeError:
+            return False
+
     def _add_session(self, session: dict[str, Any]) -> None:
         """environment.json lists every start: a resumption may meet other versions or another machine."""
-        file = self.path / "environment.json"
-        try:
-            sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            sessions = []
-        write_text(file, json.dumps({"sessions": [*sessions, session]}, indent=1) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "addertrain": addertrain.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-    }
-
-
-def environment(world: World, resumed_from: Path | None) -> dict[str, Any]:
-    """What this session runs on."""
-    has_cuda = world.device_type == "cuda"
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-        "resumed_from": resumed_from.name if resumed_from else None,
-        "world_size": world.size,
-        "num_nodes": world.num_nodes,
-        "device": torch.cuda.get_device_name() if has_cuda else platform.processor() or platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "cuda": torch.version.cuda if has_cuda else None,
-        "versions": versions(),
-        "operators": libraries.status(),
-    }
+        sessions = [*(self._sessions() or []), session]
+        write_text(self._environment, json.dumps({SESSIONS: sessions}, indent=1) + "\n")

@@ -76,18 +76,6 @@ def test_without_checkpoints_there_is_none(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "absent").newest_whole(_no_warning) is None
 
 
-def test_prune_keeps_the_last_and_the_best(store: CheckpointStore) -> None:
-    store.prune(keep=2, best="epoch_0002_step_000020")
-
-    assert _epochs(store) == [5, 4, 2]
-
-
-def test_prune_never_removes_the_only_one(store: CheckpointStore) -> None:
-    store.prune(keep=0, best=None)
-
-    assert _epochs(store) == [5]
-
-
 def test_what_killed_processes_left_is_swept_and_nothing_else(store: CheckpointStore) -> None:
     for name in (".epoch_0006_step_000060.99999999.tmp", ".epoch_0001_step_000010.99999999.old"):
         (store.folder / name).mkdir()
@@ -106,7 +94,7 @@ def test_what_another_process_is_writing_stays(store: CheckpointStore) -> None:
     name = f".epoch_0006_step_000060.{os.getppid()}.tmp"
     (store.folder / name).mkdir()
 
-    store.prune(keep=1, best=None)
+    store.sweep()
 
     assert (store.folder / name).is_dir()
 

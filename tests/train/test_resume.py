@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,17 +8,19 @@ import torch
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint
-from addertrain.recipe import Recipe
-from addertrain.train.errors import UsageError
+from addertrain.recipe import Recipe, recipe_to_yaml
+from addertrain.train.errors import RunError, UsageError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
 from addertrain.train.resume import Start, choose_start
 from addertrain.train.run_directory import RunDirectory, Summary
+from addertrain.train.session import session_record
+from addertrain.train.weights import weights_sha256
 from tests.train.small_runs import short_recipe
 
 SUMMARY = Summary(
     top1=98.5, top5=100.0, loss=0.1, epochs=3, steps=15, images_per_second=1e3, seconds=9.0, world_size=1,
-    seed=0, recipe="digits-lenet5bn", weights_sha256="00",
+    seed=0, recipe="digits-lenet5bn", weights_sha256=weights_sha256({}),
 )  # fmt: skip
 
 
@@ -29,7 +33,7 @@ def recipe() -> Recipe:
 def run(tmp_path: Path, recipe: Recipe) -> RunDirectory:
     """A run with checkpoints after epochs 1 and 2."""
     result = RunDirectory(tmp_path / "run")
-    result.open(recipe, World(), None)
+    result.open(recipe, session_record(recipe, World(), None))
     for epoch in (1, 2):
         _save(result, recipe, epoch)
     return result
@@ -63,7 +67,7 @@ def test_auto_takes_the_newest(run: RunDirectory, recipe: Recipe) -> None:
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path, recipe: Recipe) -> None:
     run = RunDirectory(tmp_path / "run")
-    run.open(recipe, World(), None)
+    run.open(recipe, session_record(recipe, World(), None))
 
     assert choose_start(recipe, run, "auto", _silent) == Start()
 
@@ -72,6 +76,86 @@ def test_a_finished_run_has_nothing_left_to_do(run: RunDirectory, recipe: Recipe
     run.write_summary(SUMMARY)
 
     assert choose_start(recipe, run, "auto", _silent) == Start(summary=SUMMARY)
+
+
+def test_a_result_of_other_weights_is_not_believed(run: RunDirectory, recipe: Recipe) -> None:
+    run.write_summary(replace(SUMMARY, weights_sha256="00"))
+
+    with pytest.raises(RunError, match=r"summary\.json: expected the result of epoch_0002_step_000010, got"):
+        choose_start(recipe, run, "auto", _silent)
+
+
+def test_a_result_of_nobody_knows_which_recipe_is_not_believed(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_summary(SUMMARY)
+
+    with pytest.raises(RunError, match=r"summary\.json: expected recipe\.yaml or a checkpoint beside it"):
+        choose_start(recipe, run, "auto", _silent)
+
+
+def test_a_result_of_another_recipe_is_not_believed(run: RunDirectory) -> None:
+    run.write_summary(SUMMARY)
+
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.1 there, 0\.02 here"):
+        choose_start(short_recipe("--optim.lr=0.02"), run, "auto", _silent)
+
+
+def test_a_finished_run_says_that_its_numbers_are_of_its_own_evaluation(run: RunDirectory) -> None:
+    run.write_summary(SUMMARY)
+    said: list[str] = []
+
+    choose_start(short_recipe("--train.recalibrate_batches=0"), run, "auto", said.append)
+
+    assert "train.recalibrate_batches: 2 there, 0 here" in said[0]
+
+
+def test_checkpoints_without_their_recipe_are_compared_by_what_they_say(
+    run: RunDirectory, recipe: Recipe, tmp_path: Path
+) -> None:
+    copy = RunDirectory(tmp_path / "copy")
+    shutil.copytree(run.store.folder, copy.store.folder)
+
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.1 there, 0\.01 here"):
+        choose_start(short_recipe("--optim.lr=0.01"), copy, "auto", _silent)
+    assert choose_start(recipe, copy, "auto", _silent).checkpoint is not None
+
+
+def test_a_run_that_saved_nothing_binds_nobody(tmp_path: Path, recipe: Recipe) -> None:
+    run = RunDirectory(tmp_path)
+    run.open(recipe, session_record(recipe, World(), None))
+    other = short_recipe("--optim.lr=0.02")
+
+    assert choose_start(other, run, "auto", _silent) == choose_start(other, run, "none", _silent) == Start()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("recipe.yaml", "# my own notes\n{recipe}"),
+        ("recipe.yaml", "name: mine"),
+        ("environment.json", '{{"sessions": 5}}'),
+        ("environment.json", "[1]"),
+    ],
+)
+def test_a_file_of_somebodys_own_is_never_replaced(
+    tmp_path: Path, recipe: Recipe, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text.format(recipe=recipe_to_yaml(recipe)))
+    before = _files(tmp_path)
+
+    with pytest.raises(UsageError, match=rf"{name}: expected no file, or a run's own, .*another --out"):
+        choose_start(recipe, RunDirectory(tmp_path), "auto", _silent)
+    assert _files(tmp_path) == before
+
+
+def test_comments_in_a_runs_recipe_survive_a_resumption(run: RunDirectory, recipe: Recipe) -> None:
+    file = run.path / "recipe.yaml"
+    file.write_text("# a note\n" + file.read_text())
+
+    assert choose_start(recipe, run, "auto", _silent).checkpoint is not None
+    run.open(recipe, session_record(recipe, World(), None))
+
+    assert file.read_text().startswith("# a note\n")
 
 
 def test_none_never_overwrites(run: RunDirectory, recipe: Recipe) -> None:
@@ -98,7 +182,7 @@ def test_another_recipe_is_refused_with_the_keys(run: RunDirectory) -> None:
 def test_what_does_not_change_training_may_differ(run: RunDirectory) -> None:
     other = short_recipe(
         "--train.keep_checkpoints=2", "--expected.top1=99", "--data.root=elsewhere", "--train.strategy=ddp",
-        "--train.recalibrate_batches=0", "--name=renamed",
+        "--train.recalibrate_batches=0", "--name=renamed", "--data.threads=4", "--data.timeout_seconds=900",
     )  # fmt: skip
 
     assert choose_start(other, run, "auto", _silent).checkpoint is not None

@@ -17,7 +17,7 @@ from tests.train.small_runs import assert_same_bits, final_weights, launched, re
 
 SUMMARY_KEYS = [
     "top1", "top5", "loss", "epochs", "steps", "images_per_second", "seconds", "world_size", "seed", "recipe",
-    "weights_sha256", "skipped_steps", "rollbacks",
+    "weights_sha256", "skipped_steps", "rollbacks", "checkpoint", "strategy", "sessions",
 ]  # fmt: skip
 
 

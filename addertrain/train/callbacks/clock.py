@@ -47,6 +47,10 @@ class RunClock(Callback):
         self._training_since: float | None = None
         self._earlier = 0.0
         self._session_start = time.perf_counter()
+        self._trained_before = 0.0
+        self._evaluated = 0.0
+        self._evaluating_since: float | None = None
+        self._num_evaluations = 0
 
     @property
     def train_seconds(self) -> float:
@@ -60,17 +64,26 @@ class RunClock(Callback):
         return self.train_seconds - self._epoch_began
 
     @property
-    def session_seconds(self) -> float:
-        """Seconds since this session began."""
-        return time.perf_counter() - self._session_start
-
-    @property
     def seconds(self) -> float:
         """Seconds of the whole run so far."""
-        return self._earlier + self.session_seconds
+        return self._earlier + time.perf_counter() - self._session_start
+
+    def seconds_left(self, *, batches: int, evaluations: int, done: int, done_before: int) -> float:
+        """How long the rest of the run takes, at this session's speed; start-up and saving count as nothing.
+
+        Args:
+            batches, evaluations: what is left.
+            done, done_before: batches trained on so far, and those before this session.
+        """
+        seconds, batches_so_far = self.train_seconds - self._trained_before, done - done_before
+        if batches_so_far == 0:  # a run that left in an evaluation came back to that alone
+            seconds, batches_so_far = self.train_seconds, max(1, done)
+        evaluation = self._evaluated / max(1, self._num_evaluations)
+        return batches * seconds / batches_so_far + evaluations * evaluation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the watch; a resumption may begin in mid-epoch."""
+        self._trained_before = self._trained
         self._training_since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,10 +94,15 @@ class RunClock(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the watch: evaluation is no training."""
         self._pause()
+        self._evaluating_since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on with the watch."""
         self._training_since = time.perf_counter()
+        if self._evaluating_since is not None:
+            self._evaluated += self._training_since - self._evaluating_since
+            self._num_evaluations += 1
+            self._evaluating_since = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the watch."""

@@ -185,8 +185,8 @@ class FiniteGuard(Callback):
     def _last_checkpoint(self) -> str:
         if self._saves is not None:
             self._saves.finish()
-            if newest := self._saves.store.newest_first():
-                return f"the last good checkpoint is {newest[0].name}"
+            if newest := self._saves.newest:
+                return f"the last good checkpoint is {newest.name}"
         return "there is no checkpoint yet"
 
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from addertrain.train.callbacks.clock import RunClock
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.module import AdderClassifier
+from addertrain.train.output import ForgivingStream, say
 
 
 class Progress(Callback):
@@ -31,7 +32,7 @@ class Progress(Callback):
                 unit="batch",
                 dynamic_ncols=True,
                 smoothing=0.05,
-                file=sys.stderr,
+                file=ForgivingStream(sys.stderr),
             )
 
     def on_train_batch_end(
@@ -47,7 +48,7 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the epoch's line where there is no bar."""
         if self._bar is None and trainer.is_global_zero:
-            print(self._line(trainer, pl_module), flush=True)
+            say(self._line(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leaves the bar as it stands."""
@@ -69,8 +70,9 @@ class Progress(Callback):
     def _line(self, trainer: Trainer, module: LightningModule) -> str:
         epoch, num_epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         done, total = _num_batches(trainer, epoch), _num_batches(trainer, num_epochs)
-        # A run that left in an evaluation comes back to that alone: no batch of this session is done then.
-        left = self._clock.session_seconds / max(1, done - self._first_batch) * (total - done)
+        left = self._clock.seconds_left(
+            batches=total - done, evaluations=num_epochs - epoch, done=done, done_before=self._first_batch
+        )
         score = self._meter.epoch
         trained = f"loss {score.loss:.4f}  train {score.top1:6.2f} %  " if score else ""
         top1 = _val_top1(module)
@@ -104,8 +106,8 @@ def _val_top1(module: LightningModule) -> float | None:
 def has_terminal() -> bool:
     """Whether stderr is a terminal that a bar can be drawn on; some have no width."""
     try:
-        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
-    except OSError:
+        return ForgivingStream(sys.stderr).isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
         return False
 
 

@@ -4,7 +4,6 @@ What the thread is still busy with is waited for where it must not be lost: by t
 the training, before a run leaves after a signal, and when an error ends it.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.checkpoint.background import BackgroundWriter
 from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint.retention import Retention
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.train.agreement import Agreement
+from addertrain.train.counts import Score
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
+from addertrain.train.output import warn
 from addertrain.train.processes import on_first_rank
 from addertrain.train.signals import SignalWatch
 from addertrain.train.strategies.checkpoint_io import POSITION
@@ -56,11 +58,14 @@ class SaveCheckpoints(Callback):
         self.signals = signals or SignalWatch()
         self.on_failure = on_failure
         self.timeout_s = timeout_s
+        self.newest: Path | None = None
+        """What was saved last and is whole on the disk; at first what the session goes on from."""
         self.best: str | None = None
         self.best_top1: float | None = None
         self._best_before: tuple[str | None, float | None] = (None, None)
         self._writer = BackgroundWriter()
-        self._is_pending = False
+        self._retention = Retention(store, keep)
+        self._pending: Path | None = None
         self._is_leaving = self._is_evaluation_left = False
         self._agreement: Agreement | None = None
         self._saved_at = 0.0
@@ -118,7 +123,7 @@ class SaveCheckpoints(Callback):
         Raises:
             SavedAfterSignal: a rank got a signal near the end of the evaluation.
         """
-        self.save(trainer, pl_module)
+        self.save(trainer, pl_module, score=_score_of(pl_module))
         if self._is_leaving:
             self._leave(trainer)
 
@@ -141,17 +146,19 @@ class SaveCheckpoints(Callback):
         try:
             self._writer.finish()
         except CheckpointError as error:
-            print(f"addertrain: warning: {error}", file=sys.stderr, flush=True)
+            warn(str(error))
 
-    def save(self, trainer: Trainer, module: LightningModule) -> None:
+    def save(self, trainer: Trainer, module: LightningModule, *, score: Score | None = None) -> None:
         """Takes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it.
 
         It is whole on the disk, and `latest` names it, once `finish` has returned.
+
+        Args:
+            score: of an evaluation of these very weights, if there was one.
         """
         assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
         self.finish()
         path = self._path(trainer)
-        score = module.val_score if isinstance(module, AdderClassifier) else None
         self._best_before = (self.best, self.best_top1)
         if score is not None and score.top1 > (-1.0 if self.best_top1 is None else self.best_top1):
             self.best, self.best_top1 = path.name, score.top1
@@ -159,7 +166,7 @@ class SaveCheckpoints(Callback):
         if trainer.is_global_zero:
             best = self.best
             self._writer.add(lambda: self._publish(path, best))
-        self._is_pending = True
+        self._pending = path
         self._saved_at = time.monotonic()
 
     def finish(self, *, is_last: bool = False) -> None:
@@ -168,11 +175,12 @@ class SaveCheckpoints(Callback):
         Raises:
             CheckpointError: it failed, and nobody is told of that instead or it `is_last`.
         """
-        if not self._is_pending:
+        if self._pending is None:
             return
-        self._is_pending = False
+        path, self._pending = self._pending, None
         try:
             on_first_rank(self._writer.finish)
+            self.newest = path
         except CheckpointError as error:
             self.best, self.best_top1 = self._best_before
             if is_last or self.on_failure is None:
@@ -205,7 +213,7 @@ class SaveCheckpoints(Callback):
     def _publish(self, path: Path, best: str | None) -> None:
         try:
             self.store.publish(path)
-            self.store.prune(keep=self.keep, best=best)
+            self._retention.prune(path, best=best)
         except OSError as error:
             raise CheckpointError(
                 f"{path.name} is saved, but expected to name it in {self.store.folder}, got: {error}; it and "
@@ -244,6 +252,11 @@ class SaveCheckpoints(Callback):
         # The first rank tidies up after a save: none may end, and the launcher with it, before that is done.
         trainer.strategy.barrier()
         self.signals.is_answered = True
+
+
+def _score_of(module: LightningModule) -> Score | None:
+    """The evaluation that has just ended."""
+    return module.val_score if isinstance(module, AdderClassifier) else None
 
 
 def position_of(trainer: Trainer) -> dict[str, int]:

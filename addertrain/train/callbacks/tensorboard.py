@@ -3,8 +3,9 @@
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
 AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
 weights where there are any, statistics recalibrated; `accuracy/val_top1_stale` is the network as training
-left it. Every ten epochs come pictures of what the network is given, augmentation and all. After a resumption
-points beyond the checkpoint are purged, so that no curve is drawn twice.
+left it. Every ten epochs come pictures of what the network is given, augmentation and all. A resumption
+declares the points beyond its checkpoint void. `report` leaves them out; the program `tensorboard` draws them
+beside the new ones, unless it is started with `--load_fast=false`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.module import AdderClassifier
 
 _PICTURES_EVERY_EPOCHS = 10
+_FAULTS = ("faults/skipped_steps", "faults/rollbacks")
 _GRID_SIDE = 4  # pictures in a row and in a column
 
 
@@ -58,9 +60,11 @@ class TensorBoard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens a file of events; a resumed run declares later points of earlier files void."""
         if trainer.is_global_zero:
+            # A count that a killed session wrote would stand for ever: a later session writes its own.
+            is_first = not any(self._folder.glob("events.out.tfevents.*"))
+            self._faults = dict.fromkeys(_FAULTS, 0) if is_first else {}
             # Always: a session that was killed before its first checkpoint may have left points.
             self._writer = EventFile(self._folder, first_step=trainer.global_step + 1, warn=self._warn)
-            self._faults = {"faults/skipped_steps": 0, "faults/rollbacks": 0}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: LabelledImages, batch_idx: int
@@ -126,11 +130,9 @@ class TensorBoard(Callback):
     def _write_faults(self, step: int) -> None:
         if self._guard is None:
             return
-        now: dict[str, float] = {
-            "faults/skipped_steps": self._guard.skipped_steps,
-            "faults/rollbacks": self._guard.rollbacks,
-        }
-        self._write({tag: count for tag, count in now.items() if count != self._faults[tag]}, step)
+        counts = (self._guard.skipped_steps, self._guard.rollbacks)
+        now: dict[str, float] = dict(zip(_FAULTS, counts, strict=True))
+        self._write({tag: count for tag, count in now.items() if count != self._faults.get(tag)}, step)
         self._faults = now
 
     def _statistics(self) -> dict[str, float]:

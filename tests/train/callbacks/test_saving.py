@@ -284,7 +284,7 @@ def test_training_goes_on_while_a_save_is_written(
     finished: Path, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "Progress", LetGoAt)
-    LetGoAt.disk, LetGoAt.step = disk, 4
+    LetGoAt.disk, LetGoAt.step = disk, 3
 
     fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), tmp_path / "run")
 
@@ -301,7 +301,7 @@ def test_what_is_saved_is_the_moment_of_the_save(
     fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), fast)
     disk.gate.clear()
     monkeypatch.setattr(run_module, "Progress", LetGoAt)
-    LetGoAt.disk, LetGoAt.step = disk, 4
+    LetGoAt.disk, LetGoAt.step = disk, 3
 
     fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), slow)
 

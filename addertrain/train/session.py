@@ -1,0 +1,89 @@
+"""How a run came about: what every session of it records of its command, ranks, strategy and machine."""
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+import addertrain
+from addertrain import libraries
+from addertrain.checkpoint.files import read_manifest
+from addertrain.recipe import Recipe, TrainRecipe
+from addertrain.train.processes import World
+from addertrain.train.recipe_record import changed_keys, recipe_from_record
+
+SESSIONS = "sessions"  # of a manifest, of summary.json and of environment.json
+# What manifests and summaries keep of a session; environment.json has all of it.
+_LINEAGE = (
+    "started", "command", "resumed_from", "changed", "strategy", "world_size", "num_nodes", "launcher",
+    "device",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "addertrain": addertrain.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
+
+
+def strategy_name(train: TrainRecipe, world: World) -> str:
+    """The strategy that `train.strategy` comes down to here."""
+    if train.strategy != "auto":
+        return train.strategy
+    return "ddp" if world.is_launched else "single process"
+
+
+def session_record(recipe: Recipe, world: World, resumed_from: Path | None) -> dict[str, Any]:
+    """What this session is, runs on and was started by; plain values.
+
+    `command` can be given to a shell; `changed` are the keys with other values than the checkpoint's that a
+    resumption may have.
+    """
+    has_cuda = world.device_type == "cuda"
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "resumed_from": resumed_from.name if resumed_from else None,
+        "changed": _changed(recipe, resumed_from),
+        "strategy": strategy_name(recipe.train, world),
+        "world_size": world.size,
+        "num_nodes": world.num_nodes,
+        "launcher": _launcher(world),
+        "device": torch.cuda.get_device_name() if has_cuda else platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "cuda": torch.version.cuda if has_cuda else None,
+        "versions": versions(),
+        "operators": libraries.status(),
+    }
+
+
+def lineage(checkpoint: Path | None, session: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sessions that led to `checkpoint`, as it records them, and this one."""
+    earlier = read_manifest(checkpoint).get(SESSIONS, []) if checkpoint is not None else []
+    return [*earlier, {key: session[key] for key in _LINEAGE}]
+
+
+def _changed(recipe: Recipe, checkpoint: Path | None) -> list[str]:
+    record = read_manifest(checkpoint).get("recipe") if checkpoint is not None else None
+    if record is None:
+        return []
+    return changed_keys(recipe, recipe_from_record(record, source=str(checkpoint)))
+
+
+def _launcher(world: World) -> str | None:
+    """Who started the ranks, by its variables; None: nobody, there is one process."""
+    if not world.is_launched:
+        return None
+    return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "another"
