@@ -47,4 +47,11 @@ def status() -> str:
     return ", ".join(f"{name} {state}" for name, state in _status.items())
 
 
+def cpu_kernels() -> str:
+    """What computes on CPUs: the kernels of `AVX-512`, of `AVX2`, the `portable` ones, or the `reference`."""
+    if not is_loaded("_C"):
+        return "reference"
+    return {1: "AVX-512", 2: "AVX2", 3: "portable"}[torch.ops.addertrain.cpu_instruction_set()]
+
+
 load()

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytest_plugins = ["tests.dead_workers"]
+
 _LAUNCHER_VARIABLES = (
     "RANK",
     "WORLD_SIZE",

@@ -8,6 +8,7 @@ import torch
 
 from addertrain import libraries
 from addertrain.ops import schemas
+from tests import instruction_sets
 
 
 def test_status_names_both_libraries() -> None:
@@ -47,7 +48,11 @@ def test_instruction_sets_are_chosen_by_number() -> None:
     if "_C loaded" not in libraries.status():
         pytest.skip(f"the CPU library is missing: {libraries.status()}")
     portable, unknown, best = 3, 9, 0
-
-    assert torch.ops.addertrain.use_cpu_instruction_set(portable)
-    assert not torch.ops.addertrain.use_cpu_instruction_set(unknown)
-    assert torch.ops.addertrain.use_cpu_instruction_set(best)
+    try:
+        assert torch.ops.addertrain.use_cpu_instruction_set(portable)
+        assert libraries.cpu_kernels() == "portable"
+        assert not torch.ops.addertrain.use_cpu_instruction_set(unknown)
+        assert libraries.cpu_kernels() == "portable"
+        assert torch.ops.addertrain.use_cpu_instruction_set(best)
+    finally:
+        instruction_sets.restore()

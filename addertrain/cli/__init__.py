@@ -111,7 +111,8 @@ class _Version(argparse.Action):
 
         from addertrain import __version__, libraries
 
-        print(f"addertrain {__version__} (torch {torch.__version__}; {libraries.status()})")
+        kernels = f"{libraries.status()}; on CPUs: {libraries.cpu_kernels()}"
+        print(f"addertrain {__version__} (torch {torch.__version__}; {kernels})")
         parser.exit()
 
 

@@ -11,6 +11,7 @@ _load = torch.ops.load_library
 torch.ops.load_library = lambda path: None  # type: ignore[method-assign]  # not the package's own library
 
 from addertrain import libraries  # noqa: E402
+from tests import instruction_sets  # noqa: E402
 from tests.ops.implementations import COMPILED  # noqa: E402
 from tests.ops.layers import TABLE  # noqa: E402
 from tests.ops.test_table import forward_mistakes, grad_input_mistakes  # noqa: E402
@@ -20,8 +21,8 @@ def main(path: str) -> int:
     _load(path)
     assert "_C " in libraries.status()
     mistakes = []
-    for number, implementation in enumerate(COMPILED, start=1):
-        if not torch.ops.addertrain.use_cpu_instruction_set(number):
+    for implementation in COMPILED:
+        if not instruction_sets.choose(implementation.name):
             continue
         for group in TABLE:
             print(implementation.name, group, flush=True)

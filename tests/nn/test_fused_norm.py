@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from addertrain import libraries
 from addertrain.nn import BatchNorm2d, adder_norm_residual
 from addertrain.ops.norm import is_fused
 from addertrain.ops.norm_residual import is_fused_with
+from tests import instruction_sets
 
 SHAPES = [
     (256, 6, 7, 7),
@@ -24,14 +24,10 @@ SHAPES = [
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(params=[1, 2, 3], ids=["avx512", "avx2", "portable"])
+@pytest.fixture(params=instruction_sets.NAMES)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    if "_C loaded" not in libraries.status():
-        pytest.skip("the CPU library is not built")
-    if not torch.ops.addertrain.use_cpu_instruction_set(request.param):
-        pytest.skip("this processor lacks the instruction set")
-    yield
-    torch.ops.addertrain.use_cpu_instruction_set(0)
+    with instruction_sets.chosen(request.param):
+        yield
 
 
 def channels_last(shape: tuple[int, ...], *, mean: float = 0.0) -> Tensor:

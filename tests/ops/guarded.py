@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops import schemas
+from tests import instruction_sets
 from tests.ops.answers import data_of
 from tests.ops.implementations import COMPILED, Implementation
 from tests.ops.layers import TABLE, Layer
@@ -55,8 +56,8 @@ def run(implementation: Implementation, layer: Layer, layout: torch.memory_forma
 def main(groups: list[str]) -> None:
     layers = [layer for group in groups or TABLE for layer in TABLE[group] if layer.N > 0]
     layouts = (torch.contiguous_format, torch.channels_last)
-    for number, implementation in enumerate(COMPILED, start=1):
-        if not torch.ops.addertrain.use_cpu_instruction_set(number):
+    for implementation in COMPILED:
+        if not instruction_sets.choose(implementation.name):
             continue
         for layer, layout, is_at_end in itertools.product(layers, layouts, (True, False)):
             print(

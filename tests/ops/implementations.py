@@ -1,7 +1,7 @@
 """Who computes: the compiled kernels of each instruction set, the reference, and a GPU."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +11,8 @@ from torch import Tensor
 
 from addertrain import libraries
 from addertrain.ops import reference, schemas
+from tests import instruction_sets
 from tests.ops.layers import Layer
-
-_INSTRUCTION_SETS = {"avx512": 1, "avx2": 2, "portable": 3}
-_BEST = 0
 
 
 class Operators(Protocol):
@@ -52,17 +50,8 @@ class Implementation:
     def use(self) -> Iterator["Implementation"]:
         if self.name == "cuda":
             assert "_C_cuda loaded" in libraries.status(), libraries.status()
-        if self.name not in _INSTRUCTION_SETS:
+        with instruction_sets.chosen(self.name) if self.name in instruction_sets.NAMES else nullcontext():
             yield self
-            return
-        if "_C loaded" not in libraries.status():
-            pytest.skip(f"the CPU library is missing: {libraries.status()}")
-        if not torch.ops.addertrain.use_cpu_instruction_set(_INSTRUCTION_SETS[self.name]):
-            pytest.skip(f"this processor has no {self.name}")
-        try:
-            yield self
-        finally:
-            torch.ops.addertrain.use_cpu_instruction_set(_BEST)
 
     def forward(self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False) -> Tensor:
         operator = reference.adder2d if self.name == "reference" else schemas.ADDER2D
@@ -85,7 +74,7 @@ class Implementation:
         return answer.cpu()
 
 
-COMPILED = [Implementation(name) for name in _INSTRUCTION_SETS]
+COMPILED = [Implementation(name) for name in instruction_sets.NAMES]
 REFERENCE = Implementation("reference")
 CUDA = Implementation("cuda")
 EVERY_CPU = [*COMPILED, REFERENCE]

@@ -10,6 +10,7 @@ from torch import Tensor
 from addertrain import libraries
 from addertrain.optim import squares
 from addertrain.optim.squares import sums_of_squares
+from tests import instruction_sets
 from tests.ops.implementations import Implementation
 from tests.optim.tolerances import FLOAT64_SUM
 
@@ -106,15 +107,14 @@ def test_the_same_bits_from_every_instruction_set() -> None:
     if not libraries.is_loaded("_C"):
         pytest.skip(f"the CPU library is missing: {libraries.status()}")
     tensors = [_normal(1000, dtype=dtype) for dtype in DTYPES if dtype != torch.float64]
-    best, *others = range(4)
     try:
         found = [
             sums_of_squares(tensors).tolist()
-            for number in others
-            if torch.ops.addertrain.use_cpu_instruction_set(number)
+            for name in instruction_sets.NAMES
+            if instruction_sets.choose(name)
         ]
     finally:
-        torch.ops.addertrain.use_cpu_instruction_set(best)
+        instruction_sets.restore()
     assert found
     assert all(each == found[0] for each in found)
 

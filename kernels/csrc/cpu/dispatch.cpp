@@ -55,4 +55,13 @@ bool use_instruction_set(InstructionSet set) {
   return true;
 }
 
+InstructionSet instruction_set_in_use() {
+  const Kernels* found = &kernels_for(kWholeRegister);
+#if defined(__x86_64__)
+  if (found == &avx512_kernels()) return InstructionSet::kAvx512;
+  if (found == &avx2_kernels()) return InstructionSet::kAvx2;
+#endif
+  return InstructionSet::kPortable;
+}
+
 }  // namespace addertrain::cpu

@@ -15,4 +15,7 @@ const Kernels& kernels_for(int64_t along);
 // Uses `set` from now on, for tests and benchmarks; false where the processor lacks it.
 bool use_instruction_set(InstructionSet set);
 
+// Which set's kernels are in use.
+InstructionSet instruction_set_in_use();
+
 }  // namespace addertrain::cpu

@@ -214,6 +214,8 @@ int64_t cpu_ceiling_spin(bool is_forward, int64_t variant, int64_t iterations) {
 
 bool use_cpu_instruction_set(int64_t set) { return use_instruction_set(static_cast<InstructionSet>(set)); }
 
+int64_t cpu_instruction_set() { return static_cast<int64_t>(instruction_set_in_use()); }
+
 }  // namespace
 }  // namespace addertrain::cpu
 
@@ -226,9 +228,11 @@ STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
 STABLE_TORCH_LIBRARY_FRAGMENT(addertrain, m) {
   m.def("cpu_ceiling_spin(bool is_forward, int variant, int iterations) -> int");
   m.def("use_cpu_instruction_set(int instruction_set) -> bool");
+  m.def("cpu_instruction_set() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CompositeExplicitAutograd, m) {
   m.impl("cpu_ceiling_spin", TORCH_BOX(&addertrain::cpu::cpu_ceiling_spin));
   m.impl("use_cpu_instruction_set", TORCH_BOX(&addertrain::cpu::use_cpu_instruction_set));
+  m.impl("cpu_instruction_set", TORCH_BOX(&addertrain::cpu::cpu_instruction_set));
 }
