@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -36,10 +37,20 @@ def _flush(path: Path, flags: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`, atomically and durably."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name under which the block writes the new `path`, which takes its place when the block has ended.
+
+    Where the block raises, or the process is killed in it, `path` stays as it was.
+    """
     remove_leftovers(path.parent, re.escape(path.name))
     temporary = hidden_name(path, "tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         flush_file(temporary)
         temporary.replace(path)
     finally:

@@ -14,7 +14,8 @@ _SUFFIXES = (".safetensors", ".pt", ".onnx")
 _EPILOG = """TO decides the format:
   .safetensors   parameters and buffers, with the recipe in the file's metadata
   .pt            a plain state_dict; torch.load(TO, weights_only=True) reads it
-  .onnx          standard operators only, checked by onnxruntime
+  .onnx          standard operators only, checked by onnxruntime; takes uint8 images (N, C, H, W) of the
+                 recipe's size, whose normalisation is part of the file, and any number N of them
 
 The network is written as evaluate reads it: averaged weights where the recipe keeps them, running
 statistics recomputed on training images. A checkpoint of the authors' code (ResNet-20 or ResNet-50)
@@ -68,8 +69,13 @@ def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> s
     else:
         from addertrain.data.facts import image_shape
 
-        difference = export_onnx(trained, target, image_shape=image_shape(trained.recipe.data))
-        return f"; logits within {difference:.1e} of PyTorch's"
+        shape = image_shape(trained.recipe.data)
+        difference = export_onnx(trained, target, image_shape=shape)
+        sizes = ", ".join(map(str, shape))
+        return (
+            f"; takes uint8 images (N, {sizes}), gives logits (N, {trained.num_classes}), which are within "
+            f"{difference:.1e} of PyTorch's"
+        )
     return ""
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 import addertrain
 from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.target import exported
 from addertrain.models import build_model
 from addertrain.recipe import Recipe, parse_recipe, recipe_to_yaml
 from addertrain.train.trained import Trained
@@ -17,7 +18,11 @@ FORMAT = "addertrain network 1"
 
 
 def export_safetensors(trained: Trained, path: str | Path) -> None:
-    """Parameters and buffers by name; metadata: format, recipe (YAML), num_classes, mean, std, versions."""
+    """Parameters and buffers by name; metadata: format, recipe (YAML), num_classes, mean, std, versions.
+
+    Raises:
+        InterchangeError: the file cannot be written.
+    """
     metadata = {
         "format": FORMAT,
         "recipe": recipe_to_yaml(trained.recipe),
@@ -28,7 +33,8 @@ def export_safetensors(trained: Trained, path: str | Path) -> None:
         "torch": str(torch.__version__),
     }
     tensors = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
-    save_file(tensors, path, metadata=metadata)
+    with exported(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata=metadata))  # save_file would let nobody else read it
 
 
 def load_exported(path: str | Path) -> tuple[nn.Module, Recipe]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.standard import in_standard_operations
+from addertrain.interchange.target import exported
 from addertrain.recipe import recipe_to_yaml
 from addertrain.train.trained import Trained
 
@@ -24,7 +25,8 @@ def export_onnx(trained: Trained, path: str | Path, *, image_shape: tuple[int, i
     The recipe goes into the file's metadata. Returns the largest difference from PyTorch's logits.
 
     Raises:
-        InterchangeError: onnx, onnxscript or onnxruntime is missing, or the two do not agree.
+        InterchangeError: onnx, onnxscript or onnxruntime is missing, the two do not agree, or the file cannot
+            be written.
     """
     onnx, onnxruntime = _packages()
     network = _FromPixels(in_standard_operations(trained.model), trained.mean, trained.std).eval()
@@ -45,13 +47,14 @@ def export_onnx(trained: Trained, path: str | Path, *, image_shape: tuple[int, i
     onnx.helper.set_model_props(model, {"recipe": recipe_to_yaml(trained.recipe)})
     onnx.checker.check_model(model)
     _only_standard(model)
-    onnx.save(model, str(path))
-    difference = _difference(onnxruntime, path, trained, network)
-    if difference > _TOLERANCE:
-        raise InterchangeError(
-            f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got {difference:g}; "
-            "do not use the file"
-        )
+    with exported(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+        difference = _difference(onnxruntime, temporary, trained, network)
+        if not difference <= _TOLERANCE:
+            raise InterchangeError(
+                f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got "
+                f"{difference:g}; the file was not written"
+            )
     return difference
 
 
@@ -86,7 +89,7 @@ def _only_standard(model: Any) -> None:
 
 
 @torch.no_grad()
-def _difference(onnxruntime: Any, path: str | Path, trained: Trained, network: _FromPixels) -> float:
+def _difference(onnxruntime: Any, path: Path, trained: Trained, network: _FromPixels) -> float:
     """Of the logits that onnxruntime finds from those of the network as it was trained."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:]

@@ -57,16 +57,19 @@ def test_standard_operations_give_the_same_logits(
     torch.testing.assert_close(in_standard_operations(model)(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("offset_free", [False, True])
+@pytest.mark.parametrize(("offset_free", "rectified"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_standard_layers_match_with_every_geometry(offset_free: bool, bias: bool) -> None:
+def test_standard_layers_match_with_every_geometry(offset_free: bool, rectified: bool, bias: bool) -> None:
     settings = {"offset_free": offset_free, "bias": bias}
-    conv = AdderConv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), **settings)
+    conv = AdderConv2d(
+        3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), rectified=rectified, **settings
+    )
     linear = AdderLinear(6, 5, **settings)
     for layer in (conv, linear):
         if layer.bias is not None:
             nn.init.normal_(layer.bias)
     x, z = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 6)
+    x = x.relu() if rectified else x
 
     torch.testing.assert_close(in_standard_operations(conv)(x), conv(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(in_standard_operations(linear)(z), linear(z), rtol=1e-5, atol=1e-5)
@@ -92,6 +95,8 @@ def test_onnxruntime_agrees_with_pytorch(kind: str, tmp_path: Path) -> None:
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert "name: cifar10-resnet20" in next(p.value for p in model.metadata_props if p.key == "recipe")
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    # Two passes over the largest intermediate, a minimum and its sum, where there were four.
+    assert not {"Abs", "Gather"} & {node.op_type for node in model.graph.node}
 
 
 def test_an_exported_file_holds_its_recipe_and_loads_again(tmp_path: Path) -> None:
@@ -135,6 +140,8 @@ def test_a_run_is_exported_as_it_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     images = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     assert torch.equal(loaded(_normalised(images, trained)), trained.model(_normalised(images, trained)))
     assert _top1(trained) == pytest.approx(evaluate(run).top1)
+    assert main(["ckpt", "convert", str(run), str(tmp_path / "none" / "digits.pt")]) == 1
+    assert "expected the folder" in capsys.readouterr().err
     assert main(["ckpt", "convert", str(run), str(tmp_path / "digits.pt")]) == 0
     state = torch.load(tmp_path / "digits.pt", weights_only=True)
     assert_same_bits(state, trained.model.state_dict())
