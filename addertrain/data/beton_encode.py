@@ -58,8 +58,8 @@ class BetonSettings:
             return ()
         return (
             f"quality {self.quality}: FFCV decodes JPEGs of 98 to 100 hardly better than of {_EXACT_ENOUGH} "
-            "(37.4, 37.5, 37.3 dB after 37.2 on photographs; other decoders reach 40.7), single pixels worse: "
-            "--format raw is exact",
+            "(37.4, 37.5, 37.3 dB after 37.2 on photographs; other decoders reach 40.7), "
+            "single pixels worse: --format raw is exact",
         )
 
 

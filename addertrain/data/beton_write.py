@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 import addertrain
 from addertrain.data.beton_encode import (
     BetonSettings,
@@ -121,7 +123,7 @@ def _write(
                 raise DataError(_complaint(bad, source))
             rows = sorted(row for page in journal.pages for row in page.rows)
             pages.finish(rows)
-    remarks = (*source.remarks, *settings.remarks, *_changes(rows, source))
+    remarks = (*source.remarks, *settings.remarks, *_changes(rows, source), *_emptied(rows, source))
     return _publish(source, settings, part, path, journal, bad, remarks)
 
 
@@ -255,6 +257,13 @@ def _changes(rows: list[Row], source: PictureSource) -> list[str]:
         if scaled == counts[Change.DIM]:
             lines[-1] += " (all in the darkest eighth: if white is another value, write again with --white)"
     return lines
+
+
+def _emptied(rows: list[Row], source: PictureSource) -> list[str]:
+    """Classes all of whose pictures were left out."""
+    left = sorted(set(np.unique(source.labels).tolist()) - {row.label for row in rows})
+    names = ", ".join(source.classes[label] for label in left[:3])
+    return [f"classes whose pictures were all left out: {len(left)} ({names})"] if left else []
 
 
 def _complaint(bad: dict[int, str], source: PictureSource) -> str:

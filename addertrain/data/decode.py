@@ -11,7 +11,7 @@ import torchvision.io  # registers the operator below
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from addertrain.data import jpeg
+from addertrain.data import jpeg, tiff
 from addertrain.data.errors import PictureError
 from addertrain.data.picture_modes import AS_IT_IS, Change, Decoded, Rendering, to_rgb, upright
 
@@ -30,12 +30,14 @@ def read_picture(path: Path, rendering: Rendering = AS_IT_IS, *, name: str | Non
     """
     name = str(path) if name is None else name
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(name, "expected a file, got a folder, pipe or device")
-        encoded = path.read_bytes()
-    except OSError as error:
-        reason = f"expected a readable picture, got: {error.strerror} (was it removed while in use?)"
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        encoded = path.read_bytes() if is_file else b""
+    except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
+        why = error.strerror if isinstance(error, OSError) else error
+        reason = f"expected a readable picture, got: {why} (was it removed while in use?)"
         raise PictureError(name, reason) from None
+    if not is_file:
+        raise PictureError(name, "expected a file, got a folder, pipe or device")
     return decode_picture(encoded, rendering, name=name)
 
 
@@ -89,6 +91,8 @@ def _by_torchvision(encoded: bytes) -> NDArray[np.uint8] | None:
 
 def _by_pillow(encoded: bytes, rendering: Rendering, *, is_upright: bool = False) -> Decoded:
     with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+        if image.format == "TIFF" and (damage := tiff.damage(encoded, image.tag_v2)):  # type: ignore[attr-defined]
+            raise ValueError(f"expected a whole TIFF, got a damaged one ({damage})")
         return to_rgb(image, rendering, is_upright=is_upright)
 
 

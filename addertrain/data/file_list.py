@@ -1,5 +1,6 @@
 """Pictures in files: a list of paths with labels."""
 
+import os
 import re
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def list_of_files(path: Path, *, rendering: Rendering = AS_IT_IS) -> PictureFile
     labels, classes = _numbered(path, names) if _are_numbers(path, names) else _named(names)
     known: dict[str, str] = {}
     for number, (file, label) in enumerate(rows, start=1):
-        if known.setdefault(file, label) != label:
+        if (other := known.setdefault(os.path.normpath(file), label)) != label:
             raise DataError(
-                f"{path}: expected one label for {file}, got '{known[file]}' and '{label}' (line {number}); "
+                f"{path}: expected one label for {file}, got '{other}' and '{label}' (line {number}); "
                 "remove one of the lines"
             )
     return PictureFiles(

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def folder_of_classes(
     classes = walk.classes()
     if not classes:
         raise DataError(f"{root}: expected a folder of pictures for each class in it, got none")
-    walk.refuse_parts(classes)
+    walk.refuse_other_levels(classes)
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -136,7 +136,7 @@ class _Walk:
         for entry in self._entries(self.root):
             if entry.name.startswith("."):
                 self._passed[_HIDDEN] += 1
-            elif entry.is_dir():
+            elif _holds(entry.is_dir):
                 names.append(entry.name)
             else:
                 self._passed["files beside the class folders"] += 1
@@ -150,8 +150,13 @@ class _Walk:
                 )
         return tuple(names)
 
-    def refuse_parts(self, classes: tuple[str, ...]) -> None:
-        """Raises a DataError where the classes are the parts of a data set: that is found out hours later."""
+    def refuse_other_levels(self, classes: tuple[str, ...]) -> None:
+        """Raises a DataError where the classes lie deeper: that would be found out hours later."""
+        if len(classes) == 1 and self._holds_only_folders(classes[0]):
+            raise DataError(
+                f"{self.root}: expected a folder of pictures for each class, got {classes[0]} alone, with "
+                f"folders in it; give {self.root / classes[0]}"
+            )
         parts = [
             sorted(name for name in classes if name.lower() in words and self._holds_only_folders(name))
             for words in _PARTS
@@ -175,7 +180,7 @@ class _Walk:
             for entry in self._entries(folder):
                 if entry.name.startswith("."):
                     passed[_HIDDEN] += 1
-                elif entry.is_dir():
+                elif _holds(entry.is_dir):
                     if self._is_new(entry.path):
                         waiting.append(entry.path)
                     else:
@@ -211,19 +216,20 @@ class _Walk:
 
     def _holds_only_folders(self, name: str) -> bool:
         entries = [entry for entry in self._entries(self.root / name) if not entry.name.startswith(".")]
-        return any(entry.is_dir() for entry in entries) and not any(
-            _suffix(entry.name) in SUFFIXES for entry in entries if not entry.is_dir()
+        return any(_holds(entry.is_dir) for entry in entries) and not any(
+            _suffix(entry.name) in SUFFIXES for entry in entries if not _holds(entry.is_dir)
         )
 
     def _is_picture(self, entry: "os.DirEntry[str]", passed: Counter[str]) -> bool:
         """By its suffix, or how it begins where it has none; a link to nothing is one, named when read."""
         suffix = _suffix(entry.name)
-        if not entry.is_file() and not (entry.is_symlink() and not os.path.exists(entry.path)):
-            passed[_SPECIAL] += 1
-            return False
-        if suffix in SUFFIXES or (not suffix and _begins_like_a_picture(entry.path)):
+        is_file = _holds(entry.is_file)
+        is_link_to_nothing = not is_file and entry.is_symlink() and not os.path.exists(entry.path)
+        if suffix in SUFFIXES and (is_file or is_link_to_nothing):
             return True
-        passed[suffix or _NO_SUFFIX] += 1
+        if is_file and not suffix and _begins_like_a_picture(entry.path):
+            return True
+        passed[(suffix or _NO_SUFFIX) if is_file else _SPECIAL] += 1
         return False
 
     def _is_new(self, folder: str) -> bool:
@@ -251,6 +257,14 @@ def _unreadable(folder: str | Path, error: OSError) -> DataError:
     )
 
 
+def _holds(question: Callable[[], bool]) -> bool:
+    """The answer; no for a link that leads in a circle, of which the system complains."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
@@ -260,7 +274,7 @@ def _begins_like_a_picture(path: str) -> bool:
         with open(path, "rb") as file:
             head = file.read(16)
     except OSError:
-        return True  # named when it is read
+        return False  # and counted as a file without a suffix
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return head.startswith(_HEADS) or is_webp or head[4:12] in (b"ftypavif", b"ftypavis")
 

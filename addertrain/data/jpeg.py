@@ -17,7 +17,9 @@ from PIL import Image
 START = b"\xff\xd8\xff"
 _LIBRARY = "libturbojpeg.so.0"
 _RGB, _CMYK = 0, 11  # TJPF_RGB, TJPF_CMYK
-_ONLY_A_WARNING = 0  # TJERR_WARNING: the picture was decoded to its end
+_ONLY_A_WARNING = 0  # TJERR_WARNING
+# TJFLAG_STOPONWARNING; without it an error that follows a warning has the code of a warning.
+_STOP_ON_WARNING = 8192
 _CHECK_SCALE = 8  # an eighth of the size needs all of the data and hardly any transform
 _ORIENTATION = 0x0112
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -118,9 +120,10 @@ def decode(encoded: bytes, head: JpegHead) -> tuple[NDArray[np.uint8] | None, st
         return None, damage(head)
     pixels = np.empty((head.height, head.width, 3), dtype=np.uint8)
     warning = _decompress(library, encoded, pixels, _RGB)
-    if warning is None:
-        return None, None
-    return pixels, damage(head) if warning else hole(head)
+    if warning == "":
+        return pixels, hole(head)
+    # Stopped at a warning that may be of no harm, or failed: the other ways to decode go on, or tell why not.
+    return None, damage(head) if warning else None
 
 
 def damage(head: JpegHead) -> str | None:
@@ -159,12 +162,20 @@ def hole(head: JpegHead) -> str | None:
 
 
 def _decompress(library: Any, encoded: bytes, pixels: NDArray[np.uint8], form: int) -> str | None:
-    """Fills `pixels`; "" if all went well, else libjpeg's warning; None where nothing was decoded."""
+    """Fills `pixels` and gives ""; libjpeg's first warning where it stopped there; None where it failed."""
     handle = library.tjInitDecompress()
     try:
         height, width, channels = pixels.shape
         failed = library.tjDecompress2(
-            handle, encoded, len(encoded), pixels.ctypes.data, width, width * channels, height, form, 0
+            handle,
+            encoded,
+            len(encoded),
+            pixels.ctypes.data,
+            width,
+            width * channels,
+            height,
+            form,
+            _STOP_ON_WARNING,
         )
         if not failed:
             return ""

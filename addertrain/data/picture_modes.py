@@ -65,12 +65,10 @@ def to_rgb(image: Image.Image, rendering: Rendering, *, is_upright: bool = False
     Raises:
         ValueError: a mode that has no form in RGB bytes, or values beyond the stated white.
     """
-    stored = _stored_mode(image)  # first: a PNG is decoded when its EXIF is asked for
+    stored, turned = _stored_mode(image), _tag(image, _ORIENTATION)
+    image.load()  # before EXIF is asked for: that decodes a PNG, and its errors must not pass for EXIF's
     turn = 1 if is_upright else _orientation(image)
-    image.load()
-    change = Change.TURNED if turn != 1 else Change(0)
-    if image.format == "TIFF":
-        turn = 1  # Pillow turns these itself
+    change = Change.TURNED if turn != 1 or turned in range(2, 9) else Change(0)  # Pillow turns TIFFs itself
     if image.mode in _DEEP:
         pixels, more = _deep(image, rendering)
     elif image.mode in _PLAIN | _WITH_ALPHA:
@@ -145,7 +143,7 @@ def _deep(image: Image.Image, rendering: Rendering) -> tuple[NDArray[np.uint8], 
     if white is None:
         raise ValueError(
             f"expected grey with a known largest value, got {'floats' if image.mode == 'F' else 'integers'} "
-            f"of 32 bits (mode {image.mode}); state it (addertrain data write --white), or save it in 16 bits"
+            f"without one (mode {image.mode}); state it (data write --white), or save it in 16 bits"
         )
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()

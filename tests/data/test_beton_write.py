@@ -184,6 +184,13 @@ def test_bad_pictures_are_counted_and_named_with_reasons(with_bad: PictureFiles,
     assert verify_images(path) == []
 
 
+def test_a_class_that_loses_all_its_pictures_is_told(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "bad", num_classes=2, per_class=1)
+    (root / "class_1" / "000.jpg").write_bytes(b"<html>")
+    side = write_beton(folder_of_classes(root), tmp_path / "x.beton", SMALL, skip_bad=True)
+    assert side.remarks == ("classes whose pictures were all left out: 1 (class_1)",)
+
+
 def test_pictures_that_were_mended_are_taken_up(with_bad: PictureFiles, tmp_path: Path) -> None:
     path = tmp_path / "file.beton"
     with pytest.raises(DataError):

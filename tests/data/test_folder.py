@@ -146,6 +146,21 @@ def test_the_parts_of_a_data_set_are_no_classes(
         names(root)
 
 
+def test_the_folder_above_the_classes_is_refused(classes: Path) -> None:
+    with pytest.raises(DataError, match=rf"got data alone, with folders in it; give {classes}"):
+        names(classes.parent)
+
+
+def test_links_in_a_circle_are_no_folders(classes: Path) -> None:
+    for name, other in (("x", "y"), ("y", "x"), ("z.jpg", "z.jpg")):
+        (classes / "a" / name).symlink_to(other)
+        (classes / f"{name}_").symlink_to(classes / "a" / name)
+    files = folder_of_classes(classes)
+    assert list(files.paths) == [*PLAIN[:2], "a/z.jpg", *PLAIN[2:]]
+    with pytest.raises(DataError, match=r"z\.jpg: expected a readable picture, got: Too many levels"):
+        files.picture(2)
+
+
 def test_classes_may_be_called_train_and_test(classes: Path) -> None:
     (classes / "a").rename(classes / "train")
     (classes / "b").rename(classes / "test")

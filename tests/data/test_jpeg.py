@@ -98,6 +98,15 @@ def test_what_harms_no_pixel_is_no_damage() -> None:
         assert np.array_equal(decode_picture(harmless, name="x").pixels, expected)
 
 
+def test_an_error_after_a_warning_is_no_picture() -> None:
+    """Bytes in excess in the head, and a table that is gone: its number was changed."""
+    content = encoded(grain())
+    first, second = (place for place in range(len(content)) if content.startswith(b"\xff\xdb", place))
+    broken = content[:first] + b"xx" + put(content, second + 4, b"\3")[first:]
+    with pytest.raises(DataError, match=r"expected a picture, got .* bytes that no decoder takes"):
+        decode_picture(broken, name="x")
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("settings", [{}, {"optimize": True}, {"progressive": True}, {"quality": 1}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -130,6 +139,25 @@ def test_a_damaged_picture_of_any_format_raises_the_one_error_of_a_picture(form:
     for place in np.linspace(0, len(content) - 1, 30).astype(int).tolist():
         for damaged in (content[:place], put(content, place, generator.bytes(min(9, len(content) - place)))):
             assert _complaint(damaged).startswith("some.jpg: expected ")
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [
+        ("PNG", {}),
+        ("PNG", {"compress_level": 0}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        pytest.param("TIFF", {"compression": "jpeg"}, marks=needs_turbojpeg),
+    ],
+)
+def test_damage_inside_other_formats_that_can_show_it_is_noticed(form: str, settings: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    grain().save(stream, form, **settings)
+    content = stream.getvalue()
+    decode_picture(content, name="x")
+    for share in (0.4, 0.6, 0.8):
+        with pytest.raises(DataError, match=r"some\.jpg: expected a (picture|whole TIFF), got "):
+            decode_picture(put(content, int(share * len(content)), bytes(100)), name="some.jpg")
 
 
 def _complaint(content: bytes) -> str:

@@ -138,9 +138,9 @@ def test_an_opaque_picture_is_not_changed() -> None:
 
 
 REFUSED = {
-    "F TIFF": (encoded(FLOATS, "TIFF"), "floats of 32 bits"),
-    "F PFM": (b"Pf 2 1 -1.0\n" + np.array([0, 0.5], dtype="<f4").tobytes(), "floats of 32 bits"),
-    "I TIFF": (encoded(INTEGERS, "TIFF"), "integers of 32 bits"),
+    "F TIFF": (encoded(FLOATS, "TIFF"), "floats without one"),
+    "F PFM": (b"Pf 2 1 -1.0\n" + np.array([0, 0.5], dtype="<f4").tobytes(), "floats without one"),
+    "I TIFF": (encoded(INTEGERS, "TIFF"), "integers without one"),
     "LAB": (encoded(Image.new("LAB", (2, 2)), "TIFF"), "got mode LAB"),
     "RGB of 16 bits with a colour": (
         png(16, 2, bytes(12), width=2, key=bytes(6)), "8 bits a channel beside a transparent colour",
