@@ -74,6 +74,7 @@ class AdderSGD(Optimizer):
             [Original.of(param) for param in group["params"]] for group in self.param_groups
         ]
         self.is_sound: Tensor | None = None
+        self.is_loaded = False  # whether the momentum may be a checkpoint's
         self._shards: dict[tuple[int, ...], Shards] = {}
         self._installed: dict[int, list[Shards]] = {}
         group = self.built_groups[self.adder_index]
@@ -117,6 +118,11 @@ class AdderSGD(Optimizer):
         self._installed[index] = list(shards)
         self._shards |= {_key(each.tensors): each for each in shards}
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether `install` has been called."""
+        return bool(self._installed)
+
     def shards_of(self, index: int) -> list[Shards]:
         """The shards of built group number `index`; more than one where an engine splits it."""
         if index in self._installed:
@@ -157,6 +163,7 @@ class AdderSGD(Optimizer):
         check_saved_state(state_dict, self.param_groups)
         present = [any(group is kept for kept in self.param_groups) for group in self.built_groups]
         super().load_state_dict(state_dict)
+        self.is_loaded = True
         loaded = iter(self.param_groups)
         self.built_groups = [
             next(loaded) if is_present else group

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.engine_watch import BackwardWatch
 from addertrain.optim.shards import Shards
 from addertrain.optim.zero_layout import partition_shards, partitioned_parameters
 
@@ -16,14 +17,17 @@ _FLAT = ("DeepSpeedZeroOptimizer", "BF16_Optimizer")
 _PARTITIONED = "DeepSpeedZeroOptimizer_Stage3"
 _COPIES = "FP16_UnfusedOptimizer"
 _WHOLE = ("AdderSGD", _COPIES)
+_WATCH = "_addertrain_watch"
 
 
 def bind(engine: Any) -> AdderSGD:
-    """Tell the AdderSGD of `engine` where its layers lie; call it right after `deepspeed.initialize`.
+    """Tell the AdderSGD of `engine` where its layers lie; call it after `deepspeed.initialize`.
 
     Works out which slice of DeepSpeed's flat partitions belongs to which layer, compares each with the
-    layer's values, makes the momentum and lets DeepSpeed link it for its own checkpoints. Later steps cost
-    one all-reduce of the vector of squared norms, and none at stage 0. Returns the optimizer.
+    layer's values, makes the momentum and lets DeepSpeed link it for its own checkpoints. Momentum that is
+    there stays: `engine.load_checkpoint` may come before or after, and a second call changes nothing. Later
+    steps cost one all-reduce of the vector of squared norms, and none at stage 0; one whose gradients
+    DeepSpeed has lost or divided twice raises ValueError. Returns the optimizer.
 
     Raises:
         TypeError: `engine` is no DeepSpeed engine, or its optimizer no AdderSGD.
@@ -42,12 +46,14 @@ def bind(engine: Any) -> AdderSGD:
         )
     _check_settings(engine, optimizer)
     kind = type(engine.optimizer).__name__
-    if kind == _COPIES:
+    if kind == _COPIES and not (optimizer.is_bound or optimizer.is_loaded):
         _restore_copies(optimizer)
     for index, shards in _shards(engine.optimizer, optimizer, kind).items():
         optimizer.install(index, shards)
     if kind in _FLAT or kind == _PARTITIONED:
         _make_momentum(optimizer)
+        if not hasattr(engine, _WATCH):
+            setattr(engine, _WATCH, BackwardWatch(engine))
     if kind in _FLAT:
         # DeepSpeed links the state after the first group's first step, when the other groups have none yet:
         # safe_get_full_optimizer_state would not find theirs.
@@ -91,7 +97,7 @@ def _make_momentum(optimizer: AdderSGD) -> None:
     for index, group in enumerate(optimizer.built_groups):
         if group["momentum"] != 0 and optimizer.originals[index]:
             for tensor in (tensor for shards in optimizer.shards_of(index) for tensor in shards.tensors):
-                optimizer.state[tensor]["momentum_buffer"] = torch.zeros_like(tensor)
+                optimizer.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor))
 
 
 def _check_settings(engine: Any, optimizer: AdderSGD) -> None:
@@ -112,6 +118,11 @@ def _check_settings(engine: Any, optimizer: AdderSGD) -> None:
             engine.gradient_clipping() > 0,
             f"gradient_clipping 0.0, got {engine.gradient_clipping()} (1.0 is DeepSpeed's default)",
             'set "gradient_clipping": 0.0: adder gradients, whose size means nothing, would clip the others',
+        ),
+        (
+            config.gradient_allreduce_op != "mean",
+            f'"gradient_allreduce_op" "mean", got "{config.gradient_allreduce_op}"',
+            "remove it: a sum makes all other layers' steps longer with every rank, and adder layers' not",
         ),
         (
             stage in (1, 2) and zero.round_robin_gradients,

@@ -9,7 +9,8 @@ from torch import nn
 
 from addertrain.nn import AdderLinear, param_groups
 from addertrain.optim import AdderSGD, bind
-from tests.optim.deepspeed_training import answers, config, train_cases
+from tests.optim.deepspeed_scripts import answers_with_scripts
+from tests.optim.deepspeed_training import config, train_cases
 from tests.optim.smooth_net import distance, named_parameters, smooth_net, train_serially
 from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
@@ -46,14 +47,23 @@ REFUSED = {
     "gradient_clipping 0.0, got 1.0": {**config(2), "gradient_clipping": 1.0},
     "round_robin_gradients false": config(2, round_robin_gradients=True),
     "got stage 0": config(0, fp16={"enabled": True}),
+    '"gradient_allreduce_op" "mean", got "sum"': {**config(2), "gradient_allreduce_op": "sum"},
+}
+RESUMED = {
+    "stage 0 in bf16": config(0, **BF16),
+    "stage 1": config(1),
+    "stage 2": config(2),
+    "stage 3": config(3),
 }
 
 
 @pytest.fixture(scope="module")
-def parts() -> list[dict[str, Any]]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The answers of each of two ranks."""
     cases = {"fp32": FP32_CASES, "bf16": BF16_CASES, "fp16": FP16_CASES, "refused": REFUSED}
-    return on_ranks(2, answers, cases, timeout_s=170)
+    return on_ranks(
+        2, answers_with_scripts, cases, RESUMED, tmp_path_factory.mktemp("engines"), timeout_s=170
+    )
 
 
 def _check_fp32(results: list[dict[str, dict[str, torch.Tensor]]]) -> None:
@@ -67,6 +77,13 @@ def _check_fp32(results: list[dict[str, dict[str, torch.Tensor]]]) -> None:
 
 def test_every_stage_in_fp32_stays_within_what_fp32_costs_one_process(parts: list[dict[str, Any]]) -> None:
     _check_fp32([each["fp32"] for each in parts])
+
+
+def test_every_stage_in_fp32_comes_to_the_same_bits(parts: list[dict[str, Any]]) -> None:
+    """On two ranks, where sums over ranks have one order: norms do not depend on how a layer is cut."""
+    first, *others = [found for each in parts for name, found in each["fp32"].items() if "micro" not in name]
+    for found in others:
+        assert all(torch.equal(found[name], value) for name, value in first.items())
 
 
 @pytest.mark.long  # pytest -m long tests/optim/test_deepspeed.py
@@ -120,6 +137,35 @@ def test_an_overflow_skips_the_step_as_a_whole(parts: list[dict[str, Any]]) -> N
         assert scale < 2**24
 
 
+def test_momentum_that_is_there_stays(parts: list[dict[str, Any]]) -> None:
+    """Whether a checkpoint comes before `bind`, after it or in between; the training goes on to the bit."""
+    for each in parts:
+        assert each["resumed"].keys() == RESUMED.keys()
+        for case, ways in each["resumed"].items():
+            assert ways == dict.fromkeys(ways, (True, True)), case
+            assert len(ways) == 3
+
+
+def test_weights_alone_begin_with_no_momentum(parts: list[dict[str, Any]]) -> None:
+    assert parts[1]["weights alone"] == dict.fromkeys(RESUMED, True)
+
+
+def test_a_step_refuses_two_backward_passes_where_one_is_lost(parts: list[dict[str, Any]]) -> None:
+    for each in parts:
+        assert each["twice"][0] == each["twice"][3] == "accepted"
+        for stage in (1, 2):
+            assert "expected one engine.backward before engine.step, got 2" in each["twice"][stage]
+            assert "\n" not in each["twice"][stage]
+
+
+def test_a_step_refuses_gradients_that_were_divided_twice(parts: list[dict[str, Any]]) -> None:
+    for each in parts:
+        said = each["with features"]
+        for stage in (1, 2):
+            assert "expected engine.backward(loss) with gradient_accumulation_steps above 1" in said[stage]
+        assert [said[name] for name in ("by the engine", "detached", "one step")] == ["accepted"] * 3
+
+
 def _engine(optimizer_kind: str = "DeepSpeedZeroOptimizer", **zero: Any) -> Any:
     """What `bind` reads of an engine."""
     model = nn.Sequential(AdderLinear(2, 2), nn.LayerNorm(2))
@@ -133,7 +179,7 @@ def _engine(optimizer_kind: str = "DeepSpeedZeroOptimizer", **zero: Any) -> Any:
         gradient_clipping=lambda: 0.0,
         fp16_enabled=lambda: False,
         has_moe_layers=False,
-        _config=SimpleNamespace(zero_config=settings),
+        _config=SimpleNamespace(zero_config=settings, gradient_allreduce_op="mean"),
     )
 
 
