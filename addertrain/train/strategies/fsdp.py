@@ -5,7 +5,7 @@ import warnings
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from addertrain.train.strategies.sharded import PartedNetwork
 
@@ -25,6 +25,18 @@ class FullySharded(PartedNetwork):
         # It warns of outputs that are views and would lose their hook when changed in place; none is here.
         warnings.filterwarnings("ignore", message=r".*returned a view tensor.*")
         self.setup_optimizers(trainer)
+
+    def teardown(self) -> None:
+        """Ends the training, also one that an error ended while a unit was gathered.
+
+        Such a unit cannot be moved to the CPU, and that would be the error which a user gets to see.
+        """
+        network = self.lightning_module
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, FSDPModule):
+                module.set_reshard_after_forward(True)  # else a forward pass keeps what it gathered
+                module.reshard()
+        super().teardown()
 
 
 def units(model: nn.Module, elements: int = _UNIT_ELEMENTS) -> list[nn.Module]:
