@@ -1,7 +1,8 @@
 """The long form: `python -m tests.faults` kills every run three times and compares the weights it ends with.
 
-One line a run, then the verdict; exit code 1 if some run ended with other weights than the run that was left
-alone. Half an hour of two cores.
+`ranks` interrupts runs in other ways, too, under every strategy on 2, 3, 4 and 8 ranks. One line a run, then
+the verdict; exit code 1 if some run ended with other weights than the run that was left alone. Half an hour
+of two cores, and as much again for `ranks`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tests.data.photographs import SMALL_PAGES, picture_folder
 from tests.faults.campaign import SECONDS_TO_COME, Campaign, killed_run, sha256_of_run, three_moments
+from tests.faults.everywhere import interruptions_everywhere
 from tests.faults.launcher import Launcher
 from tests.source_tree import ROOT
 
@@ -35,11 +37,17 @@ class Kind:
 def main(words: list[str]) -> int:
     """Runs every kind that was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
-    parser.add_argument("--runs", type=int, help="runs of each kind (default: 20 or 5)")
+    names = [*KINDS, "ranks"]
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--runs", type=int, help="runs of each kind (default: 20 or 5; ranks: 200)")
     arguments = parser.parse_args(words)
+    found = []
     with tempfile.TemporaryDirectory() as name:
-        found = [_campaigns(KINDS[kind], Path(name), arguments.runs) for kind in arguments.kinds or KINDS]
+        for kind in arguments.kinds or names:
+            if kind == "ranks":
+                found.append(interruptions_everywhere(Path(name), arguments.runs))
+            else:
+                found.append(_campaigns(KINDS[kind], Path(name), arguments.runs))
     return 0 if all(found) else 1
 
 
