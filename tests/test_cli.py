@@ -84,6 +84,7 @@ def test_evaluate_prints_the_same_accuracy(run: Path, capsys: pytest.CaptureFixt
         ([*FIT, "--optim.lr", "fast"], 2, "expected a number, got 'fast'"),
         ([*FIT, "--resum", "none"], 2, "unrecognized arguments: --resum none"),
         ([*FIT, "--data.name", "mnist", "--data.root", "absent"], 1, "expected a folder absent"),
+        ([*FIT, "--model.name", "resnet20"], 2, "expected images of 3 channels for model.name resnet20, got"),
         ([*FIT, "--data.global_batch_size", "2000"], 1, "lower data.global_batch_size"),
         (["evaluate", "absent"], 1, "absent: expected the folder of a run or of a checkpoint, got nothing"),
         (["evaluate", "runs", "--optim.lr", "3"], 2, "keys of a recipe can be given to"),
@@ -140,6 +141,32 @@ def test_an_existing_run_is_never_overwritten(
     assert _files(run) == before
 
 
+def test_a_runs_folder_of_checkpoints_stands_for_the_run(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+
+    for path in (run, run / "checkpoints"):
+        assert main(["ckpt", "inspect", str(path)]) == 0
+
+    said = capsys.readouterr().out
+    assert said[: len(said) // 2] == said[len(said) // 2 :]
+    assert "from new weights: single process, 1 on 1 of " in said
+    assert "1437 train images, 360 test images" in said
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(copy / "checkpoints")
+    capsys.readouterr()
+
+    assert main([*FIT, "--schedule.epochs=1", "--out", str(copy)]) == 0
+
+    assert "checkpoint   none: they have been removed since" in capsys.readouterr().out
+
+
 def test_a_run_without_a_whole_checkpoint(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +215,23 @@ def test_a_rank_that_is_alone_with_its_error_speaks_after_a_while(
     assert main(["data", "info", "absent.beton"]) == 1
 
     assert "[rank 1] absent.beton: expected a .beton file" in _complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    "variables", [{"RANK": "1"}, {"RANK": ""}, {"WORLD_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "x"}]
+)
+def test_half_a_launchers_variables_silence_nobody(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert main(["fit", "absent.yaml"]) == 2
+    assert "absent.yaml: expected a recipe file" in _complaint(capsys)
+    assert main([*FIT, "--schedule.epochs=1"]) == 2
+    said = _complaint(capsys)
+    assert all(f"{name}={value}" in said for name, value in variables.items())
+    assert "to run one process, or start with torchrun" in said
 
 
 def test_the_recipes_words_are_told_from_our_own() -> None:

@@ -8,6 +8,7 @@ from addertrain.checkpoint.files import TENSORS, has_tensors, read_manifest, rea
 
 _POSITION = ("epoch", "batches", "global_step")
 _ABOUT = ("seed", "world_size", "commit", "versions", "averaged", "initial_weights")
+_RECORDS = ("sessions", "data")
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def contents(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "format_version": manifest["format_version"],
-        **{key: manifest[key] for key in (*_POSITION, *_ABOUT) if key in manifest},
+        **{key: manifest[key] for key in (*_POSITION, *_ABOUT, *_RECORDS) if key in manifest},
         "recipe": manifest.get("recipe"),
         "files": manifest["files"],
         "tensors": {name: read_shapes(path, name) for name in TENSORS if has_tensors(manifest, name)},
@@ -39,6 +40,11 @@ def as_text(found: dict[str, Any]) -> str:
         ),
     ]
     lines += [_row(key.replace("_", " "), _inline(found[key])) for key in _ABOUT if key in found]
+    lines += [_row("session", _session(session)) for session in found.get("sessions", [])]
+    if (data := found.get("data")) is not None:
+        lines.append(
+            _row("data", ", ".join(f"{data[part]['images']} {part} images" for part in ("train", "test")))
+        )
     lines.append("")
     for name, file in found["files"].items():
         lines.append(f"{name:<32} {file['bytes']:>13,} bytes  {file['sha256'][:16]}")
@@ -53,6 +59,14 @@ def as_text(found: dict[str, Any]) -> str:
 
 def _row(key: str, value: str) -> str:
     return f"{key:<16} {value}"
+
+
+def _session(session: dict[str, Any]) -> str:
+    """When it began and where, on how many ranks, and by which command."""
+    ranks = f"{session['strategy']}, {session['world_size']} on {session['num_nodes']} of {session['device']}"
+    return (
+        f"{session['started']} from {session['resumed_from'] or 'new weights'}: {ranks}: {session['command']}"
+    )
 
 
 def _inline(value: Any) -> str:

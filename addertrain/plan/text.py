@@ -7,6 +7,8 @@ from addertrain.recipe import recipe_to_yaml
 from addertrain.report import energy_joules, via_nano_cycles
 from addertrain.report.tables import si_text
 
+_FEW_IMAGES = 8  # fewer give a channel of a 1 x 1 map a standard deviation that is off by a quarter
+
 
 def plan_text(plan: Plan) -> str:
     """The resolved recipe, every figure on a line, and the rate's picture."""
@@ -28,7 +30,8 @@ def plan_text(plan: Plan) -> str:
 def _work(plan: Plan) -> list[tuple[str, str]]:
     recipe = plan.recipe
     parts = recipe.train.accumulate
-    cut = f", in {parts} parts of {plan.rank_batch_size // parts}" if parts > 1 else ""
+    share = plan.rank_batch_size // parts
+    cut = f", in {parts} parts of {share}" if parts > 1 else ""
     return [
         ("images", f"{plan.num_train} to train on, {plan.num_test} to test on, {plan.image_shape}"),
         ("ranks", f"{plan.world_size}"),
@@ -37,6 +40,21 @@ def _work(plan: Plan) -> list[tuple[str, str]]:
             "steps",
             f"{plan.num_steps} ({plan.steps_per_epoch} an epoch, {recipe.schedule.epochs} epochs)",
         ),
+        *_batch_norm(plan, share),
+    ]
+
+
+def _batch_norm(plan: Plan, share: int) -> list[tuple[str, str]]:
+    """What batch norm normalises by, where that is little."""
+    if plan.recipe.train.sync_batchnorm:
+        share *= plan.world_size
+    if share >= _FEW_IMAGES:
+        return []
+    ways = "fewer ranks or parts, or a larger batch"
+    if plan.world_size > 1 and not plan.recipe.train.sync_batchnorm:
+        ways = f"train.sync_batchnorm true normalises by the images of all ranks; else {ways}"
+    return [
+        ("warning", f"batch norm normalises by {share} images at a time, whose statistics are noise; {ways}")
     ]
 
 

@@ -23,7 +23,7 @@ def scale_and_shift(
             f"AdderClassifier: expected mean and std per channel, got {counts[0]} means and {counts[1]}."
         )
     deviation = torch.tensor(std, dtype=torch.float64)
-    if not (deviation > 0).all():
+    if not all(value > 0 for value in std):  # in Python: a plan has no values on its device
         raise ValueError(f"AdderClassifier: expected positive standard deviations, got std={std}.")
     scale, shift = 1.0 / (255.0 * deviation), torch.tensor(mean, dtype=torch.float64) / deviation
     return scale.float().view(1, -1, 1, 1), shift.float().view(1, -1, 1, 1)

@@ -36,6 +36,7 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     """
     if run.path.exists() and not run.path.is_dir():
         raise UsageError(f"{run.path}: expected a folder for the run, got a file; choose another --out")
+    _check_text(run.path)
     run.check_names_are_free()
     if resume == "none":
         if run.is_bound:
@@ -60,6 +61,16 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
             f"{run.path}: has finished, and its result is that of its own evaluation ({'; '.join(different)})"
         )
     return Start(summary=summary)
+
+
+def _check_text(path: Path) -> None:
+    """Event files are opened by their names in UTF-8, which not every name of a file is."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path}: expected a name in UTF-8 for the run directory, got other bytes; choose another --out"
+        ) from None
 
 
 def _newest(run: RunDirectory, warn: Callable[[str], None], *, is_finished: bool) -> Path | None:

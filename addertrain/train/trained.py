@@ -12,6 +12,7 @@ from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, load_data
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
+from addertrain.train.data_record import check_evaluation, data_record
 from addertrain.train.loaders import first_batches
 from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
@@ -57,6 +58,7 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
     Raises:
         CheckpointError, DataError: what is missing or damaged.
     """
+    check_evaluation(checkpoint, data_record(data), _ignore)
     step = read_manifest(checkpoint)["global_step"]
     steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
     module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
@@ -93,4 +95,4 @@ def _training_images(module: AdderClassifier, recipe: Recipe, data: ImageData) -
 
 
 def _ignore(warning: str) -> None:
-    """A damaged checkpoint that was passed over is `evaluate`'s to mention."""
+    """A damaged checkpoint that was passed over, or other test images, are `evaluate`'s to mention."""

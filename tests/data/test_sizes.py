@@ -46,6 +46,8 @@ def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> 
         ("--data.center_crop=0", "data.center_crop: expected a share above 0"),
         ("--data.min_crop_area=1.5", "data.min_crop_area: expected a share above 0, up to 1"),
         ("--data.threads=0", "data.threads: expected 1 to 1024, or null"),
+        ("--data.threads=100000", "data.threads: expected 1 to 1024, or null"),
+        ("--data.timeout_seconds=.inf", "data.timeout_seconds: expected seconds above 0, up to 1000000"),
         ("--data.timeout_seconds=0", "data.timeout_seconds: expected seconds above 0"),
     ],
 )

@@ -23,6 +23,15 @@ def planned(path: Path, world_size: int = 8, *overrides: str, **settings: float)
     return make_plan(load_recipe(path, overrides), world_size=world_size, out=Path("runs"), **settings)
 
 
+def test_few_images_for_batch_norm_are_told() -> None:
+    few = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256"))
+    together = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256", "--train.sync_batchnorm=true"))
+
+    assert "batch norm normalises by 4 images at a time" in few
+    assert "train.sync_batchnorm true" in few
+    assert "batch norm normalises" not in together
+
+
 def test_resnet50_on_eight_ranks_by_hand() -> None:
     plan = planned(RESNET50)
 

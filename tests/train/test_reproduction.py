@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from addertrain.cli import main
 from addertrain.recipe import Recipe
+from addertrain.train import run as run_module
 from addertrain.train.errors import UsageError
 from addertrain.train.reproduction import Reproduction, judge, reproduce
 from addertrain.train.run import fit
 from tests.ranks import on_ranks
+from tests.train.callbacks.test_saving import SignalAt
 from tests.train.small_runs import DIGITS, SHORT, launched, rewind, short_recipe
 
 BAND = ["--expected.top1=90", "--expected.tolerance=30"]
@@ -148,3 +151,16 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     assert verdict.is_reproduced, verdict.objections
     assert len(list((tmp_path / "seed_0" / "checkpoints").glob("epoch_*"))) == 3
+
+
+def test_a_signal_saves_and_ends_with_its_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_module, "Progress", SignalAt)
+    SignalAt.step, SignalAt.number, SignalAt.rank = 2, signal.SIGTERM, 0
+    words = ["reproduce", str(DIGITS), "--out", str(tmp_path), *SHORT, *BAND, "--seeds", "1"]
+
+    assert main(words) == 75
+
+    assert "saved epoch_0000_step_000003 after SIGTERM" in capsys.readouterr().err
+    assert not (tmp_path / "reproduction.json").exists()

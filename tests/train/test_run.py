@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_the_summary_has_exactly_its_keys(finished: Path) -> None:
     assert summary["images_per_second"] > 0
     newest = finished / "checkpoints" / "epoch_0003_step_000015"
     assert summary["weights_sha256"] == weights_sha256(read_tensors(newest, "model"))
+
+
+def test_a_run_records_how_it_came_about(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _copy(finished, tmp_path)
+    rewind(run, to_epoch=2)
+    monkeypatch.setattr("sys.argv", ["addertrain", "fit", "my recipe.yaml", "--out", "it's"])
+
+    summary = fit(short_recipe("--data.threads=3"), run)
+
+    manifest = read_manifest(run / "checkpoints" / summary.checkpoint)
+    first, second = manifest["sessions"]
+    assert summary.sessions == manifest["sessions"]
+    assert (first["resumed_from"], second["resumed_from"]) == (None, "epoch_0002_step_000010")
+    assert shlex.split(second["command"]) == ["addertrain", "fit", "my recipe.yaml", "--out", "it's"]
+    assert second["changed"] == ["data.threads: None there, 3 here"]
+    for session in (first, second):
+        assert (session["strategy"], session["world_size"], session["launcher"]) == (
+            "single process",
+            1,
+            None,
+        )
+    assert manifest["data"]["train"]["images"] == 1437
 
 
 def test_a_manifest_says_where_the_run_stood(finished: Path) -> None:

@@ -53,7 +53,6 @@ class StepProfile(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to count steps."""
         silence_profiler()
-        self._folder.mkdir(parents=True, exist_ok=True)
         activities = [ProfilerActivity.CPU]
         if self._has_cuda:
             activities.append(ProfilerActivity.CUDA)
@@ -102,6 +101,7 @@ class StepProfile(Callback):
 
     def _write(self, trainer: Trainer, profiled: profile) -> None:
         """After the last active step."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         trace = self._folder / f"rank_{self._world.rank}.json.gz"
         profiled.export_chrome_trace(str(trace))
         if self._world.is_first:

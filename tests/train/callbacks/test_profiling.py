@@ -75,7 +75,7 @@ def test_a_session_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.Capt
     assert main(["fit", str(DIGITS), "--out", str(tmp_path / "run"), "--profile", *words]) == 0
 
     assert f"expected a session of at least {NEEDED} optimizer steps" in capsys.readouterr().out
-    assert not list((tmp_path / "run" / "profile").iterdir())
+    assert not (tmp_path / "run" / "profile").exists()
 
 
 def _fit_on_a_rank(folder: Path) -> None:
@@ -166,6 +166,13 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
         memory_advice(tmp_path, short_recipe(), World()),
     ):
         raise RuntimeError("something else")
+
+
+def test_advice_says_under_what_a_run_goes_on(finished: Path) -> None:
+    with pytest.raises(OutOfMemory) as raised, memory_advice(finished, short_recipe(), World()):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    assert f"only as a new one: another --out with --init-from {finished}" in str(raised.value)
 
 
 def test_on_a_gpu_a_snapshot_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from addertrain.train.callbacks import progress
+from addertrain.train.callbacks.clock import RunClock
 from addertrain.train.callbacks.progress import duration
 from addertrain.train.run import fit
 from tests.train.small_runs import rewind, short_recipe
@@ -68,6 +70,26 @@ def test_a_run_resumed_in_mid_epoch_begins_its_bar_there(
 
     counts = re.findall(r"(\d+)/10 ", terminal.getvalue())
     assert (counts[0], counts[-1]) == ("6", "10")
+
+
+def test_the_time_left_after_a_resumption_counts_neither_its_start_nor_earlier_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("addertrain.train.callbacks.clock.time.perf_counter", lambda: now)
+    clock, nobody = RunClock(), cast(Any, None)
+    clock.load_state_dict({"train_seconds": 900.0, "epoch_seconds": 0.0, "seconds": 1000.0})
+    now = 50.0  # starting up
+    clock.on_train_start(nobody, nobody)
+    now = 54.0  # two batches
+    clock.on_validation_start(nobody, nobody)
+    now = 55.0
+    clock.on_validation_end(nobody, nobody)
+    clock.on_train_epoch_end(nobody, nobody)
+
+    left = clock.seconds_left(batches=20, evaluations=3, done=302, done_before=300)
+
+    assert left == pytest.approx(20 * 2 + 3 * 1)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,10 @@ import pytest
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_tensors, write_checkpoint
 from addertrain.train import run as run_module
 from addertrain.train.agreement import Agreement
 from addertrain.train.callbacks.progress import Progress
-from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
@@ -309,86 +307,3 @@ def test_what_is_saved_is_the_moment_of_the_save(
         left, right = (run / "checkpoints" / name for run in (fast, slow))
         for file in ("model", "optimizer", "rank_buffers"):
             assert_same_bits(read_tensors(left, file), read_tensors(right, file))
-
-
-class FullDisk:
-    """Stands in for `write_checkpoint`: has no room from the n-th write on, for so many of them."""
-
-    def __init__(self, first: int, count: int) -> None:
-        self.first, self.last, self.number = first, first + count, 0
-
-    def __call__(self, *contents: Any) -> None:
-        self.number += 1
-        if self.first <= self.number < self.last:
-            raise OSError(28, "No space left on device")
-        write_checkpoint(*contents)
-
-
-def _fit_on_a_full_disk(run: Path, first: int, count: int, *, goes_on: bool) -> list[str]:
-    told: list[str] = []
-    ordinary = run_module._saves, checkpoint_io.write_checkpoint
-
-    def saves(*arguments: Any) -> SaveCheckpoints:
-        callback = ordinary[0](*arguments)
-        callback.on_failure = (lambda error: told.append(str(error))) if goes_on else None
-        return callback
-
-    run_module._saves, checkpoint_io.write_checkpoint = saves, FullDisk(first, count)  # type: ignore[assignment]
-    try:
-        fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=2"), run)
-    except CheckpointError as error:
-        return [*told, f"ended: {error}"]
-    finally:
-        run_module._saves, checkpoint_io.write_checkpoint = ordinary
-    return told
-
-
-def test_a_failed_save_is_told_and_training_goes_on(finished: Path, tmp_path: Path) -> None:
-    (told,) = _fit_on_a_full_disk(tmp_path / "run", 2, 1, goes_on=True)
-
-    assert "epoch_0000_step_000004: expected to write a checkpoint, got: [Errno 28] No space left" in told
-    assert [name[-1] for name in _names(tmp_path / "run")] == list("25680")
-    assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0002_step_000010"
-
-
-def test_a_failed_save_can_end_the_training(tmp_path: Path) -> None:
-    (ended,) = _fit_on_a_full_disk(tmp_path / "run", 2, 1, goes_on=False)
-
-    assert ended.startswith("ended: ")
-    assert "start again" in ended
-    assert _names(tmp_path / "run")[:1] == ["epoch_0000_step_000002"]
-    assert not (tmp_path / "run/summary.json").exists()
-
-
-def test_a_run_whose_last_save_failed_has_not_finished(tmp_path: Path) -> None:
-    *told, ended = _fit_on_a_full_disk(tmp_path / "run", 6, 9, goes_on=True)
-
-    assert not told
-    assert ended.startswith("ended: ")
-    assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0001_step_000008"
-    assert not (tmp_path / "run/summary.json").exists()
-
-
-def _full_disk_of_the_first_rank(run: Path) -> list[str]:
-    launched()
-    return _fit_on_a_full_disk(run, 2, 1 if dist.get_rank() == 0 else 0, goes_on=True)
-
-
-def test_all_ranks_learn_of_a_failed_save(tmp_path: Path) -> None:
-    first, second = on_ranks(2, _full_disk_of_the_first_rank, tmp_path / "run")
-
-    assert first == second
-    assert len(first) == 1
-
-
-def test_a_signal_is_not_answered_where_nothing_could_be_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint_io, "write_checkpoint", FullDisk(1, 99))
-
-    with SignalWatch() as watch:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-        with pytest.raises(CheckpointError, match="No space left"):
-            fit(short_recipe(), tmp_path / "run", signals=watch)
-        assert not watch.is_answered

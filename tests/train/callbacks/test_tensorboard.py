@@ -1,5 +1,6 @@
 import math
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from addertrain.train import run as run_module
+from addertrain.train.callbacks.event_file import put_earlier_files_first
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
@@ -132,6 +134,46 @@ def test_a_checkpoint_follows_its_points_to_the_disk(tmp_path: Path, monkeypatch
     fit(short_recipe("--schedule.epochs=1", "--train.save_every_steps=2"), tmp_path / "run")
 
     assert found == [[2], [2, 4], [2, 4]]
+
+
+def test_a_clock_that_was_set_back_hides_no_curve(watched: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(watched, tmp_path / "run"))
+    for number, file in enumerate(sorted(run.glob("events*"))):
+        first, second, third, _, rest = file.name.split(".", 4)
+        file.rename(run / f"{first}.{second}.{third}.{9_999_999_990 + number}.{rest}")
+    rewind(run, to_epoch=1)
+
+    fit(short_recipe(), run)
+
+    assert _steps(_curves(run)["loss/val"]) == [5, 10, 15]
+    assert next(file.name.split(".")[3] for file in sorted(run.glob("events*"))) == "0000000001"
+
+
+def test_files_of_the_same_second_stand_in_the_order_of_the_sessions(tmp_path: Path) -> None:
+    for process in (88, 9, 100):  # their numbers are no order
+        put_earlier_files_first(tmp_path)
+        name = f"events.out.tfevents.{int(time.time()) + 60:010d}.host.{process}.0"
+        (tmp_path / name).write_text(str(process))
+    put_earlier_files_first(tmp_path)
+
+    assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["88", "9", "100"]
+
+
+def test_a_fault_that_was_undone_does_not_stand_for_ever(watched: Path, tmp_path: Path) -> None:
+    """Also for readers that draw every point."""
+    run = Path(shutil.copytree(watched, tmp_path / "run"))
+    rewind(run, to_epoch=2)
+    with SummaryWriter(str(run)) as killed:
+        killed.add_scalar("faults/skipped_steps", 3, 13)
+
+    fit(short_recipe(), run)
+
+    events = EventAccumulator(str(run), purge_orphaned_data=False)
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("faults/skipped_steps")] == [
+        (13, 3),
+        (11, 0),
+    ]
 
 
 def test_points_beyond_the_checkpoint_are_purged(watched: Path, tmp_path: Path) -> None:
