@@ -1,5 +1,6 @@
 """ImageNet, Imagenette, or any folder of pictures in two parts: train/CLASS/ and val/CLASS/."""
 
+import warnings
 from pathlib import Path
 
 from addertrain.data.arrays import ImageData
@@ -38,7 +39,10 @@ def _open(part: Path, loader: str) -> PictureReader:
     if loader == "torchvision":
         from addertrain.data.torchvision import TorchvisionReader
 
-        return TorchvisionReader(folder_of_classes(part, allow_empty=part.name == "val"))
+        files = folder_of_classes(part, allow_empty=part.name == "val")
+        for line in files.remarks:
+            warnings.warn(f"{part}: {line}", stacklevel=3)
+        return TorchvisionReader(files)
     from addertrain.data.ffcv import BetonReader
 
     return BetonReader.open(part.with_name(f"{part.name}.beton"))

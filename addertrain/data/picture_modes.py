@@ -16,6 +16,7 @@ _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _UNMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
+_SAMPLE_FORMAT, _SIGNED = 339, 2
 _ORIENTATION = 0x0112
 _DIM = 32  # of 255: an eighth
 
@@ -69,6 +70,10 @@ def to_rgb(image: Image.Image, rendering: Rendering, *, is_upright: bool = False
     image.load()  # before EXIF is asked for: that decodes a PNG, and its errors must not pass for EXIF's
     turn = 1 if is_upright else _orientation(image)
     change = Change.TURNED if turn != 1 or turned in range(2, 9) else Change(0)  # Pillow turns TIFFs itself
+    if image.mode not in _DEEP and _SIGNED in (_tag(image, _SAMPLE_FORMAT) or ()):
+        raise ValueError(
+            "expected bytes of 0 to 255, got signed ones, of -128 to 127; save it as RGB or grey"
+        )
     if image.mode in _DEEP:
         pixels, more = _deep(image, rendering)
     elif image.mode in _PLAIN | _WITH_ALPHA:
@@ -139,7 +144,9 @@ def _laid(
 
 def _deep(image: Image.Image, rendering: Rendering) -> tuple[NDArray[np.uint8], Change]:
     """Grey of more than 8 bits: value / white · 255, rounded."""
-    white = rendering.white or _stated_white(image)
+    # A PGM's header states its own white, to which Pillow has scaled the values; the user speaks of the others.
+    is_pgm = image.format == "PPM" and image.mode == "I"
+    white = (None if is_pgm else rendering.white) or _stated_white(image)
     if white is None:
         raise ValueError(
             f"expected grey with a known largest value, got {'floats' if image.mode == 'F' else 'integers'} "

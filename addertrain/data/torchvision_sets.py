@@ -13,6 +13,7 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from torchvision.datasets import VisionDataset
 
+from addertrain.data.decode import read_picture
 from addertrain.data.errors import DataError, PictureError
 from addertrain.data.picture_modes import AS_IT_IS, Decoded, Rendering, to_rgb
 from addertrain.data.source import check_labels
@@ -49,8 +50,14 @@ class TorchvisionPictures:
     def picture(self, sample: int) -> Decoded:
         """The picture in RGB; raises a PictureError that names it."""
         try:
-            image, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
-            return to_rgb(image, self.rendering)
+            found, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
+            # A path by our loader, a picture that a set has opened, or one that it made from an array.
+            path = found if isinstance(found, Path) else getattr(found, "filename", None)
+            if path:
+                return read_picture(Path(path), self.rendering)
+            return to_rgb(found, self.rendering)
+        except PictureError as error:
+            raise PictureError(self.name(sample), error.reason) from None
         except Exception as error:  # sets and decoders raise whatever a damaged file leads them to
             ours = str(error).startswith("expected ")
             reason = str(error) if ours else f"expected a picture, got: {error!r}"
@@ -94,6 +101,10 @@ def _open(set_name: str, root: str, split: str) -> Any:
             f"torchvision:{set_name}: expected the name of a class of torchvision.datasets, such as CIFAR10"
         )
     arguments = _arguments(set_name, kind, split)
+    if "loader" in inspect.signature(kind).parameters or issubclass(kind, torchvision.datasets.ImageFolder):
+        arguments["loader"] = (
+            Path  # torchvision's own drops transparency and clips what is deeper than 8 bits
+        )
     processed = os.path.join(root, set_name, "processed")
     if issubclass(kind, torchvision.datasets.MNIST) and os.path.isdir(processed) and os.listdir(processed):
         raise DataError(

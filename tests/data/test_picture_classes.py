@@ -1,6 +1,7 @@
 """A validation part with some of the training part's classes: the numbers are those of training."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,18 @@ def test_a_class_without_validation_pictures_is_no_obstacle(
         for part in ("train", "val"):
             files = folder_of_classes(root / part, allow_empty=part == "val")
             write_beton(files, root / f"{part}.beton", BetonSettings(page_size=1 << 17))
-    data = load(root, loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = load(root, loader)
     assert data.num_classes == 3
     assert data.test.labels.tolist() == [0, 0, 2, 2]
     assert data.test.classes == data.train.classes
+
+
+def test_what_a_folder_passes_over_is_told_where_no_file_is_written_from_it(root: Path) -> None:
+    (root / "train" / "class_0" / "notes.txt").write_text("words")
+    with pytest.warns(UserWarning, match=r"train: passed over: 1 \.txt"):
+        load(root, "torchvision")
 
 
 def test_lists_and_adopted_files_by_number_may_lack_the_last_class(root: Path) -> None:

@@ -141,6 +141,7 @@ REFUSED = {
     "F TIFF": (encoded(FLOATS, "TIFF"), "floats without one"),
     "F PFM": (b"Pf 2 1 -1.0\n" + np.array([0, 0.5], dtype="<f4").tobytes(), "floats without one"),
     "I TIFF": (encoded(INTEGERS, "TIFF"), "integers without one"),
+    "signed bytes": (encoded(Image.fromarray(GREY), "TIFF", tiffinfo={339: 2}), "got signed ones"),
     "LAB": (encoded(Image.new("LAB", (2, 2)), "TIFF"), "got mode LAB"),
     "RGB of 16 bits with a colour": (
         png(16, 2, bytes(12), width=2, key=bytes(6)), "8 bits a channel beside a transparent colour",
@@ -165,6 +166,7 @@ def test_a_stated_white_gives_floats_and_dark_integers_their_range() -> None:
     assert decoded.pixels[0, :, 0].tolist() == [0, 64, 255]
     assert decoded.change == Change.SCALED
     assert decode_picture(twelve, name="x").change == Change.SCALED | Change.DIM
+    assert decode_picture(pgm(1000, [0, 500, 1000]), Rendering(white=4095), name="x").pixels[0, 2, 0] == 255
     no_number = encoded(Image.fromarray(np.array([[0, np.nan]], dtype=np.float32)), "TIFF")
     for content, words in ((twelve, "values of 0 to 100 .*got 0 to 4095"), (no_number, "got nan to nan")):
         with pytest.raises(DataError, match=words):

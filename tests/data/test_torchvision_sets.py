@@ -1,5 +1,6 @@
 """torchvision's sets: the part that was asked for, the files that were checked, one whole number a label."""
 
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -90,6 +91,36 @@ def test_a_set_without_parts_is_taken_whole(tmp_path: Path) -> None:
         torchvision_pictures("EuroSAT", tmp_path, "train")
     pictures = torchvision_pictures("EuroSAT", tmp_path, "all")
     assert (len(pictures), pictures.classes) == (2, ("Forest", "River"))
+
+
+def test_pictures_of_sets_in_files_are_those_of_the_other_readers(tmp_path: Path) -> None:
+    """torchvision's own loader would make them black, and white from 255 on."""
+    for name, image in (
+        ("Forest", Image.fromarray(np.array([[(0, 0, 0, 0), (0, 0, 0, 255)]], dtype=np.uint8))),
+        ("River", Image.fromarray(np.array([[0, 257 * 100]], dtype=np.uint16))),
+    ):
+        (tmp_path / "eurosat" / "2750" / name).mkdir(parents=True)
+        image.save(tmp_path / "eurosat" / "2750" / name / "x.png")
+    (tmp_path / "eurosat" / "2750" / "River" / "y.png").write_bytes(b"no picture")
+    pictures = torchvision_pictures("EuroSAT", tmp_path, "all")
+    shown = [pictures.picture(k).pixels[0, :, 0].tolist() for k in range(2)]
+    assert shown == [[255, 0], [0, 100]]
+    with pytest.raises(DataError, match=r"EuroSAT all 2: expected a picture, got 10 bytes"):
+        pictures.picture(2)
+
+
+def test_a_picture_that_a_set_has_only_opened_is_decoded_like_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "caltech256" / "256_ObjectCategories" / "001.ak47"
+    folder.mkdir(parents=True)
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(
+        stream, "JPEG"
+    )
+    content = stream.getvalue()
+    (folder / "001_0001.jpg").write_bytes(content[:2000] + bytes(200) + content[2200:])
+    pictures = torchvision_pictures("Caltech256", tmp_path, "all")
+    with pytest.raises(DataError, match=r"Caltech256 all 0: expected a whole JPEG, got a damaged one"):
+        pictures.picture(0)
 
 
 @pytest.mark.parametrize("set_name", ["VisionDataset", "FakeData", "CIFAR", "os"])
