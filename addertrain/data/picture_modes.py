@@ -144,7 +144,7 @@ def _laid(
 
 def _deep(image: Image.Image, rendering: Rendering) -> tuple[NDArray[np.uint8], Change]:
     """Grey of more than 8 bits: value / white · 255, rounded."""
-    # A PGM's header states its own white, to which Pillow has scaled the values; the user speaks of the others.
+    # A PGM's header states its own white, which Pillow has scaled to 65535: the user's is that of the others.
     is_pgm = image.format == "PPM" and image.mode == "I"
     white = (None if is_pgm else rendering.white) or _stated_white(image)
     if white is None:
