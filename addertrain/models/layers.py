@@ -4,7 +4,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d, adder_norm, adder_norm_residual
+from addertrain.nn import (
+    AdderConv2d,
+    BatchNorm2d,
+    BinaryConv2d,
+    Conv2d,
+    adder_norm,
+    adder_norm_residual,
+)
 
 Kind = Literal["adder", "conv", "binary"]
 """adder: AdderConv2d. conv: the convolutional twin. binary: XNOR-Net's layer."""
@@ -34,7 +41,7 @@ def layer(
         sizes = (in_channels, out_channels, kernel_size, stride, padding)
         return AdderConv2d(*sizes, offset_free=True, rectified=rectified)
     if kind == "conv":
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        return Conv2d(in_channels, out_channels, kernel_size, stride, padding)
     if kind == "binary":
         return BinaryConv2d(in_channels, out_channels, kernel_size, stride, padding)
     raise ValueError(f"build_model: expected kind to be adder, conv or binary, got {kind!r}.")
@@ -61,7 +68,7 @@ def last_layers(head: Head, num_features: int, num_classes: int) -> tuple[nn.Mod
         ValueError: for another head.
     """
     if head == "norm":
-        return nn.Conv2d(num_features, num_classes, 1, bias=False), BatchNorm2d(num_classes)
+        return Conv2d(num_features, num_classes, 1), BatchNorm2d(num_classes)
     if head == "linear":
         return nn.Linear(num_features, num_classes), nn.Identity()
     raise ValueError(f"build_model: expected head to be norm or linear, got {head!r}.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.models.layers import Head, Kind, last_layers, logits, norm
+from addertrain.nn import Conv2d
 
 Block = type[BasicBlock] | type[Bottleneck]
 
@@ -44,10 +45,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if stem == "cifar":
-            self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+            self.conv1 = Conv2d(3, widths[0], 3, padding=1)
             self.maxpool: nn.Module = nn.Identity()
         else:
-            self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
+            self.conv1 = Conv2d(3, widths[0], 7, stride=2, padding=3)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.bn1 = norm(kind, widths[0])
         channels = widths[0]

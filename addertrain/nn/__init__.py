@@ -3,6 +3,7 @@
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.adder_norm import adder_norm, adder_norm_residual
 from addertrain.nn.binary import BinaryConv2d
+from addertrain.nn.conv import Conv2d
 from addertrain.nn.convert import convert
 from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
@@ -15,6 +16,7 @@ __all__ = [
     "AdderLinear",
     "BatchNorm2d",
     "BinaryConv2d",
+    "Conv2d",
     "SyncBatchNorm2d",
     "adder_norm",
     "adder_norm_residual",

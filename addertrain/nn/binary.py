@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from addertrain.nn.tracing import leaf_of_fx
+from addertrain.ops.convolution import conv2d
 
 
 class BinaryConv2d(nn.Conv2d):
@@ -34,9 +34,9 @@ class BinaryConv2d(nn.Conv2d):
 
     @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
-        return functional.conv2d(
-            binary_sign(input), binary_filters(self.weight), None, self.stride, self.padding
-        )
+        signs, filters = binary_sign(input), binary_filters(self.weight)
+        assert not isinstance(self.padding, str)
+        return conv2d(signs, filters, None, self.stride, self.padding)
 
 
 def binary_sign(x: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from addertrain.models import MODELS, build_model
 from addertrain.nn import AdderConv2d
+
+TORCHS = (nn.Conv2d, nn.BatchNorm2d)
 
 
 def test_initialisation_follows_torchs_random_state() -> None:
@@ -48,3 +51,25 @@ def test_layers_that_leave_gradients_out_stand_behind_a_relu(name: str) -> None:
 
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adder", "conv", "binary"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_layer_of_every_kind_is_of_our_own(name: str, kind: str) -> None:
+    """torch's norm and convolution are wrong in places (see ours): no network may be built of them."""
+    with torch.device("meta"):
+        model = build_model(name, kind=kind, num_classes=10)
+    torchs = {type(module).__name__ for module in model.modules() if type(module) in TORCHS}
+
+    assert not torchs
+
+
+@pytest.mark.parametrize("kind", ["conv", "binary"])
+def test_the_state_is_that_of_torchs_layers(kind: str) -> None:
+    model = build_model("resnet8", kind=kind, num_classes=10, head="linear")
+    names = {name: set(module.state_dict()) for name, module in model.named_modules()}
+    statistics = {"running_mean", "running_var", "num_batches_tracked"}
+
+    assert names["conv1"] == names["layer2.0.downsample.0"] == {"weight"}
+    assert names["fc"] == {"weight", "bias"}
+    assert names["bn1"] == {"weight", "bias"} | statistics
