@@ -8,22 +8,22 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from addertrain.interchange.errors import InterchangeError
-from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d
+from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
 
 
 def in_standard_operations(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode: adder and binary layers become subtractions, absolute values and sums.
 
-    Convolutions of our own become torch's.
+    Convolutions and linear layers of our own become torch's.
 
     Raises:
         InterchangeError: an adder layer whose power is not 1.
     """
     twin = copy.deepcopy(model).eval()
     for name, module in list(twin.named_modules()):
-        if isinstance(module, Conv2d):  # they differ in how they compute alone
-            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+        if isinstance(module, Conv2d | OrderedLinear):  # they differ in how they compute alone
+            module.__class__ = nn.Conv2d if isinstance(module, Conv2d) else nn.Linear  # type: ignore[assignment]
         if (standard := _standard(name, module)) is None:
             continue
         if not name:

@@ -9,6 +9,8 @@ from addertrain.nn import (
     BatchNorm2d,
     BinaryConv2d,
     Conv2d,
+    OrderedConv2d,
+    OrderedLinear,
     adder_norm,
     adder_norm_residual,
 )
@@ -68,9 +70,9 @@ def last_layers(head: Head, num_features: int, num_classes: int) -> tuple[nn.Mod
         ValueError: for another head.
     """
     if head == "norm":
-        return Conv2d(num_features, num_classes, 1), BatchNorm2d(num_classes)
+        return OrderedConv2d(num_features, num_classes), BatchNorm2d(num_classes)
     if head == "linear":
-        return nn.Linear(num_features, num_classes), nn.Identity()
+        return OrderedLinear(num_features, num_classes), nn.Identity()
     raise ValueError(f"build_model: expected head to be norm or linear, got {head!r}.")
 
 

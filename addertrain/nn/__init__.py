@@ -8,6 +8,7 @@ from addertrain.nn.convert import convert
 from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
 from addertrain.nn.recalibrate import average_buffers, recalibrated
 from addertrain.nn.sync_norm import SyncBatchNorm2d, synchronise_norms
 
@@ -17,6 +18,8 @@ __all__ = [
     "BatchNorm2d",
     "BinaryConv2d",
     "Conv2d",
+    "OrderedConv2d",
+    "OrderedLinear",
     "SyncBatchNorm2d",
     "adder_norm",
     "adder_norm_residual",

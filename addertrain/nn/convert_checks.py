@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
 
 from addertrain.nn.conv import Conv2d
+from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
 from addertrain.nn.references import references_to
 from addertrain.nn.weight_reads import weight_reads
 
@@ -86,7 +87,7 @@ def _refuse_formless(name: str, layer: nn.Module) -> None:
             f"convert: expected layer {name!r} to know its sizes, got a {type(layer).__name__} that has "
             "seen no input; pass a batch through the network first."
         )
-    if type(layer) not in (nn.Conv2d, nn.Linear, Conv2d):
+    if type(layer) not in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
         raise ValueError(
             f"convert: expected layer {name!r} to be a plain Conv2d or Linear, got {type(layer).__name__}, "
             f"whose forward may do more; {advice}"

@@ -7,7 +7,7 @@ from torch import nn
 from addertrain.models import MODELS, build_model
 from addertrain.nn import AdderConv2d
 
-TORCHS = (nn.Conv2d, nn.BatchNorm2d)
+TORCHS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
 
 def test_initialisation_follows_torchs_random_state() -> None:

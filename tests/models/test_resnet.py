@@ -8,7 +8,7 @@ from torch import nn
 from addertrain.models import VGGSmall, build_model
 from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.models.resnet import ResNet, resnet18, resnet20, resnet50
-from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d, Conv2d, param_groups
+from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d, Conv2d, OrderedConv2d, param_groups
 
 
 def small_resnet(block: type[BasicBlock] | type[Bottleneck], kind: str, stem: str = "cifar") -> ResNet:
@@ -45,7 +45,7 @@ def test_first_and_last_layer_are_convolutions_and_the_logits_have_a_norm(name: 
     model = on_meta(name)
     layers = [m for m in model.modules() if isinstance(m, AdderConv2d | nn.Conv2d)]
 
-    assert [type(layers[0]), type(layers[-1])] == [Conv2d, Conv2d]
+    assert [type(layers[0]), type(layers[-1])] == [Conv2d, OrderedConv2d]
     assert all(isinstance(layer, AdderConv2d) and layer.offset_free for layer in layers[1:-1])
     last_norm = [m for m in model.modules() if isinstance(m, BatchNorm2d)][-1]
     assert (last_norm.num_features, last_norm.relu) == (1000, False)

@@ -40,6 +40,7 @@ def _arguments() -> dict[str, tuple[Any, ...]]:
         "adder2d_grad_weight_sign": gradient,
         "adder2d_norm_grad_input": (*gradient, 1.5),
         "adder2d_norm_grad_weight": (*gradient, 1.5),
+        "ordered_product": (scale.view(1, 4), dy.view(-1, 4)),
         "batch_norm_relu": (*norm, 1e-5, True),
         "batch_norm_relu_of_sums": (last, sums, scale, scale, 1e-5, True),
         "batch_norm_relu_backward": (last, *norm, scale, scale, 1e-5, True),
