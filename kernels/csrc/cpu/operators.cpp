@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "csrc/cpu/dispatch.h"
+#include "csrc/cpu/choices.h"
 #include "csrc/tensors.h"
 #include "device/direct.h"
 
@@ -66,7 +66,8 @@ int64_t grain_of(int64_t grain, int64_t count, int64_t work) {
 int64_t elements(const Layer& d) { return d.N * d.P * d.Q * d.O * d.C * d.R * d.S; }
 
 template <typename Call>
-void run(const Pass<Call>& pass, const Call& call, const Tensor& like) {
+void run(const Call& call, const Tensor& like) {
+  const Pass<Call>& pass = pass_of(call);
   const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
   float* filters = packed.mutable_data_ptr<float>();
   const int64_t blocks = pass.num_blocks(call), units = pass.num_units(call);
@@ -118,50 +119,13 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
   const ForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
                          y.mutable_data_ptr<float>(), layout_of(format), offset_free};
-  run(kernels_for(d.O).forward, call, x);
+  run(call, x);
   return y;
 }
 
-// A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
-// padding. Order of its channels: as the pixels lie in memory.
-struct FullyConnected {
-  Layer layer;
-  Tensor w;
-
-  FullyConnected(const Layer& d, const Tensor& w_ocrs, MemoryFormat format)
-      : layer(d), w(torch::stable::contiguous(w_ocrs, format)) {
-    layer.C = d.C * d.H * d.W;
-    layer.H = layer.W = layer.R = layer.S = 1;
-    layer.stride_h = layer.stride_w = layer.dilation_h = layer.dilation_w = 1;
-  }
-  static bool fits(const Layer& d) {
-    return d.P == 1 && d.Q == 1 && d.padding_h == 0 && d.padding_w == 0 && d.R == d.H && d.S == d.W;
-  }
-};
-
-// More than a share of all, by a sample of x, whatever its layout.
-bool has_many_zeros(const Tensor& x, double share) {
-  constexpr int64_t kSamples = 1024;
-  const float* data = x.const_data_ptr<float>();
-  const int64_t step = std::max<int64_t>(1, x.numel() / kSamples) | 1;  // odd: no channel is left out
-  int64_t zeros = 0, sampled = 0;
-  for (int64_t i = 0; i < x.numel(); i += step, ++sampled) zeros += data[i] == 0.0f;
-  return static_cast<double>(zeros) > share * static_cast<double>(sampled);
-}
-
-// Whether lists of non-zeros pay: what a position sees of a channel's filters has to make up for walking a list.
-bool uses_lists(const Layer& d, const Tensor& x) {
-  constexpr int64_t kManyFilters = 16, kSomeTaps = 64, kManyTaps = 256;
-  constexpr double kSomeZeros = 0.1, kManyZeros = 0.3;
-  const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w);
-  return d.O >= kManyFilters && taps >= kSomeTaps && has_many_zeros(x, taps >= kManyTaps ? kSomeZeros : kManyZeros);
-}
-
 void run_grad_input(GradInputCall call, const Tensor& x, bool is_rectified) {
-  call.only_non_zeros = is_rectified && uses_lists(call.layer, x);
-  const Layer& d = call.layer;
-  const int64_t along = call.only_non_zeros || d.C <= kThinChannels ? d.O : d.C;
-  run(kernels_for(along).grad_input, call, x);
+  call.only_non_zeros = is_rectified && uses_lists(call.layer, call.x.data);
+  run(call, x);
 }
 
 Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
@@ -186,10 +150,10 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   const Tensor filters = dense(w, MemoryFormat::Contiguous);
   GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
                      filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false};
-  if (FullyConnected::fits(d) && d.H * d.W > 1) {
-    const FullyConnected flat(d, w, format);
-    call.layer = flat.layer;
-    call.w = flat.w.const_data_ptr<float>();
+  if (is_fully_connected(d) && d.H * d.W > 1) {
+    const Tensor flat = torch::stable::contiguous(w, format);  // in the order of the pixels
+    call.layer = fully_connected(d);
+    call.w = flat.const_data_ptr<float>();
     call.w_order = FilterOrder::kChannelsInnermost;
     run_grad_input(call, source, is_rectified);
     return dx;
