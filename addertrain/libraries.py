@@ -48,10 +48,10 @@ def status() -> str:
 
 
 def cpu_kernels() -> str:
-    """What computes on CPUs: the kernels of `AVX-512`, of `AVX2`, the `portable` ones, or the `reference`."""
+    """What computes on CPUs: the `AVX-512`, `AVX2`, `NEON` or `portable` kernels, or the `reference`."""
     if not is_loaded("_C"):
         return "reference"
-    return {1: "AVX-512", 2: "AVX2", 3: "portable"}[torch.ops.addertrain.cpu_instruction_set()]
+    return {1: "AVX-512", 2: "AVX2", 3: "portable", 4: "NEON"}[torch.ops.addertrain.cpu_instruction_set()]
 
 
 load()

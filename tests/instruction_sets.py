@@ -13,13 +13,14 @@ from contextlib import contextmanager
 
 from tests.source_tree import ROOT
 
-NUMBERS = {"avx512": 1, "avx2": 2, "portable": 3}
-NAMES = tuple(NUMBERS)
+NUMBERS = {"avx512": 1, "avx2": 2, "neon": 4, "portable": 3}
+NAMES = tuple(NUMBERS)  # the better one first
 VARIABLE = "ADDERTRAIN_TESTS_INSTRUCTION_SET"
 _BEST = 0
 _LIBRARIES = {
     "avx512": {},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "neon": {},
     "portable": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
 }
 
@@ -38,7 +39,7 @@ def kernels_limited_to(name: str) -> dict[str, str]:
 def limit() -> str | None:
     """What this run of the tests is limited to; None where it is not."""
     number = os.environ.get(VARIABLE)
-    return None if number is None else NAMES[int(number) - 1]
+    return None if number is None else {str(NUMBERS[name]): name for name in NAMES}[number]
 
 
 def is_here(name: str) -> bool:
@@ -54,7 +55,7 @@ def choose(name: str) -> bool:
     import torch
 
     most = limit()
-    if most is not None and NUMBERS[name] < NUMBERS[most]:
+    if most is not None and NAMES.index(name) < NAMES.index(most):
         return False
     chosen: bool = torch.ops.addertrain.use_cpu_instruction_set(NUMBERS[name])
     return chosen

@@ -5,29 +5,23 @@
 namespace addertrain::cpu {
 namespace {
 
-bool has_avx512() {
 #if defined(__x86_64__)
+bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
-#endif
 }
 
-bool has_avx2() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
-}
 
 const Kernels* find(InstructionSet set) {
-#if defined(__x86_64__)
   const bool is_any = set == InstructionSet::kBest;
+#if defined(__x86_64__)
   if ((is_any || set == InstructionSet::kAvx512) && has_avx512()) return &avx512_kernels();
   if ((is_any || set == InstructionSet::kAvx2) && has_avx2()) return &avx2_kernels();
+#elif defined(__aarch64__)
+  if (is_any || set == InstructionSet::kNeon) return &neon_kernels();  // every such processor has it
 #endif
-  if (set == InstructionSet::kBest || set == InstructionSet::kPortable) return &portable_kernels();
+  if (is_any || set == InstructionSet::kPortable) return &portable_kernels();
   return nullptr;
 }
 
@@ -35,7 +29,7 @@ std::atomic<const Kernels*> in_use{nullptr};
 
 }  // namespace
 
-const Kernels& kernels_for(int64_t along) {
+const Kernels& kernels_for([[maybe_unused]] int64_t along) {
   const Kernels* found = in_use.load(std::memory_order_acquire);
   if (!found) {
     found = find(InstructionSet::kBest);
@@ -60,6 +54,8 @@ InstructionSet instruction_set_in_use() {
 #if defined(__x86_64__)
   if (found == &avx512_kernels()) return InstructionSet::kAvx512;
   if (found == &avx2_kernels()) return InstructionSet::kAvx2;
+#elif defined(__aarch64__)
+  if (found == &neon_kernels()) return InstructionSet::kNeon;
 #endif
   return InstructionSet::kPortable;
 }

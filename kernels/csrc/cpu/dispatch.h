@@ -5,7 +5,7 @@
 
 namespace addertrain::cpu {
 
-enum class InstructionSet : int64_t { kBest = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3 };
+enum class InstructionSet : int64_t { kBest = 0, kAvx512 = 1, kAvx2 = 2, kPortable = 3, kNeon = 4 };
 
 constexpr int64_t kWholeRegister = INT64_MAX;
 

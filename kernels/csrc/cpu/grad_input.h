@@ -84,6 +84,7 @@ template <int M>
 void grad_tile(const GradTile& t, const Position* positions, const float* x, float* dx) {
   Simd::Reg acc[M], at_x[M];
   const TileTaps<M> taps(positions);
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     acc[m] = Simd::zero();
     const float* pixel = x + positions[m].pixel;
@@ -105,6 +106,7 @@ void grad_tile(const GradTile& t, const Position* positions, const float* x, flo
       }
     }
   const Simd::Reg poison = Simd::load(t.poison);
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     const Simd::Reg value = Simd::add(Simd::keep_nan(acc[m], at_x[m]), poison);
     if (t.channels == Simd::kLanes)

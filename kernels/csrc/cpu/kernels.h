@@ -94,6 +94,7 @@ struct Kernels {
 const Kernels& avx512_kernels();
 const Kernels& avx512_narrow_kernels();
 const Kernels& avx2_kernels();
+const Kernels& neon_kernels();
 const Kernels& portable_kernels();
 
 }  // namespace addertrain::cpu
