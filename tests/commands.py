@@ -6,11 +6,14 @@ import subprocess
 from tests.source_tree import ROOT
 
 
-def run_command(*command: str, timeout_s: float = 150.0, **changes: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *command: str, timeout_s: float = 150.0, standard_input: str | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     """What the command printed and its exit code; `changes` are added to the environment."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | changes
     return subprocess.run(
         command,
+        input=standard_input,
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -47,7 +47,7 @@ def _remove_old(root: Path, name: str) -> None:
 def _fingerprint() -> str:
     """Of the sources, of what compiles them, and of this machine, for which hosts' code is."""
     digest = hashlib.sha256(f"{platform.node()} {sys.executable} {torch.__version__}".encode())
-    for compiler in ("c++", "nvcc"):
+    for compiler in ("c++", "nvcc", "aarch64-linux-gnu-g++"):
         if (path := shutil.which(compiler)) is not None:
             digest.update(subprocess.run([path, "--version"], capture_output=True, check=False).stdout)
     for folder in (ROOT / "kernels", ROOT / "tests" / "kernels"):
