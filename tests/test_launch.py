@@ -51,6 +51,23 @@ def test_find_python_says_what_is_missing(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_system_packages_go_on_without_what_only_some_tests_need(tmp_path: Path) -> None:
+    """On a machine that has all that is needed, and an apt-get that installs nothing."""
+    answers = {"id": "echo 0", "uname": "echo x86_64", "apt-get": "exit 100"}
+    for name in ("python", "c++", "pkg-config", *answers):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answers.get(name, 'exit 0')}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "env").symlink_to("/usr/bin/env")
+
+    result = run_command("/bin/bash", "launch/system_packages", "all", "python", PATH=str(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "system packages: installing g++-aarch64-linux-gnu qemu-user",
+        "system packages: going on without g++-aarch64-linux-gnu qemu-user",
+    ]
+
+
 def test_environment_shares_the_cores_and_keeps_what_is_set() -> None:
     shared = "source launch/environment 1000; echo $OMP_NUM_THREADS $OMP_WAIT_POLICY"
 
