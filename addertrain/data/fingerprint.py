@@ -21,7 +21,10 @@ def data_sha256(data: ImageData) -> str:
 
 
 def part_sha256(part: ImageArrays | PictureReader) -> str:
-    """The same of the training or the test images alone; of a .beton the checksum of its index, too."""
+    """The same of the training or the test images alone; no picture is read.
+
+    Of a .beton the checksum of its index is part of it, of separate files that of their names.
+    """
     digest = hashlib.sha256()
     _add(digest, part)
     digest.update(str(getattr(part, "index_sha256", "")).encode())

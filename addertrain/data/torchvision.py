@@ -1,5 +1,7 @@
 """The second loader's reader: torchvision decodes the original files; the reference, and without FFCV."""
 
+import hashlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +26,12 @@ class TorchvisionReader:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self._source.classes
+
+    @property
+    def index_sha256(self) -> str:
+        """Checksum of the names of the files, in their order; none is read."""
+        names = (self._source.name(sample) for sample in range(len(self._source)))
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
     def __len__(self) -> int:
         return len(self._source)

@@ -117,6 +117,12 @@ def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Calla
     record = manifest.get("recipe")
     if record is not None:
         _check_same(recipe, recipe_from_record(record, source=str(checkpoint)), where=str(checkpoint))
+    is_elsewhere = checkpoint.resolve().parent != run.store.folder.resolve()
+    if is_elsewhere and manifest.get("epoch", 0) >= recipe.schedule.epochs:
+        raise UsageError(
+            f"{checkpoint}: expected a checkpoint with something left to train, got the end of "
+            f"{recipe.schedule.epochs} epochs; addertrain evaluate measures it, --init-from starts from it"
+        )
     newer = [other.name for other in run.store.newest_first() if step_of(other) > step_of(checkpoint)]
     if newer or run.read_summary() is not None:
         raise UsageError(

@@ -69,6 +69,20 @@ def test_a_resumption_on_other_pictures_is_refused(tmp_path: Path, now: ImageDat
         check_resumption(checkpoint, data_record(now), _silent)
 
 
+def test_pictures_that_changed_places_are_noticed(tmp_path: Path) -> None:
+    """Files moved between two classes, one for one: as many pictures, the same labels."""
+    data = _picture_data()
+    checkpoint = _saved(tmp_path, data)
+    train = _pictures(12)
+    source = train._source
+    assert isinstance(source, PictureFiles)
+    paths = (source.paths[0].replace("0.png", "5.png"), *source.paths[1:])
+    moved = TorchvisionReader(replace(source, paths=paths))
+
+    with pytest.raises(UsageError, match="other training images or labels than there"):
+        check_resumption(checkpoint, data_record(replace(data, train=moved)), _silent)
+
+
 def test_a_resumption_on_other_pixels_in_memory_is_refused(tmp_path: Path) -> None:
     data = _array_data()
     checkpoint = _saved(tmp_path, data)

@@ -196,6 +196,16 @@ def test_a_named_checkpoint_starts_another_run(run: RunDirectory, recipe: Recipe
     assert start.checkpoint == named
 
 
+def test_the_end_of_a_run_is_no_beginning_of_another(
+    run: RunDirectory, recipe: Recipe, tmp_path: Path
+) -> None:
+    _save(run, recipe, 3)
+
+    with pytest.raises(UsageError, match=r"epoch_0003_step_000015: expected .* left to train.*--init-from"):
+        choose_start(recipe, RunDirectory(tmp_path / "branch"), str(run.path), _silent)
+    assert choose_start(recipe, run, str(run.path), _silent).checkpoint is not None
+
+
 def test_a_named_run_means_its_newest(run: RunDirectory, recipe: Recipe, tmp_path: Path) -> None:
     start = choose_start(recipe, RunDirectory(tmp_path / "branch"), str(run.path), _silent)
 
