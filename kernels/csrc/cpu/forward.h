@@ -6,7 +6,7 @@
 // Filters lie along the registers, positions are broadcast: images stay interleaved, nothing is unfolded, any stride
 // costs the same. Where a unit has x >= 0 throughout (behind every ReLU), w < 0 counts as w = 0: min(x, w) - w is then
 // 0 exactly, and the response keeps ten times more digits. sum_k x carries a NaN or an infinity of x into y, the
-// filters' constants carry those of w.
+// filters' constants carry those of w. Where both lie far from 0 and near each other, forward_exact.h puts the plain sum.
 #pragma once
 
 #include <cmath>
@@ -67,23 +67,33 @@ struct Walk {
   }
 };
 
-// Packed filters: [block][K][width * lanes] as they are, the same with w < 0 replaced by 0, and two rows of constants.
+// A response whose sum of |x - w| is less than this share of its filter's sum |w| has lost digits (forward_exact.h).
+constexpr double kFewDigits = 0.125;
+
+// Packed filters: [block][K][width * lanes] as they are, the same with w < 0 replaced by 0, and five rows of constants.
 struct PackedForward {
   int64_t K, lanes;
   float* filters;
   float* clipped;
   float* constant;
   float* constant_clipped;
+  float* offset;      // what -sum |x - w| is added to
+  float* limit;       // kFewDigits * sum |w|
+  float* below_zero;  // sum |w| over w < 0
 
   PackedForward(const Layer& d, float* packed) : K(d.C * d.R * d.S), lanes(ceil_div(d.O, Simd::kLanes) * Simd::kLanes) {
     filters = packed;
     clipped = filters + K * lanes;
     constant = clipped + K * lanes;
     constant_clipped = constant + lanes;
+    offset = constant_clipped + lanes;
+    limit = offset + lanes;
+    below_zero = limit + lanes;
   }
+  float* end() const { return below_zero + lanes; }
   static int64_t floats(const Layer& d) {
     const PackedForward p(d, nullptr);
-    return (2 * p.K + 2) * p.lanes;
+    return (2 * p.K + 5) * p.lanes;
   }
 };
 
@@ -103,12 +113,15 @@ struct FilterSums {
 };
 
 inline void pack_constants(const ForwardCall& call, const PackedForward& to, int64_t o) {
-  to.constant[o] = to.constant_clipped[o] = 0.0f;
+  to.constant[o] = to.constant_clipped[o] = to.offset[o] = to.limit[o] = to.below_zero[o] = 0.0f;
   if (o >= call.layer.O) return;  // the block's tail: computed, never stored
   const FilterSums sums(call.w + o * to.K, to.K);
   const double nothing_if_finite = sums.absolute - sums.absolute;  // NaN for a NaN or an infinity in w
   to.constant[o] = static_cast<float>(call.offset_free ? sums.absolute - sums.plain : -sums.plain);
   to.constant_clipped[o] = static_cast<float>(call.offset_free ? nothing_if_finite : -sums.absolute);
+  to.offset[o] = static_cast<float>(call.offset_free ? sums.absolute : 0.0);
+  to.limit[o] = static_cast<float>(kFewDigits * sums.absolute);
+  to.below_zero[o] = static_cast<float>(0.5 * (sums.absolute - sums.plain));
 }
 
 inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) {

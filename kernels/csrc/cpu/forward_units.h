@@ -2,6 +2,7 @@
 #pragma once
 
 #include "csrc/cpu/forward.h"
+#include "csrc/cpu/forward_exact.h"
 #include "csrc/cpu/forward_positive.h"
 #include "csrc/cpu/forward_sparse.h"
 
@@ -54,13 +55,19 @@ inline void sum_row(const float* pixels, int64_t columns, int64_t C, Simd::Reg& 
   for (; v < columns; ++v) sums[v] = Simd::sum(fold_pixel(pixels + v * C, C, lowest));
 }
 
-// sum_c x of every pixel in the buffer; returns whether all of it is >= 0. A lost NaN shows up in the sums.
-inline bool sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
+inline float lowest_lane(Simd::Reg value) {
+  float lanes[Simd::kLanes];
+  Simd::store(lanes, value);
+  return *std::min_element(lanes, lanes + Simd::kLanes);
+}
+
+// sum_c x of every pixel in the buffer; returns the least of all x, or 0. A lost NaN shows up in the sums.
+inline float sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
   Simd::Reg lowest = Simd::zero();
   for (int64_t n = 0; n < images; ++n)
     for (int64_t i = 0; i < window.rows; ++i, sums += window.columns)
       sum_row(x.data + n * x.image_pitch + i * x.row_pitch, window.columns, C, lowest, sums);
-  return Simd::sum(lowest) == 0.0f;  // no lane is positive, so none cancels another
+  return lowest_lane(lowest);
 }
 
 // to[i] = from[i * stride], or to[i] += it.
@@ -240,31 +247,38 @@ inline const float* const* list_positions(const Layer& d, const ForwardUnit& uni
   return at;
 }
 
-inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
-                                 const Unit& cut) {
+// The input under the filters of a unit's positions, spatial padding included.
+inline Window window_of(const Layer& d, const Unit& cut) {
+  return {cut.row0 * d.stride_h - d.padding_h, (cut.rows() - 1) * d.stride_h + (d.R - 1) * d.dilation_h + 1,
+          -d.padding_w, (d.Q - 1) * d.stride_w + (d.S - 1) * d.dilation_w + 1};
+}
+
+inline const int64_t* list_runs(const Layer& d, const Walk& walk, const Buffer& x, OffsetTable& table) {
+  int64_t* runs = table.entries(walk.num_runs);
+  for (int64_t i = 0; i < walk.num_runs; ++i) runs[i] = walk.offset(d, i, x.row_pitch);
+  return runs;
+}
+
+// Responses of a unit by the identity; returns the least of all x, or 0.
+inline float compute_by_identity(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
+                                 const Unit& cut, float* y) {
   const Layer& d = call.layer;
   ForwardScratch& scratch = forward_scratch;
   const int64_t positions = cut.images() * cut.rows() * d.Q;
-  const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
-  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O : scratch.response.entries(positions * d.O);
   if constexpr (Simd::kHasCompress)
     if (can_be_positive(d)) {
-      const PositiveLists lists(d, packed.constant_clipped + packed.lanes);
-      if (compute_positive_unit(call, lists, packed.constant_clipped, cut, y, scratch.rows)) {
-        if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
-        return;
-      }
+      const PositiveLists lists(d, packed.end());
+      if (compute_positive_unit(call, lists, packed.constant_clipped, cut, y, scratch.rows)) return 0.0f;
     }
-  const ImageShape in{d.C, d.H, d.W};
-  const Window window{cut.row0 * d.stride_h - d.padding_h, (cut.rows() - 1) * d.stride_h + (d.R - 1) * d.dilation_h + 1,
-                      -d.padding_w, (d.Q - 1) * d.stride_w + (d.S - 1) * d.dilation_w + 1};
-  const Buffer x = read_window(call.x, in, cut.n0, cut.n1, window, scratch.window);
+  const Window window = window_of(d, cut);
+  const Buffer x = read_window(call.x, {d.C, d.H, d.W}, cut.n0, cut.n1, window, scratch.window);
   float* pixel_sums = scratch.pixel_sums.entries(cut.images() * window.rows * window.columns);
   float* x_sums = scratch.x_sums.entries(positions + kMostRows);
-  const bool is_nonnegative = sum_pixels(x, cut.images(), window, d.C, pixel_sums);
+  const float lowest = sum_pixels(x, cut.images(), window, d.C, pixel_sums);
   sum_positions(d, cut.images(), cut.rows(), window, pixel_sums, scratch.across.entries(window.rows * d.Q), x_sums);
   for (int64_t m = 0; m < kMostRows; ++m) x_sums[positions + m] = x_sums[positions - 1];
 
+  const bool is_nonnegative = lowest == 0.0f;
   const bool is_sparse =
       is_nonnegative && can_be_sparse(d, walk) &&
       has_many_zeros(x, cut.images(), window, d.C, largest_share(d, walk));
@@ -272,8 +286,7 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
   if (is_sparse) non_zeros = list_non_zeros(x, cut.images(), window, d.C, scratch.non_zeros);
   const ForwardUnit unit{x, cut.images(), cut.rows(), is_sparse ? &non_zeros : nullptr, x_sums, y};
   const float* const* at = walk.is_sliding ? nullptr : list_positions(d, unit, scratch.positions);
-  int64_t* runs = scratch.runs.entries(walk.num_runs);
-  for (int64_t i = 0; i < walk.num_runs; ++i) runs[i] = walk.offset(d, i, x.row_pitch);
+  const int64_t* runs = list_runs(d, walk, x, scratch.runs);
 
   const FilterBlocks blocks(d);
   for (int64_t b = 0; b < blocks.count(); ++b) {
@@ -285,6 +298,44 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
     shifted.y += lane0;
     run_block(d, walk, blocks.width(b), tile, shifted, at);
   }
+  return lowest;
+}
+
+// Puts plain sums for what the identity cut short; most units only learn that their filters rule it out.
+inline void restore_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed, const Unit& cut,
+                         float lowest, float* y) {
+  const Layer& d = call.layer;
+  ForwardScratch& scratch = forward_scratch;
+  const int64_t positions = cut.images() * cut.rows() * d.Q;
+  const FilterBlocks blocks(d);
+  const float* const* at = nullptr;
+  const int64_t* runs = nullptr;
+  for (int64_t b = 0; b < blocks.count(); ++b) {
+    const int64_t lane0 = blocks.first_register(b) * Simd::kLanes, width = blocks.width(b) * Simd::kLanes;
+    if (!can_lose_digits(packed, lane0, width, lowest)) continue;
+    for (int64_t lane = lane0; lane < std::min(d.O, lane0 + width); lane += Simd::kLanes) {
+      const int filters = lanes_left(d.O, lane);
+      if (!has_lost_digits(packed, lane, filters, y + lane, positions, d.O)) continue;
+      if (at == nullptr) {
+        const Buffer x = read_window(call.x, {d.C, d.H, d.W}, cut.n0, cut.n1, window_of(d, cut), scratch.window);
+        at = list_positions(d, {x, cut.images(), cut.rows(), nullptr, nullptr, y}, scratch.positions);
+        runs = list_runs(d, walk, x, scratch.runs);
+      }
+      restore_digits(d, walk, packed, runs, packed.filters + lane0 * packed.K + (lane - lane0), width, lane, filters,
+                     at, positions, y + lane);
+    }
+  }
+}
+
+inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
+                                 const Unit& cut) {
+  const Layer& d = call.layer;
+  const int64_t positions = cut.images() * cut.rows() * d.Q;
+  const bool is_in_place = call.y_layout == Layout::kNhwc || d.O == 1 || d.P * d.Q == 1;
+  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * d.O
+                         : forward_scratch.response.entries(positions * d.O);
+  const float lowest = compute_by_identity(call, walk, packed, cut, y);
+  restore_unit(call, walk, packed, cut, lowest, y);
   if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
 }
 
