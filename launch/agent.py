@@ -1,21 +1,24 @@
 """torchrun with an agent that lets ranks save: `launch/torchrun` starts it with torchrun's own arguments.
 
-It differs from torchrun in four ways. Signals go on to the ranks instead of ending them after a grace period;
-ranks that end with `SAVED` or `BAD_USAGE` are not started again; the exit code is that of the first rank that
-failed; and an agent whose connection to the other machines broke meets them again instead of giving up.
+Options that cannot be followed are one line. It differs from torchrun in four ways. Signals go on to the
+ranks instead of ending them after a grace period; ranks that end with `SAVED` or `BAD_USAGE` are not started
+again; the exit code is that of the first rank that failed; and an agent whose connection to other machines
+broke meets them again instead of giving up.
 """
 
 import argparse
 import fcntl
 import logging
 import os
+import re
 import signal
 import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.distributed import run
 from torch.distributed.elastic.agent.server import RunResult, WorkerGroup, WorkerSpec, WorkerState
@@ -34,20 +37,22 @@ DEFAULT_PORT = 29400
 _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/sockios.h>
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs the ranks of this machine to their end; returns the exit code."""
     # The ranks speak for themselves.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    arguments = run.parse_args(argv)
+    try:
+        arguments = parse(argv)
+    except UsageError as error:
+        say(str(error))
+        return BAD_USAGE
     # The class stands in for torchrun's, which has no option for it (torch 2.11 to 2.14).
     api.LocalElasticAgent = SavingAgent
     # torch's handlers raise wherever the agent is, and end the ranks 30 s after a signal, saved or not.
     arguments.signals_to_handle = "none"
     arguments.rdzv_backend = "c10d"  # the only one whose restarted ranks find each other
-    if not arguments.rdzv_endpoint:
-        arguments.standalone = True
-    elif arguments.rdzv_id == "none":
-        arguments.rdzv_id = "addertrain"
+    if arguments.standalone:
+        stay_on_this_machine(arguments)
     alone_since = time.monotonic()
     while True:
         try:
@@ -57,7 +62,10 @@ def main(argv: list[str]) -> int:
             return 0
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            say(f"rank {rank} ended first, {describe(failure.exitcode)}")
+            if failure.exitcode == SAVED:
+                say(f"the ranks ended after a signal ({describe(SAVED)}); the same command goes on")
+            else:
+                say(f"rank {rank} ended first, {describe(failure.exitcode)}")
             return code_of(failure.exitcode)
         except RendezvousClosedError:
             say("another machine has ended the run; see what it says")
@@ -71,6 +79,79 @@ def main(argv: list[str]) -> int:
                 return 1
             say(f"{reason}; trying again")
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
+class UsageError(ValueError):
+    """Options that cannot be followed; the message is one line."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """torchrun's options, from words and from its variables PET_..., made whole: where the machines meet.
+
+    Raises:
+        UsageError: they cannot be followed.
+    """
+    try:
+        parser = run.get_args_parser()  # reads PET_... already
+    except ValueError as error:
+        raise UsageError(f"expected 0 or 1 in torchrun's variables PET_..., got: {error}") from None
+    parser.error = _refuse  # type: ignore[method-assign]  # its own prints every option
+    parser.allow_abbrev = False
+    arguments: argparse.Namespace = parser.parse_args(argv)
+    if arguments.no_python or arguments.run_path:
+        raise UsageError("expected addertrain as the program, got --no-python or --run-path; leave it out")
+    _check_numbers(arguments)
+    _settle_meeting(arguments)
+    try:
+        run.config_from_args(arguments)
+    except (ValueError, AssertionError, KeyError) as error:
+        raise UsageError(
+            f"expected options that torchrun can follow, got: {' '.join(str(error).split())}"
+        ) from None
+    return arguments
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(f"expected torchrun's options, got: {message}; see launch/torchrun --help")
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    try:
+        fewest, most = run.parse_min_max_nnodes(arguments.nnodes)
+    except (ValueError, RuntimeError):
+        fewest = most = 0
+    if not 0 < fewest <= most:
+        raise UsageError(f"--nnodes: expected a number above 0, or MIN:MAX, got {arguments.nnodes}")
+    if arguments.max_restarts < 0:
+        raise UsageError(f"--max-restarts: expected a number from 0 on, got {arguments.max_restarts}")
+
+
+def _settle_meeting(arguments: argparse.Namespace) -> None:
+    """Where the machines meet: --rdzv-endpoint, or --master-addr as launchers of fixed machines say it."""
+    _, most = run.parse_min_max_nnodes(arguments.nnodes)
+    has_master = arguments.master_addr != "127.0.0.1" or arguments.master_port is not None
+    if most > 1 and has_master and not arguments.rdzv_endpoint:
+        arguments.rdzv_endpoint = f"{arguments.master_addr}:{arguments.master_port or DEFAULT_PORT}"
+    if most > 1 and (arguments.standalone or not arguments.rdzv_endpoint):
+        raise UsageError(
+            f"expected --rdzv-endpoint HOST:PORT for {arguments.nnodes} machines to meet at, got "
+            f"{'--standalone' if arguments.standalone else 'none'}; name one of the machines"
+        )
+    if arguments.standalone or not arguments.rdzv_endpoint:
+        arguments.standalone = True
+        return
+    if arguments.rdzv_id == "none":
+        arguments.rdzv_id = "addertrain"
+    host, _, port = arguments.rdzv_endpoint.partition(":")
+    if (
+        not re.fullmatch(r"[\w.-]{1,253}", host)
+        or not re.fullmatch(r"[0-9]{0,5}", port)
+        or int(port or 1) > 65535
+    ):
+        raise UsageError(
+            "--rdzv-endpoint: expected HOST or HOST:PORT, by a name or an IPv4 address, got "
+            f"{arguments.rdzv_endpoint}"
+        )
 
 
 class SavingAgent(LocalElasticAgent):
@@ -156,6 +237,13 @@ class SavingAgent(LocalElasticAgent):
                 os.kill(process_id, number)
             except ProcessLookupError:
                 continue
+
+
+def stay_on_this_machine(arguments: argparse.Namespace) -> None:
+    """Ranks of one machine find each other without its name, which need not resolve."""
+    address, interface = way_to("127.0.0.1", DEFAULT_PORT)
+    arguments.local_addr = arguments.local_addr or address
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def _meet_by_address(arguments: argparse.Namespace) -> None:

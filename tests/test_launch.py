@@ -1,6 +1,10 @@
 """The launch scripts: what they say, what they refuse, what they set."""
 
+import importlib.util
+import os
+import socket
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,6 +24,17 @@ SCRIPTS = (
     "deepspeed",
     "study",
 )
+
+
+@pytest.fixture(scope="module")
+def agent() -> ModuleType:
+    """launch/agent.py, which no package holds."""
+    spec = importlib.util.spec_from_file_location("launch_agent", ROOT / "launch" / "agent.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -87,11 +102,102 @@ def test_torchrun_passes_the_commands_exit_code_on_and_does_not_repeat_a_bad_one
     assert end == "launch/torchrun: rank 0 ended first, with exit code 2"
 
 
-def test_torchrun_refuses_an_option_without_a_value() -> None:
-    result = run_command("launch/torchrun", "--nnodes")
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--nnodes"], "expected a value after --nnodes"),
+        (["--nproc-per-node"], "expected a number after --nproc-per-node"),
+        (["--standalone"], "expected a command (fit, evaluate, ...), got none"),
+        (["--nproc-per-node", "0", "fit"], "expected a number above 0, gpu, cpu or auto, got 0"),
+        (["--nproc-per-node=-1", "fit"], "gpu, cpu or auto, got -1"),
+        (["--nproc_per_node", "1.5", "fit"], "gpu, cpu or auto, got 1.5"),
+        (["--nproc_per_node=2x", "fit"], "gpu, cpu or auto, got 2x"),
+    ],
+)
+def test_torchrun_refuses_words_in_one_line(words: list[str], complaint: str) -> None:
+    result = run_command("launch/torchrun", *words)
 
-    assert result.returncode != 0
-    assert "expected a value after --nnodes" in result.stderr
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert complaint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--nnodes", "0"], "--nnodes: expected a number above 0, or MIN:MAX, got 0"),
+        (["--nnodes", "2:1"], "got 2:1"),
+        (["--nnodes", "1:2:3"], "got 1:2:3"),
+        (["--nnodes", "2"], "expected --rdzv-endpoint HOST:PORT for 2 machines to meet at, got none"),
+        (["--nnodes", "2", "--standalone", "--rdzv-endpoint", "a"], "to meet at, got --standalone"),
+        (["--max-restarts", "-1"], "--max-restarts: expected a number from 0 on, got -1"),
+        (["--max-restarts", "x"], "invalid int value: 'x'; see launch/torchrun --help"),
+        (["--rdzv-endpoint", "a:b"], "expected HOST or HOST:PORT, by a name or an IPv4 address, got a:b"),
+        (["--rdzv-endpoint", "a:99999"], "got a:99999"),
+        (["--rdzv-endpoint", "[::1]:29400"], "got [::1]:29400"),
+        (["--rdzv-conf", "x"], "expected options that torchrun can follow, got:"),
+        (["--no-python"], "expected addertrain as the program"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_one_line(
+    agent: ModuleType, words: list[str], complaint: str
+) -> None:
+    with pytest.raises(agent.UsageError) as error:
+        agent.parse([*words, "-m", "addertrain", "fit"])
+
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "meeting"),
+    [
+        ([], {}, ""),
+        (["--standalone"], {}, ""),
+        ([], {"PET_STANDALONE": "1"}, ""),
+        (["--nnodes", "2", "--rdzv-endpoint", "a:1"], {}, "a:1"),
+        (["--rdzv-endpoint", "a"], {}, "a"),
+        (["--nnodes", "2", "--node-rank", "1", "--master-addr", "b", "--master-port", "2"], {}, "b:2"),
+        ([], {"PET_NNODES": "1:3", "PET_MASTER_ADDR": "c"}, "c:29400"),
+        ([], {"PET_NNODES": "1", "PET_MASTER_ADDR": "c", "PET_NODE_RANK": "0"}, ""),
+    ],
+)
+def test_machines_meet_where_they_are_told_and_one_alone_at_home(
+    agent: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    variables: dict[str, str],
+    meeting: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    arguments = agent.parse([*words, "-m", "addertrain", "fit"])
+
+    assert (arguments.rdzv_endpoint, bool(arguments.standalone)) == (meeting, meeting == "")
+
+
+def test_a_machine_alone_needs_no_name_that_resolves(
+    agent: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(socket, "gethostname", lambda: "nowhere.invalid")
+    arguments = agent.parse(["-m", "addertrain", "fit"])
+
+    agent.stay_on_this_machine(arguments)
+
+    assert arguments.local_addr == "127.0.0.1"
+    assert os.environ["GLOO_SOCKET_IFNAME"] in {name for _, name in socket.if_nameindex()}
+
+
+def test_a_module_of_the_users_in_the_working_folder_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('the random of somebody else')\n")
+    command = f"cd '{tmp_path}' && PET_NPROC_PER_NODE=1 '{ROOT}/launch/torchrun' --standalone fit absent.yaml"
+
+    result = run_command("bash", "-c", command)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("addertrain: error: absent.yaml: expected a recipe file")
 
 
 def test_a_study_needs_seeds_and_names_the_run_that_fails(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank
+from addertrain.train.signals import SignalWatch
 
 _EPILOG = f"""examples:
   addertrain evaluate runs/digits-lenet5bn
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluates and prints the result."""
     from addertrain.train.run import evaluate
 
-    result = evaluate(arguments.path, precision=arguments.precision)
+    with SignalWatch(asking=()):  # for Ctrl-C while ranks wait for each other
+        result = evaluate(arguments.path, precision=arguments.precision)
     if is_first_rank():
         stale = f", {result.top1_stale:.2f} % not recalibrated" if result.top1_stale is not None else ""
         if result.top1_float32 is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank
 from addertrain.recipe import load_recipe
+from addertrain.train.signals import SignalWatch
 
 _EPILOG = f"""examples:
   addertrain preflight recipes/digits/lenet5bn.yaml
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     out = Path(arguments.out or Path("runs") / recipe.name)
     from addertrain.train.preflight import preflight
 
-    is_fine = preflight(recipe, out, lambda result: print(result, flush=True))
+    with SignalWatch(asking=()):  # for Ctrl-C while ranks wait for each other
+        is_fine = preflight(recipe, out, lambda result: print(result, flush=True))
     if is_first_rank():
         verdict = "all fine" if is_fine else "not ready to run"
         print(f"preflight: {verdict}, in {time.perf_counter() - began:.1f} s")
