@@ -19,7 +19,8 @@ _EPILOG = """TO decides the format:
 
 The network is written as evaluate reads it: averaged weights where the recipe keeps them, running
 statistics recomputed on training images. A checkpoint of the authors' code (ResNet-20 or ResNet-50)
-needs --recipe; --layout authors writes a .pt under their names."""
+needs --recipe; --layout authors writes a .pt under their names. --operators own writes an .onnx with one
+node an adder layer, which onnxruntime computes with this package's CPU kernels; see docs/checkpoints.md."""
 
 
 def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
@@ -37,6 +38,9 @@ def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
         "--layout", choices=("own", "authors"), default="own", help="names in a .pt (default: own)"
     )
     parser.add_argument(
+        "--operators", choices=("standard", "own"), default="standard", help="of an .onnx (default: standard)"
+    )
+    parser.add_argument(
         "--recalibrate",
         metavar="N",
         type=int,
@@ -52,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"ckpt convert: expected a name ending in {', '.join(_SUFFIXES)}, got {target}")
     if arguments.layout == "authors" and target.suffix != ".pt":
         raise UsageError(f"ckpt convert: expected a name ending in .pt for --layout authors, got {target}")
+    if arguments.operators == "own" and target.suffix != ".onnx":
+        raise UsageError(f"ckpt convert: expected a name ending in .onnx for --operators own, got {target}")
     trained = _trained(arguments)
     note = _write(trained, target, arguments)
     print(f"{target}: {target.stat().st_size} bytes{note}")
@@ -70,7 +76,7 @@ def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> s
         from addertrain.data.facts import image_shape
 
         shape = image_shape(trained.recipe.data)
-        difference = export_onnx(trained, target, image_shape=shape)
+        difference = export_onnx(trained, target, image_shape=shape, operators=arguments.operators)
         sizes = ", ".join(map(str, shape))
         return (
             f"; takes uint8 images (N, {sizes}), gives logits (N, {trained.num_classes}), which are within "

@@ -4,6 +4,7 @@ from addertrain.interchange.authors import export_official, import_official, loa
 from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.exported import export_safetensors, load_exported
 from addertrain.interchange.onnx_file import export_onnx
+from addertrain.interchange.own_operator import onnxruntime_library
 from addertrain.interchange.state_dict import Layout, export_state_dict
 from addertrain.train.trained import Trained, trained_network
 
@@ -18,5 +19,6 @@ __all__ = [
     "import_official",
     "load_exported",
     "load_official",
+    "onnxruntime_library",
     "trained_network",
 ]

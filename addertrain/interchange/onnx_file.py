@@ -1,16 +1,17 @@
-"""ONNX: the network for inference in standard operators, with the pixels' normalisation in front of it."""
+"""ONNX: the network for inference, with the pixels' normalisation in front of it."""
 
 import contextlib
 import importlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.own_operator import DOMAIN, in_own_operators, onnxruntime_library
 from addertrain.interchange.standard import in_standard_operations
 from addertrain.interchange.target import exported
 from addertrain.recipe import recipe_to_yaml
@@ -19,17 +20,31 @@ from addertrain.train.trained import Trained
 _TOLERANCE = 1e-3  # of logits behind a norm, whose scale is 1: float32 sums in another order
 
 
-def export_onnx(trained: Trained, path: str | Path, *, image_shape: tuple[int, int, int]) -> float:
+def export_onnx(
+    trained: Trained,
+    path: str | Path,
+    *,
+    image_shape: tuple[int, int, int],
+    operators: Literal["standard", "own"] = "standard",
+) -> float:
     """Writes uint8 images (N, C, H, W) to float32 logits (N, classes), N free, and has onnxruntime run it.
 
     The recipe goes into the file's metadata. Returns the largest difference from PyTorch's logits.
 
+    Args:
+        operators: "standard": those that every runtime has. "own": one node an adder layer, for onnxruntime
+            with the library that `onnxruntime_library` names.
+
     Raises:
-        InterchangeError: onnx, onnxscript or onnxruntime is missing, the two do not agree, or the file cannot
-            be written.
+        InterchangeError: onnx, onnxscript, onnxruntime or the library is missing, onnxruntime does not agree
+            with PyTorch, or the file cannot be written.
     """
     onnx, onnxruntime = _packages()
-    network = _FromPixels(in_standard_operations(trained.model), trained.mean, trained.std).eval()
+    options = onnxruntime.SessionOptions()
+    if operators == "own":
+        options.register_custom_ops_library(str(onnxruntime_library()))
+    written = in_own_operators if operators == "own" else in_standard_operations
+    network = _FromPixels(written(trained.model), trained.mean, trained.std).eval()
     images = torch.randint(0, 256, (2, *image_shape), dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch's own, about parts of it that are to change
@@ -46,10 +61,11 @@ def export_onnx(trained: Trained, path: str | Path, *, image_shape: tuple[int, i
     model = program.model_proto
     onnx.helper.set_model_props(model, {"recipe": recipe_to_yaml(trained.recipe)})
     onnx.checker.check_model(model)
-    _only_standard(model)
+    _check_domains(model, {DOMAIN} if operators == "own" else set())
     with exported(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-        difference = _difference(onnxruntime, temporary, trained, network)
+        session = onnxruntime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
+        difference = _difference(session, trained, network)
         if not difference <= _TOLERANCE:
             raise InterchangeError(
                 f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got "
@@ -82,16 +98,15 @@ def _packages() -> tuple[Any, Any]:
         ) from None
 
 
-def _only_standard(model: Any) -> None:
-    others = {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+def _check_domains(model: Any, own: set[str]) -> None:
+    others = {node.op_type for node in model.graph.node if node.domain not in {"", "ai.onnx", *own}}
     if others or model.functions:
         raise InterchangeError(f"ONNX: expected standard operators only, got {', '.join(sorted(others))}")
 
 
 @torch.no_grad()
-def _difference(onnxruntime: Any, path: Path, trained: Trained, network: _FromPixels) -> float:
+def _difference(session: Any, trained: Trained, network: _FromPixels) -> float:
     """Of the logits that onnxruntime finds from those of the network as it was trained."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:]
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     (found,) = session.run(None, {"images": images.numpy()})

@@ -1,6 +1,7 @@
 """A network's twin for inference whose layers are written in operations that every format has."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,27 @@ from addertrain.interchange.errors import InterchangeError
 from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
 
+Replacement = Callable[[AdderConv2d | AdderLinear], nn.Module]
+
 
 def in_standard_operations(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode: adder and binary layers become subtractions, absolute values and sums.
+    """A copy in evaluation mode: adder and binary layers become minima, absolute values and sums.
 
-    Convolutions and linear layers of our own become torch's.
+    Raises:
+        InterchangeError: an adder layer whose power is not 1.
+    """
+    return with_adders(
+        model,
+        lambda layer: (
+            _StandardAdder(layer) if isinstance(layer, AdderConv2d) else _StandardAdderLinear(layer)
+        ),
+    )
+
+
+def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
+    """A copy in evaluation mode, with another module for each adder layer.
+
+    Binary layers become convolutions, and convolutions and linear layers of our own torch's.
 
     Raises:
         InterchangeError: an adder layer whose power is not 1.
@@ -24,24 +41,26 @@ def in_standard_operations(model: nn.Module) -> nn.Module:
     for name, module in list(twin.named_modules()):
         if isinstance(module, Conv2d | OrderedLinear):  # they differ in how they compute alone
             module.__class__ = nn.Conv2d if isinstance(module, Conv2d) else nn.Linear  # type: ignore[assignment]
-        if (standard := _standard(name, module)) is None:
+        if isinstance(module, AdderConv2d | AdderLinear):
+            _check_power(name, module)
+            other = replacement(module)
+        elif isinstance(module, BinaryConv2d):
+            other = _StandardBinary(module)
+        else:
             continue
         if not name:
-            return standard.eval()
+            return other.eval()
         parent, _, attribute = name.rpartition(".")
-        setattr(twin.get_submodule(parent), attribute, standard)
+        setattr(twin.get_submodule(parent), attribute, other)
     return twin.eval()
 
 
-def _standard(name: str, module: nn.Module) -> nn.Module | None:
-    if isinstance(module, AdderConv2d | AdderLinear):
-        if module.form is not None and module.form.p != 1:
-            raise InterchangeError(
-                f"expected adder layers of power 1, got {module.form.p:g} in {name}; export a network whose "
-                "schedule has come to its end"
-            )
-        return _StandardAdder(module) if isinstance(module, AdderConv2d) else _StandardAdderLinear(module)
-    return _StandardBinary(module) if isinstance(module, BinaryConv2d) else None
+def _check_power(name: str, layer: AdderConv2d | AdderLinear) -> None:
+    if layer.form is not None and layer.form.p != 1:
+        raise InterchangeError(
+            f"expected adder layers of power 1, got {layer.form.p:g} in {name}; export a network whose "
+            "schedule has come to its end"
+        )
 
 
 class _StandardAdder(nn.Module):

@@ -1,0 +1,88 @@
+"""A network for onnxruntime whose adder layers are one node each, computed by this package's CPU kernels.
+
+The node addertrain::AdderConv2d takes x_nchw and w_ocrs, has the attributes stride, padding, dilation and
+offset_free, and gives Eq. 2, or with offset_free Y + Σ|w|. The library that computes it needs no torch.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import addertrain
+from addertrain.interchange.errors import InterchangeError
+from addertrain.interchange.standard import with_adders
+from addertrain.nn import AdderConv2d, AdderLinear
+
+DOMAIN = "addertrain"
+
+
+def onnxruntime_library() -> Path:
+    """What `SessionOptions.register_custom_ops_library` is to be given, in any language.
+
+    Raises:
+        InterchangeError: it was not built.
+    """
+    for folder in addertrain.__path__:
+        if (path := Path(folder) / "_C_onnxruntime.so").exists():
+            return path
+    raise InterchangeError(
+        "onnxruntime: expected the library _C_onnxruntime.so, got none; it is built where CMake finds "
+        "onnxruntime_c_api.h, of onnxruntime's release archive: pip install . "
+        "--config-settings cmake.define.ONNXRUNTIME_INCLUDE=FOLDER"
+    )
+
+
+def in_own_operators(model: nn.Module) -> nn.Module:
+    """A copy for export alone, in evaluation mode: run in PyTorch, its adder layers give zeros.
+
+    Raises:
+        InterchangeError: an adder layer whose power is not 1.
+    """
+    return with_adders(model, _Node)
+
+
+class _Node(nn.Module):
+    """An adder layer as the exporter is to write it; a linear layer is one of a single pixel."""
+
+    def __init__(self, layer: AdderConv2d | AdderLinear) -> None:
+        super().__init__()
+        self.bias, self.is_linear = layer.bias, isinstance(layer, AdderLinear)
+        weight = layer.weight.detach()
+        self.register_buffer("weight", weight[:, :, None, None].clone() if self.is_linear else weight)
+        sizes = (
+            (layer.stride, layer.padding, layer.dilation) if isinstance(layer, AdderConv2d) else _ONE_PIXEL
+        )
+        self.stride, self.padding, self.dilation = sizes
+        self.offset_free = int(layer.offset_free)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.get_buffer("weight")
+        pixels = x.reshape(-1, x.shape[-1], 1, 1) if self.is_linear else x
+        y: Tensor = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::AdderConv2d",
+            (pixels, weight),
+            {
+                "stride": list(self.stride), "padding": list(self.padding), "dilation": list(self.dilation),
+                "offset_free": self.offset_free,
+            },
+            dtype=x.dtype,
+            shape=self._output_shape(pixels),
+            version=1,
+        )  # fmt: skip
+        if self.is_linear:
+            y = y.reshape(*x.shape[:-1], weight.shape[0])
+            return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def _output_shape(self, x: Tensor) -> list[int]:
+        taps = self.get_buffer("weight").shape[2:]
+        sides = [
+            (x.shape[2 + d] + 2 * self.padding[d] - self.dilation[d] * (taps[d] - 1) - 1) // self.stride[d]
+            + 1
+            for d in (0, 1)
+        ]
+        return [x.shape[0], self.get_buffer("weight").shape[0], *sides]
+
+
+_ONE_PIXEL = ((1, 1), (0, 0), (1, 1))
