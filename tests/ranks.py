@@ -13,6 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Threads of the server below do not come along into a forked rank, whose first parallel region would wait for
+# them for ever. OpenMP reads this when the server loads it, and Lightning when it sets the number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A server that has imported torch once forks the ranks (forking the test process would copy its threads).
 # DeepSpeed settles on a device when it is imported.
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -19,15 +19,14 @@ def measure_rate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_IMAGES)
     module = build_classifier(recipe, data, steps_per_epoch=_NUM_STEPS).to(device)
-    module.on_train_start()
     optimizer = module.configure_optimizers()["optimizer"]
     images = torch.randint(0, 256, (batch_size, *image_shape), dtype=torch.uint8, device=device)
     labels = torch.randint(0, data.num_classes, (batch_size,), device=device)
     batch = Batch(images.contiguous(memory_format=torch.channels_last), labels, labels)
     seconds = []
-    for step in range(_NUM_STEPS + 1):
+    for _ in range(_NUM_STEPS + 1):
         started = time.perf_counter()
-        loss = module.training_step(batch, step)
+        _, loss = module.learn(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

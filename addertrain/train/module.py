@@ -136,11 +136,14 @@ class AdderClassifier(LightningModule):
         logits, loss = self.learn(batch)
         assert self.train_counts is not None
         self.train_counts.add(logits, hard_labels(batch.labels), loss)
-        if self.trainer.loggers or self.trainer.progress_bar_callback is not None:
-            self.log("train_loss", loss.detach(), prog_bar=True)
-            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         num_images = batch.images.shape[0]
         return loss if self.mean_share in (None, num_images) else loss * (num_images / self.mean_share)
+
+    def on_train_batch_end(self, outputs: Any, batch: LabelledImages, batch_idx: int) -> None:
+        """Logs the loss and γ, where a logger or a progress bar of a user's own shows them."""
+        if self.trainer.loggers or self.trainer.progress_bar_callback is not None:
+            self.log("train_loss", outputs["loss"], prog_bar=True)
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def learn(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
         """Logits and loss of a training batch; what a subclass that learns otherwise replaces."""
