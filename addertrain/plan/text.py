@@ -45,17 +45,18 @@ def _work(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _batch_norm(plan: Plan, share: int) -> list[tuple[str, str]]:
-    """What batch norm normalises by, where that is little."""
-    if plan.recipe.train.sync_batchnorm:
-        share *= plan.world_size
-    if share >= _FEW_IMAGES:
-        return []
-    ways = "fewer ranks or parts, or a larger batch"
-    if plan.world_size > 1 and not plan.recipe.train.sync_batchnorm:
-        ways = f"train.sync_batchnorm true normalises by the images of all ranks; else {ways}"
-    return [
-        ("warning", f"batch norm normalises by {share} images at a time, whose statistics are noise; {ways}")
-    ]
+    """What batch norm normalises by; a warning where that is little."""
+    is_shared = plan.recipe.train.sync_batchnorm and plan.world_size > 1
+    images = share * plan.world_size if is_shared else share
+    whose = "a rank's own" if plan.world_size > 1 else "a part's" if plan.recipe.train.accumulate > 1 else ""
+    whose = "of all ranks, train.sync_batchnorm true" if is_shared else whose
+    rows = [("batch norm", f"normalises by {images} images at a time{f' ({whose})' if whose else ''}")]
+    if images < _FEW_IMAGES:
+        ways = "fewer ranks or parts, or a larger batch"
+        if plan.world_size > 1 and not is_shared:
+            ways = f"train.sync_batchnorm true normalises by the images of all ranks; else {ways}"
+        rows.append(("warning", f"statistics of {images} images are noise; {ways}"))
+    return rows
 
 
 def _network(plan: Plan) -> list[tuple[str, str]]:

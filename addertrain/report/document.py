@@ -1,5 +1,6 @@
 """A report as a value: sections with what made them, and what is missing."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -76,19 +77,35 @@ def sources(groups: Sequence[Group], *, only: Sequence[Run] | None = None) -> tu
 
 
 def command_of(runs: Sequence[Run]) -> str:
-    """What to type to have these runs again; seeds that differ become one word."""
-    commands = {_without_seed(run.command) for run in runs if run.command}
-    if not commands:
-        return ""
-    seeds = sorted({run.seed for run in runs})
-    has_seeds = any(_without_seed(run.command) != run.command for run in runs)
-    words = f" --train.seed {'|'.join(map(str, seeds))}" if has_seeds else ""
-    return "; ".join(sorted(command + words for command in commands))
+    """What to type to have these runs again; a loop where the seed is all that differs."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    seeded = set()
+    for run in runs:
+        if words := shlex.split(run.command):
+            command = _without_seed(words)
+            seeds.setdefault(command, []).append(run.seed)
+            if len(command) < len(words):
+                seeded.add(command)
+    return "; ".join(
+        sorted(
+            _over(shlex.join(command), sorted(numbers), runs[0].recipe.name)
+            if command in seeded
+            else shlex.join(command)
+            for command, numbers in seeds.items()
+        )
+    )
 
 
-def _without_seed(command: str) -> str:
-    words = command.split(" ")
-    if "--train.seed" in words:
-        place = words.index("--train.seed")
-        del words[place : place + 2]
-    return " ".join(word for word in words if not word.startswith("--train.seed="))
+def _over(command: str, seeds: Sequence[int], name: str) -> str:
+    if len(seeds) == 1:
+        return f"{command} --train.seed {seeds[0]}"
+    out = shlex.quote(f"runs/{name}") + "-$s"
+    return f"for s in {' '.join(map(str, seeds))}; do {command} --train.seed $s --out {out}; done"
+
+
+def _without_seed(words: Sequence[str]) -> tuple[str, ...]:
+    kept = [word for word in words if not word.startswith("--train.seed=")]
+    while "--train.seed" in kept:
+        place = kept.index("--train.seed")
+        del kept[place : place + 2]
+    return tuple(kept)

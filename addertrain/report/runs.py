@@ -1,22 +1,28 @@
 """Runs as a report sees them: what is on the disk of each, and which are seeds of one recipe."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from addertrain.checkpoint import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.checkpoint.held import held_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint, what_is
 from addertrain.recipe import Recipe
 from addertrain.report.events import Curve, read_curves
+from addertrain.report.sessions import Session, command_of_run, sessions_of
+from addertrain.report.tables import file_name
+from addertrain.train.data_record import RECORD
 from addertrain.train.errors import RunError, UsageError
-from addertrain.train.recipe_record import differing_keys, recipe_from_record
+from addertrain.train.recipe_record import differing_keys, evaluation_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.trained import evaluated_tensors
 from addertrain.train.weights import weights_sha256
@@ -26,7 +32,10 @@ _TOP1 = "accuracy/val_top1"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory; `checkpoint` is its newest, verified, None before the first one."""
+    """One run directory; `checkpoint` is its newest, verified, None before the first one.
+
+    `data` is the fingerprint of its data set, `digest` that of its weights; None where nothing recorded them.
+    """
 
     label: str
     path: Path
@@ -35,7 +44,14 @@ class Run:
     checkpoint: Path | None
     epochs: int
     curves: dict[str, Curve]
-    command: str
+    sessions: tuple[Session, ...] = ()
+    data: str | None = None
+    digest: str | None = None
+
+    @property
+    def command(self) -> str:
+        """What to type to have it again; empty where nothing recorded it."""
+        return command_of_run(self.path, self.sessions)
 
     @property
     def seed(self) -> int:
@@ -82,8 +98,13 @@ class Group:
         return self.finished or tuple(run for run in self.runs if run.checkpoint is not None)
 
 
-def read_runs(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Group]:
+def read_runs(
+    paths: Sequence[Path], warn: Callable[[str], None], *, holds: contextlib.ExitStack | None = None
+) -> list[Group]:
     """The runs in the order of the arguments, grouped by recipe, seeds ascending.
+
+    Args:
+        holds: keeps the checkpoints of runs in progress until it is closed.
 
     Raises:
         UsageError: none was given, or one twice.
@@ -95,33 +116,59 @@ def read_runs(paths: Sequence[Path], warn: Callable[[str], None]) -> list[Group]
     if len(set(places)) < len(places):
         twice = next(path for path, place in zip(paths, places, strict=True) if places.count(place) > 1)
         raise UsageError(f"{twice}: was given twice; a run counts once")
-    return group_runs([_read(path, label, warn) for path, label in zip(paths, _labels(places), strict=True)])
+    labels = _labels(places)
+    return group_runs(
+        [_read(path, label, warn, holds) for path, label in zip(paths, labels, strict=True)], warn
+    )
 
 
-def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs whose recipes have one name and differ in the seed alone go together."""
+def group_runs(runs: Sequence[Run], warn: Callable[[str], None]) -> list[Group]:
+    """Runs that are trained and evaluated alike go together, every seed once; copies are left out."""
     groups: list[list[Run]] = []
+    seen: list[Run] = []
     for run in runs:
-        for group in groups:
-            if _is_same(run, group[0]):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
+        if original := next((other for other in seen if _is_copy(run, other)), None):
+            warn(f"{run.path}: holds the weights of {original.path}; a run and its copy count once")
+            continue
+        seen.append(run)
+        alike = [group for group in groups if _is_same(run, group[0])]
+        new_to = [group for group in alike if all(run.seed != other.seed for other in group)]
+        if new_to:
+            new_to[0].append(run)
+            continue
+        if alike:
+            warn(f"{run.path}: has seed {run.seed} as another run of this recipe; shown by itself")
+        groups.append([run])
     for group in groups:
         group.sort(key=lambda run: run.seed)
-    firsts = [group[0] for group in groups]
-    return [Group(_group_label(group[0], firsts), tuple(group)) for group in groups]
+    return [Group(label, tuple(group)) for label, group in zip(_group_labels(groups), groups, strict=True)]
+
+
+def _is_copy(run: Run, other: Run) -> bool:
+    return run.digest is not None and run.digest == other.digest and _is_same(run, other)
 
 
 def _is_same(run: Run, other: Run) -> bool:
-    return run.recipe.name == other.recipe.name and not differing_keys(run.recipe, _like(other, run))
+    """Whether nothing but the seed tells how the two were trained, on what, and how they were evaluated."""
+    return run.recipe.name == other.recipe.name and not _differences(run, other)
 
 
 def _like(other: Run, run: Run) -> Recipe:
     """The other's recipe with this run's seed."""
     train = dataclasses.replace(other.recipe.train, seed=run.seed)
     return dataclasses.replace(other.recipe, train=train)
+
+
+def _group_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A label for each group that no other one has, not as a file's name either."""
+    firsts = [group[0] for group in groups]
+    labels: list[str] = []
+    for first in firsts:
+        label = _group_label(first, firsts)
+        if file_name(label) in map(file_name, labels):
+            label = f"{label}, run {first.label}"
+        labels.append(label)
+    return labels
 
 
 def _group_label(run: Run, firsts: Sequence[Run]) -> str:
@@ -133,9 +180,20 @@ def _group_label(run: Run, firsts: Sequence[Run]) -> str:
 
 
 def _differences(run: Run, other: Run) -> list[str]:
-    """What the other one has set differently, as "optim.lr 0.05"."""
-    lines = differing_keys(run.recipe, _like(other, run))
-    return [line.partition(" there, ")[0].replace(": ", " ", 1) for line in lines]
+    """What the other one has set differently, as YAML writes it ("optim.lr 0.05"), or was trained on."""
+    like = _like(other, run)
+    keys = [
+        line.partition(":")[0]
+        for line in (*differing_keys(run.recipe, like), *evaluation_keys(run.recipe, like))
+    ]
+    found = [f"{key} {_yaml(functools.reduce(getattr, key.split('.'), like))}" for key in dict.fromkeys(keys)]
+    if run.data and other.data and run.data != other.data:
+        found.append(f"data {other.data[:8]}")
+    return found
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _labels(places: Sequence[Path]) -> list[str]:
@@ -147,56 +205,50 @@ def _labels(places: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _read(path: Path, label: str, warn: Callable[[str], None]) -> Run:
+def _read(path: Path, label: str, warn: Callable[[str], None], holds: contextlib.ExitStack | None) -> Run:
     directory = RunDirectory(path)
     recipe = directory.read_recipe() if path.is_dir() else None
     if recipe is None:
         found = "a folder without recipe.yaml" if path.is_dir() else what_is(path)
         raise RunError(f"{path}: expected the directory of a run, got {found}; check the path")
     summary = directory.read_summary()
-    checkpoint = locate_checkpoint(path, warn) if directory.store.newest_first() else None
-    epochs = 0
+    checkpoint: Path | None = None
+    if directory.store.newest_first():
+        if holds is not None and summary is None:
+            checkpoint = holds.enter_context(held_checkpoint(path, warn)).files
+        else:
+            checkpoint = locate_checkpoint(path, warn)
+    epochs, digest = 0, None
+    manifest: Mapping[str, Any] = {}
     if checkpoint is not None:
         manifest = read_manifest(checkpoint)
         epochs = manifest["epoch"]
         trained = recipe_from_record(manifest.get("recipe"), source=str(checkpoint))
         if different := differing_keys(recipe, trained):
             raise RunError(f"{path}: its recipe.yaml is not what {checkpoint.name} says ({different[0]})")
+        digest = weights_sha256(read_tensors(checkpoint, "model"))
     if summary is not None:
-        _check_summary(path, summary, checkpoint)
+        _check_summary(path, summary, digest)
     curves = read_curves(path)
     if (logged := len(curves[_TOP1].steps) if _TOP1 in curves else 0) < epochs:
         warn(f"{path}: expected {epochs} evaluations in its event files, got {logged}; its curves have gaps")
-    return Run(label, path, recipe, summary, checkpoint, epochs, curves, _command(path))
+    sessions = sessions_of(path, manifest)
+    return Run(label, path, recipe, summary, checkpoint, epochs, curves, sessions, _data(manifest), digest)
 
 
-def _check_summary(path: Path, summary: Summary, checkpoint: Path | None) -> None:
-    if checkpoint is None:
+def _data(manifest: Mapping[str, Any]) -> str | None:
+    """The fingerprint of what a run was trained and evaluated on."""
+    record = manifest.get(RECORD)
+    if not record:
+        return None
+    return hashlib.sha256(f"{record['train']['sha256']} {record['test']['sha256']}".encode()).hexdigest()
+
+
+def _check_summary(path: Path, summary: Summary, digest: str | None) -> None:
+    if digest is None:
         raise CheckpointError(f"{path}: expected the checkpoint of a finished run, found none")
-    if weights_sha256(read_tensors(checkpoint, "model")) != summary.weights_sha256:
+    if digest != summary.weights_sha256:
         raise RunError(
             f"{path}: expected summary.json to be of its newest checkpoint, got one of other weights; "
             "addertrain evaluate says what they give"
         )
-
-
-def _command(path: Path) -> str:
-    """The command of the last session, as it can be repeated elsewhere: without this machine's folders."""
-    try:
-        sessions = json.loads((path / "environment.json").read_text(encoding="utf-8"))["sessions"]
-        words = shlex.split(sessions[-1]["command"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
-    program = words[0] if words else ""
-    if Path(program).name != "addertrain" and not program.endswith("addertrain/__main__.py"):
-        return "a Python program"
-    kept, rest = ["addertrain"], words[1:]
-    while rest:
-        word = rest.pop(0)
-        name = word.partition("=")[0]
-        if name in ("--out", "--data.root", "--resume"):
-            if "=" not in word and rest:
-                rest.pop(0)
-            continue
-        kept.append(word[word.index("recipes/") :] if "/recipes/" in word else word)
-    return shlex.join(kept)

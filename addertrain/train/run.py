@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
-from addertrain.checkpoint.store import locate_checkpoint
+from addertrain.checkpoint.held import held_checkpoint
 from addertrain.data import ImageData, ImageLoader, load_data
 from addertrain.recipe import Recipe
 from addertrain.train.account import Trained, headline, manifest_entries, say_on_first, sum_up
@@ -142,15 +142,16 @@ def evaluate(
         CheckpointError: there is none that can be used.
     """
     silence_lightning()
-    with joined_processes() as world:
-        checkpoint = on_first_rank(lambda: locate_checkpoint(Path(path), warn))
+    with joined_processes() as world, contextlib.ExitStack() as stack:
+        held = on_first_rank(lambda: stack.enter_context(held_checkpoint(Path(path), warn)))
+        checkpoint = held.files
         if recipe is None:
             recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         data = _load(recipe)
         on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
         score, stale = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(
-            score.top1, score.top5, score.loss, score.num_images, recipe.name, str(checkpoint),
+            score.top1, score.top5, score.loss, score.num_images, recipe.name, str(held.checkpoint),
             stale.top1 if stale is not None else None,
         )  # fmt: skip
         if precision == "float32":

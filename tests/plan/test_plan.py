@@ -27,9 +27,10 @@ def test_few_images_for_batch_norm_are_told() -> None:
     few = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256"))
     together = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256", "--train.sync_batchnorm=true"))
 
-    assert "batch norm normalises by 4 images at a time" in few
-    assert "train.sync_batchnorm true" in few
-    assert "batch norm normalises" not in together
+    assert "batch norm       normalises by 4 images at a time (a rank's own)" in few
+    assert "statistics of 4 images are noise; train.sync_batchnorm true normalises by" in few
+    assert "normalises by 256 images at a time (of all ranks, train.sync_batchnorm true)" in together
+    assert "noise" not in together
 
 
 def test_resnet50_on_eight_ranks_by_hand() -> None:

@@ -349,7 +349,6 @@ def test_a_report_that_fails_leaves_the_earlier_one(
     assert (out / "index.html").read_bytes() == before
 
     monkeypatch.setattr(build_module, "_SECTIONS", (build_module.overview,))
-    (out / "left_over.png").write_bytes(b"")
     written: Written = write_report([trained["adder_0"]], out)
     assert written.page.read_bytes() != before
     assert sorted(path.name for path in out.iterdir()) == ["index.html", "report.json", "report.md"]

@@ -17,6 +17,21 @@ _COLUMNS = (
 )
 
 
+_SESSIONS = (
+    Column("run", "run"),
+    Column("session", "session", form="d"),
+    Column("started", "started"),
+    Column("launcher", "launcher"),
+    Column("ranks", "ranks", form="d"),
+    Column("machines", "machines", form="d"),
+    Column("strategy", "strategy"),
+    Column("device", "device"),
+    Column("resumed_from", "went on from"),
+    Column("changed", "changed keys"),
+    Column("command", "command", on_page=False),
+)
+
+
 def overview(study: Study) -> Section | Absent:
     """A row for every run."""
     rows = [_row(group, run) for group in study.groups for run in group.runs]
@@ -26,11 +41,18 @@ def overview(study: Study) -> Section | Absent:
         _COLUMNS,
         tuple(rows),
     )
+    sessions = [row for group in study.groups for run in group.runs for row in _session_rows(run)]
+    how = Table(
+        "sessions",
+        "How each run came about: every session that led to its checkpoint, the ranks that trained and how.",
+        _SESSIONS,
+        tuple(sessions),
+    )
     text = (
         "Every run that this report was made from. An unfinished run is shown with the epochs that it has "
         "behind it and its last evaluation; it counts in no mean of accuracies."
     )
-    return Section("runs", "Runs", text, sources(study.groups), (table,))
+    return Section("runs", "Runs", text, sources(study.groups), (table, how) if sessions else (table,))
 
 
 def _row(group: Group, run: Run) -> dict[str, Cell]:
@@ -50,6 +72,25 @@ def _row(group: Group, run: Run) -> dict[str, Cell]:
         }
     last = {key: run.curves[tag].values[-1] for key, tag in _LAST.items() if tag in run.curves}
     return row | last
+
+
+def _session_rows(run: Run) -> list[dict[str, Cell]]:
+    return [
+        {
+            "run": run.label,
+            "session": number,
+            "started": session.get("started"),
+            "launcher": session.get("launcher") or "none",
+            "ranks": session.get("world_size"),
+            "machines": session.get("num_nodes"),
+            "strategy": session.get("strategy"),
+            "device": session.get("device"),
+            "resumed_from": session.get("resumed_from"),
+            "changed": "; ".join(session.get("changed") or ()) or None,
+            "command": session.get("command"),
+        }
+        for number, session in enumerate(run.sessions, start=1)
+    ]
 
 
 _LAST = {"top1": "accuracy/val_top1", "top5": "accuracy/val_top5", "loss": "loss/val"}
