@@ -121,8 +121,11 @@ class AdderClassifier(LightningModule):
         return (logits + self(images.flip(3))) / 2 if self.flip_evaluation else logits
 
     def on_train_start(self) -> None:
-        """Starts counting at zero, on the device that trains; warns of a schedule of another length."""
+        """Starts counting at zero, on the device that trains."""
         self.train_counts = ClassificationCounts(self.device, top5=False)
+
+    def on_train_epoch_start(self) -> None:
+        """Warns of a schedule of another length than the trainer; Python shows a warning once a line."""
         steps = planned_steps(self.trainer)
         if steps is not None and steps != self.num_steps:
             rank_zero_warn(
