@@ -36,20 +36,15 @@ def command_of_run(path: Path, sessions: Sequence[Session]) -> str:
     is_own = [any(Path(*Path(word).parts[-2:]) == own for word in words) for words in commands]
     for session, words, goes_on in reversed(list(zip(sessions, commands, is_own, strict=True))):
         if words and (not goes_on or all(is_own)):
-            return _repeatable(session, words)
+            return repeatable_command(session)
     return ""
 
 
-def _words(session: Session) -> list[str]:
-    try:
-        return shlex.split(session.get("command", ""))
-    except (ValueError, AttributeError):  # an earlier version lost the quotes
-        return []
-
-
-def _repeatable(session: Session, words: Sequence[str]) -> str:
-    """Without this machine's folders, and with the launcher that started it."""
-    program, *rest = words
+def repeatable_command(session: Session) -> str:
+    """A session's command without this machine's folders, and with the launcher that started it."""
+    program, *rest = _words(session) or [""]
+    if not program:
+        return ""
     if Path(program).name != "addertrain" and not program.endswith("addertrain/__main__.py"):
         return "a Python program"
     kept = ["addertrain"]
@@ -61,9 +56,22 @@ def _repeatable(session: Session, words: Sequence[str]) -> str:
         if name in _LOCAL:
             del rest[: 0 if equals else 1]
         else:
-            is_recipe = word.endswith(".yaml") and "/recipes/" in word
-            kept.append(word[word.index("recipes/") :] if is_recipe else word)
+            kept.append(_short(word) if word.endswith(".yaml") else word)
     return shlex.join(kept)
+
+
+def _short(recipe: str) -> str:
+    """A recipe's path from recipes/ on, or what is left of another one without the way to it."""
+    if "/recipes/" in recipe:
+        return recipe[recipe.index("recipes/") :]
+    return str(Path(*Path(recipe).parts[-2:])) if recipe.startswith("/") else recipe
+
+
+def _words(session: Session) -> list[str]:
+    try:
+        return shlex.split(session.get("command", ""))
+    except (ValueError, AttributeError):  # an earlier version lost the quotes
+        return []
 
 
 def _ranks(session: Session) -> list[str]:

@@ -23,9 +23,9 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
 
     What comes within `seconds_of_one` of the first is the same one: a scheduler tells all processes of a job,
     and the launcher tells its ranks once more. Ctrl-C raises KeyboardInterrupt, or ends a process that
-    does not come back to Python for so long. May be entered again inside itself. `is_answered` is set once
-    the run has saved: launchers then end the slower ranks with one more signal, which must not cut their
-    leaving.
+    does not come back to Python for so long; a first signal leaves thirty times as long to one whose launcher
+    is gone, which nobody else would end. May be entered again inside itself. `is_answered` is set once the
+    run has saved: launchers then end the slower ranks with one more signal, which must not cut their leaving.
 
     Args:
         asking: the signals that are noted; the others do what they did.
@@ -40,6 +40,7 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
         self.received: str | None = None
         self.is_answered = False
         self._asking = asking
+        self._launcher = os.getppid()
         self._seconds_of_one = seconds_of_one
         self._first_at: float | None = None
         self._interrupted_at = -math.inf
@@ -89,8 +90,16 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
             now = time.monotonic()
             if self._first_at is None:
                 self._first_at = now
+                later = threading.Timer(30 * self._seconds_of_one, self._end_if_orphaned, (number,))
+                later.daemon = True
+                later.start()
             elif now - self._first_at >= self._seconds_of_one:
                 end_process(number)
+
+    def _end_if_orphaned(self, number: int) -> None:
+        is_waiting = self._listener is not None and self.received is None
+        if is_waiting and os.getppid() != self._launcher:
+            end_process(number)
 
     def _end_unless_interrupted(self) -> None:
         heard_at = time.monotonic()

@@ -99,6 +99,7 @@ def test_runs_on_other_data_are_not_averaged(tmp_path: Path) -> None:
         (["addertrain fit /somewhere/recipes/digits/a.yaml", "addertrain fit x/run/recipe.yaml --out x/run"],
          "addertrain fit recipes/digits/a.yaml"),
         (["addertrain fit x/run/recipe.yaml"], "addertrain fit x/run/recipe.yaml"),
+        (["addertrain fit /my/folders/run/recipe.yaml"], "addertrain fit run/recipe.yaml"),
         (["addertrain fit R.yaml", "addertrain fit R.yaml --train.recalibrate_batches 0 --resume auto"],
          "addertrain fit R.yaml --train.recalibrate_batches 0"),
         (["my_script.py --epochs 3"], "a Python program"),

@@ -193,6 +193,16 @@ def test_everything_says_what_made_it(folder: Path, numbers: dict[str, Any]) -> 
     assert text == "recipe digits-lenet5bn, n = 2 (seeds 0, 1), runs adder_0, adder_1"
 
 
+def test_every_session_says_how_it_came_about(numbers: dict[str, Any]) -> None:
+    rows = _table(numbers, "runs", "sessions")["rows"]
+
+    assert [row["run"] for row in rows] == ["adder_0", "adder_1", "conv", "ilr"]
+    for row in rows:
+        assert (row["session"], row["ranks"], row["machines"]) == (1, 1, 1)
+        assert (row["launcher"], row["strategy"]) == ("none", "single process")
+        assert row["command"] == "a Python program"
+
+
 def test_markdown_is_made_from_the_json(folder: Path, numbers: dict[str, Any]) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
 

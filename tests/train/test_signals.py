@@ -52,6 +52,24 @@ def test_so_can_one_whose_ranks_have_not_met(number: signal.Signals, times: tupl
         on_ranks(1, _wait_for_a_store, number, times)
 
 
+def _wait_without_a_launcher(launcher: int | None) -> str | None:
+    with SignalWatch(seconds_of_one=0.02) as watch:
+        if launcher is not None:
+            os.getppid = lambda: launcher
+        if dist.get_rank() == 0:
+            _send(signal.SIGTERM, 0.1)
+        else:
+            time.sleep(2.0)
+        dist.barrier()
+    return watch.received
+
+
+def test_one_signal_ends_a_waiting_rank_whose_launcher_is_gone_and_no_other() -> None:
+    with pytest.raises(AssertionError, match=f"exit code -{signal.SIGTERM.value}"):
+        on_ranks(2, _wait_without_a_launcher, 1)
+    assert on_ranks(2, _wait_without_a_launcher, None) == ["SIGTERM", None]
+
+
 def test_one_signal_while_waiting_is_noted_and_ends_nothing() -> None:
     assert on_ranks(2, _wait_in_a_collective, signal.SIGTERM, (0.1, 0.15), 1.0) == ["SIGTERM", None]
 

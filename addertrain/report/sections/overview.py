@@ -2,6 +2,7 @@
 
 from addertrain.report.document import Absent, Section, sources
 from addertrain.report.runs import Group, Run
+from addertrain.report.sessions import repeatable_command
 from addertrain.report.study import Study
 from addertrain.report.tables import Cell, Column, Table
 
@@ -87,7 +88,7 @@ def _session_rows(run: Run) -> list[dict[str, Cell]]:
             "device": session.get("device"),
             "resumed_from": session.get("resumed_from"),
             "changed": "; ".join(session.get("changed") or ()) or None,
-            "command": session.get("command"),
+            "command": repeatable_command(session) or None,
         }
         for number, session in enumerate(run.sessions, start=1)
     ]
