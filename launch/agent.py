@@ -132,6 +132,7 @@ def _settle_meeting(arguments: argparse.Namespace) -> None:
     has_master = arguments.master_addr != "127.0.0.1" or arguments.master_port is not None
     if most > 1 and has_master and not arguments.rdzv_endpoint:
         arguments.rdzv_endpoint = f"{arguments.master_addr}:{arguments.master_port or DEFAULT_PORT}"
+    arguments.node_rank = 0  # whoever meets is numbered there; torchrun would say so at length
     if most > 1 and (arguments.standalone or not arguments.rdzv_endpoint):
         raise UsageError(
             f"expected --rdzv-endpoint HOST:PORT for {arguments.nnodes} machines to meet at, got "

@@ -1,6 +1,7 @@
 """`reproduce`: what it trains, what it accepts, and what it does not fall for."""
 
 import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -121,8 +122,11 @@ def test_a_recipe_without_a_claim_is_refused(finished: Path, tmp_path: Path) -> 
 def test_the_command_ends_with_3(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["reproduce", str(DIGITS), "--from", str(finished), "--out", str(tmp_path), *SHORT]
 
-    assert main([*words, *BAND]) == 0
+    assert main([*words, *BAND, "--seeds", "1", "--data.root=/a b"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("expected 90.00 ± 30.00 %: reproduced")
+    command = json.loads((tmp_path / "reproduction.json").read_text())["command"]
+    expected = ["addertrain", "reproduce", str(DIGITS), *SHORT, *BAND, "--data.root=/a b", "--seeds", "1"]
+    assert shlex.split(command) == expected
     assert main([*words, "--expected.top1=99.9", "--expected.tolerance=0.01"]) == 3
     assert capsys.readouterr().out.splitlines()[-1].endswith(": not reproduced")
 
