@@ -13,6 +13,8 @@ from torch import Tensor
 
 _IMAGE_KEYS = ("images", "image")
 _LABEL_KEYS = ("labels", "label")
+_SUM_TOLERANCE = 0.01
+"""Probabilities may come in bfloat16, whose 1 is off by 1/256."""
 
 
 class LabelledImages(Protocol):
@@ -43,7 +45,8 @@ def labelled_images(batch: Any) -> LabelledImages:
 
     Raises:
         TypeError: it is nothing of that, or its members are no tensors of these kinds.
-        ValueError: images or labels have another number of dimensions, or there are not as many of both.
+        ValueError: images or labels have another number of dimensions, there are not as many of both, or
+            labels on CPUs are below 0 or no probabilities.
     """
     found = _labelled(batch)
     _check(found.images, found.labels)
@@ -108,6 +111,22 @@ def _check(images: Any, labels: Any) -> None:
             f"AdderClassifier: expected a label for each image, got {len(images)} images and {len(labels)} "
             "labels"
         )
+    if labels.device.type == "cpu":  # to look at values on a GPU would make every step wait
+        _check_values(labels)
+
+
+def _check_values(labels: Tensor) -> None:
+    if labels.is_floating_point():
+        # What is not finite passes: it is the guard's business, which knows what a run does then.
+        finite = labels[labels.isfinite().all(1)].double()
+        sums = finite.sum(1)
+        if bool((finite < 0).any()) or bool(((sums - 1).abs() > _SUM_TOLERANCE).any()):
+            raise ValueError(
+                "AdderClassifier: expected float labels as probabilities, from 0 on and with the sum 1 for "
+                f"each image, got values down to {finite.min():.3g} and sums up to {sums.max():.3g}"
+            )
+    elif len(labels) and (smallest := int(labels.min())) < 0:
+        raise ValueError(f"AdderClassifier: expected labels from 0 on, got {smallest}")
 
 
 def _first_of(batch: Mapping[Any, Any], keys: Sequence[str]) -> Any:

@@ -1,5 +1,7 @@
 """The loss of a classifier, for labels and for mixtures of labels."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -10,7 +12,12 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
     Args:
         targets: labels, int64 [N]; or probabilities, float [N, classes], as mixup and cutmix make them.
         label_smoothing: share of each target that goes to all classes alike.
+
+    Raises:
+        ValueError: probabilities are of another number of classes, or, on CPUs, labels are not below it; on
+            GPUs torch's own kernel ends the process, because to look there would make every step wait.
     """
+    _check_classes(logits.shape[1], targets)
     wide = logits if logits.dtype.itemsize >= 4 else logits.float()
     if targets.is_floating_point():
         targets = targets.to(wide.dtype)
@@ -20,3 +27,32 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
 def hard_labels(targets: Tensor) -> Tensor:
     """Labels, int64 [N]: of a mixture the class with the largest share."""
     return targets.argmax(1) if targets.is_floating_point() else targets
+
+
+def checked_logits(output: Any) -> Tensor:
+    """What a network returns, if it is logits.
+
+    Raises:
+        TypeError: it is no tensor [N, classes].
+    """
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise TypeError(
+        f"AdderClassifier: expected a network that returns logits [N, classes], got {got}; let its forward "
+        "return the logits alone"
+    )
+
+
+def _check_classes(num_classes: int, targets: Tensor) -> None:
+    if targets.is_floating_point():
+        if targets.shape[1] != num_classes:
+            raise ValueError(
+                f"AdderClassifier: expected probabilities of the network's {num_classes} classes, got "
+                f"{targets.shape[1]} an image"
+            )
+    elif targets.device.type == "cpu" and len(targets) and (largest := int(targets.max())) >= num_classes:
+        raise ValueError(
+            f"AdderClassifier: expected labels from 0 to {num_classes - 1}, because the network has "
+            f"{num_classes} logits, got {largest}; count classes from 0, or give the network more"
+        )

@@ -14,7 +14,7 @@ from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
 from addertrain.recipe import OptimRecipe
 from addertrain.train.batches import LabelledImages, labelled_images, unlabelled_images
 from addertrain.train.counts import ClassificationCounts, Score
-from addertrain.train.loss import classification_loss, hard_labels
+from addertrain.train.loss import checked_logits, classification_loss, hard_labels
 from addertrain.train.normalisation import check_images, scale_and_shift
 
 
@@ -43,7 +43,7 @@ class AdderClassifier(LightningModule):
     last `validate` (or evaluation while training) and `test`.
 
     Raises:
-        ValueError: not as many means as standard deviations, or a standard deviation that is not positive.
+        ValueError: mean and std of no values in 0..1, an unknown schedule, or no whole number of steps.
     """
 
     checkpoint_prefix = "model."
@@ -69,8 +69,8 @@ class AdderClassifier(LightningModule):
         scale, shift = scale_and_shift(mean, std)
         self.model = model
         self.optim = optim
-        self.schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-        self.num_steps = num_steps
+        self.schedule = _schedule(schedule)
+        self.num_steps = _whole_steps(num_steps)
         self.label_smoothing = label_smoothing
         self.channels_last = channels_last
         self.flip_evaluation = flip_evaluation
@@ -92,9 +92,12 @@ class AdderClassifier(LightningModule):
             super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images as a batch holds them."""
-        logits: Tensor = self.model(self.normalised(images))
-        return logits
+        """Logits of images as a batch holds them.
+
+        Raises:
+            TypeError: the network returns no tensor [N, classes].
+        """
+        return checked_logits(self.model(self.normalised(images)))
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images as the floats that the model takes, in the same memory layout or channels first.
@@ -226,6 +229,26 @@ class AdderClassifier(LightningModule):
             "lr": optim.lr * scaling_factor(rate, self.batch_scale),
             "weight_decay": group["weight_decay"] * scaling_factor(decay, self.batch_scale),
         }
+
+
+def _schedule(schedule: str | Schedule) -> Schedule:
+    if not isinstance(schedule, str):
+        return schedule
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"AdderClassifier: expected a schedule of {', '.join(SCHEDULES)}, or a function, got "
+            f"{schedule!r}."
+        )
+    return SCHEDULES[schedule]
+
+
+def _whole_steps(num_steps: int) -> int:
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(
+            f"AdderClassifier: expected num_steps as a whole number from 1 on, got {num_steps!r}; it is the "
+            "number of optimizer steps of the whole training."
+        )
+    return num_steps
 
 
 def planned_steps(trainer: Trainer) -> int | None:

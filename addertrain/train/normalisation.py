@@ -13,7 +13,8 @@ def scale_and_shift(
         mean, std: per channel, for values in 0..1; both None where images need no normalisation.
 
     Raises:
-        ValueError: not as many means as standard deviations, or a standard deviation that is not positive.
+        ValueError: not as many means as standard deviations, a mean that values in 0..1 cannot
+            have, or a standard deviation that is not positive.
     """
     if mean is None and std is None:
         return None, None
@@ -21,6 +22,11 @@ def scale_and_shift(
         counts = [0 if values is None else len(values) for values in (mean, std)]
         raise ValueError(
             f"AdderClassifier: expected mean and std per channel, got {counts[0]} means and {counts[1]}."
+        )
+    if not all(0 <= value <= 1 for value in mean):
+        raise ValueError(
+            f"AdderClassifier: expected the mean of images with values in 0..1, got mean={mean}; divide "
+            "mean and std of values in 0..255 by 255."
         )
     deviation = torch.tensor(std, dtype=torch.float64)
     if not all(value > 0 for value in std):  # in Python: a plan has no values on its device

@@ -55,6 +55,19 @@ def test_mixtures_of_labels_are_taken_as_they_are() -> None:
     assert labelled_images((_images(), mixtures)).labels is mixtures
 
 
+def test_probabilities_that_are_not_finite_are_left_to_the_guard() -> None:
+    for value in (float("nan"), float("inf"), -float("inf")):
+        mixtures = torch.tensor([[value, 0.0], [0.5, 0.5]])
+        assert labelled_images((_images(), mixtures)).labels is mixtures
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_mixtures_may_be_rounded_to_sixteen_bits(dtype: torch.dtype) -> None:
+    mixtures = torch.rand(64, 1000, generator=torch.Generator().manual_seed(0)).mul(9).softmax(1).to(dtype)
+
+    assert labelled_images((_images(64), mixtures)).labels is mixtures
+
+
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
@@ -81,9 +94,12 @@ def test_what_is_no_batch_is_named(batch: Callable[[], Any], words: str) -> None
         (_images(), torch.zeros(2, 1, dtype=torch.int64), "expected labels as integers"),
         (_images(), torch.zeros(2), "expected labels as integers"),
         (_images(), torch.zeros(2, dtype=torch.bool), "expected labels as integers"),
+        (_images(), _labels() - 1, "expected labels from 0 on, got -1"),
+        (_images(), torch.ones(2, 5), "with the sum 1 for each image, got values down to 1 and sums up to 5"),
+        (_images(), torch.tensor([[2.0, -1.0]] * 2), "got values down to -1"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(images: Tensor, labels: Tensor, words: str) -> None:
+def test_shapes_and_labels_that_do_not_fit_are_refused(images: Tensor, labels: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         labelled_images((images, labels))
 

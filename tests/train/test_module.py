@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,20 @@ def test_channels_have_their_own_mean_and_std() -> None:
 def test_mean_and_std_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="got 1 means and 3"):
         AdderClassifier(TinyNet(), mean=(0.1,), std=(1.0, 1.0, 1.0), optim=OPTIM, num_steps=12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"mean": (123.7,), "std": (58.4,)}, r"values in 0\.\.1, got mean=\(123\.7,\)"),
+        ({"num_steps": 0}, "num_steps as a whole number from 1 on, got 0"),
+        ({"num_steps": 2.5}, "got 2.5"),
+        ({"schedule": "cos"}, "a schedule of cosine, .*, got 'cos'"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AdderClassifier(TinyNet(), **{"mean": (0.1,), "std": (0.3,), "optim": OPTIM, "num_steps": 12} | wrong)
 
 
 def test_a_flipped_evaluation_reads_the_mean_of_both_logits() -> None:
