@@ -34,8 +34,10 @@ def convert(model: nn.Module, *, keep: Iterable[str] = (), offset_free: bool = T
     Raises:
         ValueError: for a name in `keep` that the model does not have, for a layer that has no adder form or
             that is not called but read, and for a model without layers to convert.
-        TypeError: if `keep` is a single string.
+        TypeError: if `keep` is a single string, or `model` no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: expected a torch.nn.Module, got a {type(model).__name__}.")
     if isinstance(keep, str):
         raise TypeError(
             f"convert: expected keep as a sequence of names, got {keep!r}; write keep=({keep!r},)."

@@ -17,6 +17,8 @@ from addertrain.nn.weight_reads import weight_reads
 
 _COMPUTED = "call torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove first"
 
+_KEEP_ALL = "keep=[name for name, module in model.named_modules() if"
+
 Layers = Mapping[Any, str]
 """The layers to convert, and their first names."""
 
@@ -42,7 +44,8 @@ def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> No
             f"none{found}; no other layer has an adder form."
         )
     for layer, name in layers.items():
-        _refuse_formless(name, layer)
+        _refuse_formless(name, layer, layers)
+        _refuse_frozen(name, layer)
         _refuse_hooks(name, layer)
     _refuse_shared_parameters(model, layers)
     _refuse_weight_reads(model, layers)
@@ -80,7 +83,7 @@ def checked_copy(model: nn.Module, memo: dict[int, object]) -> nn.Module:
     return twin
 
 
-def _refuse_formless(name: str, layer: nn.Module) -> None:
+def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
     advice = f"add {name!r} to keep."
     if any(isinstance(param, UninitializedParameter) for param in layer._parameters.values()):
         raise ValueError(
@@ -88,12 +91,18 @@ def _refuse_formless(name: str, layer: nn.Module) -> None:
             "seen no input; pass a batch through the network first."
         )
     if type(layer) not in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
+        if sum(type(each) is type(layer) for each in layers) > 1:
+            advice = f"keep all of these by {_KEEP_ALL} isinstance(module, {type(layer).__name__})]."
         raise ValueError(
             f"convert: expected layer {name!r} to be a plain Conv2d or Linear, got {type(layer).__name__}, "
             f"whose forward may do more; {advice}"
         )
     if isinstance(layer, nn.Conv2d):
         if layer.groups != 1:
+            if sum(getattr(each, "groups", 1) != 1 for each in layers) > 1:
+                advice = (
+                    f"keep all of these by {_KEEP_ALL} isinstance(module, nn.Conv2d) and module.groups != 1]."
+                )
             raise ValueError(
                 f"convert: expected layer {name!r} with groups=1, got groups={layer.groups}; grouped "
                 f"adder layers are not supported, {advice}"
@@ -103,6 +112,19 @@ def _refuse_formless(name: str, layer: nn.Module) -> None:
                 f"convert: expected layer {name!r} with zero padding given in numbers, got "
                 f"padding={layer.padding!r}, padding_mode={layer.padding_mode!r}; {advice}"
             )
+
+
+def _refuse_frozen(name: str, layer: nn.Module) -> None:
+    """Whoever freezes a layer wants its weights, and an adder layer's are drawn anew."""
+    frozen = [
+        key for key, param in layer._parameters.items() if param is not None and not param.requires_grad
+    ]
+    if frozen:
+        raise ValueError(
+            f"convert: expected layer {name!r} to be trained, because its filters are drawn anew, got "
+            f"requires_grad=False for its {' and '.join(frozen)}; add {name!r} to keep, or call "
+            "requires_grad_(True) before and freeze the converted network."
+        )
 
 
 def _refuse_computed_weights(name: str, module: nn.Module) -> None:
@@ -160,10 +182,7 @@ def _refuse_weight_reads(model: nn.Module, layers: Layers) -> None:
             layer, how = next(iter(reads.items()))
             advice = f"add {', '.join(map(repr, reads))} to keep."
             if sum(type(each) is kind for each in model.modules()) > 1:
-                advice = (
-                    "keep all of these by keep=[name for name, module in model.named_modules() if "
-                    f"isinstance(module, {kind.__name__})]."
-                )
+                advice = f"keep all of these by {_KEEP_ALL} isinstance(module, {kind.__name__})]."
             raise ValueError(
                 f"convert: expected layer {layer!r} to be called, got {how} in {kind.__name__} "
                 f"({_called(name)}), which would multiply by an adder filter; {advice}"

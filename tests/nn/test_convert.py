@@ -89,6 +89,25 @@ def _grouped() -> nn.Module:
     ("build", "keep", "error", "message"),
     [
         (_grouped, (), ValueError, r"layer '1.0' with groups=1, got groups=4; grouped .* add '1.0' to keep"),
+        (
+            lambda: nn.Sequential(_grouped(), _grouped()),
+            (),
+            ValueError,
+            r"'0.1.0' with groups=1, .*keep all of these by keep=\[.* module.groups != 1\]",
+        ),
+        (
+            lambda: nn.ModuleList(nn.MultiheadAttention(4, 2) for _ in range(2)),
+            (),
+            ValueError,
+            r"'0.out_proj' to be a plain .*isinstance\(module, NonDynamicallyQuantizableLinear\)\]",
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3).requires_grad_(False)),
+            (),
+            ValueError,
+            "layer '1' to be trained, .* requires_grad=False for its weight and bias; add '1' to keep",
+        ),
+        (lambda: [nn.Conv2d(2, 2, 3)], (), TypeError, "expected a torch.nn.Module, got a list"),
         (_grouped, ("1.O",), ValueError, r"got '1.O'; did you mean '1.0'\?"),
         (_grouped, "1.0", TypeError, r"expected keep as a sequence of names, got '1.0'"),
         (
@@ -108,6 +127,20 @@ def test_refusals_name_the_layer(
     with pytest.raises(error, match=message) as caught:
         convert(build(), keep=keep)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_refusal_advises_keeps_all_layers_of_its_kind() -> None:
+    model = nn.Sequential(_grouped(), nn.ConvTranspose2d(4, 4, 1, groups=2), _grouped())
+    with pytest.raises(ValueError, match="keep all of these by ") as caught:
+        convert(model)
+    advice = str(caught.value).rpartition("keep=")[2].rstrip(".")
+
+    converted = convert(model, keep=eval(advice, {"model": model, "nn": nn}))
+
+    assert {name for name, module in converted.named_modules() if type(module) is nn.Conv2d} == {
+        "0.1.0",
+        "2.1.0",
+    }
 
 
 def test_grouped_convolution_may_be_kept() -> None:
