@@ -1,6 +1,7 @@
 """`addertrain ckpt convert`: trained networks to other formats, and the authors' into ours."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"ckpt convert: expected a name ending in .pt for --layout authors, got {target}")
     if arguments.operators == "own" and target.suffix != ".onnx":
         raise UsageError(f"ckpt convert: expected a name ending in .onnx for --operators own, got {target}")
+    if target.exists() and os.path.exists(arguments.source) and target.samefile(arguments.source):
+        raise UsageError(f"ckpt convert: expected two files, got {target} as FROM and TO; choose another TO")
     trained = _trained(arguments)
     note = _write(trained, target, arguments)
     print(f"{target}: {target.stat().st_size} bytes{note}")

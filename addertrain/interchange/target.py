@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from addertrain.checkpoint.files import MANIFEST
 from addertrain.durable import replacing
 from addertrain.interchange.errors import InterchangeError
 
@@ -13,12 +14,18 @@ def exported(path: str | Path) -> Iterator[Path]:
     """The name to write under; when the block has ended, that file replaces the one at `path`.
 
     Raises:
-        InterchangeError: the folder is missing, `path` is a folder, or the disk takes no more.
+        InterchangeError: the folder is missing or is a checkpoint, `path` is a folder, or the disk takes no
+            more.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise InterchangeError(
             f"{target}: expected the folder {target.parent} to write into, got none; make it"
+        )
+    if (target.parent / MANIFEST).exists():
+        raise InterchangeError(
+            f"{target}: expected a folder of your own to write into, got a checkpoint, whose files have "
+            "checksums; choose another"
         )
     if target.is_dir():
         raise InterchangeError(f"{target}: expected the name of a file to write, got a folder")

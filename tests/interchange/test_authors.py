@@ -133,6 +133,19 @@ def test_what_cannot_be_converted_is_one_line(
     assert said.count("\n") == 1
 
 
+def test_a_file_is_not_converted_onto_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "theirs.pt"
+    source.write_bytes(b"weights")
+    (tmp_path / "link.pt").symlink_to(source)
+
+    for target in (source, tmp_path / "link.pt"):
+        words = ["ckpt", "convert", str(source), str(target), "--recipe", "recipes/cifar10/resnet20.yaml"]
+        assert main(words) == 2
+        assert "as FROM and TO; choose another TO" in capsys.readouterr().err
+
+    assert source.read_bytes() == b"weights"
+
+
 def test_networks_that_the_authors_do_not_have_are_refused() -> None:
     with pytest.raises(InterchangeError, match="expected resnet20 or resnet50 of adder layers"):
         export_official(build_model("resnet32", kind="adder", num_classes=10), "resnet32")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from addertrain.checkpoint.files import TENSOR_FILES, write_checkpoint
 from addertrain.interchange import InterchangeError, Trained, export_safetensors, export_state_dict
 from addertrain.interchange.target import exported
 from addertrain.models import build_model
@@ -61,6 +62,21 @@ def test_a_missing_folder_and_a_folder_are_named(export: Export, network: Traine
         export(network, tmp_path / "missing" / "network")
     with pytest.raises(InterchangeError, match="expected the name of a file to write, got a folder"):
         export(network, tmp_path)
+
+
+@every_export
+def test_the_files_of_a_checkpoint_are_never_replaced(
+    export: Export, network: Trained, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path / "one", {name: {"w": torch.zeros(2)} for name in TENSOR_FILES}, {})
+    before = {path: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    (tmp_path / "latest").symlink_to("one")
+
+    for folder in ("one", "latest"):
+        with pytest.raises(InterchangeError, match="folder of your own to write into, got a checkpoint"):
+            export(network, tmp_path / folder / "model.safetensors")
+
+    assert {path: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before
 
 
 def _write_half(path: Path) -> None:
