@@ -12,6 +12,7 @@ from addertrain.data.folder import PictureFiles
 from addertrain.data.picture_modes import AS_IT_IS, Rendering
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def list_of_files(path: Path, *, rendering: Rendering = AS_IT_IS) -> PictureFiles:
@@ -70,6 +71,11 @@ def _are_numbers(path: Path, names: list[str]) -> bool:
         raise DataError(
             f"{path}: expected labels that are all numbers or all names, got '{names[number]}' on line "
             f"{number + 1} and '{names[name]}' on line {name + 1}; make them alike"
+        )
+    if all(map(_FLOAT.fullmatch, names)) and not all(is_number):
+        raise DataError(
+            f"{path}: expected labels that are whole numbers or names, got '{names[0]}' on line 1; write them "
+            "without a decimal point or exponent, since as names they would be sorted by their letters"
         )
     return all(is_number)
 

@@ -93,5 +93,11 @@ class SideFile:
 
 
 def side_path(beton: Path) -> Path:
-    """Where the side file of a .beton lies."""
+    """Where the side file of a .beton lies.
+
+    Raises:
+        DataError: `beton` is a folder.
+    """
+    if beton.is_dir():
+        raise DataError(f"{beton}: expected a .beton file, got a folder; name a file")
     return beton.with_name(beton.name + ".json")

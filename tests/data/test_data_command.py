@@ -56,6 +56,23 @@ def test_a_damaged_image_fails_a_deep_verification(copy: Path, capsys: pytest.Ca
     assert "2 pages or images are damaged" in captured.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("words", [["info"], ["verify"], ["verify", "--adopt"]], ids=" ".join)
+@pytest.mark.parametrize("folder", [".", "pictures.beton"])
+def test_a_folder_is_no_beton(
+    words: list[str],
+    folder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(exist_ok=True)
+
+    assert main(["data", *words, folder]) == 1
+
+    assert capsys.readouterr().err.endswith("expected a .beton file, got a folder; name a file\n")
+
+
 def test_another_programs_file_is_adopted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     side_path(copy).unlink()
     assert main(["data", "verify", str(copy)]) == 1

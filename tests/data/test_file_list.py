@@ -79,6 +79,8 @@ def test_paths_and_labels_are_those_of_the_lines(
         ("a\t0\n./a\t1\n", "expected one label for ./a, got '0' and '1'"),
         ("a\t0\t1\n", "expected 'path<TAB>label' on line 1"),
         ("a\t0\n\nb\t1\n", "on line 2, got ''"),
+        ("a\t0.0\nb\t10.0\nc\t2.0\n", "whole numbers or names, got '0.0' on line 1"),
+        ("a\t1e0\nb\t.5\n", "whole numbers or names, got '1e0'"),
         ("\ufeff", "expected lines 'path<TAB>label', got none"),
     ],
     ids=[
@@ -92,6 +94,8 @@ def test_paths_and_labels_are_those_of_the_lines(
         "two spellings",
         "three",
         "blank",
+        "floats",
+        "exponents",
         "mark",
     ],
 )
