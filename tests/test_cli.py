@@ -37,15 +37,15 @@ def _complaint(capsys: pytest.CaptureFixture[str]) -> str:
 def test_fit_ends_with_the_result_and_where_everything_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
 
     assert main([*FIT, "--schedule.epochs=1", "--out", str(out)]) == 0
 
     captured = capsys.readouterr()
     *_, checkpoint, curves, evaluate, result = captured.out.splitlines()
     assert checkpoint.endswith(f"{out}/checkpoints/epoch_0001_step_000005")
-    assert curves.endswith(f"tensorboard --logdir {out}")
-    assert evaluate.endswith(f"addertrain evaluate {out}")
+    assert curves.endswith(f"tensorboard --logdir '{out}'")  # as a shell reads it
+    assert evaluate.endswith(f"addertrain evaluate '{out}'")
     assert result.startswith("digits-lenet5bn: top-1 ")
     assert captured.err == ""
 
@@ -256,6 +256,30 @@ def test_help_is_for_newcomers(command: list[str], capsys: pytest.CaptureFixture
     if command == ["fit"]:
         assert "--optim.eta" in said
         assert "--resume auto|none|PATH" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", str(DIGITS), "--out", ""],
+        ["fit", str(DIGITS), "--out="],
+        ["fit", str(DIGITS), "--init-from", ""],
+        ["evaluate", ""],
+        ["report", ""],
+        ["ckpt", "convert", "", "network.pt"],
+        ["data", "info", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_word_stands_for_no_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words) == 2
+
+    assert "got an empty word; is a variable of the shell not set?" in _complaint(capsys)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_and_typos_answer_without_torch() -> None:

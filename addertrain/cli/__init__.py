@@ -93,6 +93,7 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["bench"]:
         return bench.run(argparse.Namespace(words=words[1:]), [])
     own, overrides = split_overrides(words)
+    _refuse_empty(own)
     arguments = _parser().parse_args(own)
     command = {_name(command): command for command in _COMMANDS}[arguments.command]
     if overrides and command not in _TAKE_OVERRIDES:
@@ -101,6 +102,16 @@ def _run(words: list[str]) -> int:
             f"{overrides[0]}: keys of a recipe can be given to {takers} alone; see addertrain --help"
         )
     return command.run(arguments, overrides)
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An empty word is what the shell makes of a variable that is not set; as a path it would mean here."""
+    for place, word in enumerate(words):
+        if word == "" or (word.startswith("--") and word.endswith("=") and word.count("=") == 1):
+            before = " ".join(["addertrain", *words[:place], word]).rstrip()
+            raise UsageError(
+                f"expected a value behind {before!r}, got an empty word; is a variable of the shell not set?"
+            )
 
 
 class _Version(argparse.Action):

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
@@ -85,8 +86,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if is_first_rank():
         checkpoint = _checkpoint_of(out, summary.checkpoint)
         print(f"checkpoint   {checkpoint or 'none: they have been removed since'}")
-        print(f"curves       tensorboard --logdir {out}")
-        print(f"evaluate     addertrain evaluate {out}")
+        print(f"curves       tensorboard --logdir {shlex.quote(str(out))}")
+        print(f"evaluate     addertrain evaluate {shlex.quote(str(out))}")
         print(
             f"{summary.recipe}: top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} %, "
             f"loss {summary.loss:.4f} after {summary.epochs} epochs in {summary.seconds:.0f} s "
