@@ -49,7 +49,7 @@ from addertrain.train.signals import SignalWatch, end_with_launcher
 from addertrain.train.strategies.checkpoint_io import AVERAGE, DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
 from addertrain.train.strategies.sharded import WholeNetwork
-from addertrain.train.trainer_arguments import every_argument
+from addertrain.train.trainer_arguments import every_argument, without_slurm
 
 
 def fit(
@@ -76,7 +76,8 @@ def fit(
     silence_lightning()
     run = RunDirectory(Path(out))
     watch = signals or SignalWatch()
-    with watch, joined_processes(timeout_s=recipe.train.timeout_seconds) as world, _claimed(run):
+    timeout_s = recipe.train.timeout_seconds
+    with without_slurm(), watch, joined_processes(timeout_s=timeout_s) as world, _claimed(run):
         if world.is_launched:
             end_with_launcher()
         start = on_first_rank(lambda: choose_start(recipe, run, resume, warn))
@@ -96,7 +97,7 @@ def fit(
             start.checkpoint, run.store, warn,
         )  # fmt: skip
         on_first_rank(lambda: verify_checkpoint(trained.checkpoint))
-        leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=recipe.train.timeout_seconds)
+        leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=timeout_s)
         score, _ = _evaluate(recipe, data, trained.checkpoint, world, leave)
         return on_first_rank(lambda: sum_up(recipe, run, world, trained, score))
 
@@ -142,7 +143,7 @@ def evaluate(
         CheckpointError: there is none that can be used.
     """
     silence_lightning()
-    with joined_processes() as world, contextlib.ExitStack() as stack:
+    with without_slurm(), joined_processes() as world, contextlib.ExitStack() as stack:
         held = on_first_rank(lambda: stack.enter_context(held_checkpoint(Path(path), warn)))
         checkpoint = held.files
         if recipe is None:

@@ -1,6 +1,7 @@
 """No variable of another tool's users reaches a training or an evaluation."""
 
 import inspect
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ def test_every_argument_is_given_and_as_it_was() -> None:
 def test_an_argument_that_lightning_does_not_have_is_noticed() -> None:
     with pytest.raises(AssertionError, match="max_epoch"):
         every_argument(max_epoch=3)
+
+
+def test_an_allocation_of_several_tasks_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "NTASKS": "4",
+        "JOB_ID": "1",
+        "JOB_NAME": "job",
+        "NNODES": "2",
+        "PROCID": "0",
+        "LOCALID": "0",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+    fit(short_recipe("--schedule.epochs=1"), tmp_path / "run")
+
+    assert evaluate(tmp_path / "run").num_images == 360
+    assert os.environ["SLURM_NTASKS"] == "4"
 
 
 def test_variables_change_neither_training_nor_evaluation(
