@@ -59,6 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"ckpt convert: expected a name ending in .pt for --layout authors, got {target}")
     if arguments.operators == "own" and target.suffix != ".onnx":
         raise UsageError(f"ckpt convert: expected a name ending in .onnx for --operators own, got {target}")
+    if arguments.recalibrate is not None and arguments.recalibrate < 0:
+        raise UsageError(
+            "ckpt convert: expected --recalibrate as a number of batches from 0 on, got "
+            f"{arguments.recalibrate}"
+        )
     if target.exists() and os.path.exists(arguments.source) and target.samefile(arguments.source):
         raise UsageError(f"ckpt convert: expected two files, got {target} as FROM and TO; choose another TO")
     trained = _trained(arguments)

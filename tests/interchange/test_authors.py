@@ -117,6 +117,7 @@ def test_the_command_line_imports_into_a_file_with_a_recipe(
     [
         (["x.safetensors"], "expected --recipe"),
         (["x.txt"], r"ending in \.safetensors, \.pt, \.onnx, got"),
+        (["x.pt", "--recalibrate", "-1"], "a number of batches from 0 on, got -1"),
         (["x.onnx", "--layout", "authors"], r"ending in \.pt for --layout authors, got"),
         (["x.pt", "--recipe", str(ROOT / "recipes/mnist/lenet5bn.yaml")], "a file of torch.save, got"),
     ],
