@@ -1,6 +1,7 @@
 """What one step of training and of evaluation computes; all around the step is a callback's business."""
 
 import math
+from numbers import Integral
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -243,12 +244,12 @@ def _schedule(schedule: str | Schedule) -> Schedule:
 
 
 def _whole_steps(num_steps: int) -> int:
-    if not isinstance(num_steps, int) or num_steps < 1:
+    if not isinstance(num_steps, Integral) or num_steps < 1:
         raise ValueError(
             f"AdderClassifier: expected num_steps as a whole number from 1 on, got {num_steps!r}; it is the "
             "number of optimizer steps of the whole training."
         )
-    return num_steps
+    return int(num_steps)
 
 
 def planned_steps(trainer: Trainer) -> int | None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -68,6 +69,12 @@ def test_mean_and_std_of_different_lengths_are_refused() -> None:
 def test_arguments_that_cannot_be_meant_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AdderClassifier(TinyNet(), **{"mean": (0.1,), "std": (0.3,), "optim": OPTIM, "num_steps": 12} | wrong)
+
+
+def test_the_number_of_steps_may_be_numpys() -> None:
+    module = AdderClassifier(TinyNet(), mean=(0.1,), std=(0.3,), optim=OPTIM, num_steps=np.int64(12))
+
+    assert module.num_steps == 12
 
 
 def test_a_flipped_evaluation_reads_the_mean_of_both_logits() -> None:
