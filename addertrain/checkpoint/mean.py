@@ -21,8 +21,13 @@ def write_mean(paths: Sequence[Path], target: Path) -> None:
     right for no network: recompute them. The manifest's `averaged` names the sources.
 
     Raises:
-        CheckpointError: they hold different networks, `target` exists, or one is damaged.
+        CheckpointError: they hold different networks, one is named twice or damaged, or `target` exists.
     """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise CheckpointError(
+            f"{target}: expected different checkpoints to average, got one twice among "
+            f"{', '.join(map(str, paths))}; name each once"
+        )
     if target.exists():
         raise CheckpointError(f"{target}: expected a new name to write to, got one that exists")
     manifests = [verify_checkpoint(path) for path in paths]

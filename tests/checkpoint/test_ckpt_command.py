@@ -144,6 +144,7 @@ def test_what_cannot_be_averaged_is_one_line(tmp_path: Path, capsys: pytest.Capt
 
     for words, message in (
         ([one, other, "--out", out], "expected the network of"),
+        ([one, f"{one}/.", "--out", out], "got one twice"),
         ([one, "--out", str(tmp_path)], "expected a new name to write to"),
         ([one, "--out", str(tmp_path / "no" / "folder")], "No such file or directory"),
         ([str(tmp_path / "nothing"), "--out", out], "got nothing there"),
