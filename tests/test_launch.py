@@ -1,6 +1,5 @@
 """The launch scripts: what they say, what they refuse, what they set."""
 
-import importlib.util
 import os
 import socket
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from tests.commands import run_command
+from tests.faults.launcher import agent_module
 from tests.source_tree import ROOT
 
 SCRIPTS = (
@@ -28,13 +28,7 @@ SCRIPTS = (
 
 @pytest.fixture(scope="module")
 def agent() -> ModuleType:
-    """launch/agent.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("launch_agent", ROOT / "launch" / "agent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return agent_module()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -3,31 +3,15 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.retention import Retention
 from addertrain.checkpoint.store import CheckpointStore
+from tests.checkpoint.epochs import five_epochs, save_epoch
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    """Checkpoints after epochs 1 to 5, ten steps each."""
-    result = CheckpointStore(tmp_path)
-    for epoch in range(1, 6):
-        _save(result, epoch)
-    return result
-
-
-def _save(store: CheckpointStore, epoch: int) -> Path:
-    path = store.path_for(epoch=epoch, global_step=10 * epoch)
-    tensors: dict[str, dict[str, torch.Tensor]] = {
-        "model": {"w": torch.ones(3)},
-        "optimizer": {},
-        "rank_buffers": {},
-    }
-    write_checkpoint(path, tensors, {"epoch": epoch, "global_step": 10 * epoch})
-    return path
+    return five_epochs(tmp_path)
 
 
 def _path(store: CheckpointStore, epoch: int) -> Path:
@@ -73,5 +57,5 @@ def test_a_damaged_one_of_an_earlier_step_takes_no_place(store: CheckpointStore)
     retention.prune(_path(store, 5), best=None)
     assert _epochs(store) == [5, 4, 3]
 
-    retention.prune(_save(store, 6), best=None)
+    retention.prune(save_epoch(store, 6), best=None)
     assert _epochs(store) == [6, 5]

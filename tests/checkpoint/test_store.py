@@ -2,28 +2,15 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from addertrain.checkpoint.errors import CheckpointError
-from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.store import CheckpointStore, is_checkpoint
+from tests.checkpoint.epochs import five_epochs
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    """Checkpoints after epochs 1 to 5, ten steps each."""
-    result = CheckpointStore(tmp_path)
-    for epoch in range(1, 6):
-        _save(result, epoch)
-    return result
-
-
-def _save(store: CheckpointStore, epoch: int) -> Path:
-    path = store.path_for(epoch=epoch, global_step=10 * epoch)
-    write_checkpoint(
-        path, {"model": {"w": torch.ones(3)}, "optimizer": {}, "rank_buffers": {}}, {"epoch": epoch}
-    )
-    return path
+    return five_epochs(tmp_path)
 
 
 def _epochs(store: CheckpointStore) -> list[int]:

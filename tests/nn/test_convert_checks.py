@@ -116,7 +116,10 @@ def test_gradients_of_layers_that_are_called_are_no_error() -> None:
 def test_a_frozen_filter_is_not_asked() -> None:
     layer = AdderLinear(3, 3)
     layer.weight.requires_grad_(False)
+
     param_groups(layer, weight_decay=0.0)
+
+    assert not layer.weight._post_accumulate_grad_hooks
 
 
 class _Held(nn.Module):

@@ -80,7 +80,7 @@ def test_where_nothing_can_be_written_others_complain(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
 
     with claimed(tmp_path / "file" / "run", _silent):
-        pass
+        assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("_no_locks")
