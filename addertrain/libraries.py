@@ -23,8 +23,13 @@ def load() -> None:
         _status["_C_cuda"] = "not loaded (this torch is built without CUDA)"
 
 
+def find(name: str) -> Path | None:
+    """Where the compiled library `name` lies; None where it was not built."""
+    return next((folder / f"{name}.so" for folder in _FOLDERS if (folder / f"{name}.so").exists()), None)
+
+
 def _load(name: str) -> None:
-    path = next((folder / f"{name}.so" for folder in _FOLDERS if (folder / f"{name}.so").exists()), None)
+    path = find(name)
     if path is None:
         _status[name] = "not built (install a C++ compiler, for _C_cuda nvcc too, and reinstall addertrain)"
         return

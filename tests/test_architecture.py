@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"ops", "nn"},
     "train": {"recipe", "durable", "libraries", "ops", "optim", "data", "checkpoint", "nn", "models"},
     "report": {"recipe", "durable", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
-    "interchange": {"recipe", "durable", "ops", "nn", "data", "checkpoint", "models", "train"},
+    "interchange": {"recipe", "durable", "libraries", "ops", "nn", "data", "checkpoint", "models", "train"},
     "plan": {"recipe", "data", "train", "report"},
     "bench": {"libraries", "ops", "optim", "data", "checkpoint", "nn", "models"},
     "cli": {

@@ -4,7 +4,6 @@ import argparse
 import math
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from addertrain.cli.countdown import Countdown
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
 from addertrain.train.errors import RunError, UsageError
+from addertrain.train.output import warn
 
 if TYPE_CHECKING:
     from addertrain.data.source import PictureSource
@@ -113,7 +113,7 @@ def _write(arguments: argparse.Namespace) -> None:
     if path.suffix != ".beton":
         raise UsageError(f"data write: expected a name that ends in .beton, got {path}")
     if not has_turbojpeg():
-        _say("no libturbojpeg.so.0 on this machine: JPEGs that are damaged inside are not noticed")
+        warn("no libturbojpeg.so.0 on this machine: JPEGs that are damaged inside are not noticed")
     settings = BetonSettings(
         format=arguments.format,
         max_size=arguments.max_size or None,
@@ -129,7 +129,7 @@ def _write(arguments: argparse.Namespace) -> None:
             num_workers=max(1, arguments.workers),
             skip_bad=arguments.skip_bad,
             progress=countdown,
-            say=_say,
+            say=warn,
         )
     print("\n".join([f"{path}: written", *describe(*verify_structure(path))]))
 
@@ -215,10 +215,6 @@ def _colour(word: str) -> tuple[int, int, int]:
     if len(colour) != 3:
         raise argparse.ArgumentTypeError(f"expected a colour such as black or #ff8000, got '{word}'")
     return colour[0], colour[1], colour[2]
-
-
-def _say(line: str) -> None:
-    print(f"addertrain: warning: {line}", file=sys.stderr, flush=True)
 
 
 def _cores() -> int:

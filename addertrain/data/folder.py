@@ -13,22 +13,7 @@ from addertrain.data.errors import DataError
 from addertrain.data.picture_modes import AS_IT_IS, Decoded, Rendering
 
 SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-    | {".gif", ".avif", ".jp2", ".j2k"}
+    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .gif .avif .jp2 .j2k".split()
 )
 # How files without a suffix begin that are pictures.
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import addertrain
+from addertrain import libraries
 from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.standard import with_adders
 from addertrain.nn import AdderConv2d, AdderLinear
+from addertrain.ops.geometry import output_shape
 
 DOMAIN = "addertrain"
 
@@ -23,9 +24,8 @@ def onnxruntime_library() -> Path:
     Raises:
         InterchangeError: it was not built.
     """
-    for folder in addertrain.__path__:
-        if (path := Path(folder) / "_C_onnxruntime.so").exists():
-            return path
+    if (path := libraries.find("_C_onnxruntime")) is not None:
+        return path
     raise InterchangeError(
         "onnxruntime: expected the library _C_onnxruntime.so, got none; it is built where CMake finds "
         "onnxruntime_c_api.h, of onnxruntime's release archive: pip install . "
@@ -67,22 +67,13 @@ class _Node(nn.Module):
                 "offset_free": self.offset_free,
             },
             dtype=x.dtype,
-            shape=self._output_shape(pixels),
+            shape=output_shape(pixels, weight, self.stride, self.padding, self.dilation),
             version=1,
         )  # fmt: skip
         if self.is_linear:
             y = y.reshape(*x.shape[:-1], weight.shape[0])
             return y if self.bias is None else y + self.bias
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
-
-    def _output_shape(self, x: Tensor) -> list[int]:
-        taps = self.get_buffer("weight").shape[2:]
-        sides = [
-            (x.shape[2 + d] + 2 * self.padding[d] - self.dilation[d] * (taps[d] - 1) - 1) // self.stride[d]
-            + 1
-            for d in (0, 1)
-        ]
-        return [x.shape[0], self.get_buffer("weight").shape[0], *sides]
 
 
 _ONE_PIXEL = ((1, 1), (0, 0), (1, 1))

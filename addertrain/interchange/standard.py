@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, pad
 from addertrain.interchange.errors import InterchangeError
 from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
+from addertrain.ops.geometry import output_size
 
 Replacement = Callable[[AdderConv2d | AdderLinear], nn.Module]
 
@@ -153,7 +154,7 @@ class _Similarity:
 
 def _windows(size: int, taps: int, stride: int, dilation: int) -> list[slice]:
     """For each tap of one dimension the padded positions that it meets."""
-    outputs = (size - dilation * (taps - 1) - 1) // stride + 1
+    outputs = output_size(size, taps, stride, 0, dilation)
     return [slice(t * dilation, t * dilation + (outputs - 1) * stride + 1, stride) for t in range(taps)]
 
 

@@ -23,7 +23,7 @@ from addertrain.train.weights import weights_sha256
 
 
 @dataclass(frozen=True)
-class Trained:
+class FinishedTraining:
     """A training that came to its end: its last checkpoint, its clock, and the sessions that led there."""
 
     checkpoint: Path
@@ -51,7 +51,9 @@ def manifest_entries(
     }
 
 
-def sum_up(recipe: Recipe, run: RunDirectory, world: World, trained: Trained, score: Score) -> Summary:
+def sum_up(
+    recipe: Recipe, run: RunDirectory, world: World, trained: FinishedTraining, score: Score
+) -> Summary:
     """The result of a run that has been trained and evaluated, which is written last."""
     manifest = read_manifest(trained.checkpoint)
     steps = manifest["global_step"]

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from addertrain.data import file_locks
 from addertrain.train.errors import RunError
 
 LOCK = ".lock"  # in the run directory
@@ -20,8 +19,11 @@ OWNER = ".lock.owner"  # in its place, where the file system has no locks
 SECONDS_OF_PATIENCE = 10.0
 """How long to wait for another process to let go: one that was told to end may still be at its last save."""
 
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _SECONDS_BETWEEN = 0.05
+
+
+class _NoLocks(Exception):
+    """The file system has no locks."""
 
 
 @contextlib.contextmanager
@@ -63,10 +65,10 @@ def _take(run: Path, warn: Callable[[str], None]) -> "_Lock | None":
     while True:
         try:
             lock = _locked(run / LOCK)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                return None
+        except _NoLocks:
             lock = _named(run / OWNER, warn)
+        except OSError:
+            return None
         if lock is not None:
             return lock
         if time.monotonic() > deadline:
@@ -78,17 +80,19 @@ def _take(run: Path, warn: Callable[[str], None]) -> "_Lock | None":
 
 
 def _locked(path: Path) -> "_Lock | None":
-    """A lock of the kernel's; None where another process has it."""
+    """A lock of the kernel's; None where another process has it, or where that cannot be told."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        if error.errno in _NO_LOCKS:
-            path.unlink(missing_ok=True)
-            raise
-        return None
-    return _signed(path, file)
+        state = file_locks.lock(file)
+    except OSError:
+        state = "held"
+    if state == "locked":
+        return _signed(path, file)
+    os.close(file)
+    if state == "missing":
+        path.unlink(missing_ok=True)
+        raise _NoLocks
+    return None
 
 
 def _named(path: Path, warn: Callable[[str], None]) -> "_Lock | None":

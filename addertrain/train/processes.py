@@ -55,12 +55,6 @@ class World:
         return self.size // self.local_size
 
 
-def rank_of_launcher() -> int:
-    """This process's rank by its environment alone, before any group exists; 0 without a launcher."""
-    values = launcher_variables()
-    return values[0] if values else 0
-
-
 def detect_world() -> World:
     """Reads the launcher's variables and the number of GPUs.
 

@@ -15,7 +15,7 @@ from addertrain.checkpoint.files import read_manifest, read_tensors, verify_chec
 from addertrain.checkpoint.held import held_checkpoint
 from addertrain.data import ImageData, ImageLoader, load_data
 from addertrain.recipe import Recipe
-from addertrain.train.account import Trained, headline, manifest_entries, say_on_first, sum_up
+from addertrain.train.account import FinishedTraining, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.clock import DataWait, RunClock
@@ -175,7 +175,7 @@ def _train(
     *,
     profile: bool,
     initial: InitialWeights | None,
-) -> Trained:
+) -> FinishedTraining:
     """Trains to the end of the schedule."""
     train_loader = rank_loader(recipe, data, world, training=True)
     train_loader.reorder(rollbacks)
@@ -223,7 +223,7 @@ def _train(
         train_loader.close()
         val_loader.close()
     assert saves.newest is not None, "a training ends with a save, or has nothing left to train"
-    return Trained(saves.newest, clock, sessions)
+    return FinishedTraining(saves.newest, clock, sessions)
 
 
 def _records(

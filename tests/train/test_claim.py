@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from addertrain.data import file_locks
 from addertrain.train import claim
 from addertrain.train.claim import claimed
 from addertrain.train.errors import RunError
@@ -36,7 +37,7 @@ def _no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(claim.fcntl, "flock", refuse)
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
 
 
 def _silent(line: str) -> None:
