@@ -35,8 +35,10 @@ ONE_ARCHITECTURE = "90"
 
 def installed_cuda_library() -> Path | None:
     """What launch/setup has built where no GPU is; None where sources are newer, or a GPU chose otherwise."""
-    sources = [path for path in (ROOT / "kernels").rglob("*") if path.is_file()]
-    newest = max(path.stat().st_mtime for path in sources if path.parent.name not in ("cpu", "ladder"))
+    kernels = ROOT / "kernels"
+    elsewhere = (kernels / "csrc" / "cpu", kernels / "csrc" / "onnxruntime", kernels / "ladder")
+    sources = [path for path in kernels.rglob("*") if not any(path.is_relative_to(no) for no in elsewhere)]
+    newest = max(path.stat().st_mtime for path in sources if path.is_file() and path.suffix != ".md")
     for library in (Path(folder, "_C_cuda.so") for folder in addertrain.__path__):
         if library.exists() and library.stat().st_mtime > newest:
             return library if architectures_of(library) == {f"sm_{ONE_ARCHITECTURE}"} else None

@@ -1,5 +1,5 @@
-// Every width of csrc/cpu/int8.h that this processor has, by number.
-#include "csrc/cpu/int8.h"
+// Every width of csrc/cpu/int8/distances.h that this processor has, by number.
+#include "csrc/cpu/int8/distances.h"
 
 extern "C" bool byte_tile(int number, const uint8_t* x, const uint8_t* w, int64_t pitch, int32_t* sums) {
   using namespace addertrain::cpu;

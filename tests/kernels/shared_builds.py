@@ -52,6 +52,6 @@ def _fingerprint() -> str:
             digest.update(subprocess.run([path, "--version"], capture_output=True, check=False).stdout)
     for folder in (ROOT / "kernels", ROOT / "tests" / "kernels"):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts:
                 digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]

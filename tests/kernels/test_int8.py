@@ -1,4 +1,4 @@
-"""csrc/cpu/int8.h: every width of vpsadbw gives the same integers."""
+"""csrc/cpu/int8/distances.h: every width of vpsadbw gives the same integers."""
 
 import ctypes
 from pathlib import Path

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "csrc/cpu/kernels.h"
-#include "csrc/cpu/units.h"
 
 namespace addertrain::cpu {
 namespace {

@@ -11,7 +11,7 @@
 
 namespace addertrain::cpu {
 
-// With at most so many channels an input gradient lays filters along the registers instead (grad_input_thin.h).
+// With at most so many channels an input gradient lays filters along the registers instead (grad_input/thin.h).
 constexpr int64_t kThinChannels = 8;
 
 enum class Layout { kNchw, kNhwc };
@@ -61,7 +61,7 @@ struct NormCall {
   bool relu;
 };
 
-// What norm.h does to the floats [begin, end) of x, whole rows; scale, shift and the others hold C values.
+// What norm/passes.h does to the floats [begin, end) of x, whole rows; scale, shift and the others hold C values.
 struct NormPasses {
   void (*moments)(const float* x, int64_t begin, int64_t end, int64_t C, double* sums, double* squares);
   void (*apply)(const NormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);

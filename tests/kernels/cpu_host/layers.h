@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "csrc/cpu/byte_patches.h"
+#include "csrc/cpu/int8/byte_patches.h"
 #include "device/direct.h"
 #include "passes.h"
 #include "reference.h"

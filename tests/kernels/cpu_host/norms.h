@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "csrc/cpu/dispatch.h"
-#include "csrc/cpu/norm_sums.h"
+#include "csrc/cpu/norm/sums.h"
 #include "arrays.h"
 #include "report.h"
 
@@ -56,7 +56,7 @@ inline NormResult<double> norm_answer(const NormData& data, bool has_residual) {
   return to;
 }
 
-// As csrc/cpu/norm_operators.cpp, chunk by chunk from the last one on.
+// As csrc/cpu/operators/norm.cpp, chunk by chunk from the last one on.
 inline NormResult<float> norm_of(const NormData& data, bool has_residual) {
   const int64_t C = data.C, rows = data.rows;
   const NormPasses& passes = kernels_for(kWholeRegister).norm;

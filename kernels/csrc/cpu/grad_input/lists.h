@@ -1,0 +1,186 @@
+// The input gradient where x is not 0, for one instruction set (a `Simd` is in scope).
+//
+// A ReLU drops the gradient of its zeros, so that half of them need not be computed. Filters lie along the registers;
+// a tile takes a few non-zeros of one channel, from anywhere in the unit, and the lanes are added up at its end.
+#pragma once
+
+#include "csrc/cpu/grad_input/channel_lists.h"
+#include "csrc/cpu/grad_input/thin.h"
+#include "csrc/cpu/grad_input/tiles.h"
+
+namespace addertrain::cpu {
+namespace {
+
+// Packed filters: [c][r][s][registers of filters], zeros behind the last filter; then the poison of each channel.
+struct PackedLists {
+  int64_t filters_pitch, channel_floats;
+  float* filters;
+  float* poison;
+
+  PackedLists(const Layer& d, float* packed) : filters_pitch(ceil_div(d.O, Simd::kLanes) * Simd::kLanes) {
+    channel_floats = d.R * d.S * filters_pitch;
+    filters = packed;
+    poison = filters + d.C * channel_floats;
+  }
+  static int64_t floats(const Layer& d) { return d.C * (PackedLists(d, nullptr).channel_floats + 1); }
+};
+
+// A register's worth of channels.
+inline void pack_lists(const GradInputCall& call, int64_t block, float* packed) {
+  const Layer& d = call.layer;
+  const PackedLists to(d, packed);
+  const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S, K = taps * d.C;
+  const int channels = lanes_left(d.C, c0);
+  Simd::Reg poison[Simd::kLanes];
+  for (Simd::Reg& lanes : poison) lanes = Simd::zero();
+  for (int64_t o0 = 0; o0 < to.filters_pitch; o0 += Simd::kLanes) {
+    const int filters = lanes_left(d.O, o0);
+    const auto put = [&](int64_t c, int64_t tap, Simd::Reg w) {
+      Simd::store(to.filters + (c0 + c) * to.channel_floats + tap * to.filters_pitch + o0, w);
+      poison[c] = Simd::keep_nan(poison[c], w);
+    };
+    const float* first = call.w + o0 * K;
+    if (call.w_order == FilterOrder::kChannelsOutermost)
+      for (int64_t c = 0; c < channels; ++c)
+        for_transposed(first + (c0 + c) * taps, K, filters, taps, [&](int64_t tap, Simd::Reg w) { put(c, tap, w); });
+    else
+      for (int64_t tap = 0; tap < taps; ++tap)
+        for_transposed(first + tap * d.C + c0, K, filters, channels, [&](int64_t c, Simd::Reg w) { put(c, tap, w); });
+  }
+  for (int c = 0; c < channels; ++c) to.poison[c0 + c] = Simd::sum(poison[c]);
+}
+
+// Where a segment's tiles find what they multiply: for every tap that its positions see and every register of filters,
+// offsets of dY from a position's base and of the weights in the channel's. Whole registers come first.
+struct ListSteps {
+  const ListStep* begin;
+  const ListStep* whole;
+  const ListStep* end;
+  int tail;  // filters in the registers behind the whole ones
+
+  ListSteps(const Layer& d, const Residue& residue, const Taps& taps, int64_t filters_pitch, Memory<ListStep>& table)
+      : tail(static_cast<int>(d.O % Simd::kLanes)) {
+    ListStep* to = table.entries(d.R * d.S * filters_pitch / Simd::kLanes);
+    begin = to;
+    const auto add = [&](int64_t first, int64_t last) {
+      for (int64_t r = 0; r < d.R; ++r)
+        for (int64_t s = 0; s < d.S; ++s)
+          for (int64_t o = first; o < last && taps.has(r, s); o += Simd::kLanes)
+            *to++ = {residue.down[r] + residue.across[s] + o, (r * d.S + s) * filters_pitch + o};
+    };
+    add(0, d.O - tail);
+    whole = to;
+    add(d.O - tail, d.O);
+    end = to;
+  }
+};
+
+// What the tiles of one channel and one segment share.
+struct ListRun {
+  const ListSteps& steps;
+  const float* filters;  // of the channel
+  const float* dy;
+  float poison;
+};
+
+// dX of M inputs of one channel that see the same taps: acc[m] += dY HT(w - x[m]), lane by lane over the filters. Writes
+// a whole register.
+template <int M>
+void list_tile(const ListRun& run, const float* values, const int32_t* bases, float* to) {
+  Simd::Reg acc[Simd::kLanes], x[M];
+  const float* base[M];
+#pragma GCC unroll 16
+  for (int m = 0; m < Simd::kLanes; ++m) acc[m] = Simd::zero();
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    x[m] = Simd::broadcast_at(values + m);
+    base[m] = run.dy + bases[m];
+  }
+  const float* filters = run.filters;
+  const ListStep* step = run.steps.begin;
+  for (const ListStep* whole = run.steps.whole; step < whole; ++step) {
+    const Simd::Reg filter = Simd::load(filters + step->weights);
+    const int64_t at = step->dy;
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+      acc[m] = Simd::add_clipped(acc[m], Simd::load(base[m] + at), filter, x[m], m % 2 == 1);
+  }
+  for (; step < run.steps.end; ++step) {
+    const Simd::Reg filter = Simd::load(filters + step->weights);
+    const int64_t at = step->dy;
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+      acc[m] = Simd::add_clipped(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, x[m], m % 2 == 1);
+  }
+  Simd::store(to, Simd::add(Simd::keep_nan(Simd::sums(acc), Simd::load(values)), Simd::broadcast(run.poison)));
+}
+
+// The last of a list: a tile that is not full computes its last member several times.
+template <int M>
+inline void last_tile(const ListRun& run, const ChannelList& list, int64_t first) {
+  int32_t bases[M];
+  for (int m = 0; m < M; ++m) bases[m] = list.bases[std::min(first + m, list.count - 1)];
+  list_tile<M>(run, list.values + first, bases, list.sums + first);
+}
+
+inline void run_list(const ListRun& run, const ChannelList& list) {
+  constexpr int kWhole = Simd::kListRows, kHalf = kWhole / 2, kQuarter = kWhole / 4;
+  int64_t j = 0;
+  for (; j + kWhole <= list.count; j += kWhole) list_tile<kWhole>(run, list.values + j, list.bases + j, list.sums + j);
+  const int64_t left = list.count - j;
+  if (left > kHalf)
+    last_tile<kWhole>(run, list, j);
+  else if (left > kQuarter)
+    last_tile<kHalf>(run, list, j);
+  else if (left > 0)
+    last_tile<kQuarter>(run, list, j);
+}
+
+// What lies near ahead of its use: the next unit's inputs, and this one's dX.
+struct ListAhead {
+  Ahead dy, x, dx;
+
+  ListAhead(const GradInputCall& call, const Unit& cut, int64_t calls)
+      : dy(ahead(call.dy.data, call.layer, cut, call.layer.O * call.layer.P * call.layer.Q, 1, calls)),
+        x(ahead(call.x.data, call.layer, cut, call.layer.C * call.layer.H * call.layer.W, 1, calls)),
+        dx(ahead(call.dx, call.layer, cut, call.layer.C * call.layer.H * call.layer.W, 0, calls)) {}
+  void fetch() {
+    dy.fetch();
+    x.fetch();
+    dx.fetch<true>();
+  }
+
+ private:
+  // The part of a tensor that is a unit's, or that of `later` units on.
+  static Ahead ahead(const float* data, const Layer& d, const Unit& cut, int64_t image_floats, int64_t later,
+                     int64_t calls) {
+    const int64_t row_floats = image_floats / d.H;
+    const int64_t begin = cut.n0 * image_floats + cut.row0 * row_floats;
+    const int64_t floats = cut.images() == 1 ? cut.rows() * row_floats : cut.images() * image_floats;
+    return Ahead(data, begin + later * floats, begin + (later + 1) * floats, d.N * image_floats, calls);
+  }
+};
+
+inline void compute_non_zeros(const GradInputCall& call, const PackedLists& packed, const GradUnit& unit,
+                              const Residue& residue, float* dx, ListScratch& scratch) {
+  const Layer& d = call.layer;
+  ListAhead ahead(call, unit.cut, d.C * residue.num_segments);
+  const ListedPositions at(unit, residue, scratch);
+  for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
+    const int channels = lanes_left(d.C, c0);
+    const ChannelLists lists(residue, at, unit.x + c0, channels, scratch);
+    for (int64_t i = 0; i < residue.num_segments; ++i) {
+      const ListSteps steps(d, residue, residue.segments[i].taps, packed.filters_pitch, scratch.steps);
+      for (int lane = 0; lane < channels; ++lane) {
+        const int64_t c = c0 + lane;
+        run_list({steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]},
+                 lists.list(lane, i));
+        ahead.fetch();
+      }
+    }
+    lists.write(dx + c0);
+  }
+}
+
+}  // namespace
+}  // namespace addertrain::cpu

@@ -1,0 +1,160 @@
+// The input positions that a unit of the input gradient walks, and the outputs that saw them.
+//
+// A stride u splits the input into u*u residues of
+// positions that see the same taps; within one, positions are cut into segments: the interior, the edges, the corners.
+#pragma once
+
+#include "csrc/cpu/kernels.h"
+#include "csrc/cpu/movement/units.h"
+
+namespace addertrain::cpu {
+namespace {
+
+// Filter rows and columns through which a position sees an output, as bits.
+struct Taps {
+  uint64_t rows, columns;
+
+  bool has(int64_t r, int64_t s) const { return (rows >> r & 1) && (columns >> s & 1); }
+  bool operator==(const Taps& other) const { return rows == other.rows && columns == other.columns; }
+};
+
+// A position: the output at its base (not read unless a tap leads there), its place in x and dX, its taps.
+struct Position {
+  const float* dy;
+  int64_t pixel;
+  Taps taps;
+};
+
+inline Cut cut_grad_input(const Layer& d) {
+  const int64_t dy_floats_per_row = ceil_div(d.W + 2 * d.padding_w, d.stride_w) * d.O / d.stride_h;
+  return Cut(d.N, d.H, d.W, dy_floats_per_row + d.W * d.C, d.stride_h);
+}
+
+// The rows of outputs that saw any of the unit's input rows, without those outside the output.
+inline Window dy_window(const Layer& d, const Unit& unit) {
+  const int64_t p0 = floor_div(unit.row0 + d.padding_h - (d.R - 1) * d.dilation_h, d.stride_h);
+  const int64_t p1 = floor_div(unit.row1 - 1 + d.padding_h, d.stride_h) + 1;
+  const int64_t first = std::clamp<int64_t>(p0, 0, d.P);
+  return {first, std::clamp<int64_t>(p1, first, d.P) - first, 0, d.Q};
+}
+
+// One axis of the layer for one residue of the stride: inputs start + residue + i * stride below start + inputs.
+struct Axis {
+  int64_t start, inputs, residue, taps, stride, padding, dilation, outputs;
+
+  int64_t size() const { return ceil_div(inputs - residue, stride); }
+};
+
+struct GradUnit {
+  Unit cut;
+  int64_t first_output_row;
+  Buffer dy;
+  const float* x;  // pixels of the unit, position-major, C floats a position
+};
+
+// ---------------------------------------------------------------- one axis
+
+// Output that input i of the residue reads through `tap` is shift(tap) + i; false where the stride leaves none.
+inline bool find_shift(const Axis& axis, int64_t tap, int64_t& shift) {
+  const int64_t scaled = axis.start + axis.residue + axis.padding - tap * axis.dilation;
+  if (scaled % axis.stride != 0) return false;
+  shift = scaled / axis.stride;
+  return true;
+}
+
+// The taps through which input i sees an output, as bits.
+inline uint64_t taps_of(const Axis& axis, int64_t i) {
+  uint64_t bits = 0;
+  for (int64_t tap = 0; tap < axis.taps; ++tap) {
+    int64_t shift;
+    if (find_shift(axis, tap, shift) && shift + i >= 0 && shift + i < axis.outputs) bits |= uint64_t{1} << tap;
+  }
+  return bits;
+}
+
+// First input after i that sees other taps: where a tap enters or leaves the output.
+inline int64_t end_of_segment(const Axis& axis, int64_t i) {
+  int64_t end = axis.size();
+  for (int64_t tap = 0; tap < axis.taps; ++tap) {
+    int64_t shift;
+    if (!find_shift(axis, tap, shift)) continue;
+    if (-shift > i) end = std::min(end, -shift);
+    if (axis.outputs - shift > i) end = std::min(end, axis.outputs - shift);
+  }
+  return end;
+}
+
+// ---------------------------------------------------------------- one residue of a unit
+
+// Positions of rows [i0, i1) x columns [j0, j1), which all see `taps`.
+inline int64_t append_positions(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across, int64_t i0,
+                                int64_t i1, int64_t j0, int64_t j1, Taps taps, Position* to) {
+  int64_t at = 0;
+  for (int64_t n = 0; n < unit.cut.images(); ++n)
+    for (int64_t i = i0; i < i1; ++i) {
+      const int64_t row = n * unit.cut.rows() + down.residue + i * d.stride_h;
+      const float* dy_row = unit.dy.data + n * unit.dy.image_pitch + (i - unit.first_output_row) * unit.dy.row_pitch;
+      for (int64_t j = j0; j < j1; ++j)
+        to[at++] = {dy_row + j * d.O, (row * d.W + across.residue + j * d.stride_w) * d.C, taps};
+    }
+  return at;
+}
+
+// Positions [begin, end) of a residue, which all see the same taps.
+struct Segment {
+  int64_t begin, end;
+  Taps taps;
+};
+
+// All positions of a residue, segment by segment, and where their taps lead.
+struct Residue {
+  const Position* positions;  // padded with the last one to a whole tile
+  int64_t count;
+  const Segment* segments;
+  int64_t num_segments;
+  const int64_t* down;    // per filter row: from a position's base to the output it reads
+  const int64_t* across;  // per filter column
+};
+
+struct ResidueScratch {
+  Memory<Position> positions;
+  Memory<Segment> segments;
+  OffsetTable shifts;
+};
+
+constexpr int64_t kMostPositionsOfTile = 64;
+
+inline Residue list_residue(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across,
+                            ResidueScratch& scratch) {
+  Position* positions =
+      scratch.positions.entries(unit.cut.images() * down.size() * across.size() + kMostPositionsOfTile);
+  Segment* segments = scratch.segments.entries((2 * d.R + 1) * (2 * d.S + 1));
+  int64_t count = 0, num_segments = 0;
+  for (int64_t i = 0; i < down.size(); i = end_of_segment(down, i))
+    for (int64_t j = 0; j < across.size(); j = end_of_segment(across, j)) {
+      const Taps taps{taps_of(down, i), taps_of(across, j)};
+      const int64_t added = append_positions(d, unit, down, across, i, end_of_segment(down, i), j,
+                                             end_of_segment(across, j), taps, positions + count);
+      segments[num_segments++] = {count, count + added, taps};
+      count += added;
+    }
+  for (int64_t m = 0; m < kMostPositionsOfTile; ++m) positions[count + m] = positions[count - 1];
+  int64_t* shifts = scratch.shifts.entries(d.R + d.S);
+  for (int64_t r = 0, shift; r < d.R; ++r) shifts[r] = find_shift(down, r, shift) ? shift * unit.dy.row_pitch : 0;
+  for (int64_t s = 0, shift; s < d.S; ++s) shifts[d.R + s] = find_shift(across, s, shift) ? shift * d.O : 0;
+  return {positions, count, segments, num_segments, shifts, shifts + d.R};
+}
+
+// Calls `body` with every residue of a unit.
+template <typename Body>
+inline void for_residues(const Layer& d, const GradUnit& unit, ResidueScratch& scratch, const Body& body) {
+  for (int64_t h = 0; h < std::min(d.stride_h, unit.cut.rows()); ++h)
+    for (int64_t v = 0; v < std::min(d.stride_w, d.W); ++v) {
+      const Axis down{unit.cut.row0, unit.cut.rows(), h, d.R, d.stride_h, d.padding_h, d.dilation_h, d.P};
+      const Axis across{0, d.W, v, d.S, d.stride_w, d.padding_w, d.dilation_w, d.Q};
+      body(list_residue(d, unit, down, across, scratch));
+    }
+}
+
+}  // namespace
+}  // namespace addertrain::cpu

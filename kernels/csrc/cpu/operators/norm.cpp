@@ -1,0 +1,180 @@
+// Batch normalisation with ReLU on CPUs: allocation and threads around norm/passes.h and norm/sums.h. float32,
+// channels-last; Python sends everything else to torch's own norm.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <tuple>
+#include <vector>
+
+#include "csrc/cpu/dispatch.h"
+#include "csrc/cpu/norm/sums.h"
+
+namespace addertrain::cpu {
+namespace {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <typename Body>
+void for_chunks(const Chunks& chunks, const Body& body) {
+  torch::stable::parallel_for(0, chunks.count(), 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) body(i);
+  });
+}
+
+Tensor channel_tensor(int64_t C, const Tensor& like) {
+  return torch::stable::empty({C}, ScalarType::Float, std::nullopt, like.device());
+}
+
+Tensor image_tensor(const Tensor& like) {
+  return torch::stable::empty({like.size(0), like.size(1), like.size(2), like.size(3)}, ScalarType::Float, std::nullopt,
+                              like.device(), std::nullopt,
+                              like.size(2) * like.size(3) > 1 || like.stride(3) == like.size(1)
+                                  ? MemoryFormat::ChannelsLast
+                                  : MemoryFormat::Contiguous);
+}
+
+void check_input(const Tensor& x) {
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4 && (x.stride(1) == 1 || x.size(1) == 1),
+                  "batch_norm_relu: expected float32 x in channels-last layout");
+}
+
+NormCall norm_call(const Tensor& x, bool relu) {
+  return {x.const_data_ptr<float>(), x.size(0) * x.size(2) * x.size(3), x.size(1), relu};
+}
+
+// What a norm makes of x: its statistics, and what it multiplies x by and adds to it.
+struct Statistics {
+  Tensor mean, var;
+  std::vector<float> scale, shift;
+
+  Statistics(const NormCall& call, const Chunks& chunks, const Tensor& x, const Tensor& weight, const Tensor& bias,
+             double eps)
+      : mean(channel_tensor(call.C, x)), var(channel_tensor(call.C, x)), scale(call.C), shift(call.C) {
+    std::vector<double> sums(chunks.count() * call.C), squares(chunks.count() * call.C);
+    const NormPasses& passes = kernels_for(kWholeRegister).norm;
+    for_chunks(chunks, [&](int64_t i) {
+      passes.moments(call.x, chunks.begin(i), chunks.end(i), call.C, &sums[i * call.C], &squares[i * call.C]);
+    });
+    const Moments moments = merge_moments(chunks, call.C, sums, squares);
+    float* mean_c = mean.mutable_data_ptr<float>();
+    float* var_c = var.mutable_data_ptr<float>();
+    for (int64_t c = 0; c < call.C; ++c) mean_c[c] = static_cast<float>(moments.mean[c]);
+    for (int64_t c = 0; c < call.C; ++c) var_c[c] = static_cast<float>(moments.var[c]);
+    affine(weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), mean_c, var_c, eps, call.C, scale, shift);
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                                   double eps, bool relu) {
+  check_input(x);
+  const NormCall call = norm_call(x, relu);
+  const Chunks chunks(call.rows, call.C);
+  const Statistics s(call, chunks, x, weight, bias, eps);
+  Tensor y = image_tensor(x);
+  float* out = y.mutable_data_ptr<float>();
+  const NormPasses& passes = kernels_for(kWholeRegister).norm;
+  for_chunks(chunks, [&](int64_t i) {
+    passes.apply(call, s.scale.data(), s.shift.data(), chunks.begin(i), chunks.end(i), out);
+  });
+  return {y, s.mean, s.var};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_residual_relu(const Tensor& x, const Tensor& residual,
+                                                            const Tensor& weight, const Tensor& bias, double eps) {
+  check_input(x);
+  const NormCall call = norm_call(x, true);
+  const Chunks chunks(call.rows, call.C);
+  const Statistics s(call, chunks, x, weight, bias, eps);
+  const Tensor beside = torch::stable::contiguous(residual, MemoryFormat::ChannelsLast);
+  const float* added = beside.const_data_ptr<float>();
+  Tensor y = image_tensor(x);
+  float* out = y.mutable_data_ptr<float>();
+  const NormPasses& passes = kernels_for(kWholeRegister).norm;
+  for_chunks(chunks, [&](int64_t i) {
+    passes.apply_residual(call, added, s.scale.data(), s.shift.data(), chunks.begin(i), chunks.end(i), out);
+  });
+  return {y, s.mean, s.var};
+}
+
+// dx, dweight, dbias; g = dy where the call's ReLU lets it through.
+std::tuple<Tensor, Tensor, Tensor> norm_gradient(const NormCall& call, const Chunks& chunks, const GradientSums& of,
+                                                 const float* dy, const Tensor& x, const std::vector<float>& scale,
+                                                 const std::vector<float>& shift, const float* mean, const float* var,
+                                                 double eps) {
+  const int64_t C = call.C;
+  std::vector<float> slope(C), offset(C);
+  Tensor dx = image_tensor(x), dweight = channel_tensor(C, x), dbias = channel_tensor(C, x);
+  combine_sums(chunks, of, call.rows, C, scale, mean, var, eps, slope, offset, dweight.mutable_data_ptr<float>(),
+               dbias.mutable_data_ptr<float>());
+  float* out = dx.mutable_data_ptr<float>();
+  const NormPasses& passes = kernels_for(kWholeRegister).norm;
+  for_chunks(chunks, [&](int64_t i) {
+    passes.apply_gradient(call, dy, scale.data(), shift.data(), slope.data(), offset.data(), chunks.begin(i),
+                          chunks.end(i), out);
+  });
+  return {dx, dweight, dbias};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                                            const Tensor& bias, const Tensor& mean, const Tensor& var,
+                                                            double eps, bool relu) {
+  check_input(x);
+  const NormCall call = norm_call(x, relu);
+  const NormPasses& passes = kernels_for(kWholeRegister).norm;
+  const int64_t C = call.C;
+  const Tensor g = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
+  const float* dy_data = g.const_data_ptr<float>();
+  const float* mean_c = mean.const_data_ptr<float>();
+  const float* var_c = var.const_data_ptr<float>();
+  std::vector<float> scale(C), shift(C);
+  affine(weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), mean_c, var_c, eps, C, scale, shift);
+  const Chunks chunks(call.rows, C);
+  GradientSums of(chunks, C);
+  for_chunks(chunks, [&](int64_t i) {
+    passes.gradient_sums(call, dy_data, scale.data(), shift.data(), mean_c, chunks.begin(i), chunks.end(i),
+                         &of.sums[i * C], &of.products[i * C]);
+  });
+  return norm_gradient(call, chunks, of, dy_data, x, scale, shift, mean_c, var_c, eps);
+}
+
+// dx, the residual's gradient g = dy where y > 0, dweight, dbias.
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_residual_relu_backward(const Tensor& dy, const Tensor& y,
+                                                                             const Tensor& x, const Tensor& weight,
+                                                                             const Tensor& mean, const Tensor& var,
+                                                                             double eps) {
+  check_input(x);
+  check_input(y);
+  const NormCall call = norm_call(x, false);  // g has been through the ReLU
+  const int64_t C = call.C;
+  const Tensor upper = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
+  const float* mean_c = mean.const_data_ptr<float>();
+  const float* var_c = var.const_data_ptr<float>();
+  const Chunks chunks(call.rows, C);
+  GradientSums of(chunks, C);
+  Tensor g = image_tensor(x);
+  float* kept = g.mutable_data_ptr<float>();
+  const NormPasses& passes = kernels_for(kWholeRegister).norm;
+  for_chunks(chunks, [&](int64_t i) {
+    passes.residual_gradient_sums(call, upper.const_data_ptr<float>(), y.const_data_ptr<float>(), mean_c,
+                                  chunks.begin(i), chunks.end(i), &of.sums[i * C], &of.products[i * C], kept);
+  });
+  const std::vector<float> no_bias(C);
+  std::vector<float> scale(C), shift(C);
+  affine(weight.const_data_ptr<float>(), no_bias.data(), mean_c, var_c, eps, C, scale, shift);
+  const auto [dx, dweight, dbias] = norm_gradient(call, chunks, of, kept, x, scale, shift, mean_c, var_c, eps);
+  return {dx, g, dweight, dbias};
+}
+
+}  // namespace
+}  // namespace addertrain::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
+  m.impl("batch_norm_relu", TORCH_BOX(&addertrain::cpu::batch_norm_relu));
+  m.impl("batch_norm_relu_backward", TORCH_BOX(&addertrain::cpu::batch_norm_relu_backward));
+  m.impl("batch_norm_residual_relu", TORCH_BOX(&addertrain::cpu::batch_norm_residual_relu));
+  m.impl("batch_norm_residual_relu_backward", TORCH_BOX(&addertrain::cpu::batch_norm_residual_relu_backward));
+}
