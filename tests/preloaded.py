@@ -3,7 +3,7 @@
 import torch._dynamo  # every optimizer does, at its first use
 import torch.nn.parallel  # noqa: F401
 
-import addertrain.data.decode
+import addertrain.data.decoding.picture
 import addertrain.train.callbacks.tensorboard
 import addertrain.train.run  # noqa: F401
 from addertrain.data import load_data

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 from addertrain.train.strategies.zero import import_deepspeed
 
 with contextlib.suppress(UsageError, ImportError):

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from addertrain.bench.process import anonymous_megabytes, processor_seconds
 from addertrain.data import PictureLoader, PictureReader
-from addertrain.data.beton_encode import BetonSettings
-from addertrain.data.beton_write import write_beton
+from addertrain.data.beton.encode import BetonSettings
+from addertrain.data.beton.reader import BetonReader
+from addertrain.data.beton.write import write_beton
 from addertrain.data.crops import Crops, random_crops
-from addertrain.data.ffcv import BetonReader
-from addertrain.data.folder import PictureFiles, folder_of_classes
-from addertrain.data.torchvision import TorchvisionReader
+from addertrain.data.loaders.torchvision_reader import TorchvisionReader
+from addertrain.data.sources.folder import PictureFiles, folder_of_classes
 from addertrain.models import build_model
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD

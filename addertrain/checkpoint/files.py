@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from addertrain.checkpoint.errors import CheckpointError
-from addertrain.checkpoint.parts import OtherParts, assembled, is_part_of
+from addertrain.checkpoint.sharded_write import OtherParts, assembled, is_part_of
 from addertrain.checkpoint.tensor_file import write_tensors
 from addertrain.durable import flush_directory, flush_file, hidden_name, sha256_of
+from addertrain.errors import CheckpointError
 
 FORMAT_VERSION = 2  # 1 had no pieces
 MANIFEST = "manifest.json"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.store import checkpoints_of, locate_checkpoint
 from addertrain.durable import hidden_name
+from addertrain.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import has_tensors, read_tensors, verify_checkpoint, write_checkpoint
+from addertrain.errors import CheckpointError
 
 _FILES = ("model", "average")
 

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import verify_checkpoint
 from addertrain.checkpoint.store import CheckpointStore, step_of
 from addertrain.durable import hidden_name
+from addertrain.errors import CheckpointError
 
 
 class Retention:

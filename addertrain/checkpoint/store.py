@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import MANIFEST, verify_checkpoint
 from addertrain.durable import remove_leftovers, write_text
+from addertrain.errors import CheckpointError
 
 FOLDER = "checkpoints"  # of a run directory
 LATEST = "latest"

@@ -16,8 +16,8 @@ from typing import Protocol
 from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank, rank
+from addertrain.errors import LostRankError, RunError, UsageError
 from addertrain.recipe import RecipeError
-from addertrain.train.errors import LostRankError, RunError, UsageError
 from addertrain.train.output import complain, forgiving_output
 
 __all__ = ["main", "split_overrides"]

@@ -4,7 +4,7 @@ import argparse
 import importlib
 
 from addertrain.cli.parser import Commands
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 
 # Name (the module in addertrain/bench), its words, and what it shows.
 _BENCHMARKS: tuple[tuple[str, str, str], ...] = (

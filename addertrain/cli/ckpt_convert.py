@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addertrain.cli.parser import CommandParser
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 
 if TYPE_CHECKING:
     from addertrain.interchange import Trained
@@ -81,7 +81,7 @@ def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> s
     elif target.suffix == ".pt":
         export_state_dict(trained, target, layout=arguments.layout)
     else:
-        from addertrain.data.facts import image_shape
+        from addertrain.data.sets.facts import image_shape
 
         shape = image_shape(trained.recipe.data)
         difference = export_onnx(trained, target, image_shape=shape, operators=arguments.operators)
@@ -105,7 +105,7 @@ def _trained(arguments: argparse.Namespace) -> "Trained":
         return trained_network(arguments.source, recalibrate_batches=arguments.recalibrate)
     if arguments.recalibrate:
         raise UsageError("ckpt convert: expected no --recalibrate beside --recipe; fit and evaluate do that")
-    from addertrain.data.facts import FACTS
+    from addertrain.data.sets.facts import FACTS
     from addertrain.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from addertrain.cli.countdown import Countdown
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
-from addertrain.train.errors import RunError, UsageError
+from addertrain.errors import RunError, UsageError
 from addertrain.train.output import warn
 
 if TYPE_CHECKING:
-    from addertrain.data.source import PictureSource
+    from addertrain.data.sources.source import PictureSource
 
 _EPILOG = f"""examples:
   addertrain data write data/imagenet/train data/imagenet/train.beton --max-size 400
@@ -102,12 +102,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _write(arguments: argparse.Namespace) -> None:
     # The server that processes are forked from imports what they need once; it starts with the first one.
-    multiprocessing.set_forkserver_preload(["addertrain.data.beton_encode", "addertrain.data.decode"])
-    from addertrain.data.beton_encode import BetonSettings
-    from addertrain.data.beton_info import describe
-    from addertrain.data.beton_verify import verify_structure
-    from addertrain.data.beton_write import write_beton
-    from addertrain.data.jpeg import has_turbojpeg
+    multiprocessing.set_forkserver_preload(
+        ["addertrain.data.beton.encode", "addertrain.data.decoding.picture"]
+    )
+    from addertrain.data.beton.description import describe
+    from addertrain.data.beton.encode import BetonSettings
+    from addertrain.data.beton.verify import verify_structure
+    from addertrain.data.beton.write import write_beton
+    from addertrain.data.decoding.jpeg import has_turbojpeg
 
     path = Path(arguments.file)
     if path.suffix != ".beton":
@@ -135,14 +137,14 @@ def _write(arguments: argparse.Namespace) -> None:
 
 
 def _source(arguments: argparse.Namespace) -> "PictureSource":
-    from addertrain.data.file_list import list_of_files
-    from addertrain.data.folder import folder_of_classes
-    from addertrain.data.picture_modes import Rendering
+    from addertrain.data.decoding.modes import Rendering
+    from addertrain.data.sources.file_list import list_of_files
+    from addertrain.data.sources.folder import folder_of_classes
 
     rendering = Rendering(background=arguments.background, white=arguments.white)
     kind, _, name = arguments.source.partition(":")
     if kind == "torchvision":
-        from addertrain.data.torchvision_sets import torchvision_pictures
+        from addertrain.data.sources.torchvision_sets import torchvision_pictures
 
         return torchvision_pictures(name, Path(arguments.root), arguments.split, rendering=rendering)
     path = Path(arguments.source)
@@ -152,7 +154,7 @@ def _source(arguments: argparse.Namespace) -> "PictureSource":
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from addertrain.data.beton_verify import adopt, verify_images, verify_structure
+    from addertrain.data.beton.verify import adopt, verify_images, verify_structure
 
     path, threads = Path(arguments.file), max(1, arguments.threads)
     with closing(Countdown("page")) as countdown:
@@ -172,8 +174,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from addertrain.data.beton_info import describe
-    from addertrain.data.beton_verify import verify_structure
+    from addertrain.data.beton.description import describe
+    from addertrain.data.beton.verify import verify_structure
 
     print("\n".join(describe(*verify_structure(Path(arguments.file)))))
 

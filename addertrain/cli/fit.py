@@ -7,8 +7,8 @@ from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank, is_launched
+from addertrain.errors import SavedAfterSignal
 from addertrain.recipe import load_recipe, recipe_help
-from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 
 EXIT_CODES = """exit codes:
   0 done   1 failed   2 bad usage or recipe   3 not reproduced

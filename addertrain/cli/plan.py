@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.errors import UsageError
 from addertrain.recipe import load_recipe
-from addertrain.train.errors import UsageError
 
 _EPILOG = f"""examples:
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 64

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 from addertrain.train.output import warn
 
 _EPILOG = f"""examples:

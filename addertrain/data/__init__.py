@@ -1,17 +1,19 @@
 """Images in, batches out: the same global batches on any number of ranks.
 
-`datasets` reads, `order` and `randomness` decide, `memory` and `pictures` deliver. What is delivered is uint8
-and channels-last; normalisation belongs to the device that trains.
+`sets` opens a data set by its name, `loaders` decide which images make up a batch and deliver it, `sources`
+and `decoding` read pictures, `beton` packs them, `augment`, `crops` and `randomness` vary them. What is
+delivered is uint8 and channels-last; normalisation belongs to the device that trains.
 """
 
-from addertrain.data.arrays import ImageArrays, ImageData
-from addertrain.data.datasets import load_data
-from addertrain.data.errors import DataError
-from addertrain.data.fingerprint import data_sha256, part_sha256
-from addertrain.data.loader import ImageLoader, build_loader
-from addertrain.data.memory import MemoryLoader
-from addertrain.data.ordered import Batch
-from addertrain.data.pictures import PictureLoader, PictureReader
+from addertrain.data.types import ImageArrays, ImageData
+from addertrain.data.sets.registry import load_data
+from addertrain.errors import DataError
+from addertrain.data.sets.fingerprint import data_sha256, part_sha256
+from addertrain.data.loaders.choice import ImageLoader, build_loader
+from addertrain.data.loaders.in_memory import MemoryLoader
+from addertrain.data.types import Batch
+from addertrain.data.loaders.pictures import PictureLoader
+from addertrain.data.types import PictureReader
 
 __all__ = [
     "Batch",

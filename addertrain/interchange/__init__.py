@@ -1,7 +1,7 @@
 """Networks from elsewhere and for elsewhere: the authors' checkpoints, safetensors files, ONNX."""
 
+from addertrain.errors import InterchangeError
 from addertrain.interchange.authors import export_official, import_official, load_official
-from addertrain.interchange.errors import InterchangeError
 from addertrain.interchange.exported import export_safetensors, load_exported
 from addertrain.interchange.onnx_file import export_onnx
 from addertrain.interchange.own_operator import onnxruntime_library

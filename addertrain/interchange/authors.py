@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 from addertrain.models import build_model
 from addertrain.nn import AdderConv2d
 

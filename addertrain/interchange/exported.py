@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 import addertrain
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 from addertrain.interchange.target import exported
 from addertrain.models import build_model
 from addertrain.recipe import Recipe, parse_recipe, recipe_to_yaml

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 from addertrain.interchange.own_operator import DOMAIN, in_own_operators, onnxruntime_library
 from addertrain.interchange.standard import in_standard_operations
 from addertrain.interchange.target import exported

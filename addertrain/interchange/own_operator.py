@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain import libraries
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 from addertrain.interchange.standard import with_adders
 from addertrain.nn import AdderConv2d, AdderLinear
 from addertrain.ops.geometry import output_shape

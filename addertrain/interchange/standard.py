@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
 from addertrain.ops.geometry import output_size
@@ -57,9 +57,9 @@ def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
 
 
 def _check_power(name: str, layer: AdderConv2d | AdderLinear) -> None:
-    if layer.form is not None and layer.form.p != 1:
+    if layer.variant is not None and layer.variant.p != 1:
         raise InterchangeError(
-            f"expected adder layers of power 1, got {layer.form.p:g} in {name}; export a network whose "
+            f"expected adder layers of power 1, got {layer.variant.p:g} in {name}; export a network whose "
             "schedule has come to its end"
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from addertrain.checkpoint.files import MANIFEST
 from addertrain.durable import replacing
-from addertrain.interchange.errors import InterchangeError
+from addertrain.errors import InterchangeError
 
 
 @contextlib.contextmanager

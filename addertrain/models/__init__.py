@@ -7,6 +7,13 @@ from torch import nn
 
 from addertrain.models.layers import Head, Kind
 from addertrain.models.lenet import LeNet5BN, LeNetPlusPlus
+from addertrain.models.operations import (
+    LayerCount,
+    OperationCount,
+    count_operations,
+    energy_joules,
+    via_nano_cycles,
+)
 from addertrain.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet32, resnet50, resnet101
 from addertrain.models.vgg import VGGSmall
 
@@ -23,7 +30,21 @@ MODELS: dict[str, Callable[..., nn.Module]] = WITHOUT_HEADS | {
     "resnet101": resnet101,
 }
 
-__all__ = ["MODELS", "Head", "Kind", "LeNet5BN", "LeNetPlusPlus", "ResNet", "VGGSmall", "build_model"]
+__all__ = [
+    "MODELS",
+    "Head",
+    "Kind",
+    "LayerCount",
+    "LeNet5BN",
+    "LeNetPlusPlus",
+    "OperationCount",
+    "ResNet",
+    "VGGSmall",
+    "build_model",
+    "count_operations",
+    "energy_joules",
+    "via_nano_cycles",
+]
 
 
 def build_model(name: str, *, kind: Kind, num_classes: int, head: Head = "norm") -> nn.Module:

@@ -1,11 +1,10 @@
 """Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
 
-from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.adder import AdderConv2d, AdderLinear, set_variant
 from addertrain.nn.adder_norm import adder_norm, adder_norm_residual
 from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.conv import Conv2d
 from addertrain.nn.convert import convert
-from addertrain.nn.forms import set_form
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
@@ -27,6 +26,6 @@ __all__ = [
     "convert",
     "param_groups",
     "recalibrated",
-    "set_form",
+    "set_variant",
     "synchronise_norms",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops import functional
-from addertrain.ops.forms import Form
+from addertrain.ops.variants import Variant
 
 Size2d = int | tuple[int, int]
 
@@ -31,8 +31,8 @@ class AdderConv2d(nn.Module):
         ValueError, TypeError: sizes that are not positive (padding: negative), or groups other than 1.
     """
 
-    form: Form | None = None
-    """Another form of the layer (`addertrain.nn.set_form`); None: the paper's."""
+    variant: Variant | None = None
+    """Another variant of the layer (`addertrain.nn.set_variant`); None: the paper's."""
     was_called = False
     """Whether a forward pass went through it, which its filter's gradient should come from (`groups`)."""
 
@@ -85,10 +85,10 @@ class AdderConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.was_called = True
         arguments = (x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
-        if self.form is None:
+        if self.variant is None:
             y = functional.adder2d(*arguments, rectified=self.rectified)
         else:
-            y = self.form.adder2d(*arguments)
+            y = self.variant.adder2d(*arguments)
         # In the response's dtype: under autocast a float32 bias would widen it.
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 
@@ -112,7 +112,7 @@ class AdderLinear(nn.Module):
         ValueError, TypeError: sizes that are not positive, or an input of another width.
     """
 
-    form: Form | None = None
+    variant: Variant | None = None
     was_called = False
     """As AdderConv2d's."""
 
@@ -154,7 +154,7 @@ class AdderLinear(nn.Module):
                 "flatten the other dimensions first."
             )
         w_ocrs = self.weight.view(self.out_features, self.in_features, 1, 1)
-        adder2d = functional.adder2d if self.form is None else self.form.adder2d
+        adder2d = functional.adder2d if self.variant is None else self.variant.adder2d
         y = adder2d(x.reshape(-1, self.in_features, 1, 1), w_ocrs, offset_free=self.offset_free)
         y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)
@@ -178,3 +178,12 @@ def _pair_at_least(smallest: int, value: Any, name: str) -> tuple[int, int]:
         raise TypeError(f"AdderConv2d: expected {name} as an int or a pair of ints, got {value!r}.")
     first, second = (_at_least(smallest, size, "AdderConv2d", name) for size in pair)
     return first, second
+
+
+def set_variant(model: nn.Module, variant: Variant) -> None:
+    """Has every adder layer of `model` compute `variant` from now on; its weights stay as they are."""
+    for module in model.modules():
+        if isinstance(module, AdderConv2d | AdderLinear):
+            module.variant = (
+                None if variant == Variant() else variant
+            )  # the paper's has faster kernels behind a ReLU

@@ -3,9 +3,9 @@
 The layer's kernel adds up the norm's statistics while it has the response in registers (training), or does
 all that the norm, a residual and a ReLU would do (evaluation without gradients). Modules, their parameters
 and their results stay those of norm(layer(x)). Where a module is watched (hooks), altered (8 bits, another
-form, ranks that share statistics), traced by torch.fx or on a CPU, norm(layer(x)) is what runs; but on CPUs
-the end of a residual block, norm, sum and ReLU, is one pass in training (`ops.norm_residual`), and the filter
-gradient of a layer behind a ReLU needs no sum of dY, which a training norm's gradient makes 0.
+variant, ranks that share statistics), traced by torch.fx or on a CPU, norm(layer(x)) is what runs; but on
+CPUs the end of a residual block (norm, sum and ReLU) is one pass in training (`ops.norm_residual`), and the
+filter gradient of a layer behind a ReLU needs no sum of dY, which a training norm's gradient makes 0.
 """
 
 from typing import TypeGuard
@@ -54,7 +54,7 @@ def _plain_pair(layer: nn.Module, norm: nn.Module) -> tuple[AdderConv2d, BatchNo
     """Both, if neither is altered or watched: an operator may stand for their calls."""
     if type(layer) is not AdderConv2d or type(norm) is not BatchNorm2d:
         return None
-    if layer.bias is not None or layer.form is not None or _is_watched(layer) or _is_watched(norm):
+    if layer.bias is not None or layer.variant is not None or _is_watched(layer) or _is_watched(norm):
         return None
     layer.was_called = True
     return layer, norm

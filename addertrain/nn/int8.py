@@ -83,8 +83,8 @@ class Int8AdderConv2d(nn.Module):
 
 
 def _is_l1(layer: AdderConv2d) -> bool:
-    """Whether the response is Eq. 2: other forms may take another power."""
-    return layer.form is None or layer.form.p == 1
+    """Whether the response is Eq. 2: other variants may take another power."""
+    return layer.variant is None or layer.variant.p == 1
 
 
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:

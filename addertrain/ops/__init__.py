@@ -6,10 +6,10 @@ Without them every operator runs on the reference.
 
 from addertrain import libraries  # noqa: F401  it loads what implements them
 from addertrain.ops import (  # noqa: F401  they define what libraries implement
-    forms,
     fused,
     int8,
     norm,
     norm_residual,
     schemas,
+    variants,
 )

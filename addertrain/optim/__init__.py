@@ -5,8 +5,7 @@ from addertrain.optim.batch_scaling import BatchScaling, equilibrium_rms, scalin
 from addertrain.optim.bind import bind
 from addertrain.optim.clipping import clip_others_, clip_parts_
 from addertrain.optim.modes import AlrMode
-from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
-from addertrain.optim.whole import (
+from addertrain.optim.portable_state import (
     OwnPieces,
     group_settings,
     joined,
@@ -18,6 +17,7 @@ from addertrain.optim.whole import (
     whole_parameters,
     whole_state,
 )
+from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
 
 __all__ = [
     "SCHEDULES",

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from addertrain.optim.descent import descend
+from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.local_scaling import LocalScaling
 from addertrain.optim.modes import AlrMode
-from addertrain.optim.norms import sq_norms
 from addertrain.optim.scaling import as_factors, local_rate
 from addertrain.optim.shards import Original, Shards, find_shards, local
 from addertrain.optim.validation import (

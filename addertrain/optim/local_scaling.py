@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from addertrain.optim.norms import sq_norms
+from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.scaling import as_factors, local_rate
 
 

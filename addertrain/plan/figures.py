@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from addertrain.data import ImageArrays, ImageData, load_data
-from addertrain.data.facts import FACTS, image_shape
-from addertrain.data.places import Place, data_places
+from addertrain.data.sets.facts import FACTS, image_shape
+from addertrain.data.sets.places import Place, data_places
+from addertrain.models import OperationCount, count_operations
 from addertrain.plan.disk import free_bytes
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.plan.rate import measure_rate
 from addertrain.recipe import Recipe
-from addertrain.report import OperationCount, count_operations
 from addertrain.train.network import build_classifier
 
 GIB = 2**30

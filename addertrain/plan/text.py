@@ -1,10 +1,10 @@
 """A plan in lines for a person."""
 
-from addertrain.data.page_cache import picture_needs
+from addertrain.data.beton.page_cache import picture_needs
+from addertrain.models import energy_joules, via_nano_cycles
 from addertrain.plan.curve import rate_picture
 from addertrain.plan.figures import GIB, Plan
 from addertrain.recipe import recipe_to_yaml
-from addertrain.report import energy_joules, via_nano_cycles
 from addertrain.report.tables import si_text
 
 _FEW_IMAGES = 8  # fewer give a channel of a 1 x 1 map a standard deviation that is off by a quarter

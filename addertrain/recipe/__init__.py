@@ -4,8 +4,8 @@
 Nothing here knows torch: `addertrain fit --help` answers at once.
 """
 
+from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
-from addertrain.recipe.errors import RecipeError
 from addertrain.recipe.keys import recipe_help
 from addertrain.recipe.load import load_recipe, parse_recipe
 from addertrain.recipe.settings import (

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from addertrain.recipe.errors import RecipeError
+from addertrain.errors import RecipeError
 from addertrain.recipe.settings import (
     DataRecipe,
     ExpectedRecipe,

@@ -9,8 +9,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
-from addertrain.recipe.errors import RecipeError
 from addertrain.recipe.keys import Key, did_you_mean, expected_value, known_keys, sections
 from addertrain.recipe.overrides import read_overrides
 from addertrain.recipe.settings import Recipe

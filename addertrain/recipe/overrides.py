@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from addertrain.recipe.errors import RecipeError
+from addertrain.errors import RecipeError
 from addertrain.recipe.keys import did_you_mean, known_keys, sections
 from addertrain.recipe.yaml_text import read_yaml
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from addertrain.recipe.errors import RecipeError
+from addertrain.errors import RecipeError
 from addertrain.recipe.settings import Recipe
 
 # YAML 1.2's core schema: tag, what it looks like, the characters it can begin with.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from addertrain.durable import flush_directory, flush_file, remove_leftovers
-from addertrain.train.errors import RunError, UsageError
+from addertrain.errors import RunError, UsageError
 
 PAGE, NUMBERS, TABLES = "index.html", "report.json", "report.md"
 FILES = "files"  # of report.json: the names of all files of the report

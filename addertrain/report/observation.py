@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.data import ImageData, build_loader
-from addertrain.report.operations import OperationCount
+from addertrain.models.operations import OperationCount
 from addertrain.report.runs import Run
 from addertrain.train.trained import trained_classifier
 

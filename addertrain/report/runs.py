@@ -16,12 +16,12 @@ from addertrain.checkpoint import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.held import held_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint, what_is
+from addertrain.errors import RunError, UsageError
 from addertrain.recipe import Recipe
 from addertrain.report.events import Curve, read_curves
 from addertrain.report.sessions import Session, command_of_run, sessions_of
 from addertrain.report.tables import file_name
 from addertrain.train.data_record import RECORD
-from addertrain.train.errors import RunError, UsageError
 from addertrain.train.recipe_record import differing_keys, evaluation_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.trained import evaluated_tensors

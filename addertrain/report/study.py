@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from addertrain.data import DataError, ImageData, load_data
-from addertrain.data.facts import FACTS, image_shape
-from addertrain.data.places import data_places
+from addertrain.data.sets.facts import FACTS, image_shape
+from addertrain.data.sets.places import data_places
 from addertrain.models import Kind, build_model
+from addertrain.models.operations import OperationCount, count_operations
 from addertrain.recipe import DataRecipe, ModelRecipe, Recipe
 from addertrain.report.observation import Observation, observe
-from addertrain.report.operations import OperationCount, count_operations
 from addertrain.report.runs import Group, Run
 
 

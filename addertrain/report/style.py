@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from addertrain.train.errors import RunError
+from addertrain.errors import RunError
 
 try:
     import matplotlib

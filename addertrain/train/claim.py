@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from addertrain.data import file_locks
-from addertrain.train.errors import RunError
+from addertrain.errors import RunError
 
 LOCK = ".lock"  # in the run directory
 OWNER = ".lock.owner"  # in its place, where the file system has no locks

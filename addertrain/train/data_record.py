@@ -6,7 +6,7 @@ from typing import Any
 
 from addertrain.checkpoint.files import read_manifest
 from addertrain.data import DataError, ImageArrays, ImageData, PictureReader, part_sha256
-from addertrain.train.errors import RunError, UsageError
+from addertrain.errors import RunError, UsageError
 from addertrain.train.processes import on_first_rank
 
 RECORD = "data"  # of a manifest

@@ -11,10 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
-from addertrain.train.errors import UsageError
+from addertrain.errors import CheckpointError, UsageError
 from addertrain.train.processes import on_first_rank
 from addertrain.train.weights import weights_sha256
 

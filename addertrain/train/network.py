@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from addertrain.data import ImageArrays, ImageData
-from addertrain.data.sizes import evaluation_size, training_size
+from addertrain.data.loaders.sizes import evaluation_size, training_size
+from addertrain.errors import UsageError
 from addertrain.models import build_model
-from addertrain.nn import set_form, synchronise_norms
+from addertrain.nn import set_variant, synchronise_norms
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
-from addertrain.train.callbacks.forms import form_at
+from addertrain.train.callbacks.falling_power import variant_at
 from addertrain.train.distillation import DistillingClassifier
-from addertrain.train.errors import UsageError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.teacher import build_teacher
 
@@ -38,7 +38,7 @@ def build_classifier(
     model = build_model(
         recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
     )
-    set_form(model, form_at(recipe, step, steps_per_epoch=steps_per_epoch))
+    set_variant(model, variant_at(recipe, step, steps_per_epoch=steps_per_epoch))
     if recipe.train.sync_batchnorm and to_train:
         synchronise_norms(model)
     if recipe.train.compile != "off":

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from addertrain.checkpoint.store import FOLDER, CheckpointStore
+from addertrain.errors import OutOfMemory
 from addertrain.recipe import Recipe
-from addertrain.train.errors import OutOfMemory
 from addertrain.train.processes import World
 
 _CPU_ALLOCATOR = "DefaultCPUAllocator"  # in the RuntimeError of a tensor that the host has no room for

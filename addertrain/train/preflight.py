@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from addertrain.errors import RunError
 from addertrain.recipe import Recipe
 from addertrain.train import preflight_checks as checks
-from addertrain.train.errors import RunError
 from addertrain.train.processes import World, joined_processes, on_first_rank
 
 _T = TypeVar("_T")

@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 from addertrain import libraries
 from addertrain.data import build_loader, load_data
+from addertrain.errors import RunError
 from addertrain.ops import functional, reference
 from addertrain.recipe import Recipe
-from addertrain.train.errors import RunError
 from addertrain.train.network import build_classifier
 from addertrain.train.processes import World
 from addertrain.train.session import versions

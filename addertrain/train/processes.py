@@ -15,8 +15,7 @@ from typing import Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from addertrain.checkpoint.errors import CheckpointError
-from addertrain.train.errors import LostRankError, RunError, UsageError
+from addertrain.errors import CheckpointError, LostRankError, RunError, UsageError
 from addertrain.train.launcher import VARIABLES as _VARIABLES
 from addertrain.train.launcher import launcher_variables
 

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from addertrain.checkpoint.errors import CheckpointError
+from addertrain.errors import CheckpointError
 from addertrain.recipe import Recipe
 
 # Keys that decide what an evaluation reads; training never notices.

@@ -11,8 +11,8 @@ from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import data_sha256, load_data
 from addertrain.durable import write_text
+from addertrain.errors import RunError, SavedAfterSignal, UsageError
 from addertrain.recipe import Recipe
-from addertrain.train.errors import RunError, SavedAfterSignal, UsageError
 from addertrain.train.processes import joined_processes, on_first_rank
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
 from addertrain.train.run import evaluate, fit

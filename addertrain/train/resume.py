@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint, step_of
+from addertrain.errors import CheckpointError, RunError, UsageError
 from addertrain.recipe import Recipe
-from addertrain.train.errors import RunError, UsageError
 from addertrain.train.recipe_record import differing_keys, evaluation_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.weights import weights_sha256

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from addertrain.checkpoint.store import CheckpointStore
-from addertrain.train.errors import GoBack
+from addertrain.errors import GoBack
 from addertrain.train.processes import on_first_rank
 
 Result = TypeVar("Result")

@@ -10,16 +10,16 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
 from addertrain.checkpoint.held import held_checkpoint
 from addertrain.data import ImageData, ImageLoader, load_data
+from addertrain.errors import CheckpointError, UsageError
 from addertrain.recipe import Recipe
 from addertrain.train.account import FinishedTraining, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.clock import DataWait, RunClock
-from addertrain.train.callbacks.forms import FallingPower
+from addertrain.train.callbacks.falling_power import FallingPower
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.leaving import LeaveEvaluation
 from addertrain.train.callbacks.meter import TrainMeter
@@ -31,7 +31,6 @@ from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.claim import claimed
 from addertrain.train.counts import Score
 from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
-from addertrain.train.errors import UsageError
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
 from addertrain.train.loaders import first_batches, rank_loader

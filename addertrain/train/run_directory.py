@@ -8,8 +8,8 @@ from typing import Any
 
 from addertrain.checkpoint.store import FOLDER, CheckpointStore
 from addertrain.durable import write_text
+from addertrain.errors import RunError, UsageError
 from addertrain.recipe import Recipe, RecipeError, load_recipe, parse_recipe, recipe_to_yaml
-from addertrain.train.errors import RunError, UsageError
 from addertrain.train.session import SESSIONS
 
 

@@ -10,7 +10,7 @@ import pytest
 import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
 from addertrain.bench import loader
 from addertrain.bench.process import processor_seconds
-from addertrain.data.beton_encode import BetonSettings
+from addertrain.data.beton.encode import BetonSettings
 from tests.commands import run_command
 from tests.data.photographs import write_folder
 

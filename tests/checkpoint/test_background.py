@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from addertrain.checkpoint.background import BackgroundWriter
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.snapshot import snapshot
+from addertrain.errors import CheckpointError
 
 
 def _fail() -> None:

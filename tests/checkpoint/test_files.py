@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from addertrain.checkpoint import files
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint, write_checkpoint
+from addertrain.errors import CheckpointError
 
 FILES = ("model.safetensors", "optimizer.safetensors", "rank_buffers.safetensors", "manifest.json")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.store import CheckpointStore, is_checkpoint
+from addertrain.errors import CheckpointError
 from tests.checkpoint.epochs import five_epochs
 
 

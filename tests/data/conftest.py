@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
-from addertrain.data.beton_write import write_beton
-from addertrain.data.folder import folder_of_classes
+from addertrain.data.beton.write import write_beton
+from addertrain.data.sources.folder import folder_of_classes
 from tests.data.photographs import SMALL_PAGES, picture_folder
 
 

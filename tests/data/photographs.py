@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from addertrain.data.beton_encode import BetonSettings
+from addertrain.data.beton.encode import BetonSettings
 
 SMALL_PAGES = BetonSettings(page_size=1 << 17)  # a few pictures a page
 SIZES = [(375, 500), (500, 333), (224, 224), (90, 160), (401, 397), (64, 300), (257, 31)]

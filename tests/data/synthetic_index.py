@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from addertrain.data.beton_format import ALLOCATION, FIELD, HEADER, read_index, row_type
-from addertrain.data.side_file import SideFile, side_path
+from addertrain.data.beton.format import ALLOCATION, FIELD, HEADER, read_index, row_type
+from addertrain.data.beton.side_file import SideFile, side_path
 
 
 def write_synthetic(path: Path, *, num_samples: int, image_bytes: int = 50_000) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from addertrain.cli import main
-from addertrain.data.beton_format import read_index
-from addertrain.data.side_file import side_path
+from addertrain.data.beton.format import read_index
+from addertrain.data.beton.side_file import side_path
 from tests.data.photographs import write_folder
 
 

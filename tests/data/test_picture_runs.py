@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from addertrain.data.beton_format import read_index
-from addertrain.data.order import sample_order
+from addertrain.data.beton.format import read_index
+from addertrain.data.loaders.order import sample_order
 from addertrain.recipe import Recipe, load_recipe
 from addertrain.train.callbacks.tensorboard import picture_grid
 from addertrain.train.run import fit

@@ -93,8 +93,8 @@ def _line(kind: Kind, campaign: Campaign, expected: str) -> str:
 
 def _pictures(folder: Path) -> list[str]:
     """Two ranks on pictures in a .beton file: photographs where ADDERTRAIN_DATA holds some."""
-    from addertrain.data.beton_write import write_beton
-    from addertrain.data.folder import folder_of_classes
+    from addertrain.data.beton.write import write_beton
+    from addertrain.data.sources.folder import folder_of_classes
 
     root = folder / "pictures"
     picture_folder(root / "train", num_classes=5, per_class=16)

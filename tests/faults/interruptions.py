@@ -17,11 +17,11 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from addertrain.errors import SavedAfterSignal
 from addertrain.nn import AdderConv2d
 from addertrain.recipe import load_recipe
 from addertrain.train import run as run_module
 from addertrain.train.callbacks.guard import FiniteGuard
-from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.run import fit
 from tests.faults.campaign import sha256_of_run
 from tests.ranks import on_ranks

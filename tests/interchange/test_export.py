@@ -22,8 +22,8 @@ from addertrain.interchange.standard import in_standard_operations
 from addertrain.models import build_model
 from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.models.resnet import ResNet
-from addertrain.nn import AdderConv2d, AdderLinear, set_form
-from addertrain.ops.forms import Form
+from addertrain.nn import AdderConv2d, AdderLinear, set_variant
+from addertrain.ops.variants import Variant
 from addertrain.recipe import load_recipe
 from addertrain.train.run import evaluate, fit
 from tests.source_tree import ROOT
@@ -77,7 +77,7 @@ def test_standard_layers_match_with_every_geometry(offset_free: bool, rectified:
 
 def test_a_power_other_than_one_is_refused() -> None:
     model = build_model("lenet5bn", kind="adder", num_classes=10)
-    set_form(model, Form(p=1.5))
+    set_variant(model, Variant(p=1.5))
     with pytest.raises(InterchangeError, match=r"expected adder layers of power 1, got 1.5 in conv1"):
         in_standard_operations(model)
 

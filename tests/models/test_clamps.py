@@ -15,8 +15,8 @@ CLAMPS = ("clamp", "hardtanh", "relu6", "clip")
 CLAMPED_WITHOUT_GRADIENTS = {
     "bench/broadcast.py",
     "checkpoint/difference.py",
-    "data/mixing.py",
-    "data/resize.py",
+    "data/augment/mixing.py",
+    "data/sets/resize.py",
     "interchange/standard.py",
     "nn/int8.py",
     "nn/sync_norm.py",

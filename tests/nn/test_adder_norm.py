@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from addertrain.models import count_operations
 from addertrain.models.blocks import BasicBlock, Bottleneck
-from addertrain.nn import AdderConv2d, BatchNorm2d, SyncBatchNorm2d, adder_norm, recalibrated, set_form
+from addertrain.nn import AdderConv2d, BatchNorm2d, SyncBatchNorm2d, adder_norm, recalibrated, set_variant
 from addertrain.nn.adder_norm import adder_norm_residual
 from addertrain.nn.int8 import calibrate, in_int8
 from addertrain.ops import functional, fused
-from addertrain.ops.forms import Form
-from addertrain.report import count_operations
+from addertrain.ops.variants import Variant
 from addertrain.train.matching import Recorder
 
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
@@ -134,9 +134,9 @@ def test_what_is_altered_is_called_as_it_is(calls: list[str]) -> None:
         (layer, SyncBatchNorm2d(6)),
         (layer, BatchNorm2d(6, momentum=None)),
     ]
-    of_another_form = copy.deepcopy(layer)
-    set_form(of_another_form, Form(p=2.0))
-    altered.append((of_another_form, norm))
+    of_another_variant = copy.deepcopy(layer)
+    set_variant(of_another_variant, Variant(p=2.0))
+    altered.append((of_another_variant, norm))
 
     for layer_, norm_ in altered:
         expected = copy.deepcopy(norm_)(layer_(x))

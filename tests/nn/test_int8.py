@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from addertrain.nn import AdderConv2d, BatchNorm2d
 from addertrain.nn.int8 import Grid, Int8AdderConv2d, calibrate, in_int8
-from addertrain.ops.forms import Form
+from addertrain.ops.variants import Variant
 
 
 def _layer(*, padding: int = 1, offset_free: bool = True, bias: bool = False) -> AdderConv2d:
@@ -91,7 +91,7 @@ def test_the_model_is_itself_again_afterwards() -> None:
 
 def test_other_powers_stay_in_float() -> None:
     model = _Network().eval()
-    model.first.form = Form(p=1.5)
+    model.first.variant = Variant(p=1.5)
 
     assert set(calibrate(model, [torch.rand(2, 6, 5, 5)])) == {"body.1"}
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from addertrain.models import build_model
 from addertrain.nn import param_groups
-from addertrain.optim import AdderSGD, bind, norms, shards
+from addertrain.optim import AdderSGD, bind, gradient_norms, shards
 from addertrain.train.strategies.zero import engine_settings, import_deepspeed
 from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
@@ -68,7 +68,7 @@ def _share_of_collective(num_steps: int) -> float:
         inside[0] += time.perf_counter() - start
         return result
 
-    norms.summed = timed
+    gradient_norms.summed = timed
     shares = []
     for _ in range(num_steps):
         inside[0] = 0.0

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from addertrain.optim import AdderSGD
-from addertrain.optim.norms import sq_norms
+from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.scaling import local_rate
 from tests.optim.tolerances import FLOAT64_SUM, RATE
 

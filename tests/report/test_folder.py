@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from addertrain.errors import UsageError
 from addertrain.report.folder import check_folder, write_folder
-from addertrain.train.errors import UsageError
 
 
 def _files(*names: str, made: str = "addertrain 1, from 1 run(s) of x") -> dict[str, bytes]:

@@ -17,10 +17,10 @@ from PIL import Image
 
 from addertrain.checkpoint import CheckpointError
 from addertrain.cli import main
-from addertrain.models import build_model
+from addertrain.errors import RunError
+from addertrain.models import build_model, count_operations
 from addertrain.recipe import load_recipe
 from addertrain.report import build as build_module
-from addertrain.report import count_operations
 from addertrain.report.build import Written, write_report
 from addertrain.report.document import Absent, Section
 from addertrain.report.events import read_curves
@@ -31,7 +31,6 @@ from addertrain.report.sections.features import features
 from addertrain.report.sections.gradients import gradients
 from addertrain.report.study import Study
 from addertrain.report.style import house_style
-from addertrain.train.errors import RunError
 from addertrain.train.run_directory import RunDirectory
 from tests.report.made_up_runs import made_up_run
 from tests.source_tree import ROOT

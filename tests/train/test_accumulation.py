@@ -8,10 +8,10 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from addertrain.errors import UsageError
 from addertrain.optim import AdderSGD
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.saving import between_steps
-from addertrain.train.errors import UsageError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.run import fit

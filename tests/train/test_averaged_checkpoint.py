@@ -7,7 +7,7 @@ import torch
 
 from addertrain.checkpoint.files import read_tensors
 from addertrain.checkpoint.mean import write_mean
-from addertrain.train.errors import UsageError
+from addertrain.errors import UsageError
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
 from tests.train.small_runs import short_recipe

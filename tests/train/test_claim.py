@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from addertrain.data import file_locks
+from addertrain.errors import RunError
 from addertrain.train import claim
 from addertrain.train.claim import claimed
-from addertrain.train.errors import RunError
 
 HOLD = """
 import sys, time

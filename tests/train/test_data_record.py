@@ -9,10 +9,10 @@ import torch
 
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.data import DataError, ImageArrays, ImageData
-from addertrain.data.folder import PictureFiles
-from addertrain.data.torchvision import TorchvisionReader
+from addertrain.data.loaders.torchvision_reader import TorchvisionReader
+from addertrain.data.sources.folder import PictureFiles
+from addertrain.errors import UsageError
 from addertrain.train.data_record import RECORD, check_evaluation, check_resumption, data_record
-from addertrain.train.errors import UsageError
 from tests.train.small_runs import random_arrays
 
 CLASSES = ("c0", "c1", "c2")

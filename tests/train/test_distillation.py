@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_tensors
+from addertrain.errors import CheckpointError
 from addertrain.models import LeNet5BN
 from addertrain.recipe import DistillRecipe
 from addertrain.train.distillation import DistillingClassifier, blended_loss

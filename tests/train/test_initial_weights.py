@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.cli import main
+from addertrain.errors import CheckpointError, UsageError
 from addertrain.interchange import export_safetensors, trained_network
 from addertrain.models import build_model
-from addertrain.train.errors import UsageError
 from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory

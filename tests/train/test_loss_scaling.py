@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.data import MemoryLoader
+from addertrain.errors import NonFiniteError
 from addertrain.optim import AdderSGD
 from addertrain.recipe import RecipeError
 from addertrain.train.callbacks.guard import FiniteGuard
-from addertrain.train.errors import NonFiniteError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import fit
 from addertrain.train.run_directory import Summary

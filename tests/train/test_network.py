@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from addertrain.data import ImageArrays, ImageData
+from addertrain.errors import UsageError
 from addertrain.recipe import load_recipe
-from addertrain.train.errors import UsageError
 from addertrain.train.network import check_network
 from tests.source_tree import ROOT
 

@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from addertrain.errors import NonFiniteError
 from addertrain.optim import AdderSGD, parts
 from addertrain.optim.shards import local
 from addertrain.train import run as run_module
 from addertrain.train.callbacks.guard import FiniteGuard
-from addertrain.train.errors import NonFiniteError
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.optional import needs_deepspeed

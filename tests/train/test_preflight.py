@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from addertrain.cli import main
+from addertrain.errors import RunError
 from addertrain.train import preflight_checks as checks
-from addertrain.train.errors import RunError
 from addertrain.train.preflight import Result, preflight
 from tests.ranks import on_ranks
 from tests.train.small_runs import DIGITS, SHORT, launched, short_recipe

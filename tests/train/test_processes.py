@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from addertrain.checkpoint.errors import CheckpointError
-from addertrain.train.errors import LostRankError, RunError, UsageError
+from addertrain.errors import CheckpointError, LostRankError, RunError, UsageError
 from addertrain.train.processes import World, detect_world, joined_processes, on_first_rank
 from tests.ranks import on_ranks
 

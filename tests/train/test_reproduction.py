@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from addertrain.cli import main
+from addertrain.errors import UsageError
 from addertrain.recipe import Recipe
 from addertrain.train import run as run_module
-from addertrain.train.errors import UsageError
 from addertrain.train.reproduction import Reproduction, judge, reproduce
 from addertrain.train.run import fit
 from tests.ranks import on_ranks

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.store import locate_checkpoint
+from addertrain.errors import CheckpointError, RunError, UsageError
 from addertrain.recipe import Recipe, recipe_to_yaml
-from addertrain.train.errors import RunError, UsageError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
 from addertrain.train.resume import Start, choose_start

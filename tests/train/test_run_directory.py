@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import write_checkpoint
+from addertrain.errors import CheckpointError, RunError
 from addertrain.recipe import Recipe
-from addertrain.train.errors import RunError
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_from_record, recipe_to_record
 from addertrain.train.run_directory import RunDirectory

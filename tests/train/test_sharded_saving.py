@@ -6,9 +6,9 @@ import pytest
 import torch.distributed as dist
 from torch import Tensor
 
-from addertrain.checkpoint import parts
-from addertrain.checkpoint.errors import CheckpointError
+from addertrain.checkpoint import sharded_write
 from addertrain.checkpoint.files import verify_checkpoint
+from addertrain.errors import CheckpointError
 from addertrain.train import run as run_module
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
@@ -23,7 +23,7 @@ def _fit_with_a_full_disk(run: Path) -> list[str]:
     """The second rank has no room for its pieces of the second save."""
     launched()
     told: list[str] = []
-    write_tensors, saves = parts.write_tensors, run_module._saves
+    write_tensors, saves = sharded_write.write_tensors, run_module._saves
 
     def full_disk(path: Path, tensors: dict[str, Tensor]) -> dict[str, int | str]:
         if dist.get_rank() == 1 and "step_000004" in path.parent.name:
@@ -35,7 +35,7 @@ def _fit_with_a_full_disk(run: Path) -> list[str]:
         callback.on_failure = lambda error: told.append(str(error))
         return callback
 
-    parts.write_tensors, run_module._saves = full_disk, telling  # type: ignore[assignment]
+    sharded_write.write_tensors, run_module._saves = full_disk, telling  # type: ignore[assignment]
     settings = ("--train.strategy=fsdp", "--train.save_every_steps=2", "--schedule.epochs=1")
     try:
         fit(short_recipe(*settings), run)

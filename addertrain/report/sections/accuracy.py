@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from addertrain.data import DataError
 from addertrain.models import Kind
-from addertrain.report.costs import energy_joules, via_nano_cycles
+from addertrain.models.operations import OperationCount, energy_joules, via_nano_cycles
 from addertrain.report.document import Absent, Section, Source, command_of, sources
-from addertrain.report.operations import OperationCount
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
 from addertrain.report.style import KIND_NAMES

@@ -15,13 +15,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from addertrain.errors import GoBack, NonFiniteError
 from addertrain.optim import AdderSGD
 from addertrain.recipe import TrainRecipe
 from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.diagnosis import Finding, bad_gradients, clearest, find
 from addertrain.train.callbacks.forward_state import ForwardState
 from addertrain.train.callbacks.saving import SaveCheckpoints
-from addertrain.train.errors import GoBack, NonFiniteError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.strategies.sharded import gradients_of, whole_network
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from addertrain.errors import SavedAfterSignal
 from addertrain.train.agreement import Agreement
-from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.signals import SignalWatch
 
 

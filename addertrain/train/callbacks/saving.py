@@ -12,12 +12,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.checkpoint.background import BackgroundWriter
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.retention import Retention
 from addertrain.checkpoint.store import CheckpointStore
+from addertrain.errors import CheckpointError, SavedAfterSignal
 from addertrain.train.agreement import Agreement
 from addertrain.train.counts import Score
-from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.module import AdderClassifier
 from addertrain.train.output import warn
 from addertrain.train.processes import on_first_rank

@@ -15,15 +15,15 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from addertrain.checkpoint.background import BackgroundWriter
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import (
     has_tensors,
     read_tensors,
     verify_checkpoint,
     write_checkpoint,
 )
-from addertrain.checkpoint.parts import OtherParts, part_name, write_part
+from addertrain.checkpoint.sharded_write import OtherParts, part_name, write_part
 from addertrain.checkpoint.snapshot import snapshot
+from addertrain.errors import CheckpointError
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"

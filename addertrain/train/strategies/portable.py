@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from addertrain.checkpoint.errors import CheckpointError
+from addertrain.errors import CheckpointError
 from addertrain.train.strategies.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
 
 

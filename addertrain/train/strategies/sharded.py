@@ -20,9 +20,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import temporary_name
-from addertrain.checkpoint.parts import piece_name
+from addertrain.checkpoint.sharded_write import piece_name
+from addertrain.errors import CheckpointError
 from addertrain.optim import (
     AdderSGD,
     OwnPieces,

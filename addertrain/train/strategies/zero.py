@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from addertrain.errors import UsageError
 from addertrain.optim import bind
-from addertrain.train.errors import UsageError
 from addertrain.train.strategies.gradients import Gradients
 from addertrain.train.strategies.precision import LossScale, MixedPrecision
 from addertrain.train.strategies.sharded import PartedNetwork, Sharded

@@ -10,8 +10,8 @@ import pytest
 import torch.distributed as dist
 from torch import Tensor
 
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors, write_checkpoint
+from addertrain.errors import CheckpointError
 from addertrain.train import run as run_module
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit

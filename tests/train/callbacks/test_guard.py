@@ -14,11 +14,11 @@ from torch.nn.functional import one_hot
 
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.data import Batch, ImageData, ImageLoader, MemoryLoader, build_loader
+from addertrain.errors import NonFiniteError
 from addertrain.recipe import DataRecipe
 from addertrain.train import loaders
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.saving import SaveCheckpoints
-from addertrain.train.errors import NonFiniteError
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.run import fit

@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from addertrain.cli import main
+from addertrain.errors import OutOfMemory
 from addertrain.train import out_of_memory as memory_module
 from addertrain.train.callbacks.profiling import (
     ACTIVE_STEPS,
@@ -19,7 +20,6 @@ from addertrain.train.callbacks.profiling import (
     OperatorTime,
     operator_table,
 )
-from addertrain.train.errors import OutOfMemory
 from addertrain.train.module import AdderClassifier
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.processes import World

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 from addertrain.checkpoint.files import read_tensors, write_checkpoint
+from addertrain.errors import SavedAfterSignal
 from addertrain.train import run as run_module
 from addertrain.train.agreement import Agreement
 from addertrain.train.callbacks.progress import Progress
-from addertrain.train.errors import SavedAfterSignal
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.signals import SignalWatch

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from addertrain.checkpoint import files
-from addertrain.checkpoint.errors import CheckpointError
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.errors import CheckpointError
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO, check_plain
 
 

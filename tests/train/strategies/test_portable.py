@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from addertrain.checkpoint.errors import CheckpointError
+from addertrain.errors import CheckpointError
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
 from addertrain.train.strategies.portable import (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from addertrain.errors import UsageError
 from addertrain.models import build_model
-from addertrain.train.errors import UsageError
 from addertrain.train.processes import World
 from addertrain.train.strategies.choice import make_strategy
 from addertrain.train.strategies.fsdp import FullySharded, units

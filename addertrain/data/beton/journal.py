@@ -1,0 +1,113 @@
+"""The record of a .beton that is being written: which pages are on the disk, and what lies in them.
+
+A page is written and flushed first, its line second: whatever a line tells is there after a crash.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+from addertrain.errors import DataError
+from addertrain.durable import write_text
+
+
+class Row(NamedTuple):
+    """A stored image: its number in the source and what the file says of it."""
+
+    sample: int
+    label: int
+    mode: int
+    height: int
+    width: int
+    offset: int
+    size: int
+    checksum: int
+    change: int = 0
+
+
+class Page(NamedTuple):
+    """A page that is on the disk: its SHA-256 and its images."""
+
+    sha256: str
+    rows: list[Row]
+
+
+class Journal:
+    """What has been written so far, in the order of the pages."""
+
+    def __init__(self, path: Path, file: IO[str], pages: list[Page]) -> None:
+        self.path, self.pages = path, pages
+        self._file = file
+
+    @classmethod
+    def open(cls, path: Path, about: dict[str, Any], is_there: Callable[[int, Page], bool]) -> Self:
+        """Takes up what an earlier start has left, or starts anew.
+
+        Args:
+            about: what is being written; an earlier start must have said the same.
+            is_there: whether the disk still has a page, by its number and record.
+
+        Raises:
+            DataError: the earlier start wrote something else.
+        """
+        pages = _read(path, about) if path.exists() else []
+        while pages and not is_there(len(pages) - 1, pages[-1]):
+            pages.pop()
+        # Written anew: a line that was cut short by a crash must not stay in the middle.
+        write_text(path, "".join(f"{line}\n" for line in [json.dumps(about), *map(json.dumps, pages)]))
+        return cls(path, path.open("a", encoding="utf-8"), pages)
+
+    def add(self, page: Page) -> None:
+        """Notes a page that is on the disk."""
+        self._file.write(json.dumps(page) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.pages.append(page)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def earlier_about(path: Path) -> dict[str, Any] | None:
+    """What an earlier start has said that it writes; None where there was none."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            about = _parsed(file.readline())
+    except FileNotFoundError:
+        return None
+    is_ours = isinstance(about, dict) and isinstance(about.get("settings"), dict)
+    return about if is_ours and "page_size" in about["settings"] else None
+
+
+def _read(path: Path, about: dict[str, Any]) -> list[Page]:
+    with path.open(encoding="utf-8") as file:
+        lines = iter(file)
+        earlier = _parsed(next(lines, ""))
+        if earlier is not None and earlier != about:
+            different = [
+                key for key in about if not isinstance(earlier, dict) or earlier.get(key) != about[key]
+            ]
+            raise DataError(
+                f"{path}: was begun with other settings or pictures (different: {', '.join(different)}); "
+                f"give the same ones, or remove {path.name} and {path.stem} to begin anew"
+            )
+        pages = []
+        for line in lines:
+            if (parsed := _parsed(line)) is None:
+                break
+            sha256, rows = parsed
+            pages.append(Page(sha256, [Row(*row) for row in rows]))
+        return pages
+
+
+def _parsed(line: str) -> Any:
+    """The line's value; None for one that was cut short."""
+    if not line.endswith("\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""FFCV behind the loader protocol: its file format and its compiled decoder, with what it lacks around them.
+
+Of FFCV this uses the .beton format and the library with turbojpeg and OpenCV inside. Its own Loader, graph
+and threads stay out: they take seconds to compile in every process, hang where a thread fails, cannot seek,
+and decode into buffers for whole batches. The one file that knows the package.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addertrain.data.beton.format import BetonIndex, read_index
+from addertrain.data.crops import Crops
+from addertrain.errors import DataError
+from addertrain.data.beton.side_file import SideFile
+
+_SCRATCH_TAIL = 8  # the checksum reads whole words
+
+
+class BetonReader:
+    """The pictures of a .beton, read where they lie: nothing but the index is held in memory.
+
+    Reads go through the file's descriptor and not through a memory map, so that a file that is cut short or
+    fails to be read in the middle of training is an error and not a SIGBUS.
+    """
+
+    def __init__(self, index: BetonIndex, classes: tuple[str, ...]) -> None:
+        self._kernel = _kernel()
+        self._index, self.classes = index, classes
+        self._file = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self._sides = np.stack([index.heights, index.widths], axis=1)
+        self._encoded_bytes = int(index.sizes.max()) + _SCRATCH_TAIL
+        self._pixel_bytes = int((index.heights * index.widths).max()) * 3
+        self._scratch = threading.local()
+
+    @classmethod
+    def open(cls, path: Path) -> "BetonReader":
+        """The pictures of a file that is whole, as its side file tells.
+
+        Raises:
+            DataError: no FFCV, or a file that is missing, unfinished or damaged.
+        """
+        side, index = SideFile.read(path), read_index(path)
+        side.check(index)
+        return cls(index, side.classes)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every picture, (N,)."""
+        return self._index.labels
+
+    @property
+    def index_sha256(self) -> str:
+        """Checksum of what says where every picture lies, of which class and size it is."""
+        return self._index.sha256
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def check(self) -> None:
+        """Raises a DataError where the file was removed, replaced or changed in size since it was opened."""
+        now = os.fstat(self._file)
+        if now.st_nlink == 0 or now.st_size != self._index.num_bytes:
+            what = "removed or replaced" if now.st_nlink == 0 else f"changed to {now.st_size} bytes"
+            raise DataError(
+                f"{self._index.path}: expected the file of {self._index.num_bytes} bytes that was opened, "
+                f"it was {what} while in use; put it back and resume"
+            )
+
+    def read(self, samples: NDArray[np.int64], crops: Crops, images_nhwc: NDArray[np.uint8]) -> None:
+        """Fills one image (H, W, 3) for each sample; a DataError names a picture that cannot be read."""
+        index = self._index
+        low, high = int(samples.min()), int(samples.max())
+        if low < 0 or high >= len(index):
+            raise DataError(f"{index.path}: expected samples of 0 to {len(index) - 1}, got {low} to {high}")
+        sides = self._sides[samples]
+        boxes = [crops.box(k, height, width) for k, (height, width) in enumerate(sides.tolist())]
+        status = np.full(len(samples), -1, dtype=np.int64)
+        encoded, pixels = self._thread_scratch()
+        self._kernel.decode_images(
+            self._file,
+            index.offsets[samples],
+            index.sizes[samples].astype(np.int64),
+            index.checksums[samples] if len(index.checksums) else index.checksums,
+            index.modes[samples],
+            sides,
+            np.array(boxes, dtype=np.int64).reshape(-1, 4),
+            crops.is_flipped,
+            encoded,
+            pixels,
+            images_nhwc,
+            status,
+        )
+        if status.any():
+            bad = int(np.argmax(status != 0))
+            raise DataError(self._complaint(int(samples[bad]), int(status[bad])))
+
+    def _thread_scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Memory for one encoded and one decoded picture, which goes when the thread goes."""
+        if not hasattr(self._scratch, "encoded"):
+            self._scratch.encoded = np.empty(self._encoded_bytes, dtype=np.uint8)
+            self._scratch.pixels = np.empty(self._pixel_bytes, dtype=np.uint8)
+        return self._scratch.encoded, self._scratch.pixels
+
+    def _complaint(self, sample: int, status: int) -> str:
+        index, kernel = self._index, self._kernel
+        got = {
+            kernel.CUT_SHORT: "fewer (the file was cut short, or the storage fails)",
+            kernel.DAMAGED: "others (their checksum differs)",
+            kernel.UNDECODABLE: "bytes that FFCV's decoder does not take for a whole JPEG in RGB or grey",
+        }[status]
+        return (
+            f"{index.path}: sample {sample}: expected the {index.sizes[sample]} bytes of an image at "
+            f"{index.offsets[sample]}, got {got}; addertrain data verify tells what else is damaged"
+        )
+
+
+def decode(encoded: bytes, pixels: NDArray[np.uint8]) -> bool | None:
+    """Fills pixels (H, W, 3) by the decoder that trains; False where it fails, None without FFCV."""
+    try:
+        library = _library()
+    except (ImportError, OSError):
+        return None
+    height, width = pixels.shape[:2]
+    sides = [ctypes.c_uint32(side) for side in (height, width)]
+    whole = [ctypes.c_uint32(number) for number in (0, 0, 1, 1)]  # the crop's corner, the scale's two parts
+    failed = library.imdecode(
+        ctypes.c_char_p(encoded), ctypes.c_uint64(len(encoded)), *sides, ctypes.c_void_p(pixels.ctypes.data),
+        *sides, *whole, ctypes.c_bool(False), ctypes.c_bool(False),
+    )  # fmt: skip
+    return not failed
+
+
+@functools.cache
+def _library() -> Any:
+    """FFCV's compiled library.
+
+    Raises:
+        ImportError: no FFCV. OSError: its library does not load.
+    """
+    spec = importlib.util.find_spec("ffcv")
+    if spec is None or spec.origin is None:
+        raise ImportError("no package ffcv")
+    # Found, not imported: that takes three seconds and a compiler run, and only the library is needed.
+    path = next(Path(spec.origin).parent.glob("_libffcv*.so"), None)
+    if path is None:
+        raise ImportError("no library in the package ffcv")
+    return ctypes.CDLL(str(path))
+
+
+@functools.cache
+def _kernel() -> Any:
+    """The compiled functions, bound to FFCV's library.
+
+    Raises:
+        DataError: FFCV or numba is not installed, or its library does not load.
+    """
+    # Only loops without threads are compiled here; a user's own parallel ones beside them would otherwise get
+    # numba's TBB layer, which hung once, or its workqueue, which aborts under two threads.
+    os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+    try:
+        library = _library()
+        import llvmlite.binding as llvm
+
+        from addertrain.data.beton import decode_kernel as kernel
+    except (ImportError, OSError) as error:
+        raise DataError(
+            f"data.loader: ffcv: expected the packages ffcv 1.0.2 and numba, got: {error}; "
+            "run launch/setup all, or choose data.loader: torchvision"
+        ) from None
+    for symbol, function in (
+        (kernel.DECODE_SYMBOL, library.imdecode),
+        (kernel.RESIZE_SYMBOL, library.resize),
+    ):
+        llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+    return kernel

@@ -1,0 +1,103 @@
+"""The file beside a .beton that says what it holds; without it a .beton counts as unfinished."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from addertrain.data.beton.format import BetonIndex
+from addertrain.errors import DataError
+from addertrain.data.sources.source import check_labels
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideFile:
+    """What was written, from what, and how.
+
+    `page_sha256` are checksums of the image data in pieces of `page_size` bytes, `index_sha256` is that of
+    all the rest of the file; `skipped` names pictures that could not be stored, and why; `remarks` tell
+    what was passed over, and what was done to pictures beyond decoding them.
+    """
+
+    count: int
+    num_bytes: int
+    classes: tuple[str, ...]
+    source: str
+    settings: dict[str, Any]
+    skipped: tuple[tuple[str, str], ...]
+    page_size: int
+    index_sha256: str
+    page_sha256: tuple[str, ...]
+    addertrain: str
+    remarks: tuple[str, ...] = ()
+    format: int = _FORMAT
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, beton: Path) -> Self:
+        """The side file of a .beton.
+
+        Raises:
+            DataError: there is none, or none of ours.
+        """
+        path = side_path(beton)
+        if not beton.exists():
+            raise DataError(
+                f"{beton}: expected a .beton file, got none; write it with addertrain data write PICTURES "
+                f"{beton}, or choose data.loader: torchvision"
+            )
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            if plain["format"] != _FORMAT:
+                raise ValueError(f"format {plain['format']}")
+            plain["skipped"] = tuple((str(name), str(reason)) for name, reason in plain["skipped"])
+            plain["remarks"] = tuple(plain.get("remarks", ()))  # earlier versions wrote none
+            for key in ("classes", "page_sha256"):
+                plain[key] = tuple(plain[key])
+            return cls(**plain)
+        except FileNotFoundError:
+            raise DataError(
+                f"{path}: expected the side file of {beton.name}, got none: the file is unfinished, or from "
+                f"another program; for the latter, check it with addertrain data verify --adopt {beton}"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: expected the side file of {beton.name}, got something else ({error}); "
+                f"write both again, or remove it and run addertrain data verify --adopt {beton}"
+            ) from None
+
+    def check(self, index: BetonIndex) -> None:
+        """Raises a DataError where the .beton is not the one that was written."""
+        for what, expected, got in (
+            ("bytes", self.num_bytes, index.num_bytes),
+            ("samples", self.count, len(index)),
+            ("bytes a page", self.page_size, index.page_size),
+        ):
+            if expected != got:
+                raise DataError(
+                    f"{index.path}: expected {expected} {what} (by its side file), got {got}; "
+                    "it is damaged or was replaced: write it again"
+                )
+        check_labels(index.labels, len(self.classes), where=index.path)
+        if self.index_sha256 != index.sha256:
+            raise DataError(
+                f"{index.path}: expected the header, rows and table that were written, got others (their "
+                "checksum differs from the side file's); the file is damaged: write it again"
+            )
+
+
+def side_path(beton: Path) -> Path:
+    """Where the side file of a .beton lies.
+
+    Raises:
+        DataError: `beton` is a folder.
+    """
+    if beton.is_dir():
+        raise DataError(f"{beton}: expected a .beton file, got a folder; name a file")
+    return beton.with_name(beton.name + ".json")

@@ -1,0 +1,165 @@
+"""Whether a .beton is whole: its structure in seconds, every page and every image in minutes."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import addertrain
+from addertrain.data.beton.format import JPEG, BetonIndex, image_checksum, read_index
+from addertrain.errors import DataError, PictureError
+from addertrain.data.beton.side_file import SideFile, side_path
+from addertrain.data.sources.source import check_labels
+from addertrain.data.loaders.workers import Workers
+from addertrain.durable import write_text
+
+_PAGES_AHEAD = 2  # for each thread
+
+Progress = Callable[[int, int], None]
+"""Is told of pages done and pages in all."""
+
+
+def verify_structure(path: Path) -> tuple[SideFile, BetonIndex]:
+    """Reads the side file and everything of the .beton but the images.
+
+    Raises:
+        DataError: what is missing, contradicts itself, or is not what was written.
+    """
+    side, index = SideFile.read(path), read_index(path)
+    side.check(index)
+    if len(side.page_sha256) != _num_pages(index):
+        raise DataError(
+            f"{side_path(path)}: expected checksums of {_num_pages(index)} pages, got "
+            f"{len(side.page_sha256)}; write both files again"
+        )
+    return side, index
+
+
+def verify_images(
+    path: Path, *, num_threads: int = 1, progress: Progress = lambda done, total: None
+) -> list[str]:
+    """What is wrong with the pages and images of a file whose structure is whole, one line each.
+
+    Raises:
+        DataError: see `verify_structure`.
+    """
+    side, index = verify_structure(path)
+    complaints = []
+    for number, (sha256, found) in enumerate(_pages(index, num_threads, progress)):
+        if sha256 != side.page_sha256[number]:
+            complaints.append(f"{path}: page {number}: its checksum differs from the side file's")
+        complaints += found
+    return complaints
+
+
+def adopt(path: Path, *, num_threads: int = 1, progress: Progress = lambda done, total: None) -> SideFile:
+    """Checks every image of another program's .beton and writes the side file that it lacks.
+
+    Raises:
+        DataError: there is a side file already, or anything is wrong with the .beton.
+    """
+    if side_path(path).exists():
+        raise DataError(f"{side_path(path)}: expected no side file yet, got one; use addertrain data verify")
+    index = read_index(path)
+    num_classes = int(index.labels.max()) + 1
+    check_labels(index.labels, num_classes, where=path)
+    pages = list(_pages(index, num_threads, progress))
+    complaints = [line for _, found in pages for line in found]
+    if complaints:
+        raise DataError(f"{complaints[0]} ({len(complaints) - 1} more such)")
+    side = SideFile(
+        count=len(index),
+        num_bytes=index.num_bytes,
+        classes=tuple(str(label) for label in range(num_classes)),
+        source="another program's .beton",
+        settings={},
+        skipped=(),
+        page_size=index.page_size,
+        index_sha256=index.sha256,
+        page_sha256=tuple(sha256 for sha256, _ in pages),
+        addertrain=addertrain.__version__,
+    )
+    write_text(side_path(path), side.to_json())
+    return side
+
+
+def _num_pages(index: BetonIndex) -> int:
+    return -(-(index.data_end - index.data_start) // index.page_size)
+
+
+def _pages(index: BetonIndex, num_threads: int, progress: Progress) -> Iterator[tuple[str, list[str]]]:
+    """The SHA-256 of every page and what is wrong with its images; page by page, so each is read once."""
+    numbers = (index.offsets.astype(np.int64) - index.data_start) // index.page_size
+    order = np.argsort(numbers, kind="stable")
+    num_pages = _num_pages(index)
+    starts = np.searchsorted(numbers[order], np.arange(num_pages + 1))
+    file = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with closing(Workers(num_threads, name="verify")) as workers:
+            checks: list[Future[tuple[str, list[str]]]] = []
+            for page in range(num_pages):
+                samples = order[starts[page] : starts[page + 1]]
+                checks.append(workers.submit(_check_page, file, index, page, samples))
+                done = page - _PAGES_AHEAD * num_threads
+                if done >= 0:
+                    yield checks[done].result()
+                    progress(done + 1, num_pages)
+            for done in range(max(0, num_pages - _PAGES_AHEAD * num_threads), num_pages):
+                yield checks[done].result()
+                progress(done + 1, num_pages)
+    finally:
+        os.close(file)
+
+
+def _check_page(file: int, index: BetonIndex, page: int, samples: NDArray[np.int64]) -> tuple[str, list[str]]:
+    start = index.data_start + page * index.page_size
+    content = os.pread(file, min(index.page_size, index.data_end - start), start)
+    found = []
+    for sample in samples.tolist():
+        first = int(index.offsets[sample]) - start
+        problem = _problem(index, sample, content[first : first + int(index.sizes[sample])])
+        if problem:
+            found.append(f"{index.path}: sample {sample}: {problem}")
+    return hashlib.sha256(content).hexdigest(), found
+
+
+def _problem(index: BetonIndex, sample: int, encoded: bytes) -> str | None:
+    """What is wrong with an image, if anything is."""
+    if len(encoded) != index.sizes[sample]:
+        return f"expected {index.sizes[sample]} bytes, got {len(encoded)}"
+    content = np.frombuffer(encoded, dtype=np.uint8)
+    if len(index.checksums) and image_checksum(content) != index.checksums[sample]:
+        return "expected the image that was written, got another (its checksum differs)"
+    if index.modes[sample] == JPEG:
+        return _jpeg_problem(encoded, int(index.heights[sample]), int(index.widths[sample]))
+    return None
+
+
+def _jpeg_problem(encoded: bytes, height: int, width: int) -> str | None:
+    """What the decoder that trains would stumble on; without FFCV, what the others here do."""
+    # Here: torchvision takes seconds to import, which the structure does not need.
+    from addertrain.data.beton import reader
+    from addertrain.data.decoding import jpeg
+    from addertrain.data.decoding.picture import decode_picture
+
+    head = jpeg.read_head(encoded) if encoded.startswith(jpeg.START) else None
+    if head is None:
+        return f"expected a JPEG, got {len(encoded)} other bytes"
+    if (head.height, head.width) != (height, width):
+        return f"expected {height} x {width} pixels, got {head.height} x {head.width}"
+    if head.channels == 4:
+        return "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write it anew"
+    # Not where libjpeg warns.
+    is_decodable = reader.decode(encoded, np.empty((height, width, 3), dtype=np.uint8))
+    if is_decodable and jpeg.hole(head) is None:
+        return None
+    try:
+        decode_picture(encoded, name="image")
+    except PictureError as error:
+        return error.reason
+    return "expected a JPEG that FFCV decodes, got one that only others do" if is_decodable is False else None

@@ -1,0 +1,62 @@
+"""Batches from images that fit in memory."""
+
+from collections.abc import Generator, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from addertrain.data.types import ImageArrays
+from addertrain.data.augment.crop_flip import Augmentation, augment
+from addertrain.data.loaders.ordered import OrderedLoader
+from addertrain.data.types import Batch
+
+
+class MemoryLoader(OrderedLoader):
+    """The batches of `OrderedLoader` from arrays; nothing runs ahead, nothing has to be closed.
+
+    Args:
+        arrays: the images; they are shared with the caller, not copied.
+        augmentation: what to do to training images; evaluation sees them as they are.
+        global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
+    """
+
+    def __init__(
+        self,
+        arrays: ImageArrays,
+        *,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        augmentation: Augmentation = "none",
+        training: bool,
+    ) -> None:
+        super().__init__(
+            len(arrays),
+            global_batch_size=global_batch_size,
+            rank=rank,
+            world_size=world_size,
+            seed=seed,
+            training=training,
+        )
+        self._images_nhwc = arrays.images_nchw.permute(0, 2, 3, 1).contiguous()
+        self._labels = arrays.labels
+        self._augmentation = augmentation
+
+    def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
+        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        order = self._order(epoch)
+        for number in numbers:
+            yield self._gather(order[self._share(number)], epoch)
+
+    def close(self) -> None:
+        """Nothing to release: no threads, no files."""
+
+    def _gather(self, samples: NDArray[np.int64], epoch: int) -> Batch:
+        # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.
+        images_nhwc = torch.from_numpy(self._images_nhwc.numpy().take(samples, axis=0))
+        if self._training:
+            images_nhwc = augment(images_nhwc, samples, self._augmentation, seed=self._seed, epoch=epoch)
+        indices = torch.from_numpy(samples)
+        return Batch(images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)

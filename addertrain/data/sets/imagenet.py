@@ -1,0 +1,48 @@
+"""ImageNet, Imagenette, or any folder of pictures in two parts: train/CLASS/ and val/CLASS/."""
+
+import warnings
+from pathlib import Path
+
+from addertrain.data.types import ImageData
+from addertrain.errors import DataError
+from addertrain.data.sets.facts import FACTS
+from addertrain.data.sources.folder import folder_of_classes
+from addertrain.data.sources.picture_classes import with_classes
+from addertrain.data.types import PictureReader
+from addertrain.recipe import DataRecipe
+
+_IMAGENET = FACTS["imagenet"]
+
+
+def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
+    """ROOT/imagenet/, ROOT/imagenette/, or for `folder` ROOT itself; what is read is data.loader's choice.
+
+    Raises:
+        DataError: files that are missing or damaged, or parts that do not belong together.
+    """
+    folder = root if settings.name == "folder" else root / settings.name
+    train, test = (_open(folder / part, settings.loader) for part in ("train", "val"))
+    test = with_classes(test, train.classes, where=folder)
+    expected = FACTS[settings.name].num_classes if settings.name in FACTS else None
+    if expected is not None and len(train.classes) != expected:
+        raise DataError(
+            f"{folder}: expected {expected} classes of {settings.name}, got {len(train.classes)}; "
+            "data.name: folder takes any number"
+        )
+    return ImageData(
+        train=train, test=test, mean=_IMAGENET.mean, std=_IMAGENET.std, num_classes=len(train.classes)
+    )
+
+
+def _open(part: Path, loader: str) -> PictureReader:
+    # Here: either takes a second to import, and only one is needed.
+    if loader == "torchvision":
+        from addertrain.data.loaders.torchvision_reader import TorchvisionReader
+
+        files = folder_of_classes(part, allow_empty=part.name == "val")
+        for line in files.remarks:
+            warnings.warn(f"{part}: {line}", stacklevel=3)
+        return TorchvisionReader(files)
+    from addertrain.data.beton.reader import BetonReader
+
+    return BetonReader.open(part.with_name(f"{part.name}.beton"))

@@ -1,0 +1,1 @@
+"""Where pictures come from before they are packed or read: folders, lists of files, torchvision's sets."""

@@ -1,0 +1,136 @@
+"""Recipes that choose the layers' gradients, or a power that falls from 2 to 1 while they train."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from addertrain.data import ImageArrays, ImageData, load_data
+from addertrain.nn import AdderConv2d
+from addertrain.ops.variants import Variant
+from addertrain.recipe import DataRecipe
+from addertrain.train import run as run_module
+from addertrain.train.callbacks.falling_power import FallingPower, variant_at
+from addertrain.train.module import AdderClassifier
+from addertrain.train.run import evaluate, fit
+from tests.train.small_runs import assert_resumed_exactly, final_weights, rewind, short_recipe
+
+# Two steps an epoch on few images: a pair of a patch and a filter takes nanoseconds between the whole powers.
+FEW = ("--data.global_batch_size=32", "--train.recalibrate_batches=0")
+FALLING = (*FEW, "--schedule.p_start=2", "--schedule.p_epochs=2", "--train.save_every_steps=3")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_images() -> Iterator[None]:
+    def few(settings: DataRecipe) -> ImageData:
+        data = load_data(settings)
+        assert isinstance(data.train, ImageArrays)
+        assert isinstance(data.test, ImageArrays)
+        train = ImageArrays(data.train.images_nchw[:64], data.train.labels[:64])
+        test = ImageArrays(data.test.images_nchw[:32], data.test.labels[:32])
+        return replace(data, train=train, test=test)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "load_data", few)
+        yield
+
+
+def test_the_power_falls_linearly_and_stays_at_one() -> None:
+    recipe = short_recipe("--schedule.p_start=1.8", "--schedule.p_epochs=2", "--model.input_gradient=sign")
+
+    powers = [variant_at(recipe, step, steps_per_epoch=5).p for step in range(1, 14)]
+
+    expected = [1.8 - 0.8 * step / 10 for step in range(10)] + [1.0, 1.0, 1.0]
+    assert powers == pytest.approx(expected, rel=1e-15)
+    assert powers[-3:] == [1.0, 1.0, 1.0]
+    assert variant_at(recipe, 0, steps_per_epoch=5) == variant_at(recipe, 1, steps_per_epoch=5)
+    assert variant_at(recipe, 99, steps_per_epoch=5) == Variant(input_gradient="sign")
+
+
+@pytest.fixture(scope="module")
+def falling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """A finished run, and the power at each of its steps."""
+    path, powers = tmp_path_factory.mktemp("runs") / "falling", []
+    step = AdderClassifier.training_step
+
+    def watched(self: AdderClassifier, batch: object, batch_idx: int) -> torch.Tensor:
+        layers = [layer for layer in self.model.modules() if isinstance(layer, AdderConv2d)]
+        (power,) = {1.0 if layer.variant is None else layer.variant.p for layer in layers}
+        powers.append(power)
+        return step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AdderClassifier, "training_step", watched)
+        fit(short_recipe(*FALLING), path)
+    return path, powers
+
+
+def test_a_run_lowers_the_power_at_every_step(falling: tuple[Path, list[float]]) -> None:
+    _, powers = falling
+
+    assert powers == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
+
+
+def test_an_evaluation_has_the_power_of_its_checkpoint(
+    falling: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = falling
+    middle = run / "checkpoints" / "epoch_0001_step_000002"
+    seen = {}
+    validation_step = AdderClassifier.validation_step
+
+    def watched(self: AdderClassifier, batch: object, batch_idx: int) -> None:
+        seen["variant"] = self.model.get_submodule("conv1").variant
+        validation_step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AdderClassifier, "validation_step", watched)
+    evaluate(middle)
+
+    assert seen["variant"] == Variant(p=1.75)
+
+
+def test_a_resumed_run_goes_on_with_the_power(falling: tuple[Path, list[float]], tmp_path: Path) -> None:
+    run = shutil.copytree(falling[0], tmp_path / "run")
+    rewind(run, to_step=3)  # of two an epoch
+
+    fit(short_recipe(*FALLING), run)
+
+    assert_resumed_exactly(run, falling[0])
+
+
+def test_the_gradients_are_the_recipes(tmp_path: Path) -> None:
+    variants = {
+        "paper": (),
+        "filter": ("--model.filter_gradient=sign",),
+        "input": ("--model.input_gradient=sign",),
+        "scaled": ("--model.input_gradient=ht_scaled", "--model.input_slope=4"),
+    }
+
+    weights = {
+        name: fit(short_recipe(*FEW, "--schedule.epochs=1", *variant), tmp_path / name).weights_sha256
+        for name, variant in variants.items()
+    }
+
+    assert len(set(weights.values())) == len(variants)
+
+
+@pytest.mark.parametrize("override", ["--train.compile=aot_eager", "--train.channels_last=false"])
+def test_compiled_or_channels_first_is_the_same_training(tmp_path: Path, override: str) -> None:
+    fit(short_recipe(*FEW, "--schedule.epochs=1"), tmp_path / "plain")
+
+    fit(short_recipe(*FEW, "--schedule.epochs=1", override), tmp_path / "other")
+
+    plain, other = final_weights(tmp_path / "plain"), final_weights(tmp_path / "other")
+    assert plain.keys() == other.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+def test_the_callback_is_there_only_where_the_power_falls() -> None:
+    callbacks = run_module._step_callbacks
+
+    assert not any(isinstance(each, FallingPower) for each in callbacks(short_recipe(), 5))
+    assert any(isinstance(each, FallingPower) for each in callbacks(short_recipe(*FALLING), 2))
