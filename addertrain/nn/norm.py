@@ -1,13 +1,14 @@
 """Batch normalisation with an optional ReLU, which every adder layer needs behind it."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from addertrain.nn.tracing import leaf_of_fx
-from addertrain.ops.conv_grad_weight import needs_float32
-from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums, is_fused
+from addertrain.ops.fusion import norm_pays
+from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums
 from addertrain.ops.norm_residual import batch_norm_residual_relu
+from addertrain.ops.precision import needs_float32
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -26,26 +27,30 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
+        return self.normalised(input, relu=self.relu)
+
+    def normalised(self, input: Tensor, *, relu: bool) -> Tensor:
+        """What a call computes, with a ReLU behind it or without."""
         wide = input.float() if self.training and needs_float32(input) else input
-        if self.training and is_fused(wide):
+        if self.training and norm_pays(wide):
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
-            y, mean, var = batch_norm_relu(wide, weight, bias, eps=self.eps, relu=self.relu)
+            y, mean, var = batch_norm_relu(wide, weight, bias, eps=self.eps, relu=relu)
             self._track(mean, var, input.numel() // input.shape[1], self.momentum)
             return y.to(input.dtype)
-        y = super().forward(input)
+        y = nn.BatchNorm2d.forward(self, input)
         # In place: neither backward needs the norm's own output.
-        return relu(y, inplace=True) if self.relu else y
+        return F.relu(y, inplace=True) if relu else y
 
-    def of_sums(self, x: Tensor, sums: Tensor) -> Tensor:
-        """A training step's forward(x), with the sums [2, C] of x and x^2 that came with x (`ops.fused`)."""
+    def of_sums(self, x: Tensor, sums: Tensor, *, relu: bool) -> Tensor:
+        """A training step's `normalised`, with the sums [2, C] of x and x^2 that came with x."""
         assert self.training
         assert self.momentum is not None
-        y, mean, var = batch_norm_relu_of_sums(x, sums, self.weight, self.bias, eps=self.eps, relu=self.relu)
+        y, mean, var = batch_norm_relu_of_sums(x, sums, self.weight, self.bias, eps=self.eps, relu=relu)
         self._track(mean, var, x.numel() // x.shape[1], self.momentum)
         return y
 
     def with_residual(self, x: Tensor, residual: Tensor) -> Tensor:
-        """A training step's relu(forward(x) + residual), where `is_fused_with` says that it pays."""
+        """A training step's relu(forward(x) + residual), where `ops.fusion.end_path` says that it pays."""
         assert self.training
         assert self.momentum is not None
         y, mean, var = batch_norm_residual_relu(x, residual, self.weight, self.bias, eps=self.eps)

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from addertrain.nn.norm import BatchNorm2d
-from addertrain.nn.tracing import leaf_of_fx
 
 _Moments = tuple[Tensor, Tensor, Tensor]
 
@@ -28,12 +27,12 @@ class SyncBatchNorm2d(BatchNorm2d):
 
     is_synchronised = True
 
-    @leaf_of_fx
-    def forward(self, input: Tensor) -> Tensor:
+    def normalised(self, input: Tensor, *, relu: bool) -> Tensor:
+        """What a call computes, with a ReLU behind it or without."""
         is_alone = not dist.is_initialized() or dist.get_world_size() == 1
         if not self.training or not self.is_synchronised or is_alone or self.momentum is None:
-            return super().forward(input)
-        y, moments = _normalise(input, self.weight, self.bias, self.eps, self.relu)
+            return super().normalised(input, relu=relu)
+        y, moments = _normalise(input, self.weight, self.bias, self.eps, relu)
         self._track_all(moments, self.momentum)
         return y
 

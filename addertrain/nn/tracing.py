@@ -1,4 +1,8 @@
-"""torch.fx sees a module of this package as it sees torch's own: one node, not what happens within."""
+"""Who looks at a module's call: torch.fx, which records it, and hooks, which wait for it.
+
+torch.fx sees a module of this package as it sees torch's own: one node, not what happens within. What a hook
+waits for has to be called, so that no operator stands for it.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,12 +11,26 @@ from typing import Any, TypeVar
 import torch.fx
 from torch import nn
 
+# Private in torch, read in 2.14.1: whether `register_module_forward_hook` and its kind registered anything.
+from torch.nn.modules.module import _has_any_global_hook
+
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 def is_traced(x: object) -> bool:
     """Whether torch.fx records what is done to `x`, which then answers no questions."""
     return isinstance(x, torch.fx.Proxy)
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody waits for one of the modules to be called."""
+    return bool(_has_any_global_hook()) or any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in modules
+    )
 
 
 def leaf_of_fx(forward: Forward) -> Forward:

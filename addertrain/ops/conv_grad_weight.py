@@ -7,12 +7,11 @@ kinds of layers are not given to oneDNN: pointwise layers with a stride, and fil
 Both are matrix products. On CPUs 16 bits are widened first, so that sums are in float32 on every processor.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-Sizes = Sequence[int]
+from addertrain.ops.geometry import Sizes
+from addertrain.ops.precision import needs_float32
 
 
 def conv2d_grad_weight(
@@ -32,16 +31,6 @@ def conv2d_grad_weight(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
     )[1]
     return dw
-
-
-def needs_float32(x: Tensor) -> bool:
-    """Whether a convolution of x has to be widened: 16 bits on a CPU.
-
-    torch 2.14.1 adds float16 up in float16 there, and bfloat16 in bfloat16 on a processor without AVX-512,
-    which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients with a stride are not to be
-    relied on with AVX-512 either.
-    """
-    return x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
 
 
 def is_strided_pointwise(x: Tensor, weight: Tensor, stride: Sizes) -> bool:

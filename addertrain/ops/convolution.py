@@ -4,17 +4,15 @@ For the convolutional and binary layers beside adder layers. `conv_grad_weight` 
 given to the library; every other one is torch's own convolution, bit for bit and at its speed.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from addertrain.ops.conv_grad_weight import conv2d_grad_weight, is_strided_pointwise, needs_float32
-from addertrain.ops.functional import is_autocast
-
-Sizes = Sequence[int]
+from addertrain.ops.conv_grad_weight import conv2d_grad_weight, is_strided_pointwise
+from addertrain.ops.geometry import Sizes
+from addertrain.ops.precision import dtype_of_autocast, needs_float32
 
 
 def conv2d(
@@ -27,9 +25,8 @@ def conv2d(
     """
     if x.dim() == 3:
         return conv2d(x.unsqueeze(0), weight, bias, stride, padding).squeeze(0)
-    if x.device.type == "cpu" and is_autocast("cpu") and torch.float64 not in (x.dtype, weight.dtype):
+    if x.device.type == "cpu" and (dtype := dtype_of_autocast(x, weight)):
         with torch.autocast("cpu", enabled=False):
-            dtype = torch.get_autocast_dtype("cpu")
             narrow_bias = None if bias is None else bias.to(dtype)
             return conv2d(x.to(dtype), weight.to(dtype), narrow_bias, stride, padding)
     if x.dtype == weight.dtype and (needs_float32(x) or is_strided_pointwise(x, weight, stride)):

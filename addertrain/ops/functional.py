@@ -2,19 +2,14 @@
 
 from typing import Any
 
-import torch
 import torch.fx
 from torch import Tensor
 
 from addertrain.ops import schemas
 from addertrain.ops.geometry import IntPair, check_arguments, pair
+from addertrain.ops.precision import is_autocast
 
 __all__ = ["adder2d"]
-
-
-def is_autocast(device_type: str) -> bool:
-    """Whether autocast is on; not every device type knows it: meta does not."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def adder2d(

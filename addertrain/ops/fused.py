@@ -1,22 +1,20 @@
 """Responses with what follows them: a norm's sums in training; norm, residual and ReLU in evaluation.
 
 On GPUs each is one pass over the result (kernels/device/epilogue.h); everywhere else the reference here
-serves. Both take the offset-free response, which is what goes into norms; `addertrain.nn.adder_norm` calls
-them.
+serves. Both take the offset-free response, which is what goes into norms; `ops.fusion` says where they
+pay, and `addertrain.nn.adder_norm` calls them.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from addertrain import libraries
 from addertrain.ops import schemas
 from addertrain.ops.flops import count_response
-from addertrain.ops.functional import is_autocast
-from addertrain.ops.geometry import check_arguments, output_shape
-from addertrain.ops.layout import empty_like_input, memory_format
+from addertrain.ops.geometry import Sizes, check_arguments, output_shape
+from addertrain.ops.layout import empty_like_input
+from addertrain.ops.precision import is_autocast
 from addertrain.ops.registration import (
     LIBRARY,
     NAMESPACE,
@@ -25,8 +23,6 @@ from addertrain.ops.registration import (
     register_backward,
 )
 
-Sizes = Sequence[int]
-
 LIBRARY.define(f"adder2d_with_sums(Tensor x, Tensor weight, {SIZES}) -> (Tensor, Tensor)")
 LIBRARY.define(
     f"adder2d_affine(Tensor x, Tensor weight, {SIZES}, Tensor scale, Tensor shift, "
@@ -34,31 +30,6 @@ LIBRARY.define(
 )
 WITH_SUMS = torch.ops.addertrain.adder2d_with_sums
 AFFINE = torch.ops.addertrain.adder2d_affine
-
-_TYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MAX_TAPS, _MAX_STRIDE = 16, 8  # along an axis, of kernels/device/geometry.h
-
-
-def pays(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
-    """Whether the operators here beat a response and a norm apart: on GPUs, channels-last, where tiles serve.
-
-    docs/cuda.md has the reckoning.
-    """
-    return (
-        x.device.type == "cuda"
-        and libraries.is_loaded("_C_cuda")
-        and response_dtype(x, weight, stride) in _TYPES
-        and max(weight.shape[2:]) <= _MAX_TAPS
-        and max(stride) <= _MAX_STRIDE
-        and memory_format(x) == torch.channels_last
-    )
-
-
-def response_dtype(x: Tensor, weight: Tensor, stride: Sizes) -> torch.dtype:
-    """What the offset-free response is stored in, with autocast or without."""
-    if is_autocast(x.device.type):
-        return schemas.autocast_dtype(x.device.type, x, weight, stride, (), (), True)
-    return x.dtype
 
 
 def adder2d_with_sums(

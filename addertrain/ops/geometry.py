@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 IntPair = int | Sequence[int]
+Sizes = Sequence[int]
+"""Stride, padding or dilation, along H and along W."""
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_FILTER_SIZE = 64
 """Rows and columns of a filter: kernels keep the set of taps that a position sees as bits of an integer."""
@@ -24,9 +26,7 @@ def output_size(size: int, filter_size: int, stride: int, padding: int, dilation
     return (size + 2 * padding - dilation * (filter_size - 1) - 1) // stride + 1
 
 
-def output_shape(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> list[int]:
+def output_shape(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> list[int]:
     """(N, O, P, Q) of the response to x_nchw and w_ocrs."""
     sizes = [
         output_size(x.shape[2 + axis], weight.shape[2 + axis], stride[axis], padding[axis], dilation[axis])
@@ -38,9 +38,9 @@ def output_shape(
 def check_arguments(
     x: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
     *,
     is_autocast: bool,
 ) -> None:
@@ -106,7 +106,7 @@ def _check_kinds(x: Tensor, weight: Tensor, *, is_autocast: bool) -> None:
         )
 
 
-def _check_numbers(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> None:
+def _check_numbers(stride: Sizes, padding: Sizes, dilation: Sizes) -> None:
     if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
         raise ValueError(
             f"adder2d: expected stride >= 1, padding >= 0 and dilation >= 1, got stride={tuple(stride)}, "

@@ -5,21 +5,20 @@
 The second term vanishes behind a training-mode batch norm, and only there: its gradient is centred.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from addertrain.ops.conv_grad_weight import conv2d_grad_weight
+from addertrain.ops.geometry import Sizes
 
 
 def adder2d_grad_weight(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
     centred: bool = False,
 ) -> Tensor:
     """Eq. 5. dy_nopq, x_nchw, w_ocrs -> dw_ocrs in the layout of `weight`; any device with a convolution.

@@ -3,18 +3,14 @@
 Processors add up the differences of many bytes in one instruction (vpsadbw: 64).
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import schemas
 from addertrain.ops.flops import count_response
-from addertrain.ops.geometry import output_shape
+from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, register_no_backward
-
-Sizes = Sequence[int]
 
 MAX_TERMS = 32_768
 """K = C*R*S at most: sums of 255 K stay below 2^23, where float32 holds integers exactly."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops.derivatives import refuse_second_derivative
+from addertrain.ops.fusion import norm_pays
 from addertrain.ops.registration import LIBRARY, NAMESPACE, register_backward, register_no_backward
 
 LIBRARY.define(
@@ -47,17 +48,6 @@ def batch_norm_relu_of_sums(
     """
     result: Triple = _OF_SUMS(x, sums, weight, bias, eps, relu)
     return result
-
-
-def is_fused(x: Tensor) -> bool:
-    """Whether the operator beats torch's norm followed by a ReLU on `x`: float32, channels-last, on a CPU."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.dim() == 4
-        and x.numel() > 0
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
 
 
 @torch.library.impl(LIBRARY, "batch_norm_relu", "CompositeExplicitAutograd")
@@ -131,7 +121,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Triple) -> Non
 def _backward(ctx: Any, dy: Tensor, _dmean: Tensor, _dvar: Tensor) -> tuple[Tensor | None, ...]:
     x = ctx.saved_tensors[0]
     # CPUs have it for what their forward takes; sums come with any x.
-    is_reference = x.device.type == "cpu" and not is_fused(x)
+    is_reference = x.device.type == "cpu" and not norm_pays(x)
     if is_reference and torch.is_grad_enabled():  # where the operator would refuse
         refuse_second_derivative("batch_norm_relu_backward")
     backward: Any = reference_backward if is_reference else _BACKWARD

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.ops.norm import Triple, is_fused, reference, reference_backward
+from addertrain.ops.norm import Triple, reference, reference_backward
 from addertrain.ops.registration import LIBRARY, NAMESPACE, register_backward, register_no_backward
 
 LIBRARY.define(
@@ -34,11 +34,6 @@ def batch_norm_residual_relu(
     """y_nchw in the layout of `x`, and each channel's mean and biased variance (without gradients)."""
     result: Triple = _FORWARD(x, residual, weight, bias, eps)
     return result
-
-
-def is_fused_with(x: Tensor, residual: Tensor) -> bool:
-    """Whether the operator beats norm, sum and ReLU, each on its own."""
-    return is_fused(x) and is_fused(residual) and x.shape == residual.shape
 
 
 @torch.library.impl(LIBRARY, "batch_norm_residual_relu", "CompositeExplicitAutograd")

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from addertrain.ops.conv_grad_weight import needs_float32
-from addertrain.ops.functional import is_autocast
+from addertrain.ops.precision import dtype_of_autocast, needs_float32
 from addertrain.ops.registration import LIBRARY, NAMESPACE, register_backward
 
 _BLOCK_FLOATS = 2**18
@@ -33,9 +32,10 @@ def ordered_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     The gradient of x is such a product too; that of the weights is the library's. Under autocast y is in its
     dtype; 16 bits are computed in float32 and rounded once.
     """
-    dtype = x.dtype
-    if is_autocast("cpu") and torch.float64 not in (x.dtype, weight.dtype):
-        dtype = torch.get_autocast_dtype("cpu")
+    dtype = dtype_of_autocast(x, weight)
+    if dtype is None:
+        dtype = x.dtype
+    else:
         x, weight = x.to(dtype), weight.to(dtype)
     if needs_float32(x):
         x, weight = x.float(), weight.float()

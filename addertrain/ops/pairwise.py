@@ -8,16 +8,14 @@ float64 for float64, float32 otherwise. A second of a CPU core's time does 0.3e9
 1.3e9 to 2.3e9 for signs; the layer's own kernels do 16e9 to 69e9 there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from addertrain.ops.geometry import output_shape
+from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.layout import empty_like_input
-
-Sizes = Sequence[int]
 
 _CACHE_FLOATS, _DEVICE_FLOATS = 2**18, 2**24
 

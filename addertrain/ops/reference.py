@@ -10,13 +10,11 @@ otherwise; one filter at a time, so that memory stays at one unfolded input. Y a
 that of F.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from addertrain.ops.geometry import output_shape
+from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.layout import empty_like_input
 
 
@@ -24,9 +22,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _patches(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Tensor:
+def _patches(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
     """X of Eq. 2 as [N, K, P*Q], K = C*R*S."""
     if x.shape[0] == 0:
         _, _, p, q = output_shape(x, weight, stride, padding, dilation)
@@ -39,9 +35,9 @@ def _patches(
 def adder2d(
     x: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
     offset_free: bool,
 ) -> Tensor:
     """Eq. 2 or, with `offset_free`, Eq. 2 + sum|F| = sum(|F| - |X - F|). x_nchw, w_ocrs -> y_nopq."""
@@ -60,9 +56,9 @@ def adder2d_grad_input(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
 ) -> Tensor:
     """Eq. 6 and 7. dy_nopq, x_nchw, w_ocrs -> dx_nchw."""
     if x.shape[0] == 0:
@@ -87,9 +83,9 @@ def adder2d_grad_weight(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
 ) -> Tensor:
     """Eq. 5, not clipped. dy_nopq, x_nchw, w_ocrs -> dw_ocrs."""
     patches = _patches(_wide(x), weight, stride, padding, dilation)

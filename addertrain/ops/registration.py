@@ -1,6 +1,6 @@
 """What operators have in common: shapes, fakes, autocast, operations, and how autograd finds gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,14 +8,12 @@ from torch import Tensor
 
 from addertrain.ops.derivatives import Backward, Keep, autograd_kernel
 from addertrain.ops.flops import count_gradient, count_response
-from addertrain.ops.geometry import output_shape
+from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.layout import empty_like_input
 
 NAMESPACE = "addertrain"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 SIZES = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
-
-Sizes = Sequence[int]
 
 
 def define_gradient(name: str, arguments: str, implementation: Callable[..., Tensor], like: str) -> Any:

@@ -5,16 +5,15 @@ reference, so no caller ever asks what was built.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from addertrain.ops import grad_weight, reference
+from addertrain.ops.geometry import Sizes
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
-
-Sizes = Sequence[int]
 
 _warned_of: set[str] = set()
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from addertrain.ops import functional
 from addertrain.ops.geometry import IntPair, check_arguments, pair
+from addertrain.ops.precision import is_autocast
 from addertrain.ops.variants_power import ADDER2D_NORM
 from addertrain.ops.variants_surrogate import ADDER2D_SURROGATE
 
@@ -62,7 +63,7 @@ class Variant:
         if self.p == 1.0 and not has_sign_filter and self.slope == 1.0:
             return functional.adder2d(x, weight, stride, padding, dilation, offset_free)
         sizes = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"))
-        check_arguments(x, weight, *sizes, is_autocast=functional.is_autocast(x.device.type))
+        check_arguments(x, weight, *sizes, is_autocast=is_autocast(x.device.type))
         y: Tensor
         if self.p == 1.0:
             y = ADDER2D_SURROGATE(x, weight, *sizes, offset_free, has_sign_filter, self.slope)

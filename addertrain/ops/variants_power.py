@@ -9,18 +9,17 @@ gradients; in between every pair costs a logarithm and an exponential.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import pairwise, schemas, variants_surrogate
+from addertrain.ops.geometry import Sizes
 from addertrain.ops.layout import empty_like_input
 from addertrain.ops.pairwise import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
-
-Sizes = Sequence[int]
 
 
 def _response(

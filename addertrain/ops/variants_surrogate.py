@@ -8,17 +8,16 @@ filter's sign is the slower one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops import pairwise, schemas
+from addertrain.ops.geometry import Sizes
 from addertrain.ops.pairwise import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
-
-Sizes = Sequence[int]
 
 _STEEP = 2.0**64
 """A slope that makes HT a sign: exact, as a power of two, and 1 for every difference of 2^-64 and above."""

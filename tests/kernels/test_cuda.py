@@ -10,7 +10,7 @@ from torch import Tensor
 
 from addertrain import libraries
 from addertrain.models.blocks import BasicBlock
-from addertrain.ops import fused, schemas
+from addertrain.ops import fused, fusion, schemas
 from addertrain.ops.functional import adder2d
 from addertrain.ops.norm import batch_norm_relu_of_sums
 from tests.commands import run_command
@@ -193,7 +193,7 @@ def test_a_block_with_fused_norms_is_the_block() -> None:
     x = torch.rand(8, 16, 14, 14).to(memory_format=torch.channels_last)
     dy = torch.randn(8, 32, 7, 7)
     wide, ours = copy.deepcopy(block).double(), block.cuda()
-    assert fused.pays(x.cuda(), ours.conv1.weight, ours.conv1.stride)
+    assert fusion.tiles_serve(x.cuda(), ours.conv1.weight, ours.conv1.stride)
 
     results = []
     for model, given in ((wide, x.double()), (ours, x.cuda())):

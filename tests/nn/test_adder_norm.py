@@ -16,7 +16,7 @@ from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.nn import AdderConv2d, BatchNorm2d, SyncBatchNorm2d, adder_norm, recalibrated, set_variant
 from addertrain.nn.adder_norm import adder_norm_residual
 from addertrain.nn.int8 import calibrate, in_int8
-from addertrain.ops import functional, fused
+from addertrain.ops import functional, fused, fusion
 from addertrain.ops.variants import Variant
 from addertrain.train.matching import Recorder
 
@@ -31,7 +31,7 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every layer were on a GPU that serves it."""
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(fusion, "tiles_serve", lambda *_: True)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_training_step_is_the_same_in_float64(name: str, monkeypatch: pytest.M
     x = _images(block.conv1.in_channels).double()
 
     apart = _trained(block, x, None)
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(fusion, "tiles_serve", lambda *_: True)
     together = _trained(twin, x, None)
 
     assert [key for key, _ in block.named_parameters()] == [key for key, _ in twin.named_parameters()]
@@ -224,7 +224,7 @@ def test_recalibration_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [_images(8).double() for _ in range(2)]
     results = []
     for is_fused in (True, False):
-        monkeypatch.setattr(fused, "pays", lambda *_, is_fused=is_fused: is_fused)
+        monkeypatch.setattr(fusion, "tiles_serve", lambda *_, is_fused=is_fused: is_fused)
         with recalibrated(block, batches), torch.no_grad():
             results.append(block(batches[0]))
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.nn import BatchNorm2d, adder_norm_residual
-from addertrain.ops.norm import is_fused
-from addertrain.ops.norm_residual import is_fused_with
+from addertrain.ops.fusion import end_path, norm_pays
 from tests import instruction_sets
 
 SHAPES = [
@@ -58,7 +57,7 @@ def test_forward_gradients_and_statistics_match_float64(shape: tuple[int, ...], 
     fused, wide = pair_of_norms(shape[1], relu=relu)
     x = channels_last(shape).requires_grad_()
     x_wide = x.detach().double().requires_grad_()
-    assert is_fused(x)
+    assert norm_pays(x)
     y, y_wide = fused(x), wide(x_wide)
     y_wide = y_wide.relu() if relu else y_wide
     dy = torch.randn_like(y)
@@ -81,7 +80,7 @@ def test_the_end_of_a_block_matches_float64(shape: tuple[int, ...]) -> None:
     fused, wide = pair_of_norms(shape[1], relu=False)
     x, residual = (channels_last(shape).requires_grad_() for _ in range(2))
     x_wide, residual_wide = (tensor.detach().double().requires_grad_() for tensor in (x, residual))
-    assert is_fused_with(x, residual)
+    assert end_path(x, residual) == "residual"
     y = adder_norm_residual(nn.Identity(), fused, x, residual)
     assert type(y.grad_fn).__name__.startswith("GeneratedBackwardFor_addertrain_batch_norm_residual_relu")
     y_wide = torch.relu(wide(x_wide) + residual_wide)

@@ -6,12 +6,20 @@ import pytest
 import torch
 import torch.fx
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from addertrain.models import MODELS, build_model
 from addertrain.nn import AdderConv2d, BatchNorm2d, adder_norm, convert
+from addertrain.nn.tracing import is_watched
 from addertrain.ops.functional import adder2d
+from tests.source_tree import python_files
 
 
 def _of_kind(kind: str) -> nn.Module:
@@ -83,3 +91,24 @@ class _ByFunction(nn.Module):
 def test_functions_are_nodes_in_a_network_of_ones_own() -> None:
     network, x = _ByFunction().eval(), torch.randn(2, 3, 5, 5)
     assert torch.equal(torch.fx.symbolic_trace(network)(x), network(x))
+
+
+def test_whoever_watches_all_modules_is_seen() -> None:
+    """By a name that is private in torch: this fails where it means something else."""
+    module = nn.Identity()
+    assert not is_watched(module)
+    for register in (
+        register_module_forward_pre_hook,
+        register_module_forward_hook,
+        register_module_full_backward_pre_hook,
+        register_module_full_backward_hook,
+    ):
+        handle = register(lambda *_: None)
+        assert is_watched(module)
+        handle.remove()
+        assert not is_watched(module)
+
+
+def test_torchs_private_name_stands_in_one_file() -> None:
+    users = [path.name for path in python_files() if "_has_any_global_hook" in path.read_text("utf-8")]
+    assert users == ["tracing.py"]

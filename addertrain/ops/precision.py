@@ -1,0 +1,30 @@
+"""In which type a sum is formed: what autocast asks for, and what CPUs have to be asked for beside it."""
+
+import torch
+from torch import Tensor
+
+
+def is_autocast(device_type: str) -> bool:
+    """Whether autocast is on; not every device type knows it: meta does not."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def dtype_of_autocast(*operands: Tensor) -> torch.dtype | None:
+    """What autocast makes of the operands of a product; None where it leaves them as they are.
+
+    It is off then, or one of them is float64: autocast never narrows what asked for float64.
+    """
+    device_type = operands[0].device.type
+    if not is_autocast(device_type) or any(operand.dtype == torch.float64 for operand in operands):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def needs_float32(x: Tensor) -> bool:
+    """Whether a convolution of x has to be widened: 16 bits on a CPU.
+
+    torch 2.14.1 adds float16 up in float16 there, and bfloat16 in bfloat16 on a processor without AVX-512,
+    which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients with a stride are not to be
+    relied on with AVX-512 either.
+    """
+    return x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
