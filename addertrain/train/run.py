@@ -1,13 +1,14 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
@@ -37,6 +38,7 @@ from addertrain.train.loaders import first_batches, rank_loader
 from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.output import warn
+from addertrain.train.own_parts import OwnParts
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
 from addertrain.train.recipe_record import recipe_from_record
@@ -59,6 +61,8 @@ def fit(
     signals: SignalWatch | None = None,
     profile: bool = False,
     init_from: str | Path | None = None,
+    callbacks: Iterable[Callback] = (),
+    loggers: Iterable[Logger] = (),
 ) -> Summary:
     """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
 
@@ -67,12 +71,17 @@ def fit(
         signals: watched since before this call, so that one that came during start-up counts.
         profile: whether some steps run under torch's profiler; see `profiling`.
         init_from: a run, checkpoint or safetensors file whose network a new run starts from.
+        callbacks: your own, on every rank. They act after all that `fit` does to a step, and before its
+            save, so that checkpoints hold their `state_dict` (plain values) under their `state_key`; they
+            also see the evaluation at the end. docs/extending.md has examples.
+        loggers: your own, which get the curves of TensorBoard and the recipe, on the first rank.
 
     Raises:
         SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
         RunError, RecipeError, DataError: one line about what stands in the way.
     """
     silence_lightning()
+    own = OwnParts.checked(callbacks, loggers)
     run = RunDirectory(Path(out))
     watch = signals or SignalWatch()
     timeout_s = recipe.train.timeout_seconds
@@ -91,13 +100,13 @@ def fit(
         check_network(recipe, data)
         trained = with_rollbacks(
             lambda checkpoint, rollbacks: _train(
-                recipe, data, run, world, checkpoint, watch, rollbacks, profile=profile, initial=initial
+                recipe, data, run, world, checkpoint, watch, rollbacks, own, profile=profile, initial=initial
             ),
             start.checkpoint, run.store, warn,
         )  # fmt: skip
         on_first_rank(lambda: verify_checkpoint(trained.checkpoint))
         leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=timeout_s)
-        score, _ = _evaluate(recipe, data, trained.checkpoint, world, leave)
+        score, _ = _evaluate(recipe, data, trained.checkpoint, world, *own.callbacks, leave)
         return on_first_rank(lambda: sum_up(recipe, run, world, trained, score))
 
 
@@ -171,6 +180,7 @@ def _train(
     checkpoint: Path | None,
     signals: SignalWatch,
     rollbacks: int,
+    own: OwnParts,
     *,
     profile: bool,
     initial: InitialWeights | None,
@@ -190,21 +200,17 @@ def _train(
     saves.newest = checkpoint
     guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=warn)
     meter, evaluation = TrainMeter(clock, data_wait), _evaluation_callbacks(recipe, data, world)
-    callbacks: list[Callback] = [
-        clock,
-        meter,
-        *evaluation,
-        guard,
-        *_step_callbacks(recipe, steps_per_epoch),
-        *_records(run, world, meter, evaluation, guard, profile=profile),
-        saves,  # behind what has a state
-        Progress(meter, clock),  # what is told has been saved
-    ]
+    writers = _records(run, world, meter, evaluation, guard, profile=profile)
+    callbacks = own.between(
+        [clock, meter, *evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers],
+        [saves, Progress(meter, clock)],  # behind what has a state; what is told has been saved
+    )
     trainer = _trainer(
         recipe,
         world,
         DirectoryCheckpointIO(manifest_entries(recipe, data, world, initial, sessions)),
         callbacks=callbacks,
+        **own.logging(recipe, world, every_steps=min(meter.every_steps, steps_per_epoch)),
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
         accumulate_grad_batches=num_parts,
@@ -295,14 +301,13 @@ def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO,
     return Trainer(
         **every_argument(
             **trainer_settings(recipe.train, world, checkpoint_io),
-            logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             inference_mode=False,  # the statistics of an evaluation live in ordinary buffers
             use_distributed_sampler=False,
-            **settings,
+            **{"logger": False, **settings},
         )
     )
 

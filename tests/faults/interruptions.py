@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from addertrain.errors import SavedAfterSignal
 from addertrain.nn import AdderConv2d
 from addertrain.recipe import load_recipe
-from addertrain.train import run as run_module
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.run import fit
 from tests.faults.campaign import sha256_of_run
@@ -116,13 +114,11 @@ def _spoil_gradient(layer: nn.Module, inputs: object, output: Tensor) -> None:
 
 def _session(training: Training, run: Path, events: tuple[Event, ...]) -> str | None:
     launched()
-    ordinary = run_module._step_callbacks
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_step_callbacks", lambda *given: [*ordinary(*given), _Events(run, events)])
-        try:
-            return fit(load_recipe(training.recipe, [*SHORT, *training.words]), run).weights_sha256
-        except SavedAfterSignal:
-            return None
+    recipe = load_recipe(training.recipe, [*SHORT, *training.words])
+    try:
+        return fit(recipe, run, callbacks=[_Events(run, events)]).weights_sha256
+    except SavedAfterSignal:
+        return None
 
 
 def left_alone(training: Training, folder: Path, *events: Event) -> tuple[Path, str]:

@@ -1,18 +1,15 @@
 """Disks that fill up, refuse and vanish while a run writes to them: it goes on as if nothing had been."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from addertrain.checkpoint import CheckpointError
 from addertrain.checkpoint.store import locate_checkpoint
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.faults.disks import Disk, FullDisk, ReadOnlyFolder, RemovedFolder, small_disk
@@ -25,22 +22,15 @@ WORDS = ["--train.save_every_steps=2", "--train.keep_checkpoints=2"]
 pytestmark = pytest.mark.faults
 
 
-@contextlib.contextmanager
-def acting(actions: dict[int, Callable[[], None]]) -> Iterator[None]:
+class Acting(Callback):
     """Has the first rank of a run call `actions` after their steps."""
 
-    class Acting(Progress):
-        def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
-            super().on_train_batch_end(trainer, *rest)  # type: ignore[arg-type]
-            if trainer.is_global_zero and (action := actions.pop(trainer.global_step, None)):
-                action()
+    def __init__(self, actions: dict[int, Callable[[], None]]) -> None:
+        self._actions = actions
 
-    ordinary = run_module.Progress
-    run_module.Progress = Acting  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        run_module.Progress = ordinary  # type: ignore[misc]
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.is_global_zero and (action := self._actions.pop(trainer.global_step, None)):
+            action()
 
 
 @pytest.fixture
@@ -60,8 +50,8 @@ def test_training_goes_on_without_a_disk_and_saves_again(
     folder = RunDirectory(run).store.folder
     broken = disk()
 
-    with acting({5: lambda: broken.break_it(folder), 11: lambda: broken.mend(folder)}):
-        fit(short_recipe(*WORDS), run)
+    acting = Acting({5: lambda: broken.break_it(folder), 11: lambda: broken.mend(folder)})
+    fit(short_recipe(*WORDS), run, callbacks=[acting])
 
     said = capfd.readouterr().err
     warnings = [line for line in said.splitlines() if "training goes on, but at its end" in line]
@@ -86,8 +76,8 @@ def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
             time.sleep(0.001)
         broken.break_it(folder)
 
-    with acting({9: break_behind_the_eighth}), pytest.raises(CheckpointError) as caught:
-        fit(short_recipe(*WORDS), run)
+    with pytest.raises(CheckpointError) as caught:
+        fit(short_recipe(*WORDS), run, callbacks=[Acting({9: break_behind_the_eighth})])
 
     assert "epoch_0003_step_000015: expected to write a checkpoint, got:" in str(caught.value)
     assert str(caught.value).endswith("mend this and start again to go on from them")
@@ -101,8 +91,9 @@ def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
 def _fit_without_a_folder(run: Path) -> str:
     launched()
     folder = RunDirectory(run).store.folder
-    with acting({3: lambda: RemovedFolder().break_it(folder)}), pytest.raises(CheckpointError) as caught:
-        fit(short_recipe(*WORDS, "--train.on_save_failure=stop", "--schedule.epochs=1"), run)
+    recipe = short_recipe(*WORDS, "--train.on_save_failure=stop", "--schedule.epochs=1")
+    with pytest.raises(CheckpointError) as caught:
+        fit(recipe, run, callbacks=[Acting({3: lambda: RemovedFolder().break_it(folder)})])
     return f"{dist.get_rank()}: {caught.value}"
 
 

@@ -4,17 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.run import fit
-from tests.train.small_runs import short_recipe
-
-
-class EveryStep(TrainMeter):
-    """Notes every step, so that the first gradient norms are on record."""
-
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args, every_steps=1)
+from tests.train.small_runs import ReadEvery, short_recipe
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +18,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "conv": ["--name=digits-conv", "--model.kind=conv"],
         "ilr": ["--name=digits-ilr", "--optim.alr=increased"],
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "TrainMeter", EveryStep)
-        for name, overrides in of.items():
-            fit(short_recipe("--schedule.epochs=2", *overrides), folder / name)
+    for name, overrides in of.items():
+        # Every step, so that the first gradient norms are on record.
+        fit(short_recipe("--schedule.epochs=2", *overrides), folder / name, callbacks=[ReadEvery(1)])
     return {name: folder / name for name in of}

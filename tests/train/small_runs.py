@@ -3,9 +3,11 @@
 import os
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
@@ -13,6 +15,8 @@ from addertrain.checkpoint.store import step_of
 from addertrain.data import ImageArrays, MemoryLoader
 from addertrain.nn import AdderConv2d, BatchNorm2d
 from addertrain.recipe import OptimRecipe, Recipe, load_recipe
+from addertrain.train.callbacks.meter import TrainMeter
+from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run_directory import RunDirectory
 from tests.source_tree import ROOT
 
@@ -26,11 +30,43 @@ SHORT = [
     "--train.keep_checkpoints=99",
     "--train.sync_batchnorm=false",
 ]
+_OneOf = TypeVar("_OneOf", bound=Callback)
 OPTIM = OptimRecipe(lr=0.1, weight_decay=5e-4)
 
 
 def short_recipe(*overrides: str) -> Recipe:
     return load_recipe(DIGITS, [*SHORT, *overrides])
+
+
+class ReadEvery(Callback):
+    """Has a run's meter read losses and norms every so many steps."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            _callback_of(trainer, TrainMeter).every_steps = self._num_steps
+
+
+class TellFailedSaves(Callback):
+    """Adds to `told` every failed save that a run goes on after."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            saves_of(trainer).on_failure = lambda error: self._told.append(str(error))
+
+
+def saves_of(trainer: Trainer) -> SaveCheckpoints:
+    """What writes the checkpoints of a run."""
+    return _callback_of(trainer, SaveCheckpoints)
+
+
+def _callback_of(trainer: Trainer, kind: type[_OneOf]) -> _OneOf:
+    return next(each for each in trainer.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]
 
 
 class TinyNet(nn.Module):

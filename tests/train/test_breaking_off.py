@@ -7,7 +7,6 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from addertrain.train import run as run_module
 from addertrain.train.run import fit
 from tests.optional import needs_deepspeed
 from tests.ranks import on_ranks
@@ -48,14 +47,11 @@ def _errors(folder: Path) -> dict[str, str]:
     for strategy in STRATEGIES:
         for in_backward in (False, True):
             name = f"{strategy}, {'backward' if in_backward else 'forward'}"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(
-                    run_module, "_step_callbacks", lambda *_, b=in_backward: [_Break(in_backward=b)]
-                )
-                try:
-                    fit(short_recipe(*words, f"--train.strategy={strategy}"), folder / name)
-                except Exception as error:
-                    found[name] = repr(error)
+            recipe = short_recipe(*words, f"--train.strategy={strategy}")
+            try:
+                fit(recipe, folder / name, callbacks=[_Break(in_backward=in_backward)])
+            except Exception as error:
+                found[name] = repr(error)
     return found
 
 

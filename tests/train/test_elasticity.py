@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.recipe import Recipe
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.progress import Progress
 from addertrain.train.counts import ClassificationCounts
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import fit
@@ -29,37 +27,29 @@ class Killed(Exception):
     """Stands for a kill of all ranks."""
 
 
-class Recorder(Progress):
-    """Notes which images go into which step; ends the run after `last_step`, as a kill would."""
+class Recorder(Callback):
+    """Notes which images go into which step; ends the run after `last_step` and its save, as a kill would."""
 
-    seen: Seen
-    last_step: int
+    def __init__(self, last_step: int) -> None:
+        self.seen: Seen = {}
+        self._last_step = last_step
 
-    def on_train_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        super().on_train_batch_start(trainer, *rest)
-        batch = rest[1]
-        self.seen.setdefault(trainer.global_step, []).extend(batch.samples.tolist())
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step == self.last_step:
+        if trainer.global_step == self._last_step:
             raise Killed
+        self.seen.setdefault(trainer.global_step, []).extend(batch.samples.tolist())
 
 
 def _recorded(recipe: Recipe, run: Path, last_step: int) -> tuple[Seen, Summary | None]:
     if dist.is_initialized():
         launched()
-    ordinary = run_module.Progress
-    Recorder.seen, Recorder.last_step = {}, last_step
-    run_module.Progress = Recorder  # type: ignore[misc]
+    recorder = Recorder(last_step)
     try:
-        return Recorder.seen, fit(recipe, run)
+        return recorder.seen, fit(recipe, run, callbacks=[recorder])
     except Killed:
-        return Recorder.seen, None
-    finally:
-        run_module.Progress = ordinary  # type: ignore[misc]
+        return recorder.seen, None
 
 
 def _of_all_ranks(ranks: list[tuple[Seen, Summary | None]]) -> Seen:

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.checkpoint.files import read_manifest
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
@@ -20,6 +18,7 @@ from tests.train.small_runs import (
     final_weights,
     launched,
     rewind,
+    saves_of,
     short_recipe,
 )
 
@@ -28,28 +27,21 @@ class Killed(Exception):
     """Stands for a kill right after a save."""
 
 
-class SaveAndDie(SaveCheckpoints):
+class SaveAndDie(Callback):
     """Saves after the step `at_step` and ends the run."""
 
-    at_step = 0
+    def __init__(self, at_step: int) -> None:
+        self._at_step = at_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self.at_step:
-            self.save(trainer, pl_module)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._at_step:
+            saves_of(trainer).save(trainer, pl_module)
             raise Killed
 
 
 def _fit_until(run: Path, step: int) -> None:
-    ordinary = run_module.SaveCheckpoints
-    SaveAndDie.at_step = step
-    run_module.SaveCheckpoints = SaveAndDie  # type: ignore[misc]
-    try:
-        with pytest.raises(Killed):
-            fit(short_recipe(), run)
-    finally:
-        run_module.SaveCheckpoints = ordinary  # type: ignore[misc]
+    with pytest.raises(Killed):
+        fit(short_recipe(), run, callbacks=[SaveAndDie(step)])
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])

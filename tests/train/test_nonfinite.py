@@ -3,7 +3,6 @@
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from addertrain.errors import NonFiniteError
 from addertrain.optim import AdderSGD, parts
 from addertrain.optim.shards import local
-from addertrain.train import run as run_module
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
@@ -102,21 +100,13 @@ def _bits(tensors: Any) -> list[bytes]:
     return [tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors]
 
 
-@contextmanager
-def _with(*callbacks: Callback) -> Iterator[None]:
-    ordinary = run_module._step_callbacks
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "_step_callbacks", lambda *given: [*ordinary(*given), *callbacks])
-        yield
-
-
 def _curve(run: Path, tag: str) -> list[Any]:
     return list(EventAccumulator(str(run)).Reload().Scalars(tag))
 
 
 def _message(folder: Path, fault: _Fault, *words: str) -> str:
-    with _with(fault), pytest.raises(NonFiniteError) as caught:
-        fit(short_recipe(*ONE_EPOCH, *words), folder)
+    with pytest.raises(NonFiniteError) as caught:
+        fit(short_recipe(*ONE_EPOCH, *words), folder, callbacks=[fault])
     return str(caught.value)
 
 
@@ -128,16 +118,16 @@ def _left_out(folder: Path) -> dict[str, Any]:
     launched()
     found: dict[str, Any] = {}
     for strategy in STRATEGIES:
-        watch = _Watch()
-        with _with(_Fault({2, 4}, rank=1), watch):
-            summary = fit(short_recipe(*ONE_EPOCH, f"--train.strategy={strategy}", SKIP), folder / strategy)
+        recipe, watch = short_recipe(*ONE_EPOCH, f"--train.strategy={strategy}", SKIP), _Watch()
+        summary = fit(recipe, folder / strategy, callbacks=[_Fault({2, 4}, rank=1), watch])
         left = (watch.left_weights, watch.left_statistics, summary.skipped_steps)
         found[strategy] = {"left": left, "loss": summary.loss}
     found["stopped"] = _message(folder / "stopped", _Fault({3}, rank=1), "--train.strategy=zero2")
     for strategy in ("ddp", "zero2"):
         words = (f"--train.strategy={strategy}", *ONE_EPOCH, "--train.save_every_steps=2", BACK)
-        with _with(_Fault({4}, rank=1)):
-            found[f"{strategy}, rolled back"] = fit(short_recipe(*words), folder / f"{strategy} back")
+        found[f"{strategy}, rolled back"] = fit(
+            short_recipe(*words), folder / f"{strategy} back", callbacks=[_Fault({4}, rank=1)]
+        )
     return found
 
 
@@ -164,8 +154,8 @@ def test_a_skipped_step_is_told_counted_and_limited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, watch = tmp_path / "run", _Watch()
-    with _with(_Fault({2}), _Fault({3}, in_output=True), watch):
-        summary = fit(short_recipe(*ONE_EPOCH, SKIP), run)
+    faults = [_Fault({2}), _Fault({3}, in_output=True)]
+    summary = fit(short_recipe(*ONE_EPOCH, SKIP), run, callbacks=[*faults, watch])
     assert (summary.steps, summary.skipped_steps, summary.rollbacks) == (5, 2, 0)
     told = capsys.readouterr()
     assert "batch 2, step 2; that step is left out (1 of at most 10)" in told.err
@@ -182,14 +172,12 @@ def test_a_verdict_read_late_names_its_own_step(tmp_path: Path) -> None:
     """As on a GPU: the host learns of a step when the next one is about to be made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FiniteGuard, "__init__", partialmethod(FiniteGuard.__init__, delay=1))
-        watch = _Watch()
-        with _with(_Fault({2, 5}), watch):
-            summary = fit(short_recipe(*ONE_EPOCH, SKIP), tmp_path / "late")
+        watch, recipe = _Watch(), short_recipe(*ONE_EPOCH, SKIP)
+        summary = fit(recipe, tmp_path / "late", callbacks=[_Fault({2, 5}), watch])
         assert watch.left_weights == watch.left_statistics == {2, 5}
         assert summary.skipped_steps == 2
         message = _message(tmp_path / "stop", _Fault({2}))
-    with _with(_Fault({2, 5})):
-        fit(short_recipe(*ONE_EPOCH, SKIP), tmp_path / "soon")
+    fit(recipe, tmp_path / "soon", callbacks=[_Fault({2, 5})])
     assert_same_bits(final_weights(tmp_path / "late"), final_weights(tmp_path / "soon"))
     assert "NaN in the gradient of conv2.weight in epoch 1, batch 2, step 2;" in message
 
@@ -213,8 +201,7 @@ class _Seen(Callback):
 def _seen(folder: Path, *, faults: set[int]) -> _Seen:
     """A run with passing faults."""
     seen = _Seen()
-    with _with(_Fault(faults), seen):
-        fit(short_recipe(*TWO_EPOCHS), folder)
+    fit(short_recipe(*TWO_EPOCHS), folder, callbacks=[_Fault(faults), seen])
     return seen
 
 

@@ -11,26 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.progress import Progress
 from addertrain.train.run import fit
 from tests.train.small_runs import short_recipe
 
 
-class Generators(Progress):
+class Generators(Callback):
     """Notes the states of all global generators at the ends of training."""
 
-    states: list[tuple[Any, ...]]
+    def __init__(self) -> None:
+        self.states: list[tuple[Any, ...]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        Generators.states = [_states()]
+        self.states.append(_states())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
-        Generators.states.append(_states())
+        self.states.append(_states())
 
 
 def _states() -> tuple[Any, ...]:
@@ -46,12 +43,10 @@ def _states() -> tuple[Any, ...]:
     ],
     ids=["mixed", "distilled"],
 )
-def test_training_draws_from_no_global_generator(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_module, "Progress", Generators)
+def test_training_draws_from_no_global_generator(settings: list[str], tmp_path: Path) -> None:
+    generators = Generators()
 
-    fit(short_recipe("--schedule.epochs=1", *settings), tmp_path / "run")
+    fit(short_recipe("--schedule.epochs=1", *settings), tmp_path / "run", callbacks=[generators])
 
-    before, after = Generators.states
+    before, after = generators.states
     assert before == after

@@ -1,9 +1,13 @@
 """`reproduce`: what it trains, what it accepts, and what it does not fall for."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +15,9 @@ import pytest
 from addertrain.cli import main
 from addertrain.errors import UsageError
 from addertrain.recipe import Recipe
-from addertrain.train import run as run_module
 from addertrain.train.reproduction import Reproduction, judge, reproduce
 from addertrain.train.run import fit
 from tests.ranks import on_ranks
-from tests.train.callbacks.test_saving import SignalAt
 from tests.train.small_runs import DIGITS, SHORT, launched, rewind, short_recipe
 
 BAND = ["--expected.top1=90", "--expected.tolerance=30"]
@@ -158,13 +160,20 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_a_signal_saves_and_ends_with_its_own_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_module, "Progress", SignalAt)
-    SignalAt.step, SignalAt.number, SignalAt.rank = 2, signal.SIGTERM, 0
     words = ["reproduce", str(DIGITS), "--out", str(tmp_path), *SHORT, *BAND, "--seeds", "1"]
+    begun = tmp_path / "seed_0" / "recipe.yaml"  # written before the first step
 
+    def send() -> None:
+        while not begun.exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
     assert main(words) == 75
 
-    assert "saved epoch_0000_step_000003 after SIGTERM" in capsys.readouterr().err
+    sender.join()
+    assert re.search(r"saved epoch_000\d_step_0000\d\d after SIGTERM", capsys.readouterr().err)
     assert not (tmp_path / "reproduction.json").exists()

@@ -9,12 +9,10 @@ from torch import Tensor
 from addertrain.checkpoint import sharded_write
 from addertrain.checkpoint.files import verify_checkpoint
 from addertrain.errors import CheckpointError
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
-from tests.train.small_runs import launched, short_recipe
+from tests.train.small_runs import TellFailedSaves, launched, short_recipe
 
 pytestmark = pytest.mark.distributed
 
@@ -23,22 +21,17 @@ def _fit_with_a_full_disk(run: Path) -> list[str]:
     """The second rank has no room for its pieces of the second save."""
     launched()
     told: list[str] = []
-    write_tensors, saves = sharded_write.write_tensors, run_module._saves
+    write_tensors = sharded_write.write_tensors
 
     def full_disk(path: Path, tensors: dict[str, Tensor]) -> dict[str, int | str]:
         if dist.get_rank() == 1 and "step_000004" in path.parent.name:
             raise OSError(28, "No space left on device")
         return write_tensors(path, tensors)
 
-    def telling(*arguments: object) -> SaveCheckpoints:
-        callback = saves(*arguments)  # type: ignore[arg-type]
-        callback.on_failure = lambda error: told.append(str(error))
-        return callback
-
-    sharded_write.write_tensors, run_module._saves = full_disk, telling  # type: ignore[assignment]
+    sharded_write.write_tensors = full_disk
     settings = ("--train.strategy=fsdp", "--train.save_every_steps=2", "--schedule.epochs=1")
     try:
-        fit(short_recipe(*settings), run)
+        fit(short_recipe(*settings), run, callbacks=[TellFailedSaves(told)])
     except CheckpointError as error:
         told.append(f"ended: {error}")
     return told

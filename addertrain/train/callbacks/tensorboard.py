@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, written by the first rank into the run directory.
+"""Curves for TensorBoard, written by the first rank into the run directory; a user's loggers get them, too.
 
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
 AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from addertrain.optim import AdderSGD
@@ -56,6 +57,7 @@ class TensorBoard(Callback):
         self._faults: dict[str, float] = {}
         self._warn = warn
         self._writer: EventFile | None = None
+        self._loggers: list[Logger] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens a file of events; a resumed run declares later points of earlier files void."""
@@ -65,6 +67,7 @@ class TensorBoard(Callback):
             self._faults = dict.fromkeys(_FAULTS, 0) if is_first else {}
             # Always: a session that was killed before its first checkpoint may have left points.
             self._writer = EventFile(self._folder, first_step=trainer.global_step + 1, warn=self._warn)
+            self._loggers = trainer.loggers
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: LabelledImages, batch_idx: int
@@ -147,6 +150,8 @@ class TensorBoard(Callback):
     def _write(self, points: dict[str, float], step: int) -> None:
         assert self._writer is not None
         self._writer.add_points(points, step)
+        for logger in self._loggers if points else ():
+            logger.log_metrics(points, step=step)
 
     def _close(self) -> None:
         if self._writer is not None:

@@ -24,9 +24,11 @@ from addertrain.checkpoint.files import (
 from addertrain.checkpoint.sharded_write import OtherParts, part_name, write_part
 from addertrain.checkpoint.snapshot import snapshot
 from addertrain.errors import CheckpointError
+from addertrain.train.strategies.plain_values import from_plain, to_plain
 
 MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
 AVERAGE = "average"
+CALLBACKS = "callbacks"
 MOMENTUM = "momentum_buffer"
 COMPANIONS = "companions."
 """How names of modules begin that train beside the model: a teacher, and what only training needs."""
@@ -103,6 +105,8 @@ class DirectoryCheckpointIO(CheckpointIO):
         momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
         rank_buffers = state.pop(RANK_BUFFERS, [])
         average = state.pop(AVERAGE, None)
+        if CALLBACKS in state:
+            state[CALLBACKS] = to_plain(state[CALLBACKS])
         manifest = {
             "format": "addertrain checkpoint",
             **state.pop(
@@ -150,8 +154,11 @@ class DirectoryCheckpointIO(CheckpointIO):
             rank_buffers[int(rank)][name] = value
         average = {AVERAGE: read_tensors(path, AVERAGE)} if has_tensors(manifest, AVERAGE) else {}
         beside = read_tensors(path, "companions") if has_tensors(manifest, "companions") else {}
+        state = manifest["state"]
+        callbacks = {CALLBACKS: from_plain(state[CALLBACKS])} if CALLBACKS in state else {}
         return {
-            **manifest["state"],
+            **state,
+            **callbacks,
             **average,
             MODEL: read_tensors(path, "model") | beside,
             OPTIMIZERS: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),

@@ -12,14 +12,19 @@ from torch import Tensor
 
 from addertrain.checkpoint.files import read_manifest, read_tensors, write_checkpoint
 from addertrain.errors import CheckpointError
-from addertrain.train import run as run_module
-from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.signals import SignalWatch
 from addertrain.train.strategies import checkpoint_io
 from tests.ranks import on_ranks
-from tests.train.small_runs import assert_same_bits, final_weights, launched, rewind, short_recipe
+from tests.train.small_runs import (
+    TellFailedSaves,
+    assert_same_bits,
+    final_weights,
+    launched,
+    rewind,
+    short_recipe,
+)
 
 
 def _names(run: Path) -> list[str]:
@@ -41,20 +46,15 @@ class FullDisk:
 
 def _fit_on_a_full_disk(run: Path, first: int, count: int, *, goes_on: bool) -> list[str]:
     told: list[str] = []
-    ordinary = run_module._saves, checkpoint_io.write_checkpoint
-
-    def saves(*arguments: Any) -> SaveCheckpoints:
-        callback = ordinary[0](*arguments)
-        callback.on_failure = (lambda error: told.append(str(error))) if goes_on else None
-        return callback
-
-    run_module._saves, checkpoint_io.write_checkpoint = saves, FullDisk(first, count)  # type: ignore[assignment]
-    try:
-        fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=2"), run)
-    except CheckpointError as error:
-        return [*told, f"ended: {error}"]
-    finally:
-        run_module._saves, checkpoint_io.write_checkpoint = ordinary
+    words = ["--train.save_every_steps=2", "--schedule.epochs=2"]
+    if not goes_on:
+        words.append("--train.on_save_failure=stop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_io, "write_checkpoint", FullDisk(first, count))
+        try:
+            fit(short_recipe(*words), run, callbacks=[TellFailedSaves(told)] if goes_on else [])
+        except CheckpointError as error:
+            return [*told, f"ended: {error}"]
     return told
 
 

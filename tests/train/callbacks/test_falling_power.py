@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.data import ImageArrays, ImageData, load_data
 from addertrain.nn import AdderConv2d
@@ -129,8 +130,21 @@ def test_compiled_or_channels_first_is_the_same_training(tmp_path: Path, overrid
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-4)
 
 
-def test_the_callback_is_there_only_where_the_power_falls() -> None:
-    callbacks = run_module._step_callbacks
+class _Kinds(Callback):
+    """Notes of which kinds a run's callbacks are."""
 
-    assert not any(isinstance(each, FallingPower) for each in callbacks(short_recipe(), 5))
-    assert any(isinstance(each, FallingPower) for each in callbacks(short_recipe(*FALLING), 2))
+    def __init__(self) -> None:
+        self.of_run: set[type] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.of_run = set(map(type, trainer.callbacks))  # type: ignore[attr-defined]
+
+
+def test_the_callback_is_there_only_where_the_power_falls(tmp_path: Path) -> None:
+    plain, falling = _Kinds(), _Kinds()
+
+    fit(short_recipe(*FEW, "--schedule.epochs=1"), tmp_path / "plain", callbacks=[plain])
+    fit(short_recipe(*FALLING, "--schedule.epochs=1"), tmp_path / "falling", callbacks=[falling])
+
+    assert FallingPower not in plain.of_run
+    assert FallingPower in falling.of_run

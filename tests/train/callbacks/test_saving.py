@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.checkpoint.files import read_tensors, write_checkpoint
 from addertrain.errors import SavedAfterSignal
-from addertrain.train import run as run_module
 from addertrain.train.agreement import Agreement
-from addertrain.train.callbacks.progress import Progress
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from addertrain.train.signals import SignalWatch
 from addertrain.train.strategies import checkpoint_io
-from addertrain.train.strategies.sharded import WholeNetwork
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, short_recipe
 
@@ -57,26 +54,21 @@ def test_by_the_clock_counted_from_the_last_save(tmp_path: Path, monkeypatch: py
     assert _names(tmp_path / "run") == [f"epoch_000{e}_step_00000{s}" for e, s in ((0, 2), (0, 4), (1, 5))]
 
 
-class SignalInEvaluation(WholeNetwork):
+class SignalInEvaluation(Callback):
     """Sends this process a signal before the `at`-th batch of all its evaluations; there are two in each."""
 
-    at, rank, num_batches = 0, 0, 0
+    def __init__(self, at: int, rank: int) -> None:
+        self._at, self._rank, self._num_batches = at, rank, 0
 
-    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
-        SignalInEvaluation.num_batches += 1
-        if self.num_batches == self.at and trainer.global_rank == self.rank:
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self._num_batches += 1
+        if self._num_batches == self._at and trainer.global_rank == self._rank:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _left_in_an_evaluation(run: Path, at: int, rank: int, *overrides: str) -> str:
-    ordinary = run_module.WholeNetwork
-    SignalInEvaluation.at, SignalInEvaluation.rank, SignalInEvaluation.num_batches = at, rank, 0
-    run_module.WholeNetwork = SignalInEvaluation  # type: ignore[misc]
-    try:
-        with pytest.raises(SavedAfterSignal) as caught:
-            fit(short_recipe(*overrides), run)
-    finally:
-        run_module.WholeNetwork = ordinary  # type: ignore[misc]
+    with pytest.raises(SavedAfterSignal) as caught:
+        fit(short_recipe(*overrides), run, callbacks=[SignalInEvaluation(at, rank)])
     return str(caught.value)
 
 
@@ -106,25 +98,20 @@ def test_the_last_evaluation_is_left_too(finished: Path, tmp_path: Path) -> None
     assert (summary.weights_sha256, summary.top1) == (whole.weights_sha256, whole.top1)
 
 
-class SignalAt(Progress):
+class SignalAt(Callback):
     """Sends this process a signal in the middle of a step."""
 
-    step, number, rank = 0, signal.SIGTERM, 0
+    def __init__(self, step: int, number: signal.Signals, rank: int) -> None:
+        self._step, self._number, self._rank = step, number, rank
 
-    def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step == self.step and trainer.global_rank == self.rank:
-            os.kill(os.getpid(), self.number)
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self._step and trainer.global_rank == self._rank:
+            os.kill(os.getpid(), self._number)
 
 
 def _fit_with_a_signal(run: Path, step: int, number: signal.Signals, rank: int) -> str:
-    ordinary = run_module.Progress
-    SignalAt.step, SignalAt.number, SignalAt.rank = step, number, rank
-    run_module.Progress = SignalAt  # type: ignore[misc]
-    try:
-        with pytest.raises(SavedAfterSignal) as caught:
-            fit(short_recipe(), run)
-    finally:
-        run_module.Progress = ordinary  # type: ignore[misc]
+    with pytest.raises(SavedAfterSignal) as caught:
+        fit(short_recipe(), run, callbacks=[SignalAt(step, number, rank)])
     return str(caught.value)
 
 
@@ -264,44 +251,37 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
     return slow
 
 
-class LetGoAt(Progress):
+class LetGoAt(Callback):
     """Lets the disk go on after a step, and notes what was on it until then."""
 
-    disk: SlowDisk
-    step = 0
-    seen: list[str]
+    def __init__(self, disk: SlowDisk, step: int) -> None:
+        self.seen: list[str] | None = None
+        self._disk, self._step = disk, step
 
-    def on_train_batch_end(self, trainer: Trainer, *arguments: Any, **settings: Any) -> None:
-        super().on_train_batch_end(trainer, *arguments, **settings)
-        if trainer.global_step == self.step:
-            LetGoAt.seen = list(self.disk.written)
-            self.disk.gate.set()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self._step:
+            self.seen = list(self._disk.written)
+            self._disk.gate.set()
 
 
-def test_training_goes_on_while_a_save_is_written(
-    finished: Path, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_module, "Progress", LetGoAt)
-    LetGoAt.disk, LetGoAt.step = disk, 3
+def test_training_goes_on_while_a_save_is_written(tmp_path: Path, disk: SlowDisk) -> None:
+    let_go, run = LetGoAt(disk, step=3), tmp_path / "run"
 
-    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), tmp_path / "run")
+    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), run, callbacks=[let_go])
 
-    assert LetGoAt.seen == [], "the save after step 2 waited for nobody"
+    assert let_go.seen == [], "the save after step 2 waited for nobody"
     assert disk.written == [f"epoch_000{e}_step_00000{s}" for e, s in ((0, 2), (0, 4), (1, 5))]
     assert (tmp_path / "run/checkpoints/latest").read_text().strip() == "epoch_0001_step_000005"
 
 
-def test_what_is_saved_is_the_moment_of_the_save(
-    tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_saved_is_the_moment_of_the_save(tmp_path: Path, disk: SlowDisk) -> None:
     fast, slow = tmp_path / "fast", tmp_path / "slow"
     disk.gate.set()
-    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), fast)
+    recipe = short_recipe("--train.save_every_steps=2", "--schedule.epochs=1")
+    fit(recipe, fast)
     disk.gate.clear()
-    monkeypatch.setattr(run_module, "Progress", LetGoAt)
-    LetGoAt.disk, LetGoAt.step = disk, 3
 
-    fit(short_recipe("--train.save_every_steps=2", "--schedule.epochs=1"), slow)
+    fit(recipe, slow, callbacks=[LetGoAt(disk, step=3)])
 
     for name in _names(fast):
         left, right = (run / "checkpoints" / name for run in (fast, slow))

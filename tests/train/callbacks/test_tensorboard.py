@@ -6,27 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ScalarEvent
 from torch.utils.tensorboard import SummaryWriter
 
-from addertrain.train import run as run_module
+from addertrain.recipe import Recipe
 from addertrain.train.callbacks.event_file import put_earlier_files_first
-from addertrain.train.callbacks.meter import TrainMeter
-from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run import fit
-from addertrain.train.run_directory import RunDirectory
-from tests.train.small_runs import rewind, short_recipe
+from addertrain.train.run_directory import RunDirectory, Summary
+from tests.train.small_runs import ReadEvery, rewind, short_recipe
 
 LAYERS = ("conv1", "conv2", "conv3", "fc1", "fc2")
 
 
-@pytest.fixture(autouse=True)
-def _a_window_every_second_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Often(TrainMeter):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, every_steps=2)
-
-    monkeypatch.setattr(run_module, "TrainMeter", Often)
+def _fit(recipe: Recipe, run: Path, *callbacks: Callback) -> Summary:
+    """With a window every second step."""
+    return fit(recipe, run, callbacks=[ReadEvery(2), *callbacks])
 
 
 def _curves(run: Path) -> dict[str, list[ScalarEvent]]:
@@ -51,7 +46,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_promised_curve_is_there(watched: Path) -> None:
-    summary = fit(short_recipe(), watched)
+    summary = _fit(short_recipe(), watched)
     curves = _curves(watched)
 
     per_window = {
@@ -88,7 +83,7 @@ def test_a_resumed_run_doubles_no_curve(watched: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(watched, tmp_path / "run"))
     rewind(run, to_epoch=1)
 
-    fit(short_recipe(), run)
+    _fit(short_recipe(), run)
 
     before, after = _curves(watched), _without_faults(_curves(run))
     assert len(list(run.glob("events*"))) == 2
@@ -106,11 +101,11 @@ def test_a_resumed_run_doubles_no_curve(watched: Path, tmp_path: Path) -> None:
 def test_what_a_kill_in_mid_epoch_lost_is_drawn_once(tmp_path: Path, step: int) -> None:
     """The events of all steps are on the disk, the checkpoints of the later ones are not; 0: none is."""
     words, run = ("--schedule.epochs=2", "--train.save_every_steps=3"), tmp_path / "run"
-    fit(short_recipe(*words), run)
+    _fit(short_recipe(*words), run)
     before = _curves(run)
     rewind(run, to_step=step)
 
-    fit(short_recipe(*words), run)
+    _fit(short_recipe(*words), run)
 
     after = _without_faults(_curves(run))
     assert {tag: _steps(curve) for tag, curve in after.items()} == {
@@ -121,17 +116,15 @@ def test_what_a_kill_in_mid_epoch_lost_is_drawn_once(tmp_path: Path, step: int) 
     assert [picture.step for picture in events.Images("images/train")] == [1]
 
 
-def test_a_checkpoint_follows_its_points_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_follows_its_points_to_the_disk(tmp_path: Path) -> None:
     """A kill behind a save in mid-epoch loses no point of the steps before it."""
     found: list[list[int]] = []
 
-    class Reading(SaveCheckpoints):
-        def on_save_checkpoint(self, *args: Any) -> None:
-            super().on_save_checkpoint(*args)
+    class Reading(Callback):
+        def on_save_checkpoint(self, *_: Any) -> None:
             found.append(_steps(_curves(tmp_path / "run")["loss/train"]))
 
-    monkeypatch.setattr(run_module, "SaveCheckpoints", Reading)
-    fit(short_recipe("--schedule.epochs=1", "--train.save_every_steps=2"), tmp_path / "run")
+    _fit(short_recipe("--schedule.epochs=1", "--train.save_every_steps=2"), tmp_path / "run", Reading())
 
     assert found == [[2], [2, 4], [2, 4]]
 
@@ -143,7 +136,7 @@ def test_a_clock_that_was_set_back_hides_no_curve(watched: Path, tmp_path: Path)
         file.rename(run / f"{first}.{second}.{third}.{9_999_999_990 + number}.{rest}")
     rewind(run, to_epoch=1)
 
-    fit(short_recipe(), run)
+    _fit(short_recipe(), run)
 
     assert _steps(_curves(run)["loss/val"]) == [5, 10, 15]
     assert next(file.name.split(".")[3] for file in sorted(run.glob("events*"))) == "0000000001"
@@ -166,7 +159,7 @@ def test_a_fault_that_was_undone_does_not_stand_for_ever(watched: Path, tmp_path
     with SummaryWriter(str(run)) as killed:
         killed.add_scalar("faults/skipped_steps", 3, 13)
 
-    fit(short_recipe(), run)
+    _fit(short_recipe(), run)
 
     events = EventAccumulator(str(run), purge_orphaned_data=False)
     events.Reload()
@@ -182,13 +175,13 @@ def test_points_beyond_the_checkpoint_are_purged(watched: Path, tmp_path: Path) 
     with SummaryWriter(str(run)) as killed:
         killed.add_scalar("loss/val", 123.0, 10_000)
 
-    fit(short_recipe(), run)
+    _fit(short_recipe(), run)
 
     assert _steps(_curves(run)["loss/val"]) == [5, 10, 15]
 
 
 def test_the_run_without_windows_still_shows_its_epochs(tmp_path: Path) -> None:
-    fit(short_recipe("--schedule.epochs=1", "--model.kind=conv"), tmp_path / "run")
+    _fit(short_recipe("--schedule.epochs=1", "--model.kind=conv"), tmp_path / "run")
 
     curves = _curves(tmp_path / "run")
 
