@@ -9,6 +9,7 @@ import pytest
 
 from addertrain.recipe import RecipeError, load_recipe, recipe_help, recipe_to_yaml
 from addertrain.recipe.keys import known_keys, sections
+from tests.source_tree import ROOT
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -202,6 +203,13 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes("name: é".encode("latin-1"))
     assert "UTF-8" in error_of(path)
+
+
+def test_a_recipe_that_was_renamed_is_answered_with_its_new_name() -> None:
+    message = error_of(ROOT / "recipes" / "cifar10" / "resnet20_better.yaml")
+
+    assert message.endswith("recipes/cifar10/resnet20_8epochs_nag_eta05.yaml now")
+    assert Path(message.removesuffix(" now").rpartition(" ")[2]).is_file()
 
 
 def test_a_missing_file_names_the_nearest_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

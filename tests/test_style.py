@@ -11,8 +11,9 @@ import pytest
 
 from tests.source_tree import ROOT, project_files, python_files
 
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 80
+FEW_FILE_LINES = 40
 MAX_DOCSTRING_LINES = 25
 SOURCE_SUFFIXES = {".py", ".cpp", ".cu", ".cuh", ".h", ".cmake", ".yaml", ".sh"}
 # Folders of one person's or one machine's, and hosts that a mirror may replace.

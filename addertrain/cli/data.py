@@ -105,8 +105,8 @@ def _write(arguments: argparse.Namespace) -> None:
     multiprocessing.set_forkserver_preload(
         ["addertrain.data.beton.encode", "addertrain.data.decoding.picture"]
     )
-    from addertrain.data.beton.description import describe
     from addertrain.data.beton.encode import BetonSettings
+    from addertrain.data.beton.side_file import describe
     from addertrain.data.beton.verify import verify_structure
     from addertrain.data.beton.write import write_beton
     from addertrain.data.decoding.jpeg import has_turbojpeg
@@ -174,7 +174,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from addertrain.data.beton.description import describe
+    from addertrain.data.beton.side_file import describe
     from addertrain.data.beton.verify import verify_structure
 
     print("\n".join(describe(*verify_structure(Path(arguments.file)))))

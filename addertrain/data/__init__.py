@@ -5,15 +5,13 @@ and `decoding` read pictures, `beton` packs them, `augment`, `crops` and `random
 delivered is uint8 and channels-last; normalisation belongs to the device that trains.
 """
 
-from addertrain.data.types import ImageArrays, ImageData
-from addertrain.data.sets.registry import load_data
-from addertrain.errors import DataError
-from addertrain.data.sets.fingerprint import data_sha256, part_sha256
 from addertrain.data.loaders.choice import ImageLoader, build_loader
 from addertrain.data.loaders.in_memory import MemoryLoader
-from addertrain.data.types import Batch
 from addertrain.data.loaders.pictures import PictureLoader
-from addertrain.data.types import PictureReader
+from addertrain.data.sets.fingerprint import data_sha256, part_sha256
+from addertrain.data.sets.registry import load_data
+from addertrain.data.types import Batch, ImageArrays, ImageData, PictureReader
+from addertrain.errors import DataError
 
 __all__ = [
     "Batch",

@@ -1,22 +1,24 @@
 """The numbers of a plan, and why some plans are impossible."""
 
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from addertrain.data import ImageArrays, ImageData, load_data
+from addertrain.data import Batch, ImageArrays, ImageData, load_data
 from addertrain.data.sets.facts import FACTS, image_shape
 from addertrain.data.sets.places import Place, data_places
 from addertrain.models import OperationCount, count_operations
-from addertrain.plan.disk import free_bytes
 from addertrain.plan.memory import Memory, estimate_memory
-from addertrain.plan.rate import measure_rate
 from addertrain.recipe import Recipe
 from addertrain.train.network import build_classifier
 
 GIB = 2**30
+_TIMED_STEPS = 3
+_MAX_TIMED_IMAGES = 32  # a step of ImageNet's networks takes a second for each ten of them on a CPU
 
 
 class PlanError(ValueError):
@@ -168,3 +170,32 @@ def _check_room(plan: Plan, memory_gib: float | None) -> None:
             f"{plan.memory.total / GIB:.1f} GiB ({plan.memory.activations / GIB:.1f} of activations); raise "
             "train.accumulate, take more ranks, or train.precision bf16-mixed"
         )
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk that will hold `path`, of which some parent exists."""
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def measure_rate(
+    recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int
+) -> float:
+    """Images per second of one process; the loader, other ranks and their communication are left out."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_TIMED_IMAGES)
+    module = build_classifier(recipe, data, steps_per_epoch=_TIMED_STEPS).to(device)
+    optimizer = module.configure_optimizers()["optimizer"]
+    images = torch.randint(0, 256, (batch_size, *image_shape), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, data.num_classes, (batch_size,), device=device)
+    batch = Batch(images.contiguous(memory_format=torch.channels_last), labels, labels)
+    seconds = []
+    for _ in range(_TIMED_STEPS + 1):
+        started = time.perf_counter()
+        _, loss = module.learn(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return batch_size / min(seconds[1:])  # the first step also allocates

@@ -1,13 +1,17 @@
-"""A plan in lines for a person."""
+"""A plan in lines for a person, with the rate drawn."""
+
+from collections.abc import Callable
 
 from addertrain.data.beton.page_cache import picture_needs
 from addertrain.models import energy_joules, via_nano_cycles
-from addertrain.plan.curve import rate_picture
 from addertrain.plan.figures import GIB, Plan
 from addertrain.recipe import recipe_to_yaml
 from addertrain.report.tables import si_text
 
 _FEW_IMAGES = 8  # fewer give a channel of a 1 x 1 map a standard deviation that is off by a quarter
+HEIGHT = 8
+WIDTH = 64
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 def plan_text(plan: Plan) -> str:
@@ -120,3 +124,19 @@ def _duration(seconds: float) -> str:
     if hours >= 48:
         return f"{hours / 24:.1f} days"
     return f"{hours} h {minutes:02d} min" if hours else f"{seconds / 60:.1f} min"
+
+
+def rate_picture(rate: Callable[[int], float], num_steps: int, *, epochs: int) -> list[str]:
+    """Lines of a bar picture: time from left to right, the rate upwards from 0 to its largest value."""
+    values = [rate(round(column * (num_steps - 1) / (WIDTH - 1))) for column in range(WIDTH)]
+    highest = max(values)
+    labels = {0: f"{highest:.3g}", HEIGHT - 1: "0"}
+    lines = []
+    for line in range(HEIGHT):
+        floor = HEIGHT - 1 - line
+        cells = [round(8 * (value / highest * HEIGHT - floor)) for value in values]
+        bar = "".join(_EIGHTHS[min(max(cell, 0), 8)] for cell in cells)
+        lines.append(f"{labels.get(line, ''):>6} │{bar}".rstrip())
+    lines.append(f"{'':>6} └{'─' * WIDTH}")
+    lines.append(f"{'':>8}{'epoch 0':<{WIDTH // 2}}{epochs:>{WIDTH // 2}}")
+    return lines

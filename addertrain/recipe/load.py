@@ -16,6 +16,12 @@ from addertrain.recipe.overrides import read_overrides
 from addertrain.recipe.settings import Recipe
 from addertrain.recipe.yaml_text import read_yaml
 
+# Recipes that were renamed, by the old names of their files.
+_FORMER_NAMES = {
+    "resnet20_better": "resnet20_8epochs_nag_eta05",
+    "resnet8_better": "resnet8_4epochs_nag_eta05",
+}
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and checks it.
@@ -89,7 +95,9 @@ def _read_text(path: Path) -> str:
 
 
 def _nearest_recipe(missing: Path) -> str:
-    """What to do about a missing file: the nearest recipe beside it, around it or under ./recipes."""
+    """What to do about a missing file: its new name, or the nearest recipe beside it or under ./recipes."""
+    if missing.stem in _FORMER_NAMES:
+        return f"it is called {missing.with_stem(_FORMER_NAMES[missing.stem])} now"
     folders = [missing.parent, missing.parent.parent / "recipes", Path("recipes")]
     found = {
         str(file): None

@@ -17,8 +17,7 @@ from addertrain.train.output import say
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
 from addertrain.train.run_directory import RunDirectory, Summary
-from addertrain.train.session import SESSIONS, strategy_name, versions
-from addertrain.train.source_commit import source_commit
+from addertrain.train.session import SESSIONS, source_commit, strategy_name, versions
 from addertrain.train.weights import weights_sha256
 
 

@@ -1,9 +1,11 @@
 """How a run came about: what every session of it records of its command, ranks, strategy and machine."""
 
 import datetime
+import functools
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,3 +89,19 @@ def _launcher(world: World) -> str | None:
     if not world.is_launched:
         return None
     return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "another"
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """The commit of the checkout that this package runs from, "+changes" where it was changed; else None."""
+    checkout = Path(addertrain.__file__).parent.parent
+    if not (checkout / ".git").exists():  # installed; a repository further up is somebody else's
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        said = subprocess.run(
+            [*command, "--dirty=+changes"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None

@@ -9,7 +9,7 @@ import pytest
 
 import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
 from addertrain.bench import loader
-from addertrain.bench.process import processor_seconds
+from addertrain.bench.loader import processor_seconds
 from addertrain.data.beton.encode import BetonSettings
 from tests.commands import run_command
 from tests.data.photographs import write_folder
@@ -46,7 +46,7 @@ def test_processor_time_counts_children_that_have_ended() -> None:
 
 _TOUCHING = """
 import mmap
-from addertrain.bench.process import anonymous_megabytes
+from addertrain.bench.loader import anonymous_megabytes
 
 # Pages of their own: the allocator may answer from memory that was touched before.
 with mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE) as pages:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from addertrain.cli import main
 from addertrain.plan import Plan, PlanError, figures, make_plan, plan_text
-from addertrain.plan.curve import HEIGHT, WIDTH, rate_picture
+from addertrain.plan.text import HEIGHT, WIDTH, rate_picture
 from addertrain.recipe import load_recipe
 from tests.source_tree import ROOT
 

@@ -2,9 +2,9 @@
 
     python -m tests.train.equal_weights > FILE      # at one commit, and at another: compare the two files
 
-A row for {1, 2 ranks} x {ddp, zero2, zero3, fsdp} x {plain, bf16, fp16, accumulated, clipped, averaged, mixup,
-rolled back, left by a signal in mid-epoch}: the summary's `weights_sha256`, top-1, and a hash of every tensor
-of the last checkpoint, momentum and averages too. Equal only on one processor, with the same versions.
+A row for {1, 2 ranks} x {ddp, zero2, zero3, fsdp} x every entry of FEATURES: the summary's `weights_sha256`,
+top-1, and a hash of every tensor of the last checkpoint, momentum and averages too. They are equal only on
+one processor, with the same versions.
 """
 
 import argparse
@@ -44,7 +44,9 @@ _BAD_STEP, _SIGNAL_STEP = 4, 7  # of ten, five an epoch
 
 def main() -> None:
     """Prints the table, a row at a time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--features", nargs="+", default=list(FEATURES), choices=FEATURES)
     arguments = parser.parse_args()

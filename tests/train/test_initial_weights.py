@@ -14,7 +14,7 @@ from addertrain.models import build_model
 from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
-from addertrain.train.source_commit import source_commit
+from addertrain.train.session import source_commit
 from tests.train.small_runs import assert_same_bits, rewind, short_recipe
 
 FROZEN = ("--optim.lr=1e-30", "--schedule.epochs=1")

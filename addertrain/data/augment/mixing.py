@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from addertrain.data.types import Batch
 from addertrain.data.randomness import Stream, draw_integers, draw_sequences, uniforms
+from addertrain.data.types import Batch
 
 _TRIES = 16
 

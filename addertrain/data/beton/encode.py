@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addertrain.data.beton.format import JPEG, RAW, image_checksum
-from addertrain.errors import DataError, PictureError
 from addertrain.data.randomness import Stream, draw, uniforms
 from addertrain.data.sources.source import PictureSource
+from addertrain.errors import DataError, PictureError
 
 _MAX_SIDE = 65500  # of a JPEG, by libjpeg
 _EXACT_ENOUGH = 97  # the highest quality that libjpeg's manual trusts its fast inverse transform with

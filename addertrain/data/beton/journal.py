@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
-from addertrain.errors import DataError
 from addertrain.durable import write_text
+from addertrain.errors import DataError
 
 
 class Row(NamedTuple):

@@ -20,8 +20,8 @@ from addertrain.data.beton.format import (
     row_type,
 )
 from addertrain.data.beton.journal import Page, Row
-from addertrain.errors import DataError
 from addertrain.data.file_locks import lock
+from addertrain.errors import DataError
 
 _FIELDS = {"image": IMAGE_FIELD, "label": INTEGER_FIELD, "checksum": INTEGER_FIELD}
 _ROW = row_type(list(_FIELDS.values()))

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addertrain.data.beton.format import BetonIndex, read_index
+from addertrain.data.beton.side_file import SideFile
 from addertrain.data.crops import Crops
 from addertrain.errors import DataError
-from addertrain.data.beton.side_file import SideFile
 
 _SCRATCH_TAIL = 8  # the checksum reads whole words
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 import addertrain
 from addertrain.data.beton.format import JPEG, BetonIndex, image_checksum, read_index
-from addertrain.errors import DataError, PictureError
 from addertrain.data.beton.side_file import SideFile, side_path
-from addertrain.data.sources.source import check_labels
 from addertrain.data.loaders.workers import Workers
+from addertrain.data.sources.source import check_labels
 from addertrain.durable import write_text
+from addertrain.errors import DataError, PictureError
 
 _PAGES_AHEAD = 2  # for each thread
 

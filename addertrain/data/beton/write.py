@@ -36,11 +36,11 @@ from addertrain.data.beton.format import RAW, read_index
 from addertrain.data.beton.journal import Journal, Row
 from addertrain.data.beton.pages import PageFile
 from addertrain.data.beton.repage import repage
-from addertrain.errors import DataError
-from addertrain.data.decoding.modes import Change
 from addertrain.data.beton.side_file import SideFile, side_path
+from addertrain.data.decoding.modes import Change
 from addertrain.data.sources.source import PictureSource
 from addertrain.durable import flush_directory, write_text
+from addertrain.errors import DataError
 
 _PART = 32  # pictures a process is given at a time
 _PARTS_AHEAD = 3  # for each process

@@ -1,1 +1,1 @@
-"""The bytes of a picture as RGB: `picture` is the one function that every reader here gets its pixels from."""
+"""The bytes of a picture as RGB: every reader here gets its pixels from `picture`."""

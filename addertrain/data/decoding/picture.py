@@ -3,7 +3,9 @@
 import functools
 import io
 import stat
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,18 @@ import torchvision.io  # registers the operator below
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from addertrain.data.decoding import jpeg, tiff
-from addertrain.errors import PictureError
+from addertrain.data.decoding import jpeg
 from addertrain.data.decoding.modes import AS_IT_IS, Change, Decoded, Rendering, to_rgb, upright
+from addertrain.errors import PictureError
 
 FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 """What is read, in Pillow's names; its other formats are for documents and textures, some run programs."""
 
 MAX_PIXELS = 178_956_970  # Pillow refuses more as an attack; here JPEGs have the same limit
+# A TIFF's tags: compression, tables of JPEGs; offsets and byte counts of strips, or of tiles.
+_COMPRESSION, _TABLES = 259, 347
+_PLACES = ((273, 279), (324, 325))
+_DEFLATE, _JPEG = frozenset({8, 32946}), 7
 _RGB = int(torchvision.io.ImageReadMode.RGB.value)
 
 
@@ -91,7 +97,7 @@ def _by_torchvision(encoded: bytes) -> NDArray[np.uint8] | None:
 
 def _by_pillow(encoded: bytes, rendering: Rendering, *, is_upright: bool = False) -> Decoded:
     with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
-        if image.format == "TIFF" and (damage := tiff.damage(encoded, image.tag_v2)):  # type: ignore[attr-defined]
+        if image.format == "TIFF" and (damage := _tiff_damage(encoded, image.tag_v2)):  # type: ignore[attr-defined]
             raise ValueError(f"expected a whole TIFF, got a damaged one ({damage})")
         return to_rgb(image, rendering, is_upright=is_upright)
 
@@ -111,3 +117,29 @@ def _reason(error: Exception, encoded: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         text = "not one of " + ", ".join(name for name in _formats() if name not in ("MPO", "DIB"))
     return f"expected a picture, got {len(encoded)} bytes that no decoder takes ({text})"
+
+
+def _tiff_damage(encoded: bytes, tags: Any) -> str | None:
+    """What is damaged in the strips or tiles of a TIFF, which Pillow passes over; None where nothing shows.
+
+    Deflate has a checksum, and JPEG is judged as in files of its own; LZW, PackBits and plain pixels have
+    neither.
+    """
+    compression = tags.get(_COMPRESSION)
+    for offsets_tag, counts_tag in _PLACES:
+        for start, size in zip(tags.get(offsets_tag, ()), tags.get(counts_tag, ()), strict=False):
+            piece = encoded[start : start + size]
+            if compression in _DEFLATE:
+                try:
+                    zlib.decompress(piece)
+                except zlib.error as error:
+                    return str(error)
+            elif compression == _JPEG and (found := _jpeg_damage(piece, tags.get(_TABLES, b""))):
+                return found
+    return None
+
+
+def _jpeg_damage(piece: bytes, tables: bytes) -> str | None:
+    """The tables of all pieces stand by themselves: start, tables, end."""
+    head = jpeg.read_head(tables[:-2] + piece[2:] if tables else piece)
+    return None if head is None else jpeg.damage(head)

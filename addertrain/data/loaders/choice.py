@@ -6,13 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
-from addertrain.data.types import ImageArrays, ImageData
 from addertrain.data.loaders.device import DeviceAugmentation, DeviceStage
 from addertrain.data.loaders.in_memory import MemoryLoader
 from addertrain.data.loaders.ordered import OrderedLoader
-from addertrain.data.types import Batch
 from addertrain.data.loaders.pictures import PictureLoader
 from addertrain.data.loaders.sizes import decode_threads, evaluation_size, training_size
+from addertrain.data.types import Batch, ImageArrays, ImageData
 from addertrain.recipe import DataRecipe
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addertrain.data.types import ImageArrays
 from addertrain.data.augment.crop_flip import Augmentation, augment
 from addertrain.data.loaders.ordered import OrderedLoader
-from addertrain.data.types import Batch
+from addertrain.data.types import Batch, ImageArrays
 
 
 class MemoryLoader(OrderedLoader):

@@ -7,11 +7,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from addertrain.data.loaders.order import (
+    evaluation_starts,
+    rank_share,
+    reordered,
+    sample_order,
+    training_share,
+)
 from addertrain.data.types import Batch
-from addertrain.data.loaders.order import evaluation_starts, rank_share, reordered, sample_order, training_share
-
 
 Stage = Callable[[Iterator[Batch], int], Iterator[Batch]]
 """Takes the batches of an epoch and the epoch; may run ahead of its caller."""

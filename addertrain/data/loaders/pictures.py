@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addertrain.data.crops import Crops, center_crops, random_crops
-from addertrain.errors import DataError, ReadError
 from addertrain.data.loaders.ordered import OrderedLoader
-from addertrain.data.types import Batch, PictureReader
 from addertrain.data.loaders.workers import Workers
+from addertrain.data.types import Batch, PictureReader
+from addertrain.errors import DataError, ReadError
 
 _PART = 8  # pictures a thread takes at a time: enough to forget the cost of handing them over
 BATCHES_AHEAD = 2

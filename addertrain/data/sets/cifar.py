@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addertrain.data.types import ImageArrays, ImageData
-from addertrain.errors import DataError
 from addertrain.data.sets.facts import FACTS
 from addertrain.data.sets.safe_pickle import UnsafePickle, read_pickle
+from addertrain.data.types import ImageArrays, ImageData
+from addertrain.errors import DataError
 
 IMAGE_SIZE = 32
 _IMAGE_BYTES = 3 * IMAGE_SIZE**2

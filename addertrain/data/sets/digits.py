@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addertrain.data.types import ImageArrays, ImageData
-from addertrain.data.sets.facts import FACTS
 from addertrain.data.randomness import Stream, draw
+from addertrain.data.sets.facts import FACTS
 from addertrain.data.sets.resize import resize_bilinear
+from addertrain.data.types import ImageArrays, ImageData
 
 IMAGE_SIZE = 32
 _LARGEST_VALUE = 16  # scikit-learn's pixels are 0 .. 16

@@ -5,8 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from addertrain.data.types import ImageArrays, ImageData
-from addertrain.data.types import PictureReader
+from addertrain.data.types import ImageArrays, ImageData, PictureReader
 
 
 def data_sha256(data: ImageData) -> str:

@@ -3,12 +3,11 @@
 import warnings
 from pathlib import Path
 
-from addertrain.data.types import ImageData
-from addertrain.errors import DataError
 from addertrain.data.sets.facts import FACTS
 from addertrain.data.sources.folder import folder_of_classes
 from addertrain.data.sources.picture_classes import with_classes
-from addertrain.data.types import PictureReader
+from addertrain.data.types import ImageData, PictureReader
+from addertrain.errors import DataError
 from addertrain.recipe import DataRecipe
 
 _IMAGENET = FACTS["imagenet"]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.datasets import MNIST
 
+from addertrain.data.file_locks import lock
+from addertrain.data.sets.facts import FACTS
+from addertrain.data.sets.resize import resize_bilinear
 from addertrain.data.types import ImageArrays, ImageData
 from addertrain.errors import DataError
-from addertrain.data.sets.facts import FACTS
-from addertrain.data.file_locks import lock
-from addertrain.data.sets.resize import resize_bilinear
 
 IMAGE_SIZE = 32
 _FILES = {

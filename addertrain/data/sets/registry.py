@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from addertrain.data.types import ImageData
 from addertrain.data.sets.cifar import load_cifar_data
 from addertrain.data.sets.digits import load_digits_data
-from addertrain.errors import DataError
 from addertrain.data.sets.imagenet import load_picture_data
+from addertrain.data.types import ImageData
+from addertrain.errors import DataError
 from addertrain.recipe import DataRecipe
 
 ROOT_VARIABLE = "ADDERTRAIN_DATA"

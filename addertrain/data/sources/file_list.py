@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from addertrain.errors import DataError
-from addertrain.data.sources.folder import PictureFiles
 from addertrain.data.decoding.modes import AS_IT_IS, Rendering
+from addertrain.data.sources.folder import PictureFiles
+from addertrain.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -74,8 +74,8 @@ def _are_numbers(path: Path, names: list[str]) -> bool:
         )
     if all(map(_FLOAT.fullmatch, names)) and not all(is_number):
         raise DataError(
-            f"{path}: expected labels that are whole numbers or names, got '{names[0]}' on line 1; write them "
-            "without a decimal point or exponent, since as names they would be sorted by their letters"
+            f"{path}: expected labels that are whole numbers or names, got '{names[0]}' on line 1; write "
+            "them without a decimal point or exponent, since as names they would be sorted by their letters"
         )
     return all(is_number)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from addertrain.errors import DataError
 from addertrain.data.decoding.modes import AS_IT_IS, Decoded, Rendering
+from addertrain.errors import DataError
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .tif .tiff .webp .gif .avif .jp2 .j2k".split()
-)
+_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
+_LOSSLESS = {".png", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".tif", ".tiff", ".gif"}
+SUFFIXES = frozenset(_JPEG | _LOSSLESS | {".webp", ".avif", ".jp2", ".j2k"})
 # How files without a suffix begin that are pictures.
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _PARTS = ({"train", "training"}, {"val", "valid", "validation", "test", "testing"})

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addertrain.data.crops import Crops
-from addertrain.errors import DataError
 from addertrain.data.types import PictureReader
+from addertrain.errors import DataError
 
 
 class _Renumbered:

@@ -7,8 +7,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from addertrain.errors import DataError
 from addertrain.data.decoding.modes import Decoded, Rendering
+from addertrain.errors import DataError
 
 
 class PictureSource(Protocol):

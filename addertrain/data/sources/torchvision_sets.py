@@ -13,10 +13,10 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from torchvision.datasets import VisionDataset
 
-from addertrain.data.decoding.picture import read_picture
-from addertrain.errors import DataError, PictureError
 from addertrain.data.decoding.modes import AS_IT_IS, Decoded, Rendering, to_rgb
+from addertrain.data.decoding.picture import read_picture
 from addertrain.data.sources.source import check_labels
+from addertrain.errors import DataError, PictureError
 
 WHOLE = "all"
 """The split of a set that has no parts."""

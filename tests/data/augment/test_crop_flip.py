@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from addertrain.data.augment.crop_flip import PADDING, augment, crop_flip
-from addertrain.data.augment.crop_flip import crop_flip_one
+from addertrain.data.augment.crop_flip import PADDING, augment, crop_flip, crop_flip_one
 
 
 def random_images(*shape: int) -> torch.Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 from addertrain.data import Batch, ImageArrays, ImageData, ImageLoader, build_loader
-from addertrain.data.loaders.device import DeviceStage
 from addertrain.data.augment.mixing import Mix, beta_shares, draw_mix, mixed
 from addertrain.data.augment.randaugment import NUM_OPERATIONS, apply_operations, draw_operations
+from addertrain.data.loaders.device import DeviceStage
 from addertrain.recipe import DataRecipe, RecipeError
 from tests.train.small_runs import short_recipe
 

@@ -17,12 +17,12 @@ from PIL import Image
 from addertrain.data import DataError, PictureLoader
 from addertrain.data.beton.encode import Stored
 from addertrain.data.beton.format import FIELD, HEADER, IMAGE, JPEG, image_checksum, read_index, row_type
+from addertrain.data.beton.reader import BetonReader
+from addertrain.data.beton.side_file import side_path
 from addertrain.data.beton.verify import adopt, verify_images, verify_structure
 from addertrain.data.beton.write import write_beton
 from addertrain.data.crops import center_crops
-from addertrain.data.beton.reader import BetonReader
 from addertrain.data.sources.folder import PictureFiles
-from addertrain.data.beton.side_file import side_path
 from tests.commands import run_command
 from tests.data.photographs import SMALL_PAGES, waves
 from tests.data.synthetic_index import write_synthetic

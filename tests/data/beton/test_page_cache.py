@@ -7,9 +7,9 @@ import pytest
 from addertrain.cli import main
 from addertrain.data.beton import page_cache
 from addertrain.data.beton.encode import BetonSettings
+from addertrain.data.beton.page_cache import PictureNeeds, available_memory, picture_needs
 from addertrain.data.beton.write import write_beton
 from addertrain.data.sources.folder import folder_of_classes
-from addertrain.data.beton.page_cache import PictureNeeds, available_memory, picture_needs
 from addertrain.recipe import DataRecipe
 from tests.source_tree import ROOT
 

@@ -13,9 +13,9 @@ from addertrain.bench import loader as bench
 from addertrain.data import DataError, PictureLoader
 from addertrain.data.beton.encode import BetonSettings, store
 from addertrain.data.beton.format import ALLOCATION, FIELD, HEADER, read_index, row_type
+from addertrain.data.beton.reader import BetonReader, _kernel, _library, decode
 from addertrain.data.beton.verify import adopt
 from addertrain.data.decoding.picture import decode_picture
-from addertrain.data.beton.reader import BetonReader, _kernel, _library, decode
 from addertrain.data.sources.folder import PictureFiles, folder_of_classes
 from tests.data.photographs import real_folder
 

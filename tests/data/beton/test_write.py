@@ -15,11 +15,11 @@ from addertrain.data import DataError
 from addertrain.data.beton import pages, write
 from addertrain.data.beton.encode import BetonSettings, shrunk, store
 from addertrain.data.beton.format import JPEG, RAW, read_index
+from addertrain.data.beton.side_file import SideFile, side_path
 from addertrain.data.beton.verify import verify_images
 from addertrain.data.beton.write import write_beton
-from addertrain.data.sources.folder import PictureFiles, folder_of_classes
 from addertrain.data.decoding.modes import Rendering
-from addertrain.data.beton.side_file import SideFile, side_path
+from addertrain.data.sources.folder import PictureFiles, folder_of_classes
 from tests.data.photographs import SMALL_PAGES, waves, write_folder
 
 SMALL = SMALL_PAGES

@@ -16,10 +16,10 @@ from addertrain.data.beton import write
 from addertrain.data.beton.encode import BetonSettings, store_part
 from addertrain.data.beton.format import read_index
 from addertrain.data.beton.write import write_beton
-from addertrain.data.decoding.picture import decode_picture
-from addertrain.data.sources.folder import folder_of_classes
 from addertrain.data.decoding.modes import Change, Rendering, to_rgb
+from addertrain.data.decoding.picture import decode_picture
 from addertrain.data.loaders.torchvision_reader import TorchvisionReader
+from addertrain.data.sources.folder import folder_of_classes
 from tests.data.photographs import waves
 
 GREY = np.array([[0, 60, 128, 255]], dtype=np.uint8)

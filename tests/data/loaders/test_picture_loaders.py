@@ -9,10 +9,10 @@ import torch
 from torchvision.transforms import v2
 
 from addertrain.data import Batch, ImageData, ImageLoader, PictureLoader, build_loader, load_data
-from addertrain.data.crops import random_crops
 from addertrain.data.beton.reader import BetonReader
-from addertrain.data.sources.folder import folder_of_classes
+from addertrain.data.crops import random_crops
 from addertrain.data.loaders.torchvision_reader import TorchvisionReader
+from addertrain.data.sources.folder import folder_of_classes
 from addertrain.recipe import DataRecipe
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from addertrain.data import DataError, ImageData, load_data
 from addertrain.data.beton.encode import BetonSettings, store_part
+from addertrain.data.beton.side_file import side_path
 from addertrain.data.beton.verify import adopt
 from addertrain.data.beton.write import write_beton
 from addertrain.data.sources.file_list import list_of_files
 from addertrain.data.sources.folder import folder_of_classes
-from addertrain.data.beton.side_file import side_path
 from addertrain.recipe import DataRecipe
 from tests.data.photographs import write_folder
 
