@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from addertrain.ops.functional import adder2d
-from tests.ops.answers import data_of, grad_input_answer, grad_weight_answer
+from tests.ops.answers import data_of, forward_answer, grad_input_answer, grad_weight_answer
 from tests.ops.implementations import EVERY_CPU, Implementation, name_of
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
@@ -103,3 +103,27 @@ def test_channels_last_is_not_read_as_nchw(implementation: Implementation) -> No
         y_last = implementation.forward(layer, data.x.to(memory_format=torch.channels_last), data.w)
 
     torch.testing.assert_close(y_last, y, rtol=1e-5, atol=1e-5)
+
+
+SEVERAL_PASSES = [
+    Layer(1, 512, 64, 9, 14, 3, 3, (2, 2), (1, 1)),  # of ResNet's last stage, with fewer rows
+    Layer(1, 512, 48, 3, 5, 3, 3, padding=(1, 1)),
+    Layer(1, 1024, 16, 3, 6, 5, 5, padding=(2, 2)),
+    Layer(1, 1024, 16, 5, 9, 5, 5, (2, 2), (2, 2)),
+]
+
+
+@every_implementation
+@pytest.mark.parametrize("layer", SEVERAL_PASSES, ids=str)
+@pytest.mark.parametrize("behind_relu", [False, True])
+def test_taps_that_take_several_passes_are_added_once(
+    implementation: Implementation, layer: Layer, behind_relu: bool
+) -> None:
+    """Where a row ends inside a tile, the last tile and the one before it may share outputs."""
+    data = data_of(layer, torch.float32, behind_relu)
+    answer = forward_answer(layer, torch.float32, True, behind_relu)
+
+    with implementation.use():
+        y = implementation.forward(layer, data.x.to(memory_format=torch.channels_last), data.w, True)
+
+    assert mistake(y, answer, layer, "channels-last") is None

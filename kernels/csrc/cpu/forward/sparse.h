@@ -79,7 +79,7 @@ inline NonZeros list_non_zeros(const Buffer& x, int64_t images, const Window& wi
 // As sliding_tile, over the lists of the pixels from `pixel` on; run r reads the row r * `rows_apart` further down.
 template <int S, int V, int M>
 void sparse_tile(const ForwardTile& t, const NonZeros& x, int64_t pixel, int64_t rows_apart, const float* x_sum,
-                 float* y) {
+                 float* y, int64_t num_done) {
   constexpr int64_t kChannelFloats = S * V * Simd::kLanes;
   Simd::Reg acc[M][V];
 #pragma GCC unroll 32
@@ -107,7 +107,8 @@ void sparse_tile(const ForwardTile& t, const NonZeros& x, int64_t pixel, int64_t
     }
   }
 #pragma GCC unroll 32
-  for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
+  for (int m = 0; m < M; ++m)
+    if (m >= num_done) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
 }
 
 }  // namespace

@@ -210,9 +210,10 @@ void plain_tile(const ForwardTile& t, const float* const* x, const float* x_sum,
   for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y[m]);
 }
 
-// M neighbours in a row, S taps across: each broadcast pixel serves the S outputs that see it.
+// M neighbours in a row, S taps across: each broadcast pixel serves the S outputs that see it. The first `num_done`
+// outputs are another tile's.
 template <int S, int V, int M>
-void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, float* y) {
+void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, float* y, int64_t num_done) {
   Simd::Reg acc[M][V];
 #pragma GCC unroll 32
   for (int m = 0; m < M; ++m) load_sums<V>(t, y + m * t.y_pitch, acc[m]);
@@ -240,7 +241,8 @@ void sliding_tile(const ForwardTile& t, const float* x, const float* x_sum, floa
     }
   }
 #pragma GCC unroll 32
-  for (int m = 0; m < M; ++m) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
+  for (int m = 0; m < M; ++m)
+    if (m >= num_done) store_response<V>(t, acc[m], x_sum[m], y + m * t.y_pitch);
 }
 
 }  // namespace

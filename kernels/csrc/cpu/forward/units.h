@@ -108,17 +108,19 @@ struct ForwardUnit {
   float* y;                   // position-major, O floats a position
 };
 
+// No output is in two tiles: in every pass but the first a tile adds to what y holds. The last tile is filled up with
+// the last position, whose sums it makes several times from what y held before.
 template <int V, int M>
 void plain_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit, const float* const* positions) {
   const int64_t count = unit.images * unit.rows * d.Q;
-  for (int64_t i = 0; i < count; i += M) {
-    const int64_t at = std::max<int64_t>(0, std::min(i, count - M));  // the last tile overlaps the one before it
+  for (int64_t at = 0; at < count; at += M) {
     float* y[M];
     for (int m = 0; m < M; ++m) y[m] = unit.y + std::min(at + m, count - 1) * d.O;
     plain_tile<V, M>(t, positions + at, unit.x_sums + at, y);
   }
 }
 
+// The last tile of a row reads columns of the one before it, whose outputs it leaves as they are.
 template <int S, int V, int M>
 void sliding_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit) {
   for (int64_t n = 0; n < unit.images; ++n)
@@ -127,7 +129,7 @@ void sliding_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit
       const float* x = unit.x.data + n * unit.x.image_pitch + p * d.stride_h * unit.x.row_pitch;
       for (int64_t q = 0; q < d.Q; q += M) {
         const int64_t at = std::min(q, d.Q - M);
-        sliding_tile<S, V, M>(t, x + at * d.C, unit.x_sums + position + at, unit.y + (position + at) * d.O);
+        sliding_tile<S, V, M>(t, x + at * d.C, unit.x_sums + position + at, unit.y + (position + at) * d.O, q - at);
       }
     }
 }
@@ -142,7 +144,7 @@ void sparse_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit)
       for (int64_t q = 0; q < d.Q; q += M) {
         const int64_t at = std::min(q, d.Q - M);
         sparse_tile<S, V, M>(t, x, pixel + at, d.dilation_h * x.row_pitch, unit.x_sums + position + at,
-                             unit.y + (position + at) * d.O);
+                             unit.y + (position + at) * d.O, q - at);
       }
     }
 }
