@@ -3,7 +3,7 @@
 // once.
 #pragma once
 
-#include "device/elementwise.h"
+#include "device/reference_maths.h"
 #include "device/layer.h"
 
 namespace addertrain {

@@ -36,18 +36,18 @@ inline ImageStrides channels_last(int64_t C, int64_t H, int64_t W) { return {H *
 inline double elements_of(const Layer& d) { return double(d.N) * d.O * d.P * d.Q * d.C * d.R * d.S; }
 
 template <class T>
-struct Buffer {
+struct DeviceArray {
   T* data = nullptr;
   int64_t size = 0;
 
-  explicit Buffer(int64_t count) : size(count) {
+  explicit DeviceArray(int64_t count) : size(count) {
     check(cudaMalloc(&data, std::max<int64_t>(count, 1) * sizeof(T)), "memory");
   }
-  explicit Buffer(const std::vector<T>& values) : Buffer(static_cast<int64_t>(values.size())) {
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
     check(cudaMemcpy(data, values.data(), size * sizeof(T), cudaMemcpyHostToDevice), "copy to the GPU");
   }
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { cudaFree(data); }
+  DeviceArray(const DeviceArray&) = delete;
+  ~DeviceArray() { cudaFree(data); }
   std::vector<T> read() const {
     std::vector<T> values(size);
     check(cudaMemcpy(values.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost), "copy from the GPU");
@@ -67,7 +67,7 @@ inline std::vector<float> normal(int64_t count, unsigned seed, bool relu) {
 struct Data {
   Layer d;
   std::vector<float> x, w, dy;
-  Buffer<float> gpu_x, gpu_w, gpu_dy, y, dx;
+  DeviceArray<float> gpu_x, gpu_w, gpu_dy, y, dx;
 
   explicit Data(const Layer& layer)
       : d(layer),

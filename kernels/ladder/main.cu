@@ -5,9 +5,9 @@
 // Shares are of the float32 ceiling, multiprocessors x 128 x clock / 2 elements a second, at the clock that is given
 // (default: the highest that the device names). Predictions are docs/cuda.md's; on no GPU has this been run yet.
 #include "csrc/cuda/direct.cu"
-#include "csrc/cuda/pairs.h"
+#include "csrc/cuda/launch_pairs.h"
 #include "csrc/cuda/tile_policy.h"
-#include "csrc/cuda/words.h"
+#include "csrc/cuda/launch_words.h"
 #include "ladder/harness.h"
 
 namespace ladder {
@@ -65,7 +65,7 @@ void climb_words(Bench& bench, const Rung& rung) {
   const auto forward = typed<float>(forward_call(bench.data), ColumnTerm::kNone);
   const auto grad = typed<float>(grad_input_call(bench.data));
   const int64_t bytes = std::max(plan_words<ForwardTile>(forward).bytes, plan_words<GradTile>(grad).bytes);
-  const Buffer<unsigned char> workspace(bytes);
+  const DeviceArray<unsigned char> workspace(bytes);
   bench.climb(
       rung, [&] { return run_words<ForwardTile, ForwardF32, true>(forward, workspace.data, nullptr); },
       [&] { return run_words<GradTile, GradInputF32, true>(grad, workspace.data, nullptr); });
@@ -84,8 +84,9 @@ __global__ void widen(const __half* from, float* to, int64_t count) {
 template <class ForwardTile, class GradTile>
 void climb_pairs(Bench& bench, const Rung& rung) {
   Data& data = bench.data;
-  const Buffer<__half> x(data.gpu_x.size), w(data.gpu_w.size), dy(data.gpu_dy.size), y(data.y.size), dx(data.dx.size);
-  const auto to_half = [](const Buffer<float>& from, const Buffer<__half>& to) {
+  const DeviceArray<__half> x(data.gpu_x.size), w(data.gpu_w.size), dy(data.gpu_dy.size), y(data.y.size),
+      dx(data.dx.size);
+  const auto to_half = [](const DeviceArray<float>& from, const DeviceArray<__half>& to) {
     convert<<<num_blocks(from.size, 256), 256>>>(from.data, to.data, from.size);
   };
   to_half(data.gpu_x, x), to_half(data.gpu_w, w), to_half(data.gpu_dy, dy);
@@ -96,9 +97,9 @@ void climb_pairs(Bench& bench, const Rung& rung) {
   const auto forward = typed<__half>(forward_half, ColumnTerm::kMinusSum);
   const auto grad = typed<__half>(grad_half);
   const int64_t bytes = std::max(plan_pairs<ForwardTile, false>(forward).bytes, plan_pairs<GradTile, true>(grad).bytes);
-  const Buffer<unsigned char> workspace(bytes);
+  const DeviceArray<unsigned char> workspace(bytes);
   bool is_validation = true;
-  const auto finish = [&](cudaError_t error, const Buffer<__half>& from, const Buffer<float>& to) {
+  const auto finish = [&](cudaError_t error, const DeviceArray<__half>& from, const DeviceArray<float>& to) {
     if (is_validation) widen<<<num_blocks(from.size, 256), 256>>>(from.data, to.data, from.size);
     return error;
   };

@@ -47,7 +47,7 @@ void grad_input(const Layer& d, const ImageStrides* strides, const void* dy, con
 
 }  // namespace
 
-// The types in the order of calls.h: float64, float32, float16, bfloat16.
+// The types in the order of launchers.h: float64, float32, float16, bfloat16.
 extern "C" void adder2d(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w, void* y,
                         bool offset_free) {
   switch (type) {

@@ -33,7 +33,7 @@ std::unique_ptr<void, decltype(&std::free)> workspace_for(const Call& call) {
 cudaError_t addertrain::cuda::direct_forward(const ForwardCall&, cudaStream_t) { return cudaErrorInvalidValue; }
 cudaError_t addertrain::cuda::direct_grad_input(const GradInputCall&, cudaStream_t) { return cudaErrorInvalidValue; }
 
-// 0, or 1 where no tile serves the layer. Types in the order of calls.h.
+// 0, or 1 where no tile serves the layer. Types in the order of launchers.h.
 extern "C" int emulated_forward(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w,
                                 void* y, bool offset_free, const float* scale, const float* shift,
                                 const void* residual, bool relu, double* sums) {

@@ -1,7 +1,7 @@
 // What no tile serves: one thread an output.
 #pragma once
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 
 namespace addertrain::cuda {
 

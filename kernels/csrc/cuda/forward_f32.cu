@@ -1,7 +1,7 @@
 // The float32 forward.
 #include "csrc/cuda/tile_policy.h"
 #include "csrc/cuda/tiled.h"
-#include "csrc/cuda/words.h"
+#include "csrc/cuda/launch_words.h"
 
 namespace addertrain::cuda {
 namespace {

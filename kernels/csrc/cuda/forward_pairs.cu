@@ -1,5 +1,5 @@
 // The forward in float16 and bfloat16.
-#include "csrc/cuda/pairs.h"
+#include "csrc/cuda/launch_pairs.h"
 #include "csrc/cuda/tile_policy.h"
 #include "csrc/cuda/tiled.h"
 

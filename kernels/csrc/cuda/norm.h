@@ -1,8 +1,8 @@
-// What the torch side asks of the norm's launchers, in plain C++ types (see calls.h). Images are channels-last and
+// What the torch side asks of the norm's launchers, in plain C++ types (see launchers.h). Images are channels-last and
 // dense, in float32 or 16 bits; a channel's numbers are float32.
 #pragma once
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 
 namespace addertrain::cuda {
 

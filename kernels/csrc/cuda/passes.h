@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 #include "csrc/cuda/plan.h"
 #include "device/pack.h"
 #include "device/reduce.h"

@@ -1,9 +1,9 @@
-// What the torch side asks of the launcher of sums of squares, in plain C++ types (see calls.h).
+// What the torch side asks of the launcher of sums of squares, in plain C++ types (see launchers.h).
 #pragma once
 
 #include <vector>
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 
 namespace addertrain::cuda {
 

@@ -1,7 +1,7 @@
 // The tiled kernels of each type and pass; each file that implements them compiles on its own.
 #pragma once
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 
 namespace addertrain::cuda {
 

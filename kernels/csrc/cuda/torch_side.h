@@ -6,7 +6,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "csrc/cuda/calls.h"
+#include "csrc/cuda/launchers.h"
 #include "csrc/tensors.h"
 
 namespace addertrain::cuda {

@@ -1,4 +1,4 @@
-"""device/elementwise.h: one element of Eq. 2 and Eq. 6, where rounding and comparisons may go wrong."""
+"""device/reference_maths.h: one element of Eq. 2 and Eq. 6, where rounding and comparisons may go wrong."""
 
 import ctypes
 import itertools
