@@ -5,6 +5,7 @@
 #include "csrc/cpu/forward/positive.h"
 #include "csrc/cpu/forward/sparse.h"
 #include "csrc/cpu/forward/tiles.h"
+#include "csrc/cpu/simd/operations.h"
 
 namespace addertrain::cpu {
 namespace {

@@ -1,16 +1,12 @@
-// The kernels of one instruction set; CMake compiles this file, and no other, for it.
+// The passes in AVX-512.
 #include "csrc/cpu/simd/avx512.h"
-// ^ first: everything below is written in its terms
-#include "csrc/cpu/ceilings.h"
-#include "csrc/cpu/forward/units.h"
-#include "csrc/cpu/grad_input/units.h"
-#include "csrc/cpu/norm/passes.h"
-#include "csrc/cpu/squares.h"
+// ^ first: the passes are written in its terms
+#include "csrc/cpu/instruction_sets/passes.h"
 
 namespace addertrain::cpu {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512", kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
+  static constexpr Kernels kernels = all_passes("avx512");
   return kernels;
 }
 

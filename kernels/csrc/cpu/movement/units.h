@@ -82,9 +82,6 @@ using Scratch = Memory<float>;
 using PointerTable = Memory<const float*>;
 using OffsetTable = Memory<int64_t>;
 
-template <int... Ms>
-struct TileWidths {};
-
 // Rows and columns of an image that a unit reads; they may lie outside it, where x = 0.
 struct Window {
   int64_t row0, rows, column0, columns;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "csrc/cpu/movement/units.h"
+#include "csrc/cpu/simd/operations.h"
 
 namespace addertrain::cpu {
 namespace {

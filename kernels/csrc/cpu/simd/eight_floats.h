@@ -5,41 +5,26 @@
 
 #include <cstdint>
 
-#include "csrc/cpu/movement/units.h"
 #include "csrc/cpu/simd/lane_by_lane.h"
 
 namespace addertrain::cpu {
 namespace {
 
-struct EightFloats {
+struct RegisterOfEight {
   using Reg = __m256;
   static constexpr int kLanes = 8;
+};
+
+struct EightFloats : LaneByLane<RegisterOfEight> {
   static constexpr int kMaxVectors = 2;
   using SlidingWidths2 = TileWidths<4>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
-
-  // Eight floats are too few for lists of non-zeros to pay (forward/sparse.h).
-  static constexpr bool kHasCompress = false;
-  using SparseWidths1 = TileWidths<>;
-  using SparseWidths2 = TileWidths<>;
-  using SparseWidths4 = TileWidths<>;
-  static int count_non_zeros(const float*, int count) { return count; }
-  static Reg load_lanes(const float*, uint32_t) { return zero(); }
-  static Reg join_halves(Reg low, Reg) { return low; }
 
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg broadcast(float value) { return _mm256_set1_ps(value); }
   static Reg broadcast_at(const float* from) { return _mm256_broadcast_ss(from); }
   static Reg load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, Reg value) { _mm256_storeu_ps(to, value); }
-  static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
-    return compress_lanes<kLanes>(value, first, values, lanes);
-  }
-  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
-    return compress_table<kLanes>(value, table, values, entries);
-  }
-  static Reg expand_entries(uint32_t lanes, const float* from) { return expand_lanes<kLanes, Reg>(lanes, from); }
-  static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }

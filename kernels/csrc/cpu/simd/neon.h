@@ -9,15 +9,17 @@
 
 #include <cstdint>
 
-#include "csrc/cpu/movement/units.h"
 #include "csrc/cpu/simd/lane_by_lane.h"
 
 namespace addertrain::cpu {
 namespace {
 
-struct Simd {
+struct RegisterOfFour {
   using Reg = float32x4_t;
   static constexpr int kLanes = 4;
+};
+
+struct Simd : LaneByLane<RegisterOfFour> {
   // As many sums as stay in registers beside the operands: read off the compiler's code, not timed (docs/kernels.md).
   static constexpr int kForwardRows = 12, kForwardRows2 = 8, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
@@ -26,15 +28,6 @@ struct Simd {
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14>;
   using SlidingWidths2 = TileWidths<4, 7, 8>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
-
-  // Four floats are too few for lists of non-zeros to pay (forward/sparse.h).
-  static constexpr bool kHasCompress = false;
-  using SparseWidths1 = TileWidths<>;
-  using SparseWidths2 = TileWidths<>;
-  using SparseWidths4 = TileWidths<>;
-  static int count_non_zeros(const float*, int count) { return count; }
-  static Reg load_lanes(const float*, uint32_t) { return zero(); }
-  static Reg join_halves(Reg low, Reg) { return low; }
 
   static Reg zero() { return vdupq_n_f32(0.0f); }
   static Reg broadcast(float value) { return vdupq_n_f32(value); }
@@ -55,13 +48,6 @@ struct Simd {
     if (count == 1) vst1q_lane_f32(to, value, 0);
     if (count == 3) vst1q_lane_f32(to + 2, value, 2);
   }
-  static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
-    return compress_lanes<kLanes>(value, first, values, lanes);
-  }
-  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
-    return compress_table<kLanes>(value, table, values, entries);
-  }
-  static Reg expand_entries(uint32_t lanes, const float* from) { return expand_lanes<kLanes, Reg>(lanes, from); }
   // Lane j of v[i] to lane i of v[j].
   static void transpose(Reg (&v)[kLanes]) {
     const float64x2_t even_low = pairs(vtrn1q_f32(v[0], v[1])), odd_low = pairs(vtrn2q_f32(v[0], v[1]));

@@ -4,26 +4,21 @@
 #include <cstdint>
 #include <cstring>
 
-#include "csrc/cpu/movement/units.h"
 #include "csrc/cpu/simd/lane_by_lane.h"
 
 namespace addertrain::cpu {
 namespace {
 
-struct Simd {
+struct VectorOfFour {
   typedef float Reg __attribute__((vector_size(16)));
   static constexpr int kLanes = 4;
+};
+
+struct Simd : LaneByLane<VectorOfFour> {
   static constexpr int kForwardRows = 4, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
   static constexpr int kListRows = 4;
   static constexpr int kMaxVectors = 2;
-  static constexpr bool kHasCompress = false;
-  using SparseWidths1 = TileWidths<>;
-  using SparseWidths2 = TileWidths<>;
-  using SparseWidths4 = TileWidths<>;
-  static int count_non_zeros(const float*, int count) { return count; }
-  static Reg load_lanes(const float*, uint32_t) { return zero(); }
-  static Reg join_halves(Reg low, Reg) { return low; }
   using SlidingWidths1 = TileWidths<4, 7>;
   using SlidingWidths2 = TileWidths<4>;
   using SlidingWidths4 = TileWidths<4>;  // not used: kMaxVectors
@@ -39,14 +34,6 @@ struct Simd {
   }
   static void store(float* to, Reg value) { store_first(to, value, kLanes); }
   static void store_first(float* to, Reg value, int count) { std::memcpy(to, &value, sizeof(float) * count); }
-  static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
-    return compress_lanes<kLanes>(value, first, values, lanes);
-  }
-  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
-    return compress_table<kLanes>(value, table, values, entries);
-  }
-  static Reg expand_entries(uint32_t lanes, const float* from) { return expand_lanes<kLanes, Reg>(lanes, from); }
-  static void transpose(Reg (&v)[kLanes]) { transpose_lanes(v); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+m"(value)); }
   static Reg add(Reg a, Reg b) { return a + b; }

@@ -1,0 +1,87 @@
+// What an instruction set has to offer to the passes, which are written in its terms: the struct `Simd` of simd/*.h.
+//
+// One such struct is in scope wherever a pass is compiled; instruction_sets/passes.h holds it to this list. A set may
+// compute its own way, as long as these hold on every one of them:
+//   - min and max give b where either operand is NaN; add_clipped may clip a NaN, because keep_nan puts it back
+//   - `first` and `count` lanes are the lower ones, the others are 0 (or not stored)
+//   - sums add lanes in an order that depends on nothing but the set
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+namespace addertrain::cpu {
+namespace {
+
+// The widths of tiles, in positions, for which a pass is compiled.
+template <int... Ms>
+struct TileWidths {};
+
+template <typename T>
+constexpr bool is_tile_widths = false;
+template <int... Ms>
+constexpr bool is_tile_widths<TileWidths<Ms...>> = true;
+
+// How many sums, and of which shape, stay in registers: constants of the set, from measurements (docs/kernels.md).
+template <typename S>
+concept TileShapes = requires {
+  requires S::kLanes == 4 || S::kLanes == 8 || S::kLanes == 16;  // floats of a register
+  requires S::kMaxVectors == 2 || S::kMaxVectors == 4;           // registers of filters in a tile of the forward pass
+  // Positions of a plain forward tile with 1, 2 and 4 registers of filters; of the input gradient; of its lists.
+  requires S::kForwardRows > 0 && S::kForwardRows2 > 0 && S::kForwardRows4 > 0;
+  requires S::kGradRows > 0;
+  requires S::kListRows >= 4 && S::kListRows <= S::kLanes;  // a list's sums are stored as one register
+  // Positions of a sliding tile, and of one over lists of non-zeros, with 1, 2 and 4 registers of filters.
+  requires is_tile_widths<typename S::SlidingWidths1> && is_tile_widths<typename S::SlidingWidths2>;
+  requires is_tile_widths<typename S::SlidingWidths4>;
+  requires is_tile_widths<typename S::SparseWidths1> && is_tile_widths<typename S::SparseWidths2>;
+  requires is_tile_widths<typename S::SparseWidths4>;
+};
+
+// Memory to registers and back.
+template <typename S>
+concept Moves = requires(typename S::Reg& r, typename S::Reg (&registers)[S::kLanes], const float* from, float* to,
+                         int count, uint32_t lanes) {
+  r = S::zero();
+  r = S::broadcast(1.0f);
+  r = S::broadcast_at(from);  // loads and broadcasts at once
+  r = S::load(from);          // any address
+  r = S::load_first(from, count);
+  r = S::load_lanes(from, lanes);  // the lanes whose bits are set
+  r = S::join_halves(r, r);        // the first half of each
+  S::store(to, r);
+  S::store_first(to, r, count);
+  S::transpose(registers);  // lane j of register i to lane i of register j
+  S::hide(r);               // makes the compiler forget what it knows of a value
+};
+
+// The passes' own arithmetic, in float32.
+template <typename S>
+concept Arithmetic = requires(typename S::Reg& r, const typename S::Reg (&registers)[S::kLanes]) {
+  r = S::add(r, r);
+  r = S::min(r, r);
+  r = S::max(r, r);
+  r = S::scale_add(2.0f, r, r);           // scale a + b
+  r = S::add_min(r, r, r);                // sum + min(x, w)
+  r = S::add_clipped(r, r, r, r, true);   // sum + g HT(w - x); is_odd may spread the work over pipes
+  r = S::keep_nan(r, r);                  // the first, or NaN in the lanes where the second is NaN
+  r = S::sums(registers);                 // lane i: the sum of register i
+  { S::sum(r) } -> std::same_as<float>;
+};
+
+// Lists of non-zeros. Where kHasCompress is false the forward pass keeps none; the input gradient's work on every set.
+template <typename S>
+concept Compresses = requires(typename S::Reg& r, const float* from, float* values, int32_t* lanes,
+                              const int32_t* table) {
+  requires std::same_as<decltype(S::kHasCompress), const bool>;
+  { S::count_non_zeros(from, 1) } -> std::same_as<int>;
+  { S::compress_non_zeros(r, 0, values, lanes) } -> std::same_as<int>;         // writes a whole register of each
+  { S::compress_entries(r, table, values, lanes) } -> std::same_as<uint32_t>;  // table's entries; which lanes, as bits
+  r = S::expand_entries(uint32_t{1}, from);                                    // the inverse: the others get 0
+};
+
+template <typename S>
+concept SimdOperations = TileShapes<S> && Moves<S> && Arithmetic<S> && Compresses<S>;
+
+}  // namespace
+}  // namespace addertrain::cpu
