@@ -2,14 +2,14 @@
 //
 // Both passes are out[m, n] = sum_k f(A[m, k], B[n, k]), A gathered from an image and B the packed filters:
 //   forward         A = X, position i of an axis reads i*stride - padding + r*dilation at tap r
-//   input gradient  A = dY. The positions h of one residue h mod stride see the same taps: a phase, which is a problem
-//                   of stride 1. So no tap is visited in vain, whatever the stride, padding, dilation or size.
+//   input gradient  A = dY, one phase of the stride after the other (stride_phases.h)
 #pragma once
 
 #include <cstdint>
 #include <numeric>
 
 #include "device/layer.h"
+#include "device/stride_phases.h"
 
 namespace addertrain {
 
@@ -56,18 +56,19 @@ inline Axis forward_axis(int64_t positions, int64_t source, int64_t taps, int64_
   return axis;
 }
 
-// Positions h = i*stride + phase; the taps r with (h + padding - r*dilation) mod stride = 0 are a progression.
-inline Axis grad_axis(int phase, int64_t size, int64_t source, int taps, int stride, int padding, int dilation) {
+// The inputs first, first + stride, ...; the taps that lead to outputs are a progression.
+inline Axis grad_axis(int first, int64_t size, int64_t source, int taps, int stride, int padding, int dilation) {
+  const StridePhase phase{first, stride, padding, dilation};
   Axis axis{};
-  axis.positions = phase < size ? static_cast<int>((size - phase + stride - 1) / stride) : 0;
+  axis.positions = static_cast<int>(phase.inputs_before(size));
   axis.step = 1, axis.source = static_cast<int>(source);
-  axis.out_step = stride, axis.out_offset = phase;
+  axis.out_step = stride, axis.out_offset = first;
   const int jump = stride / std::gcd(stride, dilation);
   for (int r = 0; r < taps && r < jump; ++r) {
-    const int rest = phase + padding - r * dilation;
-    if (rest % stride != 0) continue;
+    int64_t shift;
+    if (!phase.find_shift(r, shift)) continue;
     axis.first_tap = r, axis.tap_jump = jump, axis.taps = (taps - 1 - r) / jump + 1;
-    axis.offset = rest / stride, axis.tap_step = -jump * dilation / stride;
+    axis.offset = static_cast<int>(shift), axis.tap_step = -jump * dilation / stride;
   }
   return axis;  // without such a tap the phase's gradient is 0
 }

@@ -30,7 +30,7 @@ class Bug:
 
 
 BUGS = [
-    Bug("phases lost", "device/geometry.h", "if (rest % stride != 0) continue;", "if (rest != 0) continue;"),
+    Bug("phases lost", "device/stride_phases.h", "if (scaled % stride != 0)", "if (scaled != 0)"),
     Bug("no barrier in a slab loop", "device/contract.h", "barrier();  // the slab has landed", "//"),
     Bug("wait a group short", "device/contract.h", "copy_wait<P::kStages - 2>", "copy_wait<P::kStages - 1>"),
     Bug("stage in use overwritten", "device/contract.h", "write = P::kStages - 1;", "write = 0;", True),

@@ -41,9 +41,11 @@ inline bool uses_lists(const Layer& d, const float* x) {
          has_many_zeros(x, d.N * d.C * d.H * d.W, taps >= kManyTaps ? kSomeZeros : kManyZeros);
 }
 
-inline const Pass<ForwardCall>& pass_of(const ForwardCall& call) { return kernels_for(call.layer.O).forward; }
+inline const PassFunctions<DenseForwardCall>& pass_of(const DenseForwardCall& call) {
+  return kernels_for(call.layer.O).forward;
+}
 
-inline const Pass<GradInputCall>& pass_of(const GradInputCall& call) {
+inline const PassFunctions<DenseGradInputCall>& pass_of(const DenseGradInputCall& call) {
   const Layer& d = call.layer;
   return kernels_for(call.only_non_zeros || d.C <= kThinChannels ? d.O : d.C).grad_input;
 }

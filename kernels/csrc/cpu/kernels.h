@@ -16,7 +16,7 @@ constexpr int64_t kThinChannels = 8;
 
 enum class Layout { kNchw, kNhwc };
 
-struct Image {
+struct DenseImage {
   const float* data;
   Layout layout;
 };
@@ -24,9 +24,9 @@ struct Image {
 // How dense filters lie: as w_ocrs, or w_orsc (channels-last).
 enum class FilterOrder { kChannelsOutermost, kChannelsInnermost };
 
-struct ForwardCall {
+struct DenseForwardCall {
   Layer layer;
-  Image x;
+  DenseImage x;
   const float* w;
   FilterOrder w_order;
   float* y;
@@ -34,19 +34,20 @@ struct ForwardCall {
   bool offset_free;
 };
 
-struct GradInputCall {
+struct DenseGradInputCall {
   Layer layer;
-  Image dy;
-  Image x;
+  DenseImage dy;
+  DenseImage x;
   const float* w;
   FilterOrder w_order;
   float* dx;  // in the layout of x
   bool only_non_zeros;  // where x is 0, so is dX
 };
 
-// One pass: pack the filters once (a block of filters at a time), then compute units. `packed` has `packed_floats`.
+// The functions of one pass: pack the filters once (a block of filters at a time), then compute units. `packed` has
+// `packed_floats`.
 template <typename Call>
-struct Pass {
+struct PassFunctions {
   int64_t (*packed_floats)(const Call&);
   int64_t (*num_blocks)(const Call&);
   void (*pack)(const Call&, int64_t block, float* packed);
@@ -55,7 +56,7 @@ struct Pass {
 };
 
 // A batch norm over x as [rows][C], channels-last.
-struct NormCall {
+struct DenseNormCall {
   const float* x;
   int64_t rows, C;
   bool relu;
@@ -64,15 +65,15 @@ struct NormCall {
 // What norm/passes.h does to the floats [begin, end) of x, whole rows; scale, shift and the others hold C values.
 struct NormPasses {
   void (*moments)(const float* x, int64_t begin, int64_t end, int64_t C, double* sums, double* squares);
-  void (*apply)(const NormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);
-  void (*apply_residual)(const NormCall&, const float* residual, const float* scale, const float* shift, int64_t begin,
-                         int64_t end, float* y);
-  void (*gradient_sums)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* mean,
-                        int64_t begin, int64_t end, double* sums, double* products);
-  void (*residual_gradient_sums)(const NormCall&, const float* dy, const float* y, const float* mean, int64_t begin,
-                                 int64_t end, double* sums, double* products, float* g);
-  void (*apply_gradient)(const NormCall&, const float* dy, const float* scale, const float* shift, const float* slope,
-                         const float* offset, int64_t begin, int64_t end, float* dx);
+  void (*apply)(const DenseNormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);
+  void (*apply_residual)(const DenseNormCall&, const float* residual, const float* scale, const float* shift,
+                         int64_t begin, int64_t end, float* y);
+  void (*gradient_sums)(const DenseNormCall&, const float* dy, const float* scale, const float* shift,
+                        const float* mean, int64_t begin, int64_t end, double* sums, double* products);
+  void (*residual_gradient_sums)(const DenseNormCall&, const float* dy, const float* y, const float* mean,
+                                 int64_t begin, int64_t end, double* sums, double* products, float* g);
+  void (*apply_gradient)(const DenseNormCall&, const float* dy, const float* scale, const float* shift,
+                         const float* slope, const float* offset, int64_t begin, int64_t end, float* dx);
 };
 
 // The sum of squares of `count` values, in float64 (squares.h).
@@ -85,8 +86,8 @@ struct Kernels {
   const char* name;
   NormPasses norm;
   SquareSums squares;
-  Pass<ForwardCall> forward;
-  Pass<GradInputCall> grad_input;
+  PassFunctions<DenseForwardCall> forward;
+  PassFunctions<DenseGradInputCall> grad_input;
   // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.
   int64_t (*spin)(bool is_forward, int64_t variant, int64_t iterations);
 };

@@ -124,12 +124,12 @@ struct Node {
   }
 
   // Packs, then computes, on onnxruntime's own threads; a unit has one order of sums, so their number changes no bit.
-  void run(OrtKernelContext* context, const ForwardCall& call) const {
-    const Pass<ForwardCall>& pass = pass_of(call);
+  void run(OrtKernelContext* context, const DenseForwardCall& call) const {
+    const PassFunctions<DenseForwardCall>& pass = pass_of(call);
     const std::unique_ptr<float[]> packed(new float[pass.packed_floats(call)]);
     struct Work {
-      const Pass<ForwardCall>& pass;
-      const ForwardCall& call;
+      const PassFunctions<DenseForwardCall>& pass;
+      const DenseForwardCall& call;
       float* packed;
     } work{pass, call, packed.get()};
     const auto pack = [](void* data, size_t block) {

@@ -61,7 +61,7 @@ inline NormResult<float> norm_of(const NormData& data, bool has_residual) {
   const int64_t C = data.C, rows = data.rows;
   const NormPasses& passes = kernels_for(kWholeRegister).norm;
   const Chunks chunks(rows, C);
-  const NormCall call{data.x.data(), rows, C, data.relu};
+  const DenseNormCall call{data.x.data(), rows, C, data.relu};
   const std::vector<float> nothing(C);
   NormResult<float> to{nothing, nothing, {}, {}, nothing, nothing};
   std::vector<double> sums(chunks.count() * C), squares(chunks.count() * C);
@@ -71,7 +71,7 @@ inline NormResult<float> norm_of(const NormData& data, bool has_residual) {
   for_chunks([&](int64_t i, int64_t begin, int64_t end) {
     passes.moments(call.x, begin, end, C, &sums[i * C], &squares[i * C]);
   });
-  const Moments moments = merge_moments(chunks, C, sums, squares);
+  const ChannelMoments moments = merge_moments(chunks, C, sums, squares);
   std::copy(moments.mean.begin(), moments.mean.end(), to.mean.begin());
   std::copy(moments.var.begin(), moments.var.end(), to.var.begin());
   std::vector<float> scale(C), shift(C), slope(C), offset(C);
@@ -92,7 +92,7 @@ inline NormResult<float> norm_of(const NormData& data, bool has_residual) {
   });
   combine_sums(chunks, of, rows, C, scale, to.mean.data(), to.var.data(), kEps, slope, offset, to.dweight.data(),
                to.dbias.data());
-  NormCall backward = call;
+  DenseNormCall backward = call;
   backward.relu = data.relu && !has_residual;  // a residual's gradient has been through the ReLU
   const float* upper = has_residual ? g.data() : data.dy.data();
   for_chunks([&](int64_t, int64_t begin, int64_t end) {

@@ -36,7 +36,7 @@ inline std::vector<float> as_filters(const std::vector<float>& w_ocrs, const Lay
 // Packs and computes in reverse: no block and no unit may lean on one before it.
 template <typename Call>
 void run(const Call& call) {
-  const Pass<Call>& pass = pass_of(call);
+  const PassFunctions<Call>& pass = pass_of(call);
   Guarded<float> packed(pass.packed_floats(call), true);
   for (int64_t i = pass.num_blocks(call); i-- > 0;) pass.pack(call, i, packed.data());
   for (int64_t i = pass.num_units(call); i-- > 0;) pass.compute(call, packed.data(), i, i + 1);
@@ -47,7 +47,8 @@ inline std::vector<float> forward(const Layer& d, const std::vector<float>& x, c
   Guarded<float> image(as_image(x, d.N, d.C, d.H * d.W, lies.layout), lies.is_at_end);
   Guarded<float> filters(as_filters(w, d, lies.w_order), lies.is_at_end);
   Guarded<float> y(d.N * d.O * d.P * d.Q, lies.is_at_end);
-  run(ForwardCall{d, {image.data(), lies.layout}, filters.data(), lies.w_order, y.data(), lies.layout, offset_free});
+  run(DenseForwardCall{d, {image.data(), lies.layout}, filters.data(), lies.w_order, y.data(), lies.layout,
+                       offset_free});
   return as_nchw(y.values(), d.N, d.O, d.P * d.Q, lies.layout);
 }
 
@@ -65,7 +66,7 @@ inline std::vector<float> grad_input(const Layer& d, const std::vector<float>& d
   Guarded<float> image(as_image(x, d.N, d.C, d.H * d.W, lies.layout), lies.is_at_end);
   Guarded<float> filters(as_filters(w, d, order), lies.is_at_end);
   Guarded<float> dx(static_cast<int64_t>(x.size()), lies.is_at_end);
-  GradInputCall call{d,         {upper.data(), lies.layout}, {image.data(), lies.layout}, filters.data(), order,
+  DenseGradInputCall call{d,         {upper.data(), lies.layout}, {image.data(), lies.layout}, filters.data(), order,
                      dx.data(), false};
   if (is_flat) call.layer = fully_connected(d), call.w_order = FilterOrder::kChannelsInnermost;
   call.only_non_zeros =

@@ -60,7 +60,7 @@ struct RowScratch {
 };
 
 // Sixteen neighbouring pixels, or eight of each of two images, turned around: v[c] of channel c0 + c.
-inline void load_pixels(const Image& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
+inline void load_pixels(const DenseImage& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
                         int64_t h, int64_t column, int64_t c0, Simd::Reg (&v)[Simd::kLanes]) {
   constexpr int kHalf = Simd::kLanes / 2;
   const int64_t image_floats = d.C * d.H * d.W;
@@ -95,7 +95,7 @@ inline void load_pixels(const Image& image, const Layer& d, const RowShape& shap
 
 // Writes a row where the filter's column sees every position in its place, and its sum over channels; lowers `lowest` to
 // the row's minimum. A NaN is passed over: it shows up in the sums.
-inline void pack_row(const Image& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
+inline void pack_row(const DenseImage& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
                      int64_t h, float* to, float* sums, Simd::Reg& lowest) {
   for (int64_t v0 = 0; v0 < shape.row_floats; v0 += Simd::kLanes) {
     Simd::Reg sum = Simd::zero();
@@ -167,7 +167,7 @@ inline void shift_rows(const Layer& d, const RowShape& shape, const PackedBand& 
 }
 
 // Packs the inputs, from row0 on, under `rows` rows of outputs of the images from n on. Stops at x < 0 and returns false.
-inline bool pack_band(const Image& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
+inline bool pack_band(const DenseImage& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
                       int64_t row0, int64_t rows, const PackedBand& to) {
   constexpr int64_t kRowsAtOnce = 4;  // still in the nearest cache, but no longer in the queue of stores
   const int64_t num_rows = ceil_div(rows, shape.tile_rows) * shape.tile_rows + (d.R - 1) * d.dilation_h;

@@ -42,7 +42,7 @@ struct PositiveLists {
 };
 
 // The lists of filter o.
-inline void pack_positive(const ForwardCall& call, const PositiveLists& to, int64_t o) {
+inline void pack_positive(const DenseForwardCall& call, const PositiveLists& to, int64_t o) {
   const Layer& d = call.layer;
   const RowShape shape(d);
   const float* filter = call.w + o * d.C * d.R * d.S;
@@ -128,7 +128,7 @@ inline void compute_band(const Layer& d, const RowShape& shape, const PositiveLi
 }
 
 // Computes a unit where x >= 0 throughout; returns whether it is. y: [image][row][column][filter] of the unit.
-inline bool compute_positive_unit(const ForwardCall& call, const PositiveLists& lists, const float* constant,
+inline bool compute_positive_unit(const DenseForwardCall& call, const PositiveLists& lists, const float* constant,
                                   const Unit& cut, float* y, RowScratch& scratch) {
   const Layer& d = call.layer;
   const RowShape shape(d);

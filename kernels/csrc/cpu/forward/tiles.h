@@ -3,6 +3,11 @@
 //   Y = sum_k (2 min(x, w) - x - w)                = -sum_k |x - w|                                     (Eq. 2)
 //   Y + sum_k |w| = 2 sum_k min(x, w) - sum_k x + sum_k (|w| - w)                                  (offset-free)
 //
+// Why that is as fast as a convolution: the subtraction, the absolute value and the sum of |x - w| are three instructions
+// for the two adder pipes of a core. Here the minimum alone is left on them. The sum over k is a multiplication by one
+// (Simd::add_min) on the two FMA pipes, which a convolution keeps busy with as many instructions, and the sums over x
+// and over w are taken once for a position and once for a filter.
+//
 // Filters lie along the registers, positions are broadcast: images stay interleaved, nothing is unfolded, any stride
 // costs the same. Where a unit has x >= 0 throughout (behind every ReLU), w < 0 counts as w = 0: min(x, w) - w is then
 // 0 exactly, and the response keeps ten times more digits. sum_k x carries a NaN or an infinity of x into y, the
@@ -112,7 +117,7 @@ struct FilterSums {
   }
 };
 
-inline void pack_constants(const ForwardCall& call, const PackedForward& to, int64_t o) {
+inline void pack_constants(const DenseForwardCall& call, const PackedForward& to, int64_t o) {
   to.constant[o] = to.constant_clipped[o] = to.offset[o] = to.limit[o] = to.below_zero[o] = 0.0f;
   if (o >= call.layer.O) return;  // the block's tail: computed, never stored
   const FilterSums sums(call.w + o * to.K, to.K);
@@ -124,7 +129,7 @@ inline void pack_constants(const ForwardCall& call, const PackedForward& to, int
   to.below_zero[o] = static_cast<float>(0.5 * (sums.absolute - sums.plain));
 }
 
-inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) {
+inline void pack_forward(const DenseForwardCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedForward to(d, packed);
   const FilterBlocks blocks(d);
@@ -134,7 +139,7 @@ inline void pack_forward(const ForwardCall& call, int64_t block, float* packed) 
     const int64_t o0 = lane0 + lane;
     float* filters = to.filters + lane0 * to.K + lane;
     float* clipped = to.clipped + lane0 * to.K + lane;
-    Tap tap{0, 0, 0};
+    FilterTap tap{0, 0, 0};
     for_transposed(call.w + o0 * to.K, to.K, lanes_left(d.O, o0), to.K, [&](int64_t, Simd::Reg w) {
       const int64_t row = walk.packed_row(d, tap.c, tap.r, tap.s) * width;
       Simd::store(filters + row, w);

@@ -263,7 +263,7 @@ inline const int64_t* list_runs(const Layer& d, const Walk& walk, const Buffer& 
 }
 
 // Responses of a unit by the identity; returns the least of all x, or 0.
-inline float compute_by_identity(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
+inline float compute_by_identity(const DenseForwardCall& call, const Walk& walk, const PackedForward& packed,
                                  const Unit& cut, float* y) {
   const Layer& d = call.layer;
   ForwardScratch& scratch = forward_scratch;
@@ -305,7 +305,7 @@ inline float compute_by_identity(const ForwardCall& call, const Walk& walk, cons
 }
 
 // Puts plain sums for what the identity cut short; most units only learn that their filters rule it out.
-inline void restore_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed, const Unit& cut,
+inline void restore_unit(const DenseForwardCall& call, const Walk& walk, const PackedForward& packed, const Unit& cut,
                          float lowest, float* y) {
   const Layer& d = call.layer;
   ForwardScratch& scratch = forward_scratch;
@@ -330,7 +330,7 @@ inline void restore_unit(const ForwardCall& call, const Walk& walk, const Packed
   }
 }
 
-inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, const PackedForward& packed,
+inline void compute_forward_unit(const DenseForwardCall& call, const Walk& walk, const PackedForward& packed,
                                  const Unit& cut) {
   const Layer& d = call.layer;
   const int64_t positions = cut.images() * cut.rows() * d.Q;
@@ -342,20 +342,20 @@ inline void compute_forward_unit(const ForwardCall& call, const Walk& walk, cons
   if (!is_in_place) write_planes(y, {d.O, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
 }
 
-inline int64_t forward_packed_floats(const ForwardCall& call) {
+inline int64_t forward_packed_floats(const DenseForwardCall& call) {
   return PackedForward::floats(call.layer) + (can_be_positive(call.layer) ? PositiveLists::floats(call.layer) : 0);
 }
-inline int64_t forward_num_blocks(const ForwardCall& call) { return FilterBlocks(call.layer).count(); }
-inline int64_t forward_num_units(const ForwardCall& call) { return cut_forward(call.layer).count(); }
+inline int64_t forward_num_blocks(const DenseForwardCall& call) { return FilterBlocks(call.layer).count(); }
+inline int64_t forward_num_units(const DenseForwardCall& call) { return cut_forward(call.layer).count(); }
 
-inline void compute_forward(const ForwardCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
+inline void compute_forward(const DenseForwardCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
   const Walk walk(call.layer);
   const PackedForward filters(call.layer, const_cast<float*>(packed));
   const Cut cut = cut_forward(call.layer);
   for (int64_t i = unit_begin; i < unit_end; ++i) compute_forward_unit(call, walk, filters, Unit(cut, i));
 }
 
-inline void pack_forward_block(const ForwardCall& call, int64_t block, float* packed) {
+inline void pack_forward_block(const DenseForwardCall& call, int64_t block, float* packed) {
   pack_forward(call, block, packed);
   if (!can_be_positive(call.layer)) return;
   const FilterBlocks blocks(call.layer);
@@ -365,8 +365,8 @@ inline void pack_forward_block(const ForwardCall& call, int64_t block, float* pa
     pack_positive(call, lists, o);
 }
 
-constexpr Pass<ForwardCall> kForwardPass{forward_packed_floats, forward_num_blocks, pack_forward_block, forward_num_units,
-                                         compute_forward};
+constexpr PassFunctions<DenseForwardCall> kForwardPass{
+    forward_packed_floats, forward_num_blocks, pack_forward_block, forward_num_units, compute_forward};
 
 }  // namespace
 }  // namespace addertrain::cpu

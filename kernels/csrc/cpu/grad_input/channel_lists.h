@@ -23,17 +23,17 @@ struct ListScratch {
   Memory<ListStep> steps;
 };
 
-// The positions of a residue as tiles that walk lists want them: small enough to stay in the nearest cache.
+// The positions of a phase as tiles that walk lists want them: small enough to stay in the nearest cache.
 struct ListedPositions {
   const int32_t* outputs;  // offsets of their bases in the unit's dY; a register more may be read
   const int32_t* pixels;   // their offsets in x and dX
 
-  ListedPositions(const GradUnit& unit, const Residue& residue, ListScratch& scratch) {
-    int32_t* output = scratch.outputs.entries(residue.count + Simd::kLanes);
-    int32_t* pixel = scratch.pixels.entries(residue.count);
-    for (int64_t i = 0; i < residue.count; ++i) {
-      output[i] = static_cast<int32_t>(residue.positions[i].dy - unit.dy.data);
-      pixel[i] = static_cast<int32_t>(residue.positions[i].pixel);
+  ListedPositions(const GradUnit& unit, const PhasePositions& phase, ListScratch& scratch) {
+    int32_t* output = scratch.outputs.entries(phase.count + Simd::kLanes);
+    int32_t* pixel = scratch.pixels.entries(phase.count);
+    for (int64_t i = 0; i < phase.count; ++i) {
+      output[i] = static_cast<int32_t>(phase.positions[i].dy - unit.dy.data);
+      pixel[i] = static_cast<int32_t>(phase.positions[i].pixel);
     }
     outputs = output, pixels = pixel;
   }
@@ -51,21 +51,22 @@ struct ChannelList {
 class ChannelLists {
  public:
   // Of `channels` <= kLanes channels; `x` points at the first one of the unit's first pixel.
-  ChannelLists(const Residue& residue, const ListedPositions& at, const float* x, int channels, ListScratch& scratch)
-      : residue_(residue),
+  ChannelLists(const PhasePositions& phase, const ListedPositions& at, const float* x, int channels,
+               ListScratch& scratch)
+      : phase_(phase),
         at_(at),
         x_(x),
         channels_(channels),
-        pitch_(residue.count + Simd::kLanes),  // a register is stored whole
+        pitch_(phase.count + Simd::kLanes),  // a register is stored whole
         values_(scratch.values.entries(pitch_ * Simd::kLanes)),
         sums_(scratch.sums.entries(pitch_ * Simd::kLanes)),
         bases_(scratch.bases.entries(pitch_ * Simd::kLanes)),
-        lanes_(scratch.lanes.entries(residue.count + residue.num_segments * Simd::kLanes)),
-        ends_(scratch.ends.entries(residue.num_segments * Simd::kLanes)) {
+        lanes_(scratch.lanes.entries(phase.count + phase.num_segments * Simd::kLanes)),
+        ends_(scratch.ends.entries(phase.num_segments * Simd::kLanes)) {
     int64_t counts[Simd::kLanes] = {};
     uint32_t* lanes = lanes_;
-    for (int64_t i = 0; i < residue.num_segments; ++i) {
-      append(residue.segments[i], counts, lanes);
+    for (int64_t i = 0; i < phase.num_segments; ++i) {
+      append(phase.segments[i], counts, lanes);
       std::copy(counts, counts + Simd::kLanes, ends_ + i * Simd::kLanes);
     }
   }
@@ -80,9 +81,9 @@ class ChannelLists {
   void write(float* dx) const {
     int64_t counts[Simd::kLanes] = {};
     const uint32_t* lanes = lanes_;
-    for (int64_t i = 0; i < residue_.num_segments; ++i)
-      for (int64_t at = residue_.segments[i].begin; at < residue_.segments[i].end; at += Simd::kLanes) {
-        const int positions = lanes_left(residue_.segments[i].end, at);
+    for (int64_t i = 0; i < phase_.num_segments; ++i)
+      for (int64_t at = phase_.segments[i].begin; at < phase_.segments[i].end; at += Simd::kLanes) {
+        const int positions = lanes_left(phase_.segments[i].end, at);
         Simd::Reg sums[Simd::kLanes];
 #pragma GCC unroll 16
         for (int c = 0; c < Simd::kLanes; ++c, ++lanes) {
@@ -126,7 +127,7 @@ class ChannelLists {
     }
   }
 
-  const Residue& residue_;
+  const PhasePositions& phase_;
   const ListedPositions& at_;
   const float* x_;
   int channels_;

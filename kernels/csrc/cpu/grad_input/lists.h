@@ -26,7 +26,7 @@ struct PackedLists {
 };
 
 // A register's worth of channels.
-inline void pack_lists(const GradInputCall& call, int64_t block, float* packed) {
+inline void pack_lists(const DenseGradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedLists to(d, packed);
   const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S, K = taps * d.C;
@@ -58,7 +58,8 @@ struct ListSteps {
   const ListStep* end;
   int tail;  // filters in the registers behind the whole ones
 
-  ListSteps(const Layer& d, const Residue& residue, const Taps& taps, int64_t filters_pitch, Memory<ListStep>& table)
+  ListSteps(const Layer& d, const PhasePositions& phase, const Taps& taps, int64_t filters_pitch,
+            Memory<ListStep>& table)
       : tail(static_cast<int>(d.O % Simd::kLanes)) {
     ListStep* to = table.entries(d.R * d.S * filters_pitch / Simd::kLanes);
     begin = to;
@@ -66,7 +67,7 @@ struct ListSteps {
       for (int64_t r = 0; r < d.R; ++r)
         for (int64_t s = 0; s < d.S; ++s)
           for (int64_t o = first; o < last && taps.has(r, s); o += Simd::kLanes)
-            *to++ = {residue.down[r] + residue.across[s] + o, (r * d.S + s) * filters_pitch + o};
+            *to++ = {phase.down[r] + phase.across[s] + o, (r * d.S + s) * filters_pitch + o};
     };
     add(0, d.O - tail);
     whole = to;
@@ -140,7 +141,7 @@ inline void run_list(const ListRun& run, const ChannelList& list) {
 struct ListAhead {
   Ahead dy, x, dx;
 
-  ListAhead(const GradInputCall& call, const Unit& cut, int64_t calls)
+  ListAhead(const DenseGradInputCall& call, const Unit& cut, int64_t calls)
       : dy(ahead(call.dy.data, call.layer, cut, call.layer.O * call.layer.P * call.layer.Q, 1, calls)),
         x(ahead(call.x.data, call.layer, cut, call.layer.C * call.layer.H * call.layer.W, 1, calls)),
         dx(ahead(call.dx, call.layer, cut, call.layer.C * call.layer.H * call.layer.W, 0, calls)) {}
@@ -161,16 +162,16 @@ struct ListAhead {
   }
 };
 
-inline void compute_non_zeros(const GradInputCall& call, const PackedLists& packed, const GradUnit& unit,
-                              const Residue& residue, float* dx, ListScratch& scratch) {
+inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists& packed, const GradUnit& unit,
+                              const PhasePositions& phase, float* dx, ListScratch& scratch) {
   const Layer& d = call.layer;
-  ListAhead ahead(call, unit.cut, d.C * residue.num_segments);
-  const ListedPositions at(unit, residue, scratch);
+  ListAhead ahead(call, unit.cut, d.C * phase.num_segments);
+  const ListedPositions at(unit, phase, scratch);
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
     const int channels = lanes_left(d.C, c0);
-    const ChannelLists lists(residue, at, unit.x + c0, channels, scratch);
-    for (int64_t i = 0; i < residue.num_segments; ++i) {
-      const ListSteps steps(d, residue, residue.segments[i].taps, packed.filters_pitch, scratch.steps);
+    const ChannelLists lists(phase, at, unit.x + c0, channels, scratch);
+    for (int64_t i = 0; i < phase.num_segments; ++i) {
+      const ListSteps steps(d, phase, phase.segments[i].taps, packed.filters_pitch, scratch.steps);
       for (int lane = 0; lane < channels; ++lane) {
         const int64_t c = c0 + lane;
         run_list({steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]},

@@ -1,11 +1,13 @@
 // The input positions that a unit of the input gradient walks, and the outputs that saw them.
 //
-// A stride u splits the input into u*u residues of
-// positions that see the same taps; within one, positions are cut into segments: the interior, the edges, the corners.
+// A stride u splits the input into u*u phases of positions that are led to outputs by the same taps
+// (device/stride_phases.h). Within a phase they are cut into segments in which the same taps lead to outputs inside the
+// response: the interior, the edges, the corners.
 #pragma once
 
 #include "csrc/cpu/kernels.h"
 #include "csrc/cpu/movement/units.h"
+#include "device/stride_phases.h"
 
 namespace addertrain::cpu {
 namespace {
@@ -19,7 +21,7 @@ struct Taps {
 };
 
 // A position: the output at its base (not read unless a tap leads there), its place in x and dX, its taps.
-struct Position {
+struct InputPosition {
   const float* dy;
   int64_t pixel;
   Taps taps;
@@ -38,11 +40,12 @@ inline Window dy_window(const Layer& d, const Unit& unit) {
   return {first, std::clamp<int64_t>(p1, first, d.P) - first, 0, d.Q};
 }
 
-// One axis of the layer for one residue of the stride: inputs start + residue + i * stride below start + inputs.
-struct Axis {
-  int64_t start, inputs, residue, taps, stride, padding, dilation, outputs;
-
-  int64_t size() const { return ceil_div(inputs - residue, stride); }
+// One axis of one phase of a unit.
+struct PhaseAxis {
+  StridePhase phase;
+  int64_t first;  // input of the unit
+  int64_t size;   // inputs
+  int64_t taps, outputs;
 };
 
 struct GradUnit {
@@ -54,61 +57,53 @@ struct GradUnit {
 
 // ---------------------------------------------------------------- one axis
 
-// Output that input i of the residue reads through `tap` is shift(tap) + i; false where the stride leaves none.
-inline bool find_shift(const Axis& axis, int64_t tap, int64_t& shift) {
-  const int64_t scaled = axis.start + axis.residue + axis.padding - tap * axis.dilation;
-  if (scaled % axis.stride != 0) return false;
-  shift = scaled / axis.stride;
-  return true;
-}
-
 // The taps through which input i sees an output, as bits.
-inline uint64_t taps_of(const Axis& axis, int64_t i) {
+inline uint64_t taps_of(const PhaseAxis& axis, int64_t i) {
   uint64_t bits = 0;
   for (int64_t tap = 0; tap < axis.taps; ++tap) {
     int64_t shift;
-    if (find_shift(axis, tap, shift) && shift + i >= 0 && shift + i < axis.outputs) bits |= uint64_t{1} << tap;
+    if (axis.phase.find_shift(tap, shift) && shift + i >= 0 && shift + i < axis.outputs) bits |= uint64_t{1} << tap;
   }
   return bits;
 }
 
 // First input after i that sees other taps: where a tap enters or leaves the output.
-inline int64_t end_of_segment(const Axis& axis, int64_t i) {
-  int64_t end = axis.size();
+inline int64_t end_of_segment(const PhaseAxis& axis, int64_t i) {
+  int64_t end = axis.size;
   for (int64_t tap = 0; tap < axis.taps; ++tap) {
     int64_t shift;
-    if (!find_shift(axis, tap, shift)) continue;
+    if (!axis.phase.find_shift(tap, shift)) continue;
     if (-shift > i) end = std::min(end, -shift);
     if (axis.outputs - shift > i) end = std::min(end, axis.outputs - shift);
   }
   return end;
 }
 
-// ---------------------------------------------------------------- one residue of a unit
+// ---------------------------------------------------------------- one phase of a unit
 
 // Positions of rows [i0, i1) x columns [j0, j1), which all see `taps`.
-inline int64_t append_positions(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across, int64_t i0,
-                                int64_t i1, int64_t j0, int64_t j1, Taps taps, Position* to) {
+inline int64_t append_positions(const Layer& d, const GradUnit& unit, const PhaseAxis& down, const PhaseAxis& across,
+                                int64_t i0, int64_t i1, int64_t j0, int64_t j1, Taps taps, InputPosition* to) {
   int64_t at = 0;
   for (int64_t n = 0; n < unit.cut.images(); ++n)
     for (int64_t i = i0; i < i1; ++i) {
-      const int64_t row = n * unit.cut.rows() + down.residue + i * d.stride_h;
+      const int64_t row = n * unit.cut.rows() + down.first + i * d.stride_h;
       const float* dy_row = unit.dy.data + n * unit.dy.image_pitch + (i - unit.first_output_row) * unit.dy.row_pitch;
       for (int64_t j = j0; j < j1; ++j)
-        to[at++] = {dy_row + j * d.O, (row * d.W + across.residue + j * d.stride_w) * d.C, taps};
+        to[at++] = {dy_row + j * d.O, (row * d.W + across.first + j * d.stride_w) * d.C, taps};
     }
   return at;
 }
 
-// Positions [begin, end) of a residue, which all see the same taps.
+// Positions [begin, end) of a phase, which all see the same taps.
 struct Segment {
   int64_t begin, end;
   Taps taps;
 };
 
-// All positions of a residue, segment by segment, and where their taps lead.
-struct Residue {
-  const Position* positions;  // padded with the last one to a whole tile
+// All positions of a phase, segment by segment, and where their taps lead.
+struct PhasePositions {
+  const InputPosition* positions;  // padded with the last one to a whole tile
   int64_t count;
   const Segment* segments;
   int64_t num_segments;
@@ -116,22 +111,22 @@ struct Residue {
   const int64_t* across;  // per filter column
 };
 
-struct ResidueScratch {
-  Memory<Position> positions;
+struct PhaseScratch {
+  Memory<InputPosition> positions;
   Memory<Segment> segments;
   OffsetTable shifts;
 };
 
 constexpr int64_t kMostPositionsOfTile = 64;
 
-inline Residue list_residue(const Layer& d, const GradUnit& unit, const Axis& down, const Axis& across,
-                            ResidueScratch& scratch) {
-  Position* positions =
-      scratch.positions.entries(unit.cut.images() * down.size() * across.size() + kMostPositionsOfTile);
+inline PhasePositions list_phase(const Layer& d, const GradUnit& unit, const PhaseAxis& down, const PhaseAxis& across,
+                            PhaseScratch& scratch) {
+  InputPosition* positions =
+      scratch.positions.entries(unit.cut.images() * down.size * across.size + kMostPositionsOfTile);
   Segment* segments = scratch.segments.entries((2 * d.R + 1) * (2 * d.S + 1));
   int64_t count = 0, num_segments = 0;
-  for (int64_t i = 0; i < down.size(); i = end_of_segment(down, i))
-    for (int64_t j = 0; j < across.size(); j = end_of_segment(across, j)) {
+  for (int64_t i = 0; i < down.size; i = end_of_segment(down, i))
+    for (int64_t j = 0; j < across.size; j = end_of_segment(across, j)) {
       const Taps taps{taps_of(down, i), taps_of(across, j)};
       const int64_t added = append_positions(d, unit, down, across, i, end_of_segment(down, i), j,
                                              end_of_segment(across, j), taps, positions + count);
@@ -140,19 +135,21 @@ inline Residue list_residue(const Layer& d, const GradUnit& unit, const Axis& do
     }
   for (int64_t m = 0; m < kMostPositionsOfTile; ++m) positions[count + m] = positions[count - 1];
   int64_t* shifts = scratch.shifts.entries(d.R + d.S);
-  for (int64_t r = 0, shift; r < d.R; ++r) shifts[r] = find_shift(down, r, shift) ? shift * unit.dy.row_pitch : 0;
-  for (int64_t s = 0, shift; s < d.S; ++s) shifts[d.R + s] = find_shift(across, s, shift) ? shift * d.O : 0;
+  for (int64_t r = 0, shift; r < d.R; ++r) shifts[r] = down.phase.find_shift(r, shift) ? shift * unit.dy.row_pitch : 0;
+  for (int64_t s = 0, shift; s < d.S; ++s) shifts[d.R + s] = across.phase.find_shift(s, shift) ? shift * d.O : 0;
   return {positions, count, segments, num_segments, shifts, shifts + d.R};
 }
 
-// Calls `body` with every residue of a unit.
+// Calls `body` with every phase of a unit.
 template <typename Body>
-inline void for_residues(const Layer& d, const GradUnit& unit, ResidueScratch& scratch, const Body& body) {
+inline void for_phases(const Layer& d, const GradUnit& unit, PhaseScratch& scratch, const Body& body) {
   for (int64_t h = 0; h < std::min(d.stride_h, unit.cut.rows()); ++h)
     for (int64_t v = 0; v < std::min(d.stride_w, d.W); ++v) {
-      const Axis down{unit.cut.row0, unit.cut.rows(), h, d.R, d.stride_h, d.padding_h, d.dilation_h, d.P};
-      const Axis across{0, d.W, v, d.S, d.stride_w, d.padding_w, d.dilation_w, d.Q};
-      body(list_residue(d, unit, down, across, scratch));
+      const StridePhase in_rows{unit.cut.row0 + h, d.stride_h, d.padding_h, d.dilation_h};
+      const StridePhase in_columns{v, d.stride_w, d.padding_w, d.dilation_w};
+      const PhaseAxis down{in_rows, h, in_rows.inputs_before(unit.cut.row1), d.R, d.P};
+      const PhaseAxis across{in_columns, v, in_columns.inputs_before(d.W), d.S, d.Q};
+      body(list_phase(d, unit, down, across, scratch));
     }
 }
 

@@ -25,7 +25,7 @@ struct PackedThin {
   static int64_t floats(const Layer& d) { return d.R * d.S * PackedThin(d, nullptr).tap_floats + kThinChannels; }
 };
 
-inline void pack_thin(const GradInputCall& call, float* packed) {
+inline void pack_thin(const DenseGradInputCall& call, float* packed) {
   const Layer& d = call.layer;
   const PackedThin to(d, packed);
   for (int64_t c = 0; c < d.C; ++c) to.poison[c] = 0.0f;
@@ -59,7 +59,7 @@ inline void add_lanes(const Simd::Reg (&acc)[Count], float* to) {
 
 // M positions, C channels: acc[m][c] += dy[m][o] * HT(w[o][c] - x[m][c]), lane by lane over o.
 template <int C>
-void thin_tile(const GradTile& t, const Position* positions, const float* x, float* dx) {
+void thin_tile(const GradTile& t, const InputPosition* positions, const float* x, float* dx) {
   constexpr int M = kThinRows<C>;
   const int64_t registers = ceil_div(t.O, Simd::kLanes);
   Simd::Reg acc[M * C], at_x[M * C];
@@ -100,7 +100,7 @@ void thin_tile(const GradTile& t, const Position* positions, const float* x, flo
     }
 }
 
-using ThinTile = void (*)(const GradTile&, const Position*, const float*, float*);
+using ThinTile = void (*)(const GradTile&, const InputPosition*, const float*, float*);
 
 // The tile for C channels, and how many positions it takes.
 struct ThinTileOf {

@@ -3,7 +3,7 @@
 //   dX[n,c,h,w] = sum_{o,r,s} dY * HT(w - x),  HT(d) = min(max(d, -1), 1)                              (Eq. 6, 7)
 //
 // A gather: every input position sums the outputs that saw it. Channels lie along the registers, x and the sums stay in
-// registers, dY is broadcast. A stride u splits the input into u*u residues of positions that see the same taps, each a
+// registers, dY is broadcast. A stride u splits the input into u*u phases of positions that see the same taps, each a
 // dense problem of its own; no atomics.
 #pragma once
 
@@ -29,7 +29,7 @@ struct PackedGradInput {
   }
 };
 
-inline void pack_grad_input(const GradInputCall& call, int64_t block, float* packed) {
+inline void pack_grad_input(const DenseGradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedGradInput to(d, packed);
   const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S;
@@ -50,7 +50,7 @@ inline void pack_grad_input(const GradInputCall& call, int64_t block, float* pac
   Simd::store(to.poison + c0, poison);
 }
 
-// What a tile needs to know of the positions it may meet: those of one residue of the stride.
+// What a tile needs to know of the positions it may meet: those of one phase of the stride.
 struct GradTile {
   const float* filters;  // packed block
   const float* poison;
@@ -67,7 +67,7 @@ struct TileTaps {
   Taps any{0, 0};
   bool is_mixed = false;  // the positions do not all see the same
 
-  explicit TileTaps(const Position* positions) {
+  explicit TileTaps(const InputPosition* positions) {
     Taps all = any = positions[0].taps;
 #pragma GCC unroll 32
     for (int m = 1; m < M; ++m) {
@@ -81,7 +81,7 @@ struct TileTaps {
 // M positions anywhere, one register of channels: acc[m][c] += dy[m][k] * HT(w[k][c] - x[m][c]). A tap that no
 // position sees is left out; one that only some see reads zeros for the others.
 template <int M>
-void grad_tile(const GradTile& t, const Position* positions, const float* x, float* dx) {
+void grad_tile(const GradTile& t, const InputPosition* positions, const float* x, float* dx) {
   Simd::Reg acc[M], at_x[M];
   const TileTaps<M> taps(positions);
 #pragma GCC unroll 16

@@ -11,7 +11,7 @@ namespace {
 
 struct GradScratch {
   Scratch dy, x, dx, zeros, sums;
-  ResidueScratch residue;
+  PhaseScratch phase;
   ListScratch lists;
 };
 thread_local GradScratch grad_scratch;
@@ -22,28 +22,28 @@ inline void for_tiles(int64_t count, int64_t rows, const Tile& tile) {
   for (int64_t i = 0; i < count; i += rows) tile(std::max<int64_t>(0, std::min(i, count - rows)));
 }
 
-// The channels of `residue`, every position of them.
-inline void compute_residue(const Layer& d, const float* packed, const Residue& residue, GradTile tile, const float* x,
-                            float* dx) {
+// The channels of `phase`, every position of them.
+inline void compute_phase(const Layer& d, const float* packed, const PhasePositions& phase, GradTile tile,
+                          const float* x, float* dx) {
   if (is_thin(d)) {
     const PackedThin thin(d, const_cast<float*>(packed));
     tile.filters = thin.filters, tile.poison = thin.poison;
     const ThinTileOf of(d.C);
-    for_tiles(residue.count, of.rows, [&](int64_t at) { of.tile(tile, residue.positions + at, x, dx); });
+    for_tiles(phase.count, of.rows, [&](int64_t at) { of.tile(tile, phase.positions + at, x, dx); });
     return;
   }
   const PackedGradInput filters(d, const_cast<float*>(packed));
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
     tile.filters = filters.filters + c0 * filters.K, tile.poison = filters.poison + c0;
     tile.channels = lanes_left(d.C, c0);
-    for_tiles(residue.count, Simd::kGradRows,
-              [&](int64_t at) { grad_tile<Simd::kGradRows>(tile, residue.positions + at, x + c0, dx + c0); });
+    for_tiles(phase.count, Simd::kGradRows,
+              [&](int64_t at) { grad_tile<Simd::kGradRows>(tile, phase.positions + at, x + c0, dx + c0); });
   }
 }
 
 // ---------------------------------------------------------------- units
 
-inline void compute_grad_input_unit(const GradInputCall& call, const float* packed, const Unit& cut) {
+inline void compute_grad_input_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut) {
   const Layer& d = call.layer;
   GradScratch& scratch = grad_scratch;
   const ImageShape in{d.C, d.H, d.W}, out{d.O, d.P, d.Q};
@@ -56,27 +56,27 @@ inline void compute_grad_input_unit(const GradInputCall& call, const float* pack
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
   const GradUnit unit{cut, window.row0, dy, x.data};
-  for_residues(d, unit, scratch.residue, [&](const Residue& residue) {
-    const GradTile tile{nullptr, nullptr, zeros, residue.down, residue.across, d.R, d.S, d.O, 0};
+  for_phases(d, unit, scratch.phase, [&](const PhasePositions& phase) {
+    const GradTile tile{nullptr, nullptr, zeros, phase.down, phase.across, d.R, d.S, d.O, 0};
     if (call.only_non_zeros)
-      compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, residue, dx, scratch.lists);
+      compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, phase, dx, scratch.lists);
     else
-      compute_residue(d, packed, residue, tile, x.data, dx);
+      compute_phase(d, packed, phase, tile, x.data, dx);
   });
   if (!is_in_place) write_planes(dx, in, cut.n0, cut.n1, cut.row0, cut.row1, call.dx);
 }
 
-inline int64_t grad_input_packed_floats(const GradInputCall& call) {
+inline int64_t grad_input_packed_floats(const DenseGradInputCall& call) {
   if (call.only_non_zeros) return PackedLists::floats(call.layer);
   const PackedGradInput packed(call.layer, nullptr);
   return is_thin(call.layer) ? PackedThin::floats(call.layer) : (packed.K + 1) * packed.lanes;
 }
-inline int64_t grad_input_num_blocks(const GradInputCall& call) {
+inline int64_t grad_input_num_blocks(const DenseGradInputCall& call) {
   return is_thin(call.layer) && !call.only_non_zeros ? 1 : ceil_div(call.layer.C, Simd::kLanes);
 }
-inline int64_t grad_input_num_units(const GradInputCall& call) { return cut_grad_input(call.layer).count(); }
+inline int64_t grad_input_num_units(const DenseGradInputCall& call) { return cut_grad_input(call.layer).count(); }
 
-inline void pack_grad_input_block(const GradInputCall& call, int64_t block, float* packed) {
+inline void pack_grad_input_block(const DenseGradInputCall& call, int64_t block, float* packed) {
   if (call.only_non_zeros)
     pack_lists(call, block, packed);
   else if (is_thin(call.layer))
@@ -85,13 +85,14 @@ inline void pack_grad_input_block(const GradInputCall& call, int64_t block, floa
     pack_grad_input(call, block, packed);
 }
 
-inline void compute_grad_input(const GradInputCall& call, const float* packed, int64_t unit_begin, int64_t unit_end) {
+inline void compute_grad_input(const DenseGradInputCall& call, const float* packed, int64_t unit_begin,
+                               int64_t unit_end) {
   const Cut cut = cut_grad_input(call.layer);
   for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, packed, Unit(cut, i));
 }
 
-constexpr Pass<GradInputCall> kGradInputPass{grad_input_packed_floats, grad_input_num_blocks, pack_grad_input_block,
-                                             grad_input_num_units, compute_grad_input};
+constexpr PassFunctions<DenseGradInputCall> kGradInputPass{
+    grad_input_packed_floats, grad_input_num_blocks, pack_grad_input_block, grad_input_num_units, compute_grad_input};
 
 }  // namespace
 }  // namespace addertrain::cpu

@@ -38,7 +38,7 @@ inline void for_transposed(const float* from, int64_t pitch, int lanes, int64_t 
 }
 
 // A tap of a filter, and the one behind it in memory.
-struct Tap {
+struct FilterTap {
   int64_t c, r, s;
 
   void advance(const Layer& d, FilterOrder order) {
@@ -52,7 +52,7 @@ struct Tap {
 };
 
 // Where a tap lies in its filter.
-inline int64_t offset_of(const Tap& tap, const Layer& d, FilterOrder order) {
+inline int64_t offset_of(const FilterTap& tap, const Layer& d, FilterOrder order) {
   return order == FilterOrder::kChannelsInnermost ? (tap.r * d.S + tap.s) * d.C + tap.c
                                                   : (tap.c * d.R + tap.r) * d.S + tap.s;
 }

@@ -133,7 +133,7 @@ inline void interleave_row(const float* planes, int64_t plane, int64_t C, int64_
 }
 
 // Fills `to` with the window of images [n0, n1); outside the image the value is a spatial zero pad.
-inline Buffer fill_window(const Image& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
+inline Buffer fill_window(const DenseImage& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
                           float* to) {
   const int64_t row_pitch = window.columns * d.C, image_pitch = window.rows * row_pitch;
   const int64_t left = std::clamp<int64_t>(-window.column0, 0, window.columns);
@@ -158,7 +158,7 @@ inline Buffer fill_window(const Image& image, const ImageShape& d, int64_t n0, i
 }
 
 // The window in place where nothing has to be padded or reordered, else a copy of it in `scratch`.
-inline Buffer read_window(const Image& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
+inline Buffer read_window(const DenseImage& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
                           Scratch& scratch) {
   const bool is_inside = window.row0 >= 0 && window.column0 >= 0 && window.row0 + window.rows <= d.H &&
                          window.column0 + window.columns <= d.W;

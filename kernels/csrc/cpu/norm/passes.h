@@ -80,7 +80,7 @@ inline void chunk_moments(const float* x, int64_t begin, int64_t end, int64_t C,
 }
 
 // y = max(0, a x + b) over x[begin, end), begin at the start of a row.
-inline void apply_norm(const NormCall& call, const float* scale, const float* shift, int64_t begin, int64_t end,
+inline void apply_norm(const DenseNormCall& call, const float* scale, const float* shift, int64_t begin, int64_t end,
                        float* y) {
   const int64_t width = rows_per_long_row(call.C) * call.C;
   float* a = norm_scratch.rows.entries(2 * width);
@@ -107,8 +107,8 @@ inline void add_residual(const float* __restrict x, const float* __restrict resi
 }
 
 // y = max(0, a x + b + residual).
-inline void apply_norm_residual(const NormCall& call, const float* residual, const float* scale, const float* shift,
-                                int64_t begin, int64_t end, float* y) {
+inline void apply_norm_residual(const DenseNormCall& call, const float* residual, const float* scale,
+                                const float* shift, int64_t begin, int64_t end, float* y) {
   const int64_t width = rows_per_long_row(call.C) * call.C;
   float* a = norm_scratch.rows.entries(2 * width);
   float* b = a + width;
@@ -134,7 +134,7 @@ inline void add_gradient_sums(bool relu, const float* __restrict x, const float*
 }
 
 // Of a chunk: sums[c] = sum g, products[c] = sum g (x - mean), where g = dy if y > 0 (or no ReLU) else 0.
-inline void chunk_gradient_sums(const NormCall& call, const float* dy, const float* scale, const float* shift,
+inline void chunk_gradient_sums(const DenseNormCall& call, const float* dy, const float* scale, const float* shift,
                                 const float* mean, int64_t begin, int64_t end, double* sums, double* products) {
   const int64_t C = call.C, width = rows_per_long_row(C) * C;
   float* sum = norm_scratch.rows.entries(5 * width);
@@ -163,7 +163,7 @@ inline void keep_gradient(const float* __restrict x, const float* __restrict dy,
 }
 
 // The same where the output y is at hand, which a residual has gone into; g is the residual's gradient as well.
-inline void chunk_residual_gradient_sums(const NormCall& call, const float* dy, const float* y, const float* mean,
+inline void chunk_residual_gradient_sums(const DenseNormCall& call, const float* dy, const float* y, const float* mean,
                                          int64_t begin, int64_t end, double* sums, double* products, float* g) {
   const int64_t C = call.C, width = rows_per_long_row(C) * C;
   float* sum = norm_scratch.rows.entries(3 * width);
@@ -188,7 +188,7 @@ inline void combine_gradient(bool relu, const float* __restrict x, const float* 
 }
 
 // dx = scale g + slope x + offset over [begin, end).
-inline void apply_norm_gradient(const NormCall& call, const float* dy, const float* scale, const float* shift,
+inline void apply_norm_gradient(const DenseNormCall& call, const float* dy, const float* scale, const float* shift,
                                 const float* slope, const float* offset, int64_t begin, int64_t end, float* dx) {
   const int64_t C = call.C, width = rows_per_long_row(C) * C;
   float* a = norm_scratch.rows.entries(4 * width);

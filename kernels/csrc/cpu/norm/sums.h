@@ -25,14 +25,14 @@ struct Chunks {
   int64_t end(int64_t i) const { return std::min(floats, (i + 1) * chunk_floats); }
 };
 
-struct Moments {
+struct ChannelMoments {
   std::vector<double> mean, var;
 };
 
 // Chan's rule: mean and sum of squared differences of the union of two samples.
-inline Moments merge_moments(const Chunks& chunks, int64_t C, const std::vector<double>& sums,
+inline ChannelMoments merge_moments(const Chunks& chunks, int64_t C, const std::vector<double>& sums,
                              const std::vector<double>& squares) {
-  Moments m{std::vector<double>(C, 0.0), std::vector<double>(C, 0.0)};
+  ChannelMoments m{std::vector<double>(C, 0.0), std::vector<double>(C, 0.0)};
   double seen = 0;
   for (int64_t i = 0; i < chunks.count(); ++i) {
     const double rows = static_cast<double>(chunks.end(i) - chunks.begin(i)) / static_cast<double>(C);

@@ -39,7 +39,7 @@ Tensor dense(const Tensor& t, MemoryFormat format) {
   return torch::stable::contiguous(t, format);
 }
 
-Image image_of(const Tensor& t) {
+DenseImage image_of(const Tensor& t) {
   return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
 }
 
@@ -67,7 +67,7 @@ int64_t elements(const Layer& d) { return d.N * d.P * d.Q * d.O * d.C * d.R * d.
 
 template <typename Call>
 void run(const Call& call, const Tensor& like) {
-  const Pass<Call>& pass = pass_of(call);
+  const PassFunctions<Call>& pass = pass_of(call);
   const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
   float* filters = packed.mutable_data_ptr<float>();
   const int64_t blocks = pass.num_blocks(call), units = pass.num_units(call);
@@ -117,13 +117,13 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
   const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
-  const ForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
+  const DenseForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
                          y.mutable_data_ptr<float>(), layout_of(format), offset_free};
   run(call, x);
   return y;
 }
 
-void run_grad_input(GradInputCall call, const Tensor& x, bool is_rectified) {
+void run_grad_input(DenseGradInputCall call, const Tensor& x, bool is_rectified) {
   call.only_non_zeros = is_rectified && uses_lists(call.layer, call.x.data);
   run(call, x);
 }
@@ -148,7 +148,7 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
   const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
   const Tensor filters = dense(w, MemoryFormat::Contiguous);
-  GradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
+  DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
                      filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false};
   if (is_fully_connected(d) && d.H * d.W > 1) {
     const Tensor flat = torch::stable::contiguous(w, format);  // in the order of the pixels

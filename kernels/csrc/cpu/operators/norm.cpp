@@ -42,7 +42,7 @@ void check_input(const Tensor& x) {
                   "batch_norm_relu: expected float32 x in channels-last layout");
 }
 
-NormCall norm_call(const Tensor& x, bool relu) {
+DenseNormCall norm_call(const Tensor& x, bool relu) {
   return {x.const_data_ptr<float>(), x.size(0) * x.size(2) * x.size(3), x.size(1), relu};
 }
 
@@ -51,7 +51,7 @@ struct Statistics {
   Tensor mean, var;
   std::vector<float> scale, shift;
 
-  Statistics(const NormCall& call, const Chunks& chunks, const Tensor& x, const Tensor& weight, const Tensor& bias,
+  Statistics(const DenseNormCall& call, const Chunks& chunks, const Tensor& x, const Tensor& weight, const Tensor& bias,
              double eps)
       : mean(channel_tensor(call.C, x)), var(channel_tensor(call.C, x)), scale(call.C), shift(call.C) {
     std::vector<double> sums(chunks.count() * call.C), squares(chunks.count() * call.C);
@@ -59,7 +59,7 @@ struct Statistics {
     for_chunks(chunks, [&](int64_t i) {
       passes.moments(call.x, chunks.begin(i), chunks.end(i), call.C, &sums[i * call.C], &squares[i * call.C]);
     });
-    const Moments moments = merge_moments(chunks, call.C, sums, squares);
+    const ChannelMoments moments = merge_moments(chunks, call.C, sums, squares);
     float* mean_c = mean.mutable_data_ptr<float>();
     float* var_c = var.mutable_data_ptr<float>();
     for (int64_t c = 0; c < call.C; ++c) mean_c[c] = static_cast<float>(moments.mean[c]);
@@ -71,7 +71,7 @@ struct Statistics {
 std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                                    double eps, bool relu) {
   check_input(x);
-  const NormCall call = norm_call(x, relu);
+  const DenseNormCall call = norm_call(x, relu);
   const Chunks chunks(call.rows, call.C);
   const Statistics s(call, chunks, x, weight, bias, eps);
   Tensor y = image_tensor(x);
@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu(const Tensor& x, const Tensor
 std::tuple<Tensor, Tensor, Tensor> batch_norm_residual_relu(const Tensor& x, const Tensor& residual,
                                                             const Tensor& weight, const Tensor& bias, double eps) {
   check_input(x);
-  const NormCall call = norm_call(x, true);
+  const DenseNormCall call = norm_call(x, true);
   const Chunks chunks(call.rows, call.C);
   const Statistics s(call, chunks, x, weight, bias, eps);
   const Tensor beside = torch::stable::contiguous(residual, MemoryFormat::ChannelsLast);
@@ -101,8 +101,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_residual_relu(const Tensor& x, con
 }
 
 // dx, dweight, dbias; g = dy where the call's ReLU lets it through.
-std::tuple<Tensor, Tensor, Tensor> norm_gradient(const NormCall& call, const Chunks& chunks, const GradientSums& of,
-                                                 const float* dy, const Tensor& x, const std::vector<float>& scale,
+std::tuple<Tensor, Tensor, Tensor> norm_gradient(const DenseNormCall& call, const Chunks& chunks,
+                                                 const GradientSums& of, const float* dy, const Tensor& x, const std::vector<float>& scale,
                                                  const std::vector<float>& shift, const float* mean, const float* var,
                                                  double eps) {
   const int64_t C = call.C;
@@ -123,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy, co
                                                             const Tensor& bias, const Tensor& mean, const Tensor& var,
                                                             double eps, bool relu) {
   check_input(x);
-  const NormCall call = norm_call(x, relu);
+  const DenseNormCall call = norm_call(x, relu);
   const NormPasses& passes = kernels_for(kWholeRegister).norm;
   const int64_t C = call.C;
   const Tensor g = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
@@ -148,7 +148,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_residual_relu_backward(con
                                                                              double eps) {
   check_input(x);
   check_input(y);
-  const NormCall call = norm_call(x, false);  // g has been through the ReLU
+  const DenseNormCall call = norm_call(x, false);  // g has been through the ReLU
   const int64_t C = call.C;
   const Tensor upper = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
   const float* mean_c = mean.const_data_ptr<float>();
