@@ -23,9 +23,11 @@ def tool(name: str) -> str:
     return found
 
 
-def configure(folder: Path, *definitions: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def configure(
+    folder: Path, *definitions: str, kernels: Path = ROOT / "kernels", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """CMake's first step over kernels/, for the Python that runs the tests."""
-    command = (tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "kernels"), "-B", str(folder))
+    command = (tool("cmake"), "-G", "Ninja", "-S", str(kernels), "-B", str(folder))
     fixed = (f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
     return run_command(*command, *fixed, *definitions, **environment)
 
