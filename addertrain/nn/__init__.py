@@ -5,6 +5,7 @@ from addertrain.nn.adder_norm import adder_norm, adder_norm_residual
 from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.conv import Conv2d
 from addertrain.nn.convert import convert
+from addertrain.nn.fuse import Fusion, fuse
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
@@ -17,6 +18,7 @@ __all__ = [
     "BatchNorm2d",
     "BinaryConv2d",
     "Conv2d",
+    "Fusion",
     "OrderedConv2d",
     "OrderedLinear",
     "SyncBatchNorm2d",
@@ -24,6 +26,7 @@ __all__ = [
     "adder_norm_residual",
     "average_buffers",
     "convert",
+    "fuse",
     "param_groups",
     "recalibrated",
     "set_variant",

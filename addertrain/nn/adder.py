@@ -100,7 +100,8 @@ class AdderConv2d(nn.Module):
             text += f", padding={self.padding}"
         if self.dilation != (1, 1):
             text += f", dilation={self.dilation}"
-        return f"{text}, bias={self.bias is not None}, offset_free={self.offset_free}"
+        text += f", bias={self.bias is not None}, offset_free={self.offset_free}"
+        return f"{text}, rectified={self.rectified}"
 
 
 class AdderLinear(nn.Module):

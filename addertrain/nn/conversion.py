@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from addertrain.nn.fuse import Fusion
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
@@ -13,12 +15,14 @@ class Conversion:
         kept: Conv2d and Linear layers that are as they were, and why.
         skipped: modules with weights of other kinds, which are as they were, and why.
         norms: torch's BatchNorm2d that are addertrain's now: the same parameters, buffers and names.
+        fusion: what `fuse` found, where `convert` was given an example.
     """
 
     converted: tuple[str, ...]
     kept: Mapping[str, str]
     skipped: Mapping[str, str]
     norms: tuple[str, ...]
+    fusion: Fusion | None = None
 
     def __str__(self) -> str:
         lines = [f"converted {_count(self.converted, 'layer')} to adder layers: {_listed(self.converted)}"]
@@ -26,6 +30,8 @@ class Conversion:
         lines += _by_reason("skipped", self.skipped)
         if self.norms:
             lines.append(f"{_count(self.norms, 'norm')} computed by addertrain: {_listed(self.norms)}")
+        if self.fusion is not None:
+            lines.append(str(self.fusion))
         return "\n".join(lines)
 
 

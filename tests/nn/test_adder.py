@@ -113,7 +113,8 @@ def test_state_and_attributes_are_those_of_torchs_layers() -> None:
 
 def test_repr_reads_like_torchs() -> None:
     assert repr(AdderConv2d(3, 8, 3, 2, 1, offset_free=True)) == (
-        "AdderConv2d(3, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), bias=False, offset_free=True)"
+        "AdderConv2d(3, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), bias=False, offset_free=True, "
+        "rectified=False)"
     )
     assert repr(AdderLinear(3, 8, bias=True)) == (
         "AdderLinear(in_features=3, out_features=8, bias=True, offset_free=False)"

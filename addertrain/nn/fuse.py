@@ -1,0 +1,229 @@
+"""Gives a network of one's own the fast path of the networks here, without a change to its code or its names.
+
+The code of each module is followed with torch.fx (`fusing.follow`), not by a recorded run of hooks and
+tensors' identities: an example takes one branch and says nothing of the other ones, while torch.fx stops
+where control flow depends on a tensor. It goes module by module, so that one that cannot be followed stays as
+it is and hides nothing of those within. The example then confirms on real numbers what was found.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph
+from torch.utils._pytree import tree_leaves
+
+from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.fusing.chains import Chain, find_chains, is_torchs_norm, put_call
+from addertrain.nn.fusing.follow import Followed, NotFollowedError, follow
+from addertrain.nn.fusing.forward import FusedForward, Program
+from addertrain.nn.fusing.nodes import is_leaf
+from addertrain.nn.fusing.rectification import Rectification
+from addertrain.nn.norm import BatchNorm2d
+
+Example = Tensor | tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """What `fuse` found in a network; it prints itself in one line.
+
+    Args:
+        layers: adder layers, by name, and whether each reads a ReLU's output.
+        norms: norms that are computed together with a layer, a ReLU or a residual's sum.
+        block_ends: those of them whose norm, sum and ReLU are one pass.
+        not_followed: modules that stay as they are because their code cannot be followed, and why.
+    """
+
+    layers: Mapping[str, bool]
+    norms: tuple[str, ...]
+    block_ends: tuple[str, ...]
+    not_followed: Mapping[str, str]
+
+    def __str__(self) -> str:
+        read = sum(self.layers.values())
+        line = f"fuse: {read} of {len(self.layers)} adder layers read a ReLU, {len(self.norms)} norms, "
+        line += f"{len(self.block_ends)} block ends"
+        for reason in dict.fromkeys(self.not_followed.values()):
+            names = [name for name, why in self.not_followed.items() if why == reason]
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            line += f"; the code of {names[0] or 'the network itself'}{more} stays as it is ({reason})"
+        return line
+
+
+def fuse(model: nn.Module, example: Example) -> Fusion:
+    """Finds in `model` what can be computed in fewer passes, and from now on computes it so, in place.
+
+    - An adder layer that reads what a ReLU let through (also pooled, added, joined) becomes `rectified`.
+    - norm(layer(x)), with a ReLU behind it or without, and relu(norm(y) + residual) become one call each
+      where nobody else reads what is between them; torch's BatchNorm2d becomes `addertrain.nn.BatchNorm2d`.
+
+    Names of parameters and buffers stay, so that checkpoints load before and after, and so do hooks. Values
+    stay but for rounding: gradients behind a ReLU add the same terms in another order. Where the network is
+    altered later (a flag that its code reads, a submodule, a hook on a module that would be skipped), its own
+    code runs again by itself. A layer that later no longer reads a ReLU needs `layer.rectified = False`.
+
+    Args:
+        example: a batch, or a tuple of the model's arguments, which passes through twice in evaluation.
+
+    Raises:
+        RuntimeError: if the fused network's result differs on the example; it is then as it was before.
+    """
+    analysis = _Analysis(model)
+    with _negative_inputs(model) as negative:
+        before = _evaluated(model, example)
+    undo = _alter(analysis, Rectification(analysis.graphs_of).of(model) - negative)
+    if not _are_close(before, _evaluated(model, example)):
+        undo()
+        raise RuntimeError(
+            "fuse: expected the fused network to give the same result on the example, got another one; the "
+            "network is as it was."
+        )
+    return analysis.report()
+
+
+class _Analysis:
+    """The code of a network's modules, and the chains in it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {module: name for name, module in model.named_modules()}
+        self._followed: dict[nn.Module, list[Followed]] = {}
+        self._reasons: dict[nn.Module, str] = {}
+        self.chains = {
+            module: [find_chains(each.graph, module, self.graphs_of) for each in self.followed(module)]
+            for module in self.names
+            if not is_leaf(module)
+        }
+
+    def followed(self, module: nn.Module) -> list[Followed]:
+        """What the module's code does; nothing where it cannot be followed."""
+        if module not in self._followed:
+            try:
+                self._followed[module] = follow(module)
+            except NotFollowedError as reason:
+                self._followed[module] = []
+                self._reasons[module] = str(reason)
+        return self._followed[module]
+
+    def graphs_of(self, module: nn.Module) -> list[Graph]:
+        """The same as graphs: one, or one for training and one for evaluation."""
+        return [each.graph for each in self.followed(module)]
+
+    def norms(self, *, at_block_ends: bool = False) -> list[nn.BatchNorm2d]:
+        """Those in a chain, in the network's order."""
+        chains = [chain for of_modes in self.chains.values() for chains in of_modes for chain in chains]
+        found = {chain.norm for chain in chains if chain.residual is not None or not at_block_ends}
+        return [module for module in self.names if module in found]
+
+    def report(self) -> Fusion:
+        """What was found, by the modules' names."""
+        reasons = {
+            self.names[module]: reason
+            for module, reason in self._reasons.items()
+            if any(isinstance(each, AdderConv2d) for each in module.modules())
+        }
+        layers = [module for module in self.names if isinstance(module, AdderConv2d)]
+        return Fusion(
+            layers={self.names[layer]: layer.rectified for layer in layers},
+            norms=tuple(self.names[norm] for norm in self.norms()),
+            block_ends=tuple(self.names[norm] for norm in self.norms(at_block_ends=True)),
+            not_followed=reasons,
+        )
+
+
+def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> Callable[[], None]:
+    """Makes the network the fused one; returns what takes that back."""
+    forwards = {module: vars(module).get("forward") for module in analysis.chains}
+    swapped = [norm for norm in analysis.norms() if is_torchs_norm(norm)]
+    flags = {layer: layer.rectified for layer in rectified}
+    for norm in swapped:
+        norm.__class__ = BatchNorm2d
+        norm.relu = False  # type: ignore[assignment]
+    for layer in rectified:
+        layer.rectified = True
+    for module, of_modes in analysis.chains.items():
+        programs = [
+            _program(module, followed, chains)
+            for followed, chains in zip(analysis.followed(module), of_modes, strict=True)
+            if chains
+        ]
+        if programs:
+            module.forward = FusedForward(module, programs)
+
+    def undo() -> None:
+        for module, forward in forwards.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+        for norm in swapped:
+            norm.__class__ = nn.BatchNorm2d
+            del norm.relu
+        for layer, was_rectified in flags.items():
+            layer.rectified = was_rectified
+
+    return undo
+
+
+def _program(module: nn.Module, followed: Followed, chains: list[Chain]) -> Program:
+    for chain in chains:
+        put_call(chain, followed.graph, module)
+    return Program(followed, tuple(each for chain in chains for each in chain.bypassed))
+
+
+@torch.no_grad()
+def _evaluated(model: nn.Module, example: Example) -> list[Tensor]:
+    """The tensors that the model returns for the example."""
+    inputs = example if isinstance(example, tuple) else (example,)
+    with _as_it_was(model), torch.random.fork_rng(devices=[]):
+        model.eval()
+        return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Puts back every module's mode, and whether its layers have been called."""
+    modes = {module: module.training for module in model.modules()}
+    calls = {layer: layer.was_called for layer in modes if isinstance(layer, AdderConv2d | AdderLinear)}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for layer, was_called in calls.items():
+            layer.was_called = was_called
+
+
+@contextmanager
+def _negative_inputs(model: nn.Module) -> Iterator[set[AdderConv2d]]:
+    """Layers that are given a negative number while the block lasts."""
+    negative: set[AdderConv2d] = set()
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, AdderConv2d)
+        if inputs[0].numel() and bool((inputs[0] < 0).any()):
+            negative.add(layer)
+
+    layers = [module for module in model.modules() if isinstance(module, AdderConv2d)]
+    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield negative
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _are_close(before: list[Tensor], after: list[Tensor]) -> bool:
+    """Equal but for rounding: GPUs round what is one pass otherwise than what is three."""
+    return len(before) == len(after) and all(map(_is_close, before, after))
+
+
+def _is_close(before: Tensor, after: Tensor) -> bool:
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    if not before.is_floating_point() or before.numel() == 0:
+        return torch.equal(before, after)
+    tolerance = torch.finfo(before.dtype).eps ** 0.5 * float(before.abs().nan_to_num().max())
+    return torch.allclose(before, after, rtol=0, atol=tolerance, equal_nan=True)

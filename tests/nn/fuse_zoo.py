@@ -1,0 +1,279 @@
+"""Ways in which people write layer, norm, sum and ReLU, and networks that only look like one of them."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from addertrain.nn import AdderConv2d, BatchNorm2d
+
+SLOPE = 0.5
+
+
+def images(channels: int = 4, size: int = 8) -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(2, channels, size, size, generator=draw).to(memory_format=torch.channels_last)
+
+
+@dataclass
+class Step:
+    """What a training step leaves behind."""
+
+    output: Tensor
+    gradients: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+def step(model: nn.Module, dtype: torch.dtype = torch.float32) -> Step:
+    model.zero_grad()
+    channels = next(model.parameters()).shape[1]
+    x = images(channels, 8 if channels == 4 else 64).to(dtype).requires_grad_()
+    y = model(x)
+    (y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)).sum().backward()
+    assert x.grad is not None
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return Step(y.detach().clone(), {"x": x.grad, **gradients}, buffers)
+
+
+class Block(nn.Module):
+    """Two layers of four channels, their norms, and one ReLU for all, as torchvision has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = AdderConv2d(4, 4, 3, padding=1, offset_free=True)
+        self.bn1 = BatchNorm2d(4)
+        self.conv2 = AdderConv2d(4, 4, 3, padding=1, offset_free=True)
+        self.bn2 = BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class Modules(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x
+        out = self.conv1(x)
+        out = self.bn1(out)
+        out = self.relu(out)
+        out = self.conv2(out)
+        out = self.bn2(out)
+        out += identity
+        return self.relu(out)
+
+
+class Functions(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return torch.relu(torch.add(x, self.bn2(self.conv2(y))))
+
+
+class Methods(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).add_(x)
+        return y.relu_()
+
+
+class Optional(Block):
+    """timm's way: parts that may be None or identities."""
+
+    def __init__(self, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.drop = nn.Identity()
+        self.shortcut = shortcut
+        self.attention = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.drop(self.bn1(self.conv1(x))))
+        y = self.bn2(self.conv2(y))
+        if self.attention is not None:
+            y = self.attention(y)
+        y += x if self.shortcut is None else self.shortcut(x)
+        return self.relu(y)
+
+
+def _shortcut() -> nn.Module:
+    return nn.Sequential(AdderConv2d(4, 4, 1, offset_free=True), BatchNorm2d(4))
+
+
+class Joined(Block):
+    """conv1 reads the input; conv2 what pooled and joined ReLUs let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = AdderConv2d(8, 4, 3, padding=1, offset_free=True)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = torch.cat([self.pool(y), F.avg_pool2d(y, 2) + self.pool(y)], 1)
+        return self.bn2(self.conv2(y))
+
+
+FOUND: dict[str, Callable[[], tuple[nn.Module, list[str], int, int]]] = {
+    "modules": lambda: (Modules(), ["conv2"], 2, 1),
+    "functions": lambda: (Functions(), ["conv2"], 2, 1),
+    "methods": lambda: (Methods(), ["conv2"], 2, 1),
+    "optional parts": lambda: (Optional(None), ["conv2"], 2, 1),
+    "shortcut": lambda: (Optional(_shortcut()), ["conv2"], 3, 1),
+    "two blocks": lambda: (
+        nn.Sequential(Modules(), Functions()), ["0.conv2", "1.conv1", "1.conv2"], 4, 2,
+    ),
+    "one block twice": lambda: (_twice(Modules()), ["0.conv2"], 2, 1),
+    "joined": lambda: (Joined(), ["conv2"], 2, 0),
+}  # fmt: skip
+"""Name -> a network, its layers that read a ReLU, and how many norms and block ends are fused."""
+
+
+def _twice(block: nn.Module) -> nn.Module:
+    return nn.Sequential(block, block)
+
+
+class Clamps(Block):
+    """Lets the gradient of an exact 0 through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).clamp(min=0)
+        return (self.bn2(self.conv2(y)) + x).clamp(min=0)
+
+
+class LayerTwice(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(self.bn2(self.conv1(y)) + y)
+
+
+class NormTwice(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.bn1(self.conv1(x)))
+        return self.relu(self.bn1(self.conv2(y)) + x)
+
+
+class NormReadTwice(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(torch.sigmoid(self.bn1(self.conv1(x)))))
+        return self.relu(y + x) + y
+
+
+class SumReadTwice(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(torch.sigmoid(self.bn1(self.conv1(x))))) + x
+        return torch.relu(y) + y
+
+
+class WrittenUnderTheReader(Block):
+    """The ReLU in place writes what the sum reads as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return F.relu(y, inplace=True) * torch.tanh(y)
+
+
+class WritesIdentity(Block):
+    """The sum lies in what the last line reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = torch.tanh(self.bn1(self.conv1(x)) * 2)
+        shifted = identity + 1.0
+        shifted += self.bn2(self.conv2(identity))
+        return torch.relu(shifted) * shifted
+
+
+class WritesBetween(Block):
+    """What the layer has read is written before its norm is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1.weight.requires_grad_(False)  # its gradient would need what is written
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(x) * 1.0
+        z = self.conv1(y.detach())
+        y.mul_(2.0)
+        return self.relu(self.bn1(z) + y)
+
+
+class AsksForData(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if x.mean() > -9 else y
+
+
+class AsksForShape(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if x.shape[2] == 8 else y
+
+
+class AsksForType(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if isinstance(x, Tensor) else y
+
+
+class AsksForGlobal(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if SLOPE else y
+
+
+class DrawsNumbers(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if random.random() < 2 else y
+
+
+class Counts(Block):
+    num_calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_calls += 1
+        return self.relu(self.bn1(self.conv1(x)) + x)
+
+
+class Remembers(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen["x"] = x
+        return self.relu(self.bn1(self.conv1(x)) + x)
+
+
+class TakesOptions(Block):
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if residual is None else self.relu(y + residual)
+
+
+class Gates(Block):
+    """A product's zeros are not all a ReLU's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.bn1(self.conv1(x)))
+        return self.conv2(F.relu(y) * torch.tanh(x))
+
+
+LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
+    "clamp": lambda: (Clamps(), "0 of 2"),
+    "a layer called twice": lambda: (LayerTwice(), "0 norms"),
+    "a norm called twice": lambda: (NormTwice(), "0 norms"),
+    "a norm's result read twice": lambda: (NormReadTwice(), "0 block ends"),
+    "a sum read twice": lambda: (SumReadTwice(), "0 block ends"),
+    "a ReLU in place of what others read": lambda: (WrittenUnderTheReader(), "1 norms"),
+    "a sum in place of what others read": lambda: (WritesIdentity(), "0 block ends"),
+    "a write between layer and norm": lambda: (WritesBetween(), "0 block ends"),
+    "data": lambda: (AsksForData(), "the code of the network itself stays as it is"),
+    "shape": lambda: (AsksForShape(), "the code of the network itself stays as it is"),
+    "type": lambda: (AsksForType(), "it calls isinstance"),
+    "global": lambda: (AsksForGlobal(), "it reads SLOPE"),
+    "random numbers": lambda: (DrawsNumbers(), "it draws random numbers"),
+    "attributes written": lambda: (Counts(), "it writes self.num_calls"),
+    "a dict": lambda: (Remembers(), "it reads self.seen, a dict"),
+    "optional arguments": lambda: (TakesOptions(), "it takes optional arguments"),
+    "a product": lambda: (Gates(), "0 of 2"),
+}
+"""Name -> a network without a block's end or a layer behind a ReLU, and what `fuse` says of it."""
