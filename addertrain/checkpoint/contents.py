@@ -6,7 +6,8 @@ from typing import Any
 
 from addertrain.checkpoint.files import TENSORS, has_tensors, read_manifest, read_shapes
 
-_POSITION = ("epoch", "batches", "global_step")
+POSITION_KEYS = ("epoch", "batches", "global_step", "batches_per_epoch", "is_evaluation_due")
+"""What a manifest says of the place in a training."""
 _ABOUT = ("seed", "world_size", "commit", "versions", "averaged", "initial_weights")
 _RECORDS = ("sessions", "data")
 
@@ -21,7 +22,7 @@ def contents(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "format_version": manifest["format_version"],
-        **{key: manifest[key] for key in (*_POSITION, *_ABOUT, *_RECORDS) if key in manifest},
+        **{key: manifest[key] for key in (*POSITION_KEYS, *_ABOUT, *_RECORDS) if key in manifest},
         "recipe": manifest.get("recipe"),
         "files": manifest["files"],
         "tensors": {name: read_shapes(path, name) for name in TENSORS if has_tensors(manifest, name)},
@@ -36,7 +37,8 @@ def as_text(found: dict[str, Any]) -> str:
         _row("recipe", recipe["name"] if recipe else "none"),
         _row(
             "position",
-            f"{found['epoch']} epochs and {found['batches']} batches, {found['global_step']} steps",
+            f"{found['epoch']} epochs and {found['batches']} batches, {found['global_step']} steps"
+            + (", evaluation still to be made" if found.get("is_evaluation_due") else ""),
         ),
     ]
     lines += [_row(key.replace("_", " "), _inline(found[key])) for key in _ABOUT if key in found]

@@ -27,10 +27,11 @@ from torch import Tensor
 
 from addertrain.checkpoint.sharded_write import OtherParts, assembled, is_part_of
 from addertrain.checkpoint.tensor_file import write_tensors
+from addertrain.checkpoint.upgrade import upgraded
 from addertrain.durable import flush_directory, flush_file, hidden_name, sha256_of
 from addertrain.errors import CheckpointError
 
-FORMAT_VERSION = 2  # 1 had no pieces
+FORMAT_VERSION = 3  # how 1 and 2 differ is the business of `upgrade`
 MANIFEST = "manifest.json"
 TENSOR_FILES = ("model", "optimizer", "rank_buffers")
 OPTIONAL_FILES = ("average", "companions")
@@ -83,7 +84,7 @@ def write_checkpoint(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint `path`, after its own checksum has been compared.
+    """The manifest of the checkpoint `path` as format 3 has it, after its own checksum has been compared.
 
     Raises:
         CheckpointError: there is none, it is damaged, or of a later format.
@@ -107,7 +108,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: expected format {FORMAT_VERSION} or older, got {manifest['format_version']}; "
             "update addertrain"
         )
-    return manifest
+    try:
+        return upgraded(manifest)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise CheckpointError(
+            f"{path}: {MANIFEST} is not what checkpoints of format {manifest['format_version']} have, though "
+            "its checksum is right"
+        ) from None
 
 
 def verify_checkpoint(path: Path) -> dict[str, Any]:

@@ -62,10 +62,11 @@ def mean_of(
 
 
 def _manifest(manifests: Sequence[Mapping[str, Any]], paths: Sequence[Path], newest: int) -> dict[str, Any]:
-    kept = {key: value for key, value in manifests[newest].items() if key not in ("files", "parts")}
-    state = {key: kept["state"][key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
+    kept = {
+        key: value for key, value in manifests[newest].items() if key not in ("files", "parts", "foreign")
+    }
     sources = [
         {"name": path.name, "epoch": manifest["epoch"], "global_step": manifest["global_step"]}
         for path, manifest in zip(paths, manifests, strict=True)
     ]
-    return {**kept, "optimizer": [], "state": state, "averaged": sources}
+    return {**kept, "optimizer": None, "state": {}, "averaged": sources}

@@ -13,7 +13,7 @@ from addertrain.checkpoint.files import read_manifest, read_tensors, write_check
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.cli import main
 
-POSITION = {"epoch": 1, "batches": 2, "global_step": 12}
+POSITION = {"epoch": 1, "batches": 2, "global_step": 12, "batches_per_epoch": 2, "is_evaluation_due": True}
 
 
 def _write(run: Path, *, step: int = 12, momentum: bool = True, **model: Tensor) -> Path:
@@ -25,11 +25,11 @@ def _write(run: Path, *, step: int = 12, momentum: bool = True, **model: Tensor)
         "optimizer": {"conv.weight.momentum_buffer": torch.ones(2, 3)} if momentum else {},
         "rank_buffers": {},
     }
-    state = {"epoch": 1, "global_step": step, "pytorch-lightning_version": "2.6", "loops": {}}
+    state = {"clock": {"seconds": 3.0}}
     manifest: dict[str, Any] = {**POSITION, "global_step": step, "seed": 7, "world_size": 2, "state": state}
     versions = {"torch": "2.14.1", "python": "3.11"}
     write_checkpoint(
-        path, tensors, {**manifest, "versions": versions, "optimizer": [], "recipe": {"name": "tiny"}}
+        path, tensors, {**manifest, "versions": versions, "optimizer": None, "recipe": {"name": "tiny"}}
     )
     return path
 
@@ -41,7 +41,8 @@ def test_inspect_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     said = capsys.readouterr().out
     for part in (
-        str(path), "tiny", "1 epochs and 2 batches, 12 steps", "torch 2.14.1, python 3.11", "manifest.json",
+        str(path), "tiny", "1 epochs and 2 batches, 12 steps, evaluation still to be made",
+        "torch 2.14.1, python 3.11", "manifest.json",
         "model            2 tensors, 7 elements", "conv.weight", "F32   2x3", "I64   number",
     ):  # fmt: skip
         assert part in said or part == "manifest.json"
@@ -135,6 +136,7 @@ def test_the_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:
     assert read_tensors(out, "optimizer") == {}
     assert (manifest["global_step"], manifest["recipe"]) == (12, {"name": "tiny"})
     assert [source["global_step"] for source in manifest["averaged"]] == [10, 11, 12]
+    assert (manifest["state"], manifest["optimizer"]) == ({}, None)
 
 
 def test_what_cannot_be_averaged_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

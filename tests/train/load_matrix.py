@@ -4,6 +4,8 @@ The network is smooth, so that sums in another order stay rounding errors; no nu
 filters; norms are synchronised, so that every number of ranks trains alike.
 """
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from tests.train.small_runs import OPTIM, launched, random_loader
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 SAVED_AT, NUM_STEPS = 3, 10
 BATCH = 24  # 1, 2, 3 and 4 ranks share it
+OLD = Path(__file__).parent / "old_checkpoints" / "matrix"
 
 
 class Place(NamedTuple):
@@ -103,7 +106,7 @@ def save_all(folder: Path, strategies: tuple[str, ...]) -> None:
         _run(strategy, SAVED_AT, folder / str(Place(strategy, dist.get_world_size())))
 
 
-def load_all(folder: Path, pairs: list[tuple[Place, str]]) -> None:
+def load_all(folder: Path, pairs: Sequence[tuple[Place | str, str]]) -> None:
     """On every rank: loads each source under a strategy, saves at once, trains on and saves again."""
     launched()
     silence_lightning()
@@ -112,7 +115,19 @@ def load_all(folder: Path, pairs: list[tuple[Place, str]]) -> None:
         _run(strategy, SAVED_AT + NUM_STEPS, end, source=folder / str(source), start=start)
 
 
-def resumed(folder: Path, source: Place, target: Place) -> tuple[Path, Path]:
+def copy_old(folder: Path) -> None:
+    """Puts the checkpoints in that `save_all` made in an earlier version, under the names of `old`."""
+    for path in OLD.iterdir():
+        strategy, _, num_ranks = path.name.partition("_on_")
+        shutil.copytree(path, folder / old(Place(strategy, int(num_ranks))))
+
+
+def old(place: Place) -> str:
+    """The source that an earlier version saved at `place`."""
+    return f"{place}, old"
+
+
+def resumed(folder: Path, source: Place | str, target: Place) -> tuple[Path, Path]:
     """The checkpoints of `source` gone on at `target`: before its first step, and after its last."""
     name = f"{source}, {target}"
     return folder / f"{name}, start", folder / f"{name}, end"

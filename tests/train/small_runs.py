@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from addertrain.checkpoint.contents import POSITION_KEYS
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
 from addertrain.checkpoint.store import step_of
 from addertrain.data import ImageArrays, MemoryLoader
@@ -138,9 +139,8 @@ def assert_resumed_exactly(resumed: Path, whole: Path) -> None:
     states = []
     for run in (resumed, whole):
         manifest = read_manifest(RunDirectory(run).store.newest_first()[0])
-        state = manifest["state"]
-        state["callbacks"] = {key: value for key, value in state["callbacks"].items() if key != "RunClock"}
-        states.append([state, manifest["optimizer"], *(manifest[key] for key in ("epoch", "batches"))])
+        state = {name: value for name, value in manifest["state"].items() if name != "clock"}
+        states.append([state, manifest["optimizer"], *(manifest[key] for key in POSITION_KEYS)])
     assert states[0] == states[1]
 
 

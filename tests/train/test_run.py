@@ -87,7 +87,7 @@ def test_a_manifest_says_where_the_run_stood(finished: Path) -> None:
     assert (manifest["epoch"], manifest["batches"], manifest["global_step"]) == (2, 0, 10)
     assert (manifest["seed"], manifest["world_size"]) == (0, 1)
     assert manifest["recipe"]["optim"]["lr"] == 0.1
-    assert manifest["state"]["lr_schedulers"][0]["last_epoch"] == 10
+    assert manifest["state"]["schedule"]["step"] == 10
 
 
 def test_evaluate_repeats_the_number(finished: Path) -> None:
@@ -167,9 +167,7 @@ def test_only_the_last_checkpoints_and_the_best_stay(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit(short_recipe("--train.keep_checkpoints=1", "--schedule.epochs=2"), run)
 
-    best = read_manifest(RunDirectory(run).store.newest_first()[0])["state"]["callbacks"]["SaveCheckpoints"][
-        "best"
-    ]
+    best = read_manifest(RunDirectory(run).store.newest_first()[0])["state"]["best"]["checkpoint"]
     kept = {path.name for path in RunDirectory(run).store.newest_first()}
     assert kept == {"epoch_0002_step_000010", best}
 

@@ -4,8 +4,10 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
+
+from addertrain.train.callbacks.stateful import StatefulCallback
 
 
 class DataWait(Profiler):
@@ -38,8 +40,10 @@ class DataWait(Profiler):
         return ""
 
 
-class RunClock(Callback):
+class RunClock(StatefulCallback):
     """Seconds spent in training steps and in the whole run, over all its sessions."""
+
+    state_name = "clock"
 
     def __init__(self) -> None:
         self._epoch_began = 0.0
@@ -108,7 +112,7 @@ class RunClock(Callback):
         """Stops the watch."""
         self._pause()
 
-    def state_dict(self) -> dict[str, Any]:
+    def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         """Seconds so far."""
         return {
             "train_seconds": self.train_seconds,
@@ -116,10 +120,10 @@ class RunClock(Callback):
             "seconds": self.seconds,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def take_up(self, state: dict[str, Any]) -> None:
         """Goes on from the seconds of earlier sessions."""
-        self._trained, self._earlier = state_dict["train_seconds"], state_dict["seconds"]
-        self._epoch_began = self._trained - state_dict["epoch_seconds"]
+        self._trained, self._earlier = state["train_seconds"], state["seconds"]
+        self._epoch_began = self._trained - state["epoch_seconds"]
 
     def _pause(self) -> None:
         self._trained, self._training_since = self.train_seconds, None

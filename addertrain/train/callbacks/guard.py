@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -22,6 +22,7 @@ from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.diagnosis import Finding, bad_gradients, clearest, find
 from addertrain.train.callbacks.forward_state import ForwardState
 from addertrain.train.callbacks.saving import SaveCheckpoints
+from addertrain.train.callbacks.stateful import StatefulCallback
 from addertrain.train.module import AdderClassifier
 from addertrain.train.strategies.sharded import gradients_of, whole_network
 
@@ -30,7 +31,7 @@ FAULTS = "faults"
 _SMALLEST_SCALE = 1.0
 
 
-class FiniteGuard(Callback):
+class FiniteGuard(StatefulCallback):
     """Looks at loss and gradients of every step once they are reduced, accumulated and unscaled.
 
     The verdict is one flag on the device, the same on all ranks, and the optimizer obeys it there: a bad step
@@ -51,6 +52,8 @@ class FiniteGuard(Callback):
     Raises:
         NonFiniteError, GoBack: on every rank, out of the trainer's `fit`; the step has not been made.
     """
+
+    state_name = FAULTS
 
     def __init__(
         self,
@@ -128,20 +131,15 @@ class FiniteGuard(Callback):
         if trainer.is_last_batch:
             self._read(trainer, pl_module, all_but=0)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds how often it has happened, the last step included."""
-        self._read(trainer, pl_module, all_but=0)
-        checkpoint[FAULTS] = {"skipped_steps": self.skipped_steps, "rollbacks": self.rollbacks}
+    def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """How often it has happened, the last step included."""
+        self._read(trainer, module, all_but=0)
+        return {"skipped_steps": self.skipped_steps, "rollbacks": self.rollbacks}
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def take_up(self, state: dict[str, Any]) -> None:
         """Goes on counting."""
-        counts = checkpoint.get(FAULTS, {"skipped_steps": 0, "rollbacks": 0})
-        self.skipped_steps = counts["skipped_steps"]
-        self.rollbacks = max(self.rollbacks, counts["rollbacks"])
+        self.skipped_steps = state["skipped_steps"]
+        self.rollbacks = max(self.rollbacks, state["rollbacks"])
 
     def _begin_step(self) -> None:
         self._batches, self._is_finite, self._before = [], [], None

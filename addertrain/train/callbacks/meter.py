@@ -1,15 +1,14 @@
 """Loss, accuracy and speed of training, read off the device once in a while."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from addertrain.train.callbacks.clock import DataWait, RunClock
+from addertrain.train.callbacks.stateful import StatefulCallback
 from addertrain.train.counts import Score, Totals
 from addertrain.train.module import AdderClassifier
-
-_EPOCH_SO_FAR = "epoch_so_far"
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,14 @@ class Window:
     data_wait: float
 
 
-class TrainMeter(Callback):
+class TrainMeter(StatefulCallback):
     """Reads an `AdderClassifier`'s counts every `every_steps` steps, with one host sync.
 
     After those steps `window` holds the reading, None after all others; `epoch` is the last whole epoch's
     score. Callbacks that use them come later in the trainer's list.
     """
+
+    state_name = "counts"
 
     def __init__(self, clock: RunClock, data_wait: DataWait, *, every_steps: int = 20) -> None:
         self.every_steps = every_steps
@@ -56,17 +57,13 @@ class TrainMeter(Callback):
         now = totals_of(pl_module)
         self.epoch, self._at_epoch = (now - self._at_epoch).score(), now
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds what has been counted of an epoch that is not over."""
-        checkpoint[_EPOCH_SO_FAR] = astuple(totals_of(pl_module) - self._at_epoch)
+    def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """What has been counted of an epoch that is not over."""
+        return asdict(totals_of(module) - self._at_epoch)
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def take_up(self, state: dict[str, Any]) -> None:
         """Goes on with an epoch that was not over."""
-        self._at_epoch = Totals() - Totals(*checkpoint[_EPOCH_SO_FAR])
+        self._at_epoch = Totals() - Totals(**state)
 
     def _close_window(self, now: Totals) -> Window:
         train_seconds, wait_seconds = self._clock.train_seconds, self._data_wait.seconds

@@ -9,22 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from addertrain.checkpoint.background import BackgroundWriter
 from addertrain.checkpoint.retention import Retention
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.errors import CheckpointError, SavedAfterSignal
 from addertrain.train.agreement import Agreement
+from addertrain.train.callbacks.stateful import StatefulCallback
 from addertrain.train.counts import Score
+from addertrain.train.loop_state import between_steps, position_of
 from addertrain.train.module import AdderClassifier
 from addertrain.train.output import warn
 from addertrain.train.processes import on_first_rank
 from addertrain.train.signals import SignalWatch
-from addertrain.train.strategies.checkpoint_io import POSITION
 
 
-class SaveCheckpoints(Callback):
+class SaveCheckpoints(StatefulCallback):
     """Saves after every epoch, and in between by steps, by the clock, or when a signal asks the run to leave.
 
     Keeps the last `keep` checkpoints and the one with the best top-1 accuracy. The trainer's strategy has to
@@ -38,6 +39,8 @@ class SaveCheckpoints(Callback):
             that ends the training. The last save, and one for a signal, end it in any case.
         timeout_s: how long a rank may keep the others waiting.
     """
+
+    state_name = "best"
 
     def __init__(
         self,
@@ -186,25 +189,17 @@ class SaveCheckpoints(Callback):
                 raise CheckpointError(f"{error}: mend this and start again to go on from them") from None
             self.on_failure(error)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds where the run stands, in words that need no knowledge of Lightning's loops."""
-        checkpoint[POSITION] = position_of(trainer)
-        if self._is_evaluation_left:
-            _restart_evaluation(checkpoint)
-
-    def state_dict(self) -> dict[str, Any]:
+    def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         """The best checkpoint so far."""
-        return {"best": self.best, "best_top1": self.best_top1}
+        return {"checkpoint": self.best, "top1": self.best_top1}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def take_up(self, state: dict[str, Any]) -> None:
         """Takes the best checkpoint so far."""
-        self.best, self.best_top1 = state_dict["best"], state_dict["best_top1"]
+        self.best, self.best_top1 = state["checkpoint"], state["top1"]
 
     def _path(self, trainer: Trainer) -> Path:
         position = position_of(trainer)
-        return self.store.path_for(epoch=position["epoch"], global_step=position["global_step"])
+        return self.store.path_for(epoch=position.epoch, global_step=position.global_step)
 
     def _is_late(self) -> bool:
         return self.every_seconds is not None and time.monotonic() - self._saved_at >= self.every_seconds
@@ -256,24 +251,3 @@ class SaveCheckpoints(Callback):
 def _score_of(module: LightningModule) -> Score | None:
     """The evaluation that has just ended."""
     return module.val_score if isinstance(module, AdderClassifier) else None
-
-
-def position_of(trainer: Trainer) -> dict[str, int]:
-    """Whole epochs, batches of the current epoch that are trained on, and optimizer steps."""
-    loop = trainer.fit_loop
-    epoch = loop.epoch_progress.state_dict()["current"]["processed"]
-    trained = loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-    batches = trained - epoch * int(trainer.num_training_batches)
-    return {"epoch": epoch, "batches": batches, "global_step": trainer.global_step}
-
-
-def between_steps(trainer: Trainer) -> bool:
-    """Whether every batch so far has gone into a step; false between the parts of a batch."""
-    return position_of(trainer)["batches"] % trainer.accumulate_grad_batches == 0
-
-
-def _restart_evaluation(checkpoint: dict[str, Any]) -> None:
-    """Has Lightning begin an evaluation again that was broken off; it would skip it, or go on within it."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # it began, no batch is done

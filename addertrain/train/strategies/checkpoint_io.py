@@ -1,4 +1,6 @@
-"""Lightning's checkpoint dictionary to and from files: tensors apart, everything else as plain JSON.
+"""A training's state to and from files: tensors apart, everything else as plain JSON.
+
+The state is a dictionary of the keys below, and knows no trainer: `lightning_checkpoint` makes it.
 
 No pickle is written or read. What is neither a tensor in one of the known places nor plain JSON is refused
 by its path.
@@ -15,6 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from addertrain.checkpoint.background import BackgroundWriter
+from addertrain.checkpoint.contents import POSITION_KEYS
 from addertrain.checkpoint.files import (
     has_tensors,
     read_tensors,
@@ -26,9 +29,10 @@ from addertrain.checkpoint.snapshot import snapshot
 from addertrain.errors import CheckpointError
 from addertrain.train.strategies.plain_values import from_plain, to_plain
 
-MODEL, OPTIMIZERS, RANK_BUFFERS, POSITION = "state_dict", "optimizer_states", "rank_buffers", "position"
-AVERAGE = "average"
-CALLBACKS = "callbacks"
+MODEL, OPTIMIZER, RANK_BUFFERS, AVERAGE = "model", "optimizer", "rank_buffers", "average"
+"""Tensors by name: of the network, of momentum, of every rank's own buffers, averaged (if there are any)."""
+POSITION, STATE, FOREIGN = "position", "state", "foreign"
+"""Plain values: where the training stands, what goes on from there, and what a user's own callbacks keep."""
 MOMENTUM = "momentum_buffer"
 COMPANIONS = "companions."
 """How names of modules begin that train beside the model: a teacher, and what only training needs."""
@@ -53,7 +57,8 @@ class Pieces:
 class DirectoryCheckpointIO(CheckpointIO):
     """Writes and reads checkpoint directories; `about` (recipe, seed, versions) goes into every manifest.
 
-    The optimizer's state has to be keyed by parameter name, which the strategies of this folder see to.
+    What is saved is a dictionary: MODEL and AVERAGE map names to tensors, RANK_BUFFERS lists such mappings by
+    rank, OPTIMIZER is an optimizer's state by parameter name or None, POSITION, STATE and FOREIGN are plain.
     """
 
     def __init__(self, about: Mapping[str, Any] | None = None) -> None:
@@ -100,21 +105,15 @@ class DirectoryCheckpointIO(CheckpointIO):
         self, checkpoint: Mapping[str, Any]
     ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
         """Each file's tensors, and the manifest."""
-        state = dict(checkpoint)
-        model = state.pop(MODEL)
-        momentum, optimizer = split_optimizer(state.pop(OPTIMIZERS, []))
-        rank_buffers = state.pop(RANK_BUFFERS, [])
-        average = state.pop(AVERAGE, None)
-        if CALLBACKS in state:
-            state[CALLBACKS] = to_plain(state[CALLBACKS])
+        model = checkpoint[MODEL]
+        momentum, optimizer = split_optimizer(checkpoint[OPTIMIZER])
         manifest = {
             "format": "addertrain checkpoint",
-            **state.pop(
-                POSITION, {"epoch": state["epoch"], "batches": 0, "global_step": state["global_step"]}
-            ),
+            **checkpoint[POSITION],
             **self.about,
-            "optimizer": optimizer,
-            "state": state,
+            OPTIMIZER: optimizer,
+            STATE: checkpoint[STATE],
+            **({FOREIGN: to_plain(foreign)} if (foreign := checkpoint[FOREIGN]) else {}),
         }
         check_plain(manifest, "checkpoint")
         manifest = copy.deepcopy(manifest)  # it may be written later
@@ -124,12 +123,12 @@ class DirectoryCheckpointIO(CheckpointIO):
             "optimizer": momentum,
             "rank_buffers": {
                 f"{rank}/{name}": value
-                for rank, own in enumerate(rank_buffers)
+                for rank, own in enumerate(checkpoint[RANK_BUFFERS])
                 for name, value in own.items()
             },
         }
-        if average is not None:
-            tensors[AVERAGE] = average
+        if AVERAGE in checkpoint:
+            tensors[AVERAGE] = checkpoint[AVERAGE]
         if beside:
             tensors["companions"] = beside
         return tensors, manifest
@@ -154,15 +153,14 @@ class DirectoryCheckpointIO(CheckpointIO):
             rank_buffers[int(rank)][name] = value
         average = {AVERAGE: read_tensors(path, AVERAGE)} if has_tensors(manifest, AVERAGE) else {}
         beside = read_tensors(path, "companions") if has_tensors(manifest, "companions") else {}
-        state = manifest["state"]
-        callbacks = {CALLBACKS: from_plain(state[CALLBACKS])} if CALLBACKS in state else {}
         return {
-            **state,
-            **callbacks,
             **average,
             MODEL: read_tensors(path, "model") | beside,
-            OPTIMIZERS: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),
+            OPTIMIZER: join_optimizer(read_tensors(path, "optimizer"), manifest["optimizer"]),
             RANK_BUFFERS: rank_buffers,
+            POSITION: {key: manifest[key] for key in POSITION_KEYS if key in manifest},
+            STATE: manifest["state"],
+            FOREIGN: from_plain(manifest.get("foreign", {})),
         }
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -202,33 +200,31 @@ def _write(
         ) from None
 
 
-def split_optimizer(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def split_optimizer(named: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The optimizer's tensors as "PARAMETER.KEY", and what is left of its state as plain values."""
-    if not states:
-        return {}, []
-    if len(states) > 1:
-        raise ValueError(f"checkpoint: expected one optimizer, got {len(states)}; train with one")
+    if named is None:
+        return {}, None
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
-    for name, values in states[0]["state"].items():
+    for name, values in named["state"].items():
         assert isinstance(name, str), "the strategy names the optimizer's state by parameter"
         for key, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"{name}.{key}"] = value
             else:
                 plain.setdefault(name, {})[key] = value
-    return tensors, [{"state": plain, "param_groups": states[0]["param_groups"]}]
+    return tensors, {"state": plain, "param_groups": named["param_groups"]}
 
 
-def join_optimizer(tensors: Mapping[str, Tensor], plain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def join_optimizer(tensors: Mapping[str, Tensor], plain: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The inverse of `split_optimizer`."""
-    if not plain:
-        return []
-    state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain[0]["state"].items()}
+    if plain is None:
+        return None
+    state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in plain["state"].items()}
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition(".")
         state.setdefault(name, {})[key] = value
-    return [{"state": state, "param_groups": plain[0]["param_groups"]}]
+    return {"state": state, "param_groups": plain["param_groups"]}
 
 
 def check_plain(value: object, where: str) -> None:

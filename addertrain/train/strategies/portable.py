@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.errors import CheckpointError
-from addertrain.train.strategies.checkpoint_io import COMPANIONS, MODEL, OPTIMIZERS, RANK_BUFFERS
+from addertrain.train.strategies.checkpoint_io import COMPANIONS, MODEL, RANK_BUFFERS
+from addertrain.train.strategies.lightning_checkpoint import model_of, optimizer_of, to_lightning, to_ours
 
 
 def optimizer_by_name(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
@@ -117,16 +118,16 @@ class NamedState(Strategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Gives every parameter its state back, in the parameter's own memory layout."""
-        indexed = []
-        for optimizer, named in zip(self.optimizers, checkpoint[OPTIMIZERS], strict=True):
-            state = optimizer_by_index(named, self._names(optimizer))
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            for index, values in state["state"].items():
-                for key, value in values.items():
-                    if isinstance(value, Tensor) and value.shape == parameters[index].shape:
-                        values[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
-            indexed.append(state)
-        super().load_optimizer_state_dict({**checkpoint, OPTIMIZERS: indexed})
+        named = optimizer_of(checkpoint)
+        assert named is not None, "a checkpoint without momentum is refused before"
+        (optimizer,) = self.optimizers
+        state = optimizer_by_index(named, self._names(optimizer))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for index, values in state["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                    values[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
+        optimizer.load_state_dict(state)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The module's state without its prefix."""
@@ -143,13 +144,20 @@ class NamedState(Strategy):
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
     ) -> None:
         """Collects the ranks' buffers and writes; called on every rank, writes on the first."""
-        super().save_checkpoint(self.with_all_buffers(checkpoint), filepath, storage_options)
+        super().save_checkpoint(self.portable_state(checkpoint), filepath, storage_options)
 
-    def with_all_buffers(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        """`checkpoint` with every rank's buffers and their mean; a collective."""
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, for Lightning to go on from or to evaluate."""
+        return to_lightning(super().load_checkpoint(checkpoint_path, weights_only), self._module().trainer)
+
+    def portable_state(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """What is saved of Lightning's `checkpoint`, with every rank's buffers and their mean: collective."""
+        ours = to_ours(checkpoint, self._module().trainer)
         rank_buffers = gather_buffers(float_buffers(self._module(), self._prefix()))
-        state = {**checkpoint[MODEL], **mean_over_ranks(rank_buffers)}
-        return {**checkpoint, MODEL: state, RANK_BUFFERS: rank_buffers}
+        model = {**ours[MODEL], **mean_over_ranks(rank_buffers)}
+        return {**ours, MODEL: model, RANK_BUFFERS: rank_buffers}
 
     def _module(self) -> LightningModule:
         assert self.lightning_module is not None, "the trainer connects the module before it saves or loads"
@@ -181,7 +189,7 @@ def load_model(module: torch.nn.Module, checkpoint: Mapping[str, Any], *, strict
     own = rank_buffers[rank] if len(rank_buffers) == world_size else {}
     state = {
         name if name.startswith(COMPANIONS) else prefix + name: value
-        for name, value in {**checkpoint[MODEL], **own}.items()
+        for name, value in {**model_of(checkpoint), **own}.items()
         if not name.startswith(COMPANIONS) or hasattr(module, "companions")
     }
     try:

@@ -4,6 +4,7 @@ The adaptive rate is taken after unscaling: torch's GradScaler unscales before t
 in `p.grad` (one process, DDP, FSDP2), DeepSpeed where it keeps them itself. An overflow skips the whole step.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
@@ -13,6 +14,24 @@ from torch import Tensor
 from addertrain.train.processes import World
 
 _GROWTH, _BACKOFF, _INTERVAL = 2.0, 0.5, 2000
+_SCALER_KEYS = {
+    "scale": "scale",
+    "_growth_tracker": "good_steps",
+    "growth_factor": "growth_factor",
+    "backoff_factor": "backoff_factor",
+    "growth_interval": "growth_interval",
+}
+"""The state of torch's GradScaler (read in torch 2.14.1), and what our checkpoints call it."""
+
+
+def named_scale(scaler: Mapping[str, Any]) -> dict[str, Any]:
+    """A GradScaler's state in our words."""
+    return {name: scaler[key] for key, name in _SCALER_KEYS.items()}
+
+
+def scaler_state(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `named_scale`."""
+    return {key: named[name] for key, name in _SCALER_KEYS.items()}
 
 
 class LossScale:

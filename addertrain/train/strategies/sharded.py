@@ -38,8 +38,9 @@ from addertrain.optim import (
 from addertrain.optim.shards import local
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import on_first_rank
-from addertrain.train.strategies.checkpoint_io import MOMENTUM, OPTIMIZERS, DirectoryCheckpointIO, Pieces
+from addertrain.train.strategies.checkpoint_io import MOMENTUM, DirectoryCheckpointIO, Pieces
 from addertrain.train.strategies.gradients import Gradients
+from addertrain.train.strategies.lightning_checkpoint import optimizer_of
 from addertrain.train.strategies.portable import NamedState, optimizer_by_index, optimizer_by_name
 
 
@@ -96,7 +97,7 @@ class Sharded(NamedState, DDPStrategy):
         """Every rank writes its pieces, the first one the rest; every rank calls this."""
         assert isinstance(self.checkpoint_io, DirectoryCheckpointIO), "others know no pieces"
         self.checkpoint_io.save_pieces(
-            self.with_all_buffers(checkpoint), filepath, self._share(Path(filepath)), storage_options
+            self.portable_state(checkpoint), filepath, self._share(Path(filepath)), storage_options
         )
 
     def _share(self, path: Path) -> Pieces:
@@ -115,7 +116,8 @@ class Sharded(NamedState, DDPStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Gives every rank its part of the momentum."""
         optimizer = self.adder_sgd()
-        (named,) = checkpoint[OPTIMIZERS]
+        named = optimizer_of(checkpoint)
+        assert named is not None, "a checkpoint without momentum is refused before"
         try:
             load_whole_state(optimizer, optimizer_by_index(named, self._parameter_names))
         except ValueError as error:

@@ -75,8 +75,8 @@ def test_an_accuracy_whose_save_failed_passes_to_no_other_checkpoint(finished: P
 
 
 def _best(checkpoint: Path) -> tuple[str | None, float | None]:
-    state = read_manifest(checkpoint)["state"]["callbacks"]["SaveCheckpoints"]
-    return state["best"], state["best_top1"]
+    state = read_manifest(checkpoint)["state"]["best"]
+    return state["checkpoint"], state["top1"]
 
 
 def test_a_checkpoint_of_a_later_step_displaces_none_and_ends_no_run(finished: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,21 +10,20 @@ from addertrain.errors import CheckpointError
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO, check_plain
 
 
-def _checkpoint() -> dict[str, object]:
+def _checkpoint() -> dict[str, Any]:
     return {
-        "epoch": 2,
-        "global_step": 30,
-        "state_dict": {"conv.weight": torch.randn(2, 3)},
-        "optimizer_states": [
-            {
-                "state": {"conv.weight": {"momentum_buffer": torch.randn(2, 3), "step": 30}},
-                "param_groups": [{"lr": 0.1, "params": ["conv.weight"]}],
-            }
-        ],
+        "model": {"conv.weight": torch.randn(2, 3)},
+        "optimizer": {
+            "state": {"conv.weight": {"momentum_buffer": torch.randn(2, 3), "step": 30}},
+            "param_groups": [{"lr": 0.1, "params": ["conv.weight"]}],
+        },
         "rank_buffers": [{"norm.running_mean": torch.zeros(3)}, {"norm.running_mean": torch.ones(3)}],
-        "loops": {"fit_loop": {"state_dict": {"combined_loader": [{"epoch": 1, "batch": 15}]}}},
-        "position": {"epoch": 2, "batches": 0, "global_step": 30},
-    }
+        "position": {
+            "epoch": 2, "batches": 0, "global_step": 30, "batches_per_epoch": 15, "is_evaluation_due": False,
+        },
+        "state": {"loader": {"epoch": 1, "batch": 15}},
+        "foreign": {"callbacks": {"Mine": {"best": torch.tensor(0.5)}}},
+    }  # fmt: skip
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
@@ -33,9 +33,8 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     plugin.save_checkpoint(checkpoint, tmp_path / "one")
     loaded = plugin.load_checkpoint(tmp_path / "one")
 
-    assert loaded["loops"] == checkpoint["loops"]
-    assert loaded["epoch"] == 2
-    optimizer, expected = loaded["optimizer_states"][0], checkpoint["optimizer_states"][0]
+    assert all(loaded[key] == checkpoint[key] for key in ("position", "state", "foreign"))
+    optimizer, expected = loaded["optimizer"], checkpoint["optimizer"]
     assert optimizer["param_groups"] == expected["param_groups"]
     assert optimizer["state"]["conv.weight"]["step"] == 30
     saved = expected["state"]["conv.weight"]["momentum_buffer"]
@@ -99,6 +98,8 @@ def test_what_is_not_plain_is_refused_by_its_path(value: object, message: str) -
 
 def test_a_value_that_cannot_be_saved_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\.extra"):
-        DirectoryCheckpointIO().save_checkpoint(_checkpoint() | {"extra": object()}, tmp_path / "one")
+        DirectoryCheckpointIO().save_checkpoint(
+            _checkpoint() | {"state": {"extra": object()}}, tmp_path / "one"
+        )
 
     assert not list(tmp_path.iterdir())
