@@ -1,9 +1,12 @@
 """`addertrain bench step`: a training step of an adder network beside its convolutional twin, in one run.
 
-The twin has the same layers as torch convolutions, with torch's norm and ReLU, and torch's SGD.
+The twin has the same layers as torch convolutions, with torch's norm and ReLU, and torch's SGD. With
+`--converted` it stands beside torchvision's network of that name, converted, as its code is and fused.
 """
 
 import argparse
+import copy
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +18,9 @@ from torch import Tensor, nn
 from addertrain.bench import cuda_step
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.gpu import interleaved_on_gpu
-from addertrain.bench.timing import Timing, interleaved
+from addertrain.bench.timing import interleaved
 from addertrain.models import build_model
-from addertrain.nn import BatchNorm2d, param_groups
+from addertrain.nn import BatchNorm2d, convert, fuse, param_groups
 from addertrain.optim import AdderSGD
 
 
@@ -67,6 +70,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "resnet50": lambda: _case("resnet50", (3, 224, 224), 1000),
 }
 
+_TORCHVISIONS = ("resnet18", "resnet50")
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
@@ -80,18 +85,33 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=15.0, help="time in all (default: 15)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast's, on a GPU")
+    parser.add_argument("--size", type=int, help="pixels of an image's side (default: the data set's)")
+    parser.add_argument(
+        "--converted", action="store_true", help="torchvision's resnet18 or resnet50, converted, on a CPU"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.converted and (arguments.network not in _TORCHVISIONS or arguments.device != "cpu"):
+        parser.error(f"expected --converted with one of {', '.join(_TORCHVISIONS)} on a CPU")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.device == "cuda":
         return _on_gpu(arguments.network, arguments.batch, DTYPES[arguments.dtype], arguments.seconds)
-    times = measure_step(CASES[arguments.network](), arguments.batch, seconds=arguments.seconds)
+    case = CASES[arguments.network]()
+    if arguments.size:
+        case = dataclasses.replace(case, image_chw=(case.image_chw[0], arguments.size, arguments.size))
+    steps = _steps(case, arguments.batch)
+    if arguments.converted:
+        steps = {"adder": steps["adder"], **_converted_steps(arguments.network, case, arguments.batch)}
+    times = interleaved(steps, seconds=arguments.seconds)
     print(
         f"{arguments.network}, batch {arguments.batch}, {arguments.threads} thread(s), float32, channels-last"
     )
     for name, timing in times.items():
-        print(f"{name:6s} median {1e3 * timing.median:7.2f} ms, best {1e3 * timing.best:7.2f} ms a step")
-    print(f"adder / conv: {times['adder'].median / times['conv'].median:.2f}")
+        print(f"{name:9s} median {1e3 * timing.median:7.2f} ms, best {1e3 * timing.best:7.2f} ms a step")
+    first, *others = times
+    for other in others:
+        over, under = (other, first) if arguments.converted else (first, other)
+        print(f"{over} / {under}: {times[over].median / times[under].median:.3f}")
     return 0
 
 
@@ -106,18 +126,11 @@ def _on_gpu(name: str, batch: int, dtype: torch.dtype, seconds: float) -> int:
     return 0
 
 
-def measure_step(case: Case, batch: int, *, seconds: float) -> dict[str, Timing]:
-    """Seconds of forward, backward and update for both kinds, on the same random images."""
-    return interleaved(_steps(case, batch), seconds=seconds)
-
-
 def _steps(
     case: Case, batch: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> dict[str, Callable[[], None]]:
     """A step of each kind; in 16 bits under autocast."""
-    c, h, w = case.image_chw
-    images = torch.randn(batch, h, w, c, device=device).permute(0, 3, 1, 2)
-    labels = torch.randint(case.num_outputs, (batch,), device=device)
+    images, labels = _batch(case, batch, device)
     adder, conv = (
         model.to(device).to(memory_format=torch.channels_last) for model in (case.adder, case.conv)
     )
@@ -127,6 +140,29 @@ def _steps(
         "adder": lambda: _step(adder, adder_sgd, images, labels, dtype),
         "conv": lambda: _step(conv, conv_sgd, images, labels, dtype),
     }
+
+
+def _batch(case: Case, batch: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    c, h, w = case.image_chw
+    images = torch.randn(batch, h, w, c, device=device).permute(0, 3, 1, 2)
+    return images, torch.randint(case.num_outputs, (batch,), device=device)
+
+
+def _converted_steps(name: str, case: Case, batch: int) -> dict[str, Callable[[], None]]:
+    """Steps of torchvision's network, converted: by its own code, and fused."""
+    import torchvision.models  # here: seconds that no other benchmark needs
+
+    images, labels = _batch(case, batch, "cpu")
+    network = getattr(torchvision.models, name)(num_classes=case.num_outputs)
+    own_code = convert(network, keep=("conv1", "fc")).to(memory_format=torch.channels_last)
+    fused = copy.deepcopy(own_code)
+    print(fuse(fused, images))
+
+    def step_of(model: nn.Module) -> Callable[[], None]:
+        optimizer = AdderSGD(param_groups(model, weight_decay=5e-4), lr=0.1)
+        return lambda: _step(model, optimizer, images, labels, torch.float32)
+
+    return {"converted": step_of(own_code), "fused": step_of(fused)}
 
 
 def _step(

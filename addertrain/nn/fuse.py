@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.fusing.chains import Chain, find_chains, is_torchs_norm, put_call
 from addertrain.nn.fusing.follow import Followed, NotFollowedError, follow
-from addertrain.nn.fusing.forward import FusedForward, Program
+from addertrain.nn.fusing.forward import Program, lay_on, take_off
 from addertrain.nn.fusing.nodes import is_leaf
 from addertrain.nn.fusing.rectification import Rectification
 from addertrain.nn.norm import BatchNorm2d
@@ -61,10 +61,11 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
     - norm(layer(x)), with a ReLU behind it or without, and relu(norm(y) + residual) become one call each
       where nobody else reads what is between them; torch's BatchNorm2d becomes `addertrain.nn.BatchNorm2d`.
 
-    Names of parameters and buffers stay, so that checkpoints load before and after, and so do hooks. Values
-    stay but for rounding: gradients behind a ReLU add the same terms in another order. Where the network is
-    altered later (a flag that its code reads, a submodule, a hook on a module that would be skipped), its own
-    code runs again by itself. A layer that later no longer reads a ReLU needs `layer.rectified = False`.
+    Names of parameters and buffers stay, so that checkpoints load before and after; hooks stay too, and
+    modules get a subclass of their class. Values stay but for rounding: gradients behind a ReLU add the same
+    terms in another order. Where the network is altered later (a flag that its code reads, a submodule, a
+    hook on a module that would be skipped), its own code runs again by itself. A layer that later no longer
+    reads a ReLU needs `layer.rectified = False`.
 
     Args:
         example: a batch, or a tuple of the model's arguments, which passes through twice in evaluation.
@@ -72,6 +73,8 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
     Raises:
         RuntimeError: if the fused network's result differs on the example; it is then as it was before.
     """
+    for module in model.modules():
+        take_off(module)
     analysis = _Analysis(model)
     with _negative_inputs(model) as negative:
         before = _evaluated(model, example)
@@ -136,7 +139,6 @@ class _Analysis:
 
 def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> Callable[[], None]:
     """Makes the network the fused one; returns what takes that back."""
-    forwards = {module: vars(module).get("forward") for module in analysis.chains}
     swapped = [norm for norm in analysis.norms() if is_torchs_norm(norm)]
     flags = {layer: layer.rectified for layer in rectified}
     for norm in swapped:
@@ -151,13 +153,11 @@ def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> Callable[[], Non
             if chains
         ]
         if programs:
-            module.forward = FusedForward(module, programs)
+            lay_on(module, programs)
 
     def undo() -> None:
-        for module, forward in forwards.items():
-            vars(module).pop("forward", None)
-            if forward is not None:
-                module.forward = forward
+        for module in analysis.chains:
+            take_off(module)
         for norm in swapped:
             norm.__class__ = nn.BatchNorm2d
             del norm.relu

@@ -87,6 +87,18 @@ def test_step_times_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     assert "adder / conv" in capsys.readouterr().out
 
 
+def test_step_times_a_converted_network(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    words = ["resnet18", "--converted", "--batch", "2", "--size", "32", "--seconds", "0"]
+    try:
+        assert step.main(words) == 0
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert "19 of 19 adder layers read a ReLU" in said
+    assert "fused / adder" in said
+
+
 def test_checkpoint_tells_the_copy_from_the_writing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

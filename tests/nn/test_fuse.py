@@ -12,6 +12,7 @@ from torchvision.models import resnet18, resnet50
 
 from addertrain.interchange.standard import in_standard_operations
 from addertrain.nn import AdderConv2d, BatchNorm2d, convert, fuse, synchronise_norms
+from addertrain.nn.fusing.forward import program_for
 from addertrain.nn.int8 import calibrate, in_int8
 from tests.nn.fuse_zoo import FOUND, LEFT, Block, images, step
 
@@ -150,13 +151,24 @@ def test_copies_and_pickles_are_fused_networks_of_their_own() -> None:
     torch.save(model, stream)
     stream.seek(0)
     for other in (copy.deepcopy(model), torch.load(stream, weights_only=False)):
-        assert other.forward.module is other
-        assert other.forward.program_for((images(),)) is not None
+        assert program_for(other, (images(),)) is not None
         other.bn1.weight.data.fill_(3.0)
         assert not torch.equal(other(images()), model(images()))
     twin.load_state_dict(model.state_dict())
     model.load_state_dict(twin.state_dict())
     assert_same_step(model, twin)
+
+
+def test_a_shallow_copy_runs_on_its_own_parts() -> None:
+    """As torch.nn.DataParallel's replicas do."""
+    model = FOUND["modules"]()[0]
+    fuse(model, images())
+    other = copy.copy(model)
+    other._modules = dict(model._modules) | {"bn1": copy.deepcopy(model.bn1)}
+    other.bn1.weight.data.fill_(3.0)
+    assert isinstance(other, Block)
+    assert type(other).__name__ == "Modules"
+    assert not torch.equal(other(images()), model(images()))
 
 
 def test_fusing_twice_is_fusing_once() -> None:
@@ -204,7 +216,7 @@ def test_a_network_without_anything_to_fuse_is_left_alone() -> None:
     model = nn.Sequential(AdderConv2d(4, 4, 3), nn.Sigmoid(), nn.Flatten())
     fusion = fuse(model, images())
     assert str(fusion) == "fuse: 0 of 1 adder layers read a ReLU, 0 norms, 0 block ends"
-    assert "forward" not in vars(model)
+    assert type(model) is nn.Sequential
 
 
 def test_a_result_that_differs_is_undone() -> None:
@@ -221,7 +233,7 @@ def test_a_result_that_differs_is_undone() -> None:
     twin = copy.deepcopy(model)
     with pytest.raises(RuntimeError, match="the network is as it was"):
         fuse(model, images())
-    assert "forward" not in vars(model)
+    assert type(model) is Catches
     assert not model.conv2.rectified
     assert_same_step(model, twin)
 

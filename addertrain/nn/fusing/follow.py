@@ -10,6 +10,7 @@ globals, and questions for the type of an input.
 import operator
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,8 +87,7 @@ def _refuse_kind(module: nn.Module) -> None:
     is_torchs = type(module).__module__.startswith("torch.") and type(module) is not nn.Sequential
     if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) or is_torchs:
         raise NotFollowedError("its code is not Python of a class of its own")
-    own = vars(module).get("forward")
-    if own is not None and not hasattr(own, "programs"):
+    if "forward" in vars(module):
         raise NotFollowedError("its forward lies on the object")
     code = getattr(forward, "__code__", None)
     if code is None or forward is not type(module).forward:
@@ -201,14 +201,18 @@ class _Watch:
         """Patches torch's class, as torch.fx itself does for as long as it traces."""
         own_setattr, profile = nn.Module.__setattr__, sys.getprofile()
 
+        thread = threading.get_ident()  # other threads may use modules meanwhile
+
         def get(module: nn.Module, name: str) -> Any:
             value = object.__getattribute__(module, name)
-            if name not in _OF_MODULES and not name.startswith("__"):
+            if threading.get_ident() == thread and name not in _OF_MODULES and not name.startswith("__"):
                 self._note(module, name, value)
             return value
 
         def set_(module: nn.Module, name: str, value: Any) -> None:
-            self.refuse(f"it writes self.{name}")
+            if threading.get_ident() == thread:
+                self.refuse(f"it writes self.{name}")
+            own_setattr(module, name, value)
 
         nn.Module.__getattribute__ = get  # type: ignore[method-assign, assignment]
         nn.Module.__setattr__ = set_  # type: ignore[method-assign, assignment]

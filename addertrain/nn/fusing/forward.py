@@ -1,11 +1,11 @@
-"""What stands on a module for its forward: a followed graph while it holds, else the module's own code."""
+"""A module's forward by a followed graph while that holds, else by the module's own code."""
 
+import functools
 import importlib
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import Signature, signature
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -72,36 +72,75 @@ def _compiled(source: str, names: dict[str, Any]) -> Callable[..., Any]:
     return function
 
 
-class FusedForward:
-    """module.forward, by the first of `programs` that holds, or by the class's own code.
+def lay_on(module: nn.Module, programs: list[Program]) -> None:
+    """From now on the module's forward runs the first of `programs` that holds, else its class's own code.
 
-    It lies on the module as an attribute, so that the module keeps its class, its names and its hooks, and a
-    deep copy or a pickle of the module takes it along.
+    The module gets a subclass of its class with the same name, as torch's parametrisations and FSDP2 do it,
+    so that copies of every kind, shallow ones too, run on what they hold themselves.
     """
+    module._fused_programs = programs  # type: ignore[assignment]
+    module.__class__ = _fused_class(own_class(module))
 
-    def __init__(self, module: nn.Module, programs: list[Program]) -> None:
-        self.module, self.programs = module, programs
 
-    @property
-    def __func__(self) -> Any:
-        """As a method's: the code that this stands for."""
-        return type(self.module).forward
+def take_off(module: nn.Module) -> None:
+    """The module's own class again, if another is laid on."""
+    if _programs(module):
+        module.__class__ = own_class(module)
+        del module._fused_programs
 
-    @property
-    def __signature__(self) -> Signature:
-        return signature(MethodType(type(self.module).forward, self.module))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        program = None if kwargs else self.program_for(args)
-        if program is None:
-            return type(self.module).forward(self.module, *args, **kwargs)
-        return program.run(self.module, *args)
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a user gave the module."""
+    return vars(type(module)).get("_own_class", type(module))
 
-    def program_for(self, args: tuple[Any, ...]) -> Program | None:
-        """The one that may run on these arguments now, if any."""
-        if torch.compiler.is_compiling() or not all(isinstance(arg, Tensor) for arg in args):
-            return None
-        for program in self.programs:
-            if program.num_inputs == len(args) and program.holds():
-                return program
+
+def program_for(module: nn.Module, args: tuple[Any, ...]) -> Program | None:
+    """What runs on these arguments now instead of the module's own code, if anything does."""
+    if torch.compiler.is_compiling() or not all(isinstance(arg, Tensor) for arg in args):
         return None
+    for program in _programs(module):
+        if program.num_inputs == len(args) and program.holds():
+            return program
+    return None
+
+
+def _programs(module: nn.Module) -> list[Program]:
+    programs: list[Program] = vars(module).get("_fused_programs", [])
+    return programs
+
+
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {}
+"""By the class that they stand for: one for all of its modules."""
+
+
+def _fused_class(own: type[nn.Module]) -> type[nn.Module]:
+    if own not in _FUSED:
+        _FUSED[own] = _subclass(own)
+    return _FUSED[own]
+
+
+def _subclass(own: type[nn.Module]) -> type[nn.Module]:
+    @functools.wraps(own.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        program = None if kwargs else program_for(self, args)
+        if program is None:
+            return own.forward(self, *args, **kwargs)
+        return program.run(self, *args)
+
+    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:
+        reduced: Any = own.__reduce_ex__(self, protocol)
+        function, args, *rest = reduced
+        if args == (fused,):  # how objects are made again unless their class says otherwise
+            return _new, (own,), *rest
+        return function, args, *rest
+
+    same = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members = {**same, "forward": forward, "__reduce_ex__": __reduce_ex__, "_own_class": own}
+    fused: type[nn.Module] = type(own.__name__, (own,), members)
+    return fused
+
+
+def _new(own: type[nn.Module]) -> nn.Module:
+    fused = _fused_class(own)
+    module: nn.Module = fused.__new__(fused)
+    return module

@@ -54,7 +54,7 @@ class Rectification:
 
     def _follow(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
         graphs = self._graphs_of(module)
-        if not graphs:  # it may call what it holds with anything
+        if not graphs:  # it may call what it holds, if not what lies in that, with anything
             for child in module.children():
                 self._call(child, (False,))
             return False
