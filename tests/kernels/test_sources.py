@@ -1,10 +1,14 @@
 """kernels/ as kernels/README.md describes it: its map, its layers, one name for one thing."""
 
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.commands import run_command
 from tests.source_tree import ROOT
 
 KERNELS = ROOT / "kernels"
@@ -120,3 +124,24 @@ def test_the_concept_lists_what_the_passes_use() -> None:
     }
 
     assert used == listed
+
+
+@pytest.mark.parametrize("lacks", [False, True], ids=["whole", "lacking"])
+def test_the_compiler_says_what_a_set_lacks(tmp_path: Path, lacks: bool) -> None:
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    simd = TEXTS["csrc/cpu/simd/portable.h"].replace("#pragma once\n", "")
+    assert simd.count("keep_nan") == 1
+    source = tmp_path / "set.cpp"
+    text = simd.replace("keep_nan", "lose_nan") if lacks else simd
+    source.write_text(f'{text}#include "csrc/cpu/instruction_sets/passes.h"\n', encoding="utf-8")
+
+    options = ("-std=gnu++20", "-fsyntax-only", f"-I{KERNELS}")
+    compiled = run_command(compiler, *options, str(source))
+
+    assert (compiled.returncode != 0) == lacks, compiled.stderr
+    if lacks:
+        first = next(line for line in compiled.stderr.splitlines() if "error:" in line)
+        assert "Simd lacks an operation" in first
+        assert "keep_nan" in compiled.stderr

@@ -2,18 +2,26 @@
 // and no other, for the set.
 #pragma once
 
+#include "csrc/cpu/simd/operations.h"
+
+namespace addertrain::cpu {
+namespace {
+
+// Before the passes are read, each of which would complain in its own way.
+static_assert(SimdOperations<Simd>, "Simd lacks an operation that simd/operations.h lists");
+
+}  // namespace
+}  // namespace addertrain::cpu
+
 #include "csrc/cpu/ceilings.h"
 #include "csrc/cpu/forward/units.h"
 #include "csrc/cpu/grad_input/units.h"
 #include "csrc/cpu/kernels.h"
 #include "csrc/cpu/norm/passes.h"
-#include "csrc/cpu/simd/operations.h"
 #include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
 namespace {
-
-static_assert(SimdOperations<Simd>, "Simd lacks an operation that simd/operations.h lists");
 
 constexpr Kernels all_passes(const char* name) {
   return {name, kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
