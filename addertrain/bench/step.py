@@ -7,6 +7,7 @@ The twin has the same layers as torch convolutions, with torch's norm and ReLU, 
 import argparse
 import copy
 import dataclasses
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from addertrain.bench import cuda_step
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import interleaved
-from addertrain.models import build_model
+from addertrain.errors import UsageError
+from addertrain.models import Kind, build_model
 from addertrain.nn import BatchNorm2d, convert, fuse, param_groups
 from addertrain.optim import AdderSGD
+from addertrain.own_code import is_own
 
 
 class TorchNorm(nn.BatchNorm2d):
@@ -57,12 +60,13 @@ class Case:
 
 
 def _case(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Case:
-    adder = build_model(name, kind="adder", num_classes=num_classes)
-    return Case(
-        adder, torch_norms(build_model(name, kind="conv", num_classes=num_classes)), image_chw, num_classes
+    adder, conv = (
+        build_model(name, kind=kind, num_classes=num_classes, in_channels=image_chw[0]) for kind in _KINDS
     )
+    return Case(adder, torch_norms(conv), image_chw, num_classes)
 
 
+_KINDS: tuple[Kind, Kind] = ("adder", "conv")
 CASES: dict[str, Callable[[], Case]] = {
     "lenet5bn": lambda: _case("lenet5bn", (1, 32, 32), 10),
     "resnet20": lambda: _case("resnet20", (3, 32, 32), 10),
@@ -79,7 +83,20 @@ def main(argv: Sequence[str]) -> int:
         prog="addertrain bench step",
         description="A training step beside the convolutional twin's, on this CPU or a GPU.",
     )
-    parser.add_argument("network", choices=CASES)
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help=f"{', '.join(CASES)}, or package.module:function",
+    )
+    parser.add_argument(
+        "--image",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        default=(3, 224, 224),
+        help="images of a network of your own (default: 3 224 224)",
+    )
+    parser.add_argument("--classes", type=int, default=1000, help="and its classes (default: 1000)")
     parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
     parser.add_argument("--batch", type=int, default=256, help="images (default: 256)")
     parser.add_argument("--seconds", type=float, default=15.0, help="time in all (default: 15)")
@@ -94,11 +111,11 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"expected --converted with one of {', '.join(_TORCHVISIONS)} on a CPU")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    if arguments.device == "cuda":
-        return _on_gpu(arguments.network, arguments.batch, DTYPES[arguments.dtype], arguments.seconds)
-    case = CASES[arguments.network]()
+    case = _chosen(arguments.network, tuple(arguments.image), arguments.classes)
     if arguments.size:
         case = dataclasses.replace(case, image_chw=(case.image_chw[0], arguments.size, arguments.size))
+    if arguments.device == "cuda":
+        return _on_gpu(arguments.network, case, arguments.batch, DTYPES[arguments.dtype], arguments.seconds)
     steps = _steps(case, arguments.batch)
     if arguments.converted:
         steps = {"adder": steps["adder"], **_converted_steps(arguments.network, case, arguments.batch)}
@@ -115,9 +132,21 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _on_gpu(name: str, batch: int, dtype: torch.dtype, seconds: float) -> int:
+def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Case:
+    if is_own(name):
+        return _case(name, image_chw, num_classes)
+    if name not in CASES:
+        near = difflib.get_close_matches(name, CASES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "name one of them"
+        raise UsageError(
+            f"bench step: expected {', '.join(CASES)} or package.module:function, got {name!r}; {hint}"
+        )
+    return CASES[name]()
+
+
+def _on_gpu(name: str, case: Case, batch: int, dtype: torch.dtype, seconds: float) -> int:
     device = cuda_step.device()
-    steps = _steps(CASES[name](), batch, device=device, dtype=dtype)
+    steps = _steps(case, batch, device=device, dtype=dtype)
     times = interleaved_on_gpu(steps, seconds=seconds)
     print(f"{name}, batch {batch}, {torch.cuda.get_device_name(device)}, {dtype}, channels-last")
     for kind, step in steps.items():

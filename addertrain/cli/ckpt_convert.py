@@ -81,9 +81,7 @@ def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> s
     elif target.suffix == ".pt":
         export_state_dict(trained, target, layout=arguments.layout)
     else:
-        from addertrain.data.sets.facts import image_shape
-
-        shape = image_shape(trained.recipe.data)
+        shape = trained.image_shape
         difference = export_onnx(trained, target, image_shape=shape, operators=arguments.operators)
         sizes = ", ".join(map(str, shape))
         return (
@@ -105,10 +103,16 @@ def _trained(arguments: argparse.Namespace) -> "Trained":
         return trained_network(arguments.source, recalibrate_batches=arguments.recalibrate)
     if arguments.recalibrate:
         raise UsageError("ckpt convert: expected no --recalibrate beside --recipe; fit and evaluate do that")
-    from addertrain.data.sets.facts import FACTS
+    from addertrain.data.sets.registry import facts_before_reading, image_shape
     from addertrain.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe)
-    facts = FACTS[recipe.data.name]
+    facts = facts_before_reading(recipe.data)
+    if facts is None:
+        raise UsageError(
+            f"ckpt convert: expected data of the authors' in --recipe, got data.name {recipe.data.name}; "
+            "their networks are of cifar10, cifar100 and imagenet"
+        )
     model = load_official(arguments.source, recipe.model.name, num_classes=facts.num_classes)
-    return Trained(model, recipe, facts.num_classes, facts.mean, facts.std)
+    shape = image_shape(recipe.data)
+    return Trained(model, recipe, facts.num_classes, facts.mean, facts.std, image_shape=shape)

@@ -10,8 +10,8 @@ from torch import nn
 import addertrain
 from addertrain.errors import InterchangeError
 from addertrain.interchange.target import exported
-from addertrain.models import build_model
 from addertrain.recipe import Recipe, parse_recipe, recipe_to_yaml
+from addertrain.train.building import build_network
 from addertrain.train.trained import Trained
 
 FORMAT = "addertrain network 1"
@@ -55,11 +55,7 @@ def load_exported(path: str | Path) -> tuple[nn.Module, Recipe]:
             "write it with addertrain ckpt convert"
         )
     recipe = parse_recipe(metadata["recipe"], source=str(path))
-    model = build_model(
-        recipe.model.name,
-        kind=recipe.model.kind,
-        num_classes=int(metadata["num_classes"]),
-        head=recipe.model.head,
-    )
+    num_classes, in_channels = int(metadata["num_classes"]), len(metadata["mean"].split())
+    model = build_network(recipe.model, num_classes=num_classes, in_channels=in_channels)
     model.load_state_dict(tensors)
     return model.eval(), recipe

@@ -1,10 +1,12 @@
 """Networks by name, each built from adder layers, as its convolutional twin, or from binary layers."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from torch import nn
 
+from addertrain.errors import RunError
 from addertrain.models.layers import Head, Kind
 from addertrain.models.lenet import LeNet5BN, LeNetPlusPlus
 from addertrain.models.operations import (
@@ -16,6 +18,7 @@ from addertrain.models.operations import (
 )
 from addertrain.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet32, resnet50, resnet101
 from addertrain.models.vgg import VGGSmall
+from addertrain.own_code import OwnFunction, is_own
 
 WITHOUT_HEADS: dict[str, Callable[..., nn.Module]] = {"lenet5bn": LeNet5BN, "lenet++": LeNetPlusPlus}
 """Networks whose last layer is of their kind as well."""
@@ -32,27 +35,79 @@ MODELS: dict[str, Callable[..., nn.Module]] = WITHOUT_HEADS | {
 
 __all__ = [
     "MODELS",
+    "MODEL_GIVEN",
     "Head",
     "Kind",
     "LayerCount",
     "LeNet5BN",
     "LeNetPlusPlus",
+    "NetworkFunction",
     "OperationCount",
     "ResNet",
     "VGGSmall",
     "build_model",
     "count_operations",
     "energy_joules",
+    "own_network",
     "via_nano_cycles",
 ]
 
 
-def build_model(name: str, *, kind: Kind, num_classes: int, head: Head = "norm") -> nn.Module:
-    """The network called `name` in MODELS, freshly initialised from torch's random state.
+MODEL_GIVEN = ("num_classes", "in_channels", "kind")
+"""What a function of a user's own gets by keyword beside its own arguments."""
+
+
+class NetworkFunction(Protocol):
+    """What `model.name: package.module:function` names."""
+
+    def __call__(self, *, num_classes: int, in_channels: int, kind: Kind, **arguments: Any) -> nn.Module:
+        """A network from normalised images [N, in_channels, H, W] to logits [N, num_classes].
+
+        Its first weights come from torch's random state, which is set before. `kind` is the recipe's, "conv"
+        for the twin that teaches; `addertrain.models.layers` has layers of each kind. It is also called under
+        `torch.device("meta")`, where tensors have shapes and no values.
+        """
+
+
+def own_network(name: str, arguments: Mapping[str, Any]) -> OwnFunction:
+    """The function of a user's own that `name` means, its arguments checked, for `build_model`.
+
+    Raises:
+        RunError, RecipeError: there is none, or the arguments do not fit.
+    """
+    function = OwnFunction.named("model.name", name, given=MODEL_GIVEN)
+    function.check(arguments)
+    return function
+
+
+def build_model(
+    name: str,
+    *,
+    kind: Kind,
+    num_classes: int,
+    head: Head = "norm",
+    in_channels: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The network called `name` in MODELS, or a user's own, freshly initialised from torch's random state.
+
+    Args:
+        in_channels: of the images; networks in MODELS take those that they were made for.
+        arguments: keyword arguments of a user's own, "package.module:function".
 
     Raises:
         ValueError: for an unknown name, kind or head, and for head="linear" where the last layer is an adder.
+        RunError, RecipeError: a function of a user's own that cannot be used, or returns no module.
     """
+    if is_own(name):
+        function = own_network(name, arguments or {})
+        channels = {"in_channels": in_channels or 3, "kind": kind}
+        model = function(arguments or {}, num_classes=num_classes, **channels)
+        if not isinstance(model, nn.Module):
+            raise RunError(
+                f"model.name: expected a torch.nn.Module from {name}, got {type(model).__name__}; return one"
+            )
+        return model
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(MODELS)}."

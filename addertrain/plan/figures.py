@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from addertrain.data import Batch, ImageArrays, ImageData, load_data
-from addertrain.data.sets.facts import FACTS, image_shape
-from addertrain.data.sets.places import Place, data_places
+from addertrain.data.sets.registry import Place, data_places, facts_before_reading, image_shape
 from addertrain.models import OperationCount, count_operations
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.recipe import Recipe
@@ -80,10 +79,10 @@ def make_plan(
 
     Raises:
         PlanError: it is impossible.
-        DataError: for data.name folder, whose images have to be counted, where there are none.
+        DataError: for a data set whose images have to be counted, where there are none.
     """
     data, num_train, num_test = _data_of(recipe)
-    shape = image_shape(recipe.data)
+    shape = image_shape(recipe.data, data)
     rank_batch_size = _rank_batch_size(recipe, world_size, num_train)
     steps_per_epoch = num_train // recipe.data.global_batch_size
     part_size = rank_batch_size // recipe.train.accumulate
@@ -116,10 +115,10 @@ def make_plan(
 
 def _data_of(recipe: Recipe) -> tuple[ImageData, int, int]:
     """A data set of no images, and how many there would be to train and to test on."""
-    if recipe.data.name == "folder":
+    facts = facts_before_reading(recipe.data)
+    if facts is None:
         data = load_data(recipe.data)
         return data, len(data.train), len(data.test)
-    facts = FACTS[recipe.data.name]
     images = torch.empty(0, *image_shape(recipe.data), dtype=torch.uint8)
     none = ImageArrays(images, torch.empty(0, dtype=torch.int64))
     data = ImageData(train=none, test=none, mean=facts.mean, std=facts.std, num_classes=facts.num_classes)

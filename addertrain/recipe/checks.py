@@ -2,9 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from addertrain.errors import RecipeError
+from addertrain.own_code import is_own
+from addertrain.recipe.data_sets import DATA_SETS
 from addertrain.recipe.settings import (
     DataRecipe,
     ExpectedRecipe,
@@ -23,7 +25,6 @@ _MAX_THREADS = 1024
 # Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
 _MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
 _TIMEOUT = f"seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
-_PICTURE_SETS = ("imagenet", "imagenette", "folder")  # of pictures of any size, which are never in memory
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 
@@ -104,23 +105,29 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
 
 
 def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:
-    has_head = model.head == "norm" or not model.name.startswith("lenet")
+    yield from _argument_rules("model", model.name, model.args)
+    has_head = model.head == "norm" or not (is_own(model.name) or model.name.startswith("lenet"))
     yield "model.head", has_head, model.head, f"norm for {model.name}, whose last layer is of its kind"
+
+
+def _argument_rules(section: str, name: str, arguments: Mapping[str, object]) -> Iterator[_Rule]:
+    is_fine = is_own(name) or not arguments
+    yield f"{section}.args", is_fine, dict(arguments), f"none for {name}, which is none of your own"
 
 
 def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
     yield "data.root", data.root != "", data.root, "a folder, or null"
+    yield from _argument_rules("data", data.name, data.args)
     yield "data.global_batch_size", data.global_batch_size >= 1, data.global_batch_size, "at least 1"
     yield from _picture_rules(data)
 
 
 def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
-    loaders = ("ffcv", "torchvision") if data.name in _PICTURE_SETS else ("memory",)
-    expected = f"{' or '.join(loaders)} for data.name: {data.name}"
-    yield "data.loader", data.loader in loaders, data.loader, expected
-    unfit = "crop_flip" if data.name in _PICTURE_SETS else "resized_crop_flip"
-    expected = f"none or {'resized_crop_flip' if data.name in _PICTURE_SETS else 'crop_flip'} for {data.name}"
-    yield "data.augmentation", data.augmentation != unfit, data.augmentation, expected
+    if (known := DATA_SETS.get(data.name)) is not None:  # one of a user's own is asked when it is opened
+        expected = f"{' or '.join(known.loaders)} for data.name: {data.name}"
+        yield "data.loader", data.loader in known.loaders, data.loader, expected
+        expected = f"{' or '.join(known.augmentations)} for {data.name}"
+        yield "data.augmentation", data.augmentation in known.augmentations, data.augmentation, expected
     for name in ("image_size", "first_image_size", "eval_image_size"):
         size = getattr(data, name)
         yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"

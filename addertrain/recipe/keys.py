@@ -5,6 +5,7 @@ import difflib
 import functools
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
@@ -13,22 +14,31 @@ from addertrain.recipe.settings import Recipe
 
 @dataclass(frozen=True)
 class Key:
-    """One key; `default` is `dataclasses.MISSING` where the recipe has to give it."""
+    """One key; `default` is `dataclasses.MISSING` where the recipe has to give it.
+
+    `names` are those that a key knows which also takes a function of a user's own.
+    """
 
     dotted: str
     hint: Any
     meaning: str
     default: Any
+    names: tuple[str, ...] = ()
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values a `Literal` key allows, () for every other key."""
-        return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
+        """The words that the key knows, () for a key of another kind."""
+        return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else self.names
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether the key holds names and values of a user's own choice."""
+        return typing.get_origin(self.hint) is Mapping
 
     @property
     def takes_text(self) -> bool:
         """Whether a word is a value of this key just as it stands."""
-        return bool(self.choices) or str in (self.hint, *typing.get_args(self.hint))
+        return bool(self.choices) or (not self.is_mapping and str in (self.hint, *typing.get_args(self.hint)))
 
     @property
     def takes_null(self) -> bool:
@@ -54,12 +64,22 @@ def known_keys() -> dict[str, Key]:
 
 def _keys_of(settings: type[Any], *, prefix: str) -> dict[str, Key]:
     hints = typing.get_type_hints(settings, include_extras=True)
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    fields = {field.name: field for field in dataclasses.fields(settings)}
     return {
-        prefix + name: Key(prefix + name, hint.__origin__, hint.__metadata__[0], defaults[name])
+        prefix + name: Key(
+            prefix + name,
+            hint.__origin__,
+            hint.__metadata__[0],
+            _default(fields[name]),
+            hint.__metadata__[1].names if len(hint.__metadata__) > 1 else (),
+        )
         for name, hint in hints.items()
         if hasattr(hint, "__metadata__")
     }
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def did_you_mean(unknown: str) -> str:
@@ -82,7 +102,10 @@ def _leaf(dotted: str) -> str:
 def expected_value(key: Key) -> str:
     """What a key's value has to look like, in words."""
     if key.choices:
-        return f"one of {', '.join(key.choices)}"
+        own = ", or package.module:function" if key.names else ""
+        return f"one of {', '.join(key.choices)}{own}"
+    if key.is_mapping:
+        return "names with values"
     words = {
         bool: "true or false",
         int: "a whole number",
@@ -97,7 +120,8 @@ def recipe_help() -> str:
     """One line for every key: how to override it, what it takes, its default, what it means."""
     rows = []
     for key in known_keys().values():
-        value = "|".join(key.choices) or expected_value(key)
+        own = ("package.module:function",) if key.names else ()
+        value = "|".join(key.choices + own) or expected_value(key)
         default = "" if key.default is MISSING else f" [{_plain(key.default)}]"
         rows.append((f"--{key.dotted}", value, key.meaning + default))
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
@@ -106,6 +130,8 @@ def recipe_help() -> str:
 
 def _plain(value: object) -> str:
     """A default as YAML would write it."""
+    if value == {}:
+        return "none"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value) or "empty"

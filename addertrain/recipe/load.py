@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
 from addertrain.recipe.keys import Key, did_you_mean, expected_value, known_keys, sections
-from addertrain.recipe.overrides import read_overrides
+from addertrain.recipe.overrides import Entries, read_overrides
 from addertrain.recipe.settings import Recipe
 from addertrain.recipe.yaml_text import read_yaml
 
@@ -21,6 +22,8 @@ _FORMER_NAMES = {
     "resnet20_better": "resnet20_8epochs_nag_eta05",
     "resnet8_better": "resnet8_4epochs_nag_eta05",
 }
+# A function of a user's own: package.module:function.
+_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -39,7 +42,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Recipe:
     """As `load_recipe`, from the text of a recipe; `source` names it in errors."""
     given = {dotted: (value, f"{source}: {dotted}") for dotted, value in _read_tree(text, source).items()}
-    given |= {dotted: (value, f"--{dotted}") for dotted, value in read_overrides(overrides).items()}
+    for dotted, value in read_overrides(overrides).items():
+        given[dotted] = (_with(given.get(dotted), value, source=source), f"--{dotted}")
     values: dict[str, Any] = {}
     for dotted, key in known_keys().items():
         if dotted in given:
@@ -77,6 +81,14 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
         if dotted not in known_keys():
             raise RecipeError(f"{source}: expected a known key, got '{dotted}'; {did_you_mean(dotted)}")
     return values
+
+
+def _with(given: tuple[Any, str] | None, value: Any, *, source: str) -> Any:
+    """An override's value, or, of some entries of a mapping, the mapping with them."""
+    if not isinstance(value, Entries):
+        return value
+    before, where = given or ({}, source)
+    return {**_mapping({} if before is None else before, where=where), **value}
 
 
 def _read_text(path: Path) -> str:
@@ -120,7 +132,13 @@ def _mapping(value: Any, *, where: str) -> Mapping[str, Any]:
 def _typed(key: Key, value: Any, where: str) -> Any:
     """The value with the key's type, as jsonargparse judges it; a number in quotes is text, not a number."""
     section, _, name = key.dotted.rpartition(".")
+    if key.is_mapping:
+        return {} if value is None else _plain(_mapping(value, where=where), where=where)
+    if key.names and isinstance(value, str) and (_OWN.fullmatch(value) or value in key.names):
+        return value
     try:
+        if key.names:
+            raise TypeError
         if (isinstance(value, str) and not key.takes_text) or (value is None and not key.takes_null):
             raise TypeError  # jsonargparse would read the text as a number, and let null pass for any type
         tree = {section: {name: value}} if section else {name: value}
@@ -130,6 +148,17 @@ def _typed(key: Key, value: Any, where: str) -> Any:
         near = difflib.get_close_matches(str(value), key.choices, n=1)
         advice = f"did you mean {near[0]}?" if near else f"its meaning: {key.meaning}"
         raise RecipeError(f"{where}: expected {expected_value(key)}, got {got}; {advice}") from None
+
+
+def _plain(value: Any, *, where: str) -> Any:
+    """`value`, if it is made of numbers, words, lists and names with values alone."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, where=f"{where}.{name}") for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, where=where) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise RecipeError(f"{where}: expected numbers, words, lists or names with values, got {value!r:.60}")
 
 
 @functools.cache

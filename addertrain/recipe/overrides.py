@@ -8,6 +8,10 @@ from addertrain.recipe.keys import did_you_mean, known_keys, sections
 from addertrain.recipe.yaml_text import read_yaml
 
 
+class Entries(dict[str, Any]):
+    """Some entries of a key that holds names with values, which leave its other entries as they are."""
+
+
 def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """The overridden values by dotted name, as YAML would have read them; the last of two equal keys wins.
 
@@ -21,13 +25,29 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         if not word.startswith("--") or len(word) == 2:
             raise RecipeError(f"expected an override as --section.key value, got '{word}'")
         dotted, equals, text = word[2:].partition("=")
-        _check_known(dotted)
+        entry = _entry_of(dotted)
+        if entry is None:
+            _check_known(dotted)
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise RecipeError(f"--{dotted}: expected a value, got none; write --{dotted} VALUE")
             text = rest.pop(0)
-        overrides[dotted] = _value(dotted, text)
+        if entry is None:
+            overrides[dotted] = _value(dotted, text)
+        else:
+            key, name = entry
+            before = overrides.get(key)
+            of_key = before if isinstance(before, dict) else Entries()
+            of_key[name] = read_yaml(text, source=f"--{dotted}")
+            overrides[key] = of_key
     return overrides
+
+
+def _entry_of(dotted: str) -> tuple[str, str] | None:
+    """("model.args", "width") of model.args.width; None for what is no entry of such a key."""
+    key, _, name = dotted.rpartition(".")
+    known = known_keys().get(key)
+    return (key, name) if known is not None and known.is_mapping and name else None
 
 
 def _check_known(dotted: str) -> None:

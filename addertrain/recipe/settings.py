@@ -3,28 +3,41 @@
 The dataclasses only hold values. What a key means stands beside it; `--help` and the errors say the same.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from addertrain.recipe.data_sets import DATA_SETS
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names that a key knows; besides them it takes a function of a user's own."""
+
+    names: tuple[str, ...]
+
+
+NETWORKS = (
+    "lenet5bn",
+    "lenet++",
+    "vgg_small",
+    "resnet8",
+    "resnet20",
+    "resnet32",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
     """The network."""
 
-    name: Annotated[
-        Literal[
-            "lenet5bn",
-            "lenet++",
-            "vgg_small",
-            "resnet8",
-            "resnet20",
-            "resnet32",
-            "resnet18",
-            "resnet50",
-            "resnet101",
-        ],
-        "which network",
-    ]
+    name: Annotated[str, "which network", OneOf(NETWORKS)]
+    args: Annotated[
+        Mapping[str, Any], "keyword arguments of a network of your own; --model.args.NAME VALUE sets one"
+    ] = field(default_factory=dict, hash=False)
     kind: Annotated[
         Literal["adder", "conv", "binary"], "adder layers, the convolutional twin, or XNOR-Net's layers"
     ] = "adder"
@@ -46,9 +59,13 @@ class DataRecipe:
     """The images, and how they reach the network."""
 
     name: Annotated[
-        Literal["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"],
+        str,
         "which data set; folder: any with train/CLASS/ and val/CLASS/ in data.root",
+        OneOf(tuple(DATA_SETS)),
     ]
+    args: Annotated[
+        Mapping[str, Any], "keyword arguments of a data set of your own; --data.args.NAME VALUE sets one"
+    ] = field(default_factory=dict, hash=False)
     root: Annotated[str | None, "folder of the data sets; null means $ADDERTRAIN_DATA, else ./data"] = None
     loader: Annotated[
         Literal["memory", "ffcv", "torchvision"],

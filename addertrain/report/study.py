@@ -6,16 +6,14 @@ Everything dear is done once, and only when a section asks for it. Nothing is do
 import dataclasses
 from collections.abc import Sequence
 
-from torch import nn
-
 from addertrain.data import DataError, ImageData, load_data
-from addertrain.data.sets.facts import FACTS, image_shape
-from addertrain.data.sets.places import data_places
-from addertrain.models import Kind, build_model
+from addertrain.data.sets.registry import data_places, facts_before_reading, image_shape
+from addertrain.models import Kind
 from addertrain.models.operations import OperationCount, count_operations
 from addertrain.recipe import DataRecipe, ModelRecipe, Recipe
 from addertrain.report.observation import Observation, observe
 from addertrain.report.runs import Group, Run
+from addertrain.train.building import build_network
 
 
 class Study:
@@ -67,13 +65,13 @@ class Study:
         model = dataclasses.replace(recipe.model, kind=kind) if kind else recipe.model
         key = (model, recipe.data)
         if key not in self._counts:
-            self._counts[key] = count_operations(self._network(model, recipe), image_shape(recipe.data))
+            facts = facts_before_reading(recipe.data)
+            data = self.data(recipe) if facts is None else None
+            num_classes = facts.num_classes if facts is not None else self.data(recipe).num_classes
+            shape = image_shape(recipe.data, data)
+            network = build_network(model, num_classes=num_classes, in_channels=shape[0])
+            self._counts[key] = count_operations(network, shape)
         return self._counts[key]
-
-    def _network(self, model: ModelRecipe, recipe: Recipe) -> nn.Module:
-        facts = FACTS.get(recipe.data.name)
-        num_classes = facts.num_classes if facts else self.data(recipe).num_classes
-        return build_model(model.name, kind=model.kind, num_classes=num_classes, head=model.head)
 
 
 def _load(settings: DataRecipe) -> ImageData | DataError:

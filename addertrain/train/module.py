@@ -211,11 +211,30 @@ class AdderClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The parameters as AdderSGD wants them."""
+        """The parameters as AdderSGD wants them, regrouped by the network where it has `adder_sgd_groups`.
+
+        That method gets the groups of `addertrain.nn.param_groups` and returns those to train with; a group
+        may have a `weight_decay` and an `lr` of its own, which the schedule and the batch size scale.
+
+        Raises:
+            ValueError: it has lost a parameter, or put one into two groups.
+        """
         optim = self.optim
-        return param_groups(
+        groups = param_groups(
             self.model, weight_decay=optim.weight_decay, decay_norm_and_bias=optim.decay_norm_and_bias
         )
+        regroup = getattr(self.model, "adder_sgd_groups", None)
+        if regroup is None:
+            return groups
+        expected = [id(parameter) for group in groups for parameter in group["params"]]
+        groups = list(regroup(groups))
+        found = [id(parameter) for group in groups for parameter in group["params"]]
+        if sorted(found) != sorted(expected):
+            raise ValueError(
+                f"adder_sgd_groups: expected each of {len(expected)} parameters in one group, got "
+                f"{len(set(found))} of them in {len(found)} places; move parameters, and leave none out."
+            )
+        return groups
 
     def _scaled(self, group: dict[str, Any]) -> dict[str, Any]:
         """The group with the rate and decay that the batch asks for; see `optim.batch_scaling`."""
@@ -227,7 +246,7 @@ class AdderClassifier(LightningModule):
         )
         return {
             **group,
-            "lr": optim.lr * scaling_factor(rate, self.batch_scale),
+            "lr": group.get("lr", optim.lr) * scaling_factor(rate, self.batch_scale),
             "weight_decay": group["weight_decay"] * scaling_factor(decay, self.batch_scale),
         }
 

@@ -8,10 +8,10 @@ import torch
 from addertrain.data import ImageArrays, ImageData
 from addertrain.data.loaders.sizes import evaluation_size, training_size
 from addertrain.errors import UsageError
-from addertrain.models import build_model
 from addertrain.nn import set_variant, synchronise_norms
 from addertrain.optim import build_schedule
 from addertrain.recipe import Recipe
+from addertrain.train.building import build_network
 from addertrain.train.callbacks.falling_power import variant_at
 from addertrain.train.distillation import DistillingClassifier
 from addertrain.train.module import AdderClassifier
@@ -35,9 +35,7 @@ def build_classifier(
         world_size: ranks that share a batch, if it may not come out even.
     """
     torch.manual_seed(recipe.train.seed)
-    model = build_model(
-        recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
-    )
+    model = build_network(recipe.model, num_classes=data.num_classes, in_channels=len(data.mean))
     set_variant(model, variant_at(recipe, step, steps_per_epoch=steps_per_epoch))
     if recipe.train.sync_batchnorm and to_train:
         synchronise_norms(model)
@@ -58,7 +56,7 @@ def build_classifier(
     }
     if recipe.distill.teacher == "none" or not to_train:
         return AdderClassifier(model, **settings)
-    teacher = build_teacher(recipe, num_classes=data.num_classes)
+    teacher = build_teacher(recipe, num_classes=data.num_classes, in_channels=len(data.mean))
     return DistillingClassifier(
         model, teacher, distill=recipe.distill, num_classes=data.num_classes, **settings
     )
@@ -68,13 +66,11 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
     """Sees whether the recipe's network takes images of this data set, without computing anything.
 
     Raises:
-        UsageError: it was made for other channels, or for larger images.
+        UsageError: it was made for other channels, for larger images, or gives no logits of the classes.
     """
-    with torch.device("meta"):
-        model = build_model(
-            recipe.model.name, kind=recipe.model.kind, num_classes=data.num_classes, head=recipe.model.head
-        ).eval()
     channels = len(data.mean)
+    with torch.device("meta"):
+        model = build_network(recipe.model, num_classes=data.num_classes, in_channels=channels).eval()
     wanted = [module.in_channels for module in model.modules() if hasattr(module, "in_channels")]
     if wanted and wanted[0] != channels:
         raise UsageError(
@@ -84,13 +80,19 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
     for size in sorted(set(_image_sizes(recipe, data))):
         try:
             with torch.no_grad():
-                model(torch.empty(2, channels, *size, device="meta"))
+                logits = model(torch.empty(2, channels, *size, device="meta"))
         except (RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"{recipe.name}: expected a network that takes images of {size[0]} x {size[1]}, got "
                 f"{recipe.model.name}, which does not ({reason}); choose another one, or larger images"
             ) from None
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if shape != (2, data.num_classes):
+            raise UsageError(
+                f"{recipe.name}: expected logits (2, {data.num_classes}) of two images, got {shape} from "
+                f"model.name {recipe.model.name}; it has to follow num_classes"
+            )
 
 
 def _image_sizes(recipe: Recipe, data: ImageData) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,12 @@
-"""What a user hands to `fit` beside a recipe: Lightning callbacks and loggers, checked before a run."""
+"""What of a run is a user's own: functions that its recipe names, and Lightning callbacks and loggers.
+
+All of it is checked before a run begins and recorded with it: modules, versions and hashes of source files.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import Callback
@@ -18,10 +22,14 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from addertrain.checkpoint.files import read_manifest
 from addertrain.errors import UsageError
+from addertrain.own_code import OwnFunction, source_record
 from addertrain.recipe import Recipe
+from addertrain.train.building import own_functions
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
+from addertrain.train.session import OWN_CODE, SESSIONS
 
 _Kind = TypeVar("_Kind")
 _REFUSED: tuple[tuple[type[Callback], str], ...] = (
@@ -37,27 +45,53 @@ _REFUSED: tuple[tuple[type[Callback], str], ...] = (
 
 @dataclass(frozen=True)
 class OwnParts:
-    """The callbacks and loggers of one call of `fit`."""
+    """The callbacks and loggers of one call of `fit`, and the functions that its recipe names."""
 
     callbacks: tuple[Callback, ...] = ()
     loggers: tuple[Logger, ...] = ()
+    functions: tuple[OwnFunction, ...] = ()
 
     @classmethod
-    def checked(cls, callbacks: Iterable[Callback], loggers: Iterable[Logger]) -> "OwnParts":
+    def checked(
+        cls, recipe: Recipe, callbacks: Iterable[Callback] = (), loggers: Iterable[Logger] = ()
+    ) -> "OwnParts":
         """Refuses what a run cannot use.
 
         Raises:
             UsageError: something is no callback or no logger, or does what a recipe's key does.
+            RunError, RecipeError: a function cannot be imported, or does not take its arguments.
         """
         own = cls(
             _all_of(Callback, "callbacks", callbacks),
             _all_of(Logger, "loggers", loggers),  # type: ignore[type-abstract]
+            tuple(own_functions(recipe)),
         )
         for callback in own.callbacks:
             for kind, advice in _REFUSED:
                 if isinstance(callback, kind):
                     raise UsageError(f"fit: expected no {type(callback).__name__} among callbacks: {advice}")
         return own
+
+    def records(self) -> list[dict[str, Any]]:
+        """What a run records of each; `state_key` of a callback that checkpoints hold a state of."""
+        found = [function.record() for function in self.functions]
+        for callback in self.callbacks:
+            key = callback.state_key if _keeps_state(callback) else None
+            found.append({**_record_of("callback", callback), "state_key": key})
+        found += [_record_of("logger", logger) for logger in self.loggers]
+        return found
+
+    def compare(self, checkpoint: Path | None, warn: Callable[[str], None]) -> None:
+        """Tells `warn`, a line each, what has changed since the run wrote `checkpoint` and goes on from."""
+        earlier = _recorded(checkpoint)
+        _compare(checkpoint, earlier, self.records() if earlier else [], warn)
+        kept = {callback.state_key for callback in self.callbacks}
+        for record in earlier:
+            if (key := record.get("state_key")) is not None and key not in kept:
+                warn(
+                    f"{checkpoint}: holds a state of {record['name']}, which is not among callbacks now; "
+                    "later checkpoints will not hold it"
+                )
 
     def between(self, acting: Sequence[Callback], saving: Sequence[Callback]) -> list[Callback]:
         """All callbacks of a training in their order: those that act on a step, these, those that save.
@@ -78,6 +112,39 @@ class OwnParts:
         for logger in loggers:
             logger.log_hyperparams(recipe_to_record(recipe))
         return {"logger": list(loggers), "log_every_n_steps": every_steps}
+
+
+def compare_functions(recipe: Recipe, checkpoint: Path, warn: Callable[[str], None]) -> None:
+    """Tells `warn`, a line each, which functions of `recipe` have changed since `checkpoint` was written."""
+    _compare(checkpoint, _recorded(checkpoint), [each.record() for each in own_functions(recipe)], warn)
+
+
+def _compare(
+    checkpoint: Path | None,
+    earlier: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
+    warn: Callable[[str], None],
+) -> None:
+    now = {(record["part"], record["name"]): record["sha256"] for record in records}
+    for record in earlier:
+        part, name, there = record["part"], record["name"], record["sha256"]
+        here = now.get((part, name), there)
+        if here != there:
+            warn(
+                f"{checkpoint}: {part} {name}: its source file has changed since (sha256 "
+                f"{str(there)[:12]} there, {str(here)[:12]} here)"
+            )
+
+
+def _record_of(part: str, given: Callback | Logger) -> dict[str, Any]:
+    kind = type(given)
+    return source_record(part, f"{kind.__module__}:{kind.__qualname__}", kind)
+
+
+def _recorded(checkpoint: Path | None) -> list[dict[str, Any]]:
+    """What the last session that led to `checkpoint` recorded."""
+    sessions = read_manifest(checkpoint).get(SESSIONS) if checkpoint is not None else None
+    return (sessions or [{}])[-1].get(OWN_CODE, [])
 
 
 def _check_state_keys(callbacks: Sequence[Callback]) -> None:

@@ -38,7 +38,7 @@ from addertrain.train.loaders import first_batches, rank_loader
 from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.output import warn
-from addertrain.train.own_parts import OwnParts
+from addertrain.train.own_parts import OwnParts, compare_functions
 from addertrain.train.processes import World, joined_processes, on_first_rank
 from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
 from addertrain.train.recipe_record import recipe_from_record
@@ -81,7 +81,7 @@ def fit(
         RunError, RecipeError, DataError: one line about what stands in the way.
     """
     silence_lightning()
-    own = OwnParts.checked(callbacks, loggers)
+    own = OwnParts.checked(recipe, callbacks, loggers)
     run = RunDirectory(Path(out))
     watch = signals or SignalWatch()
     timeout_s = recipe.train.timeout_seconds
@@ -97,6 +97,7 @@ def fit(
         record = data_record(data)
         check_ranks_agree(record)
         on_first_rank(lambda: check_resumption(start.checkpoint, record, warn))
+        on_first_rank(lambda: own.compare(start.checkpoint, warn))
         check_network(recipe, data)
         trained = with_rollbacks(
             lambda checkpoint, rollbacks: _train(
@@ -158,6 +159,7 @@ def evaluate(
             recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
         data = _load(recipe)
         on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
+        on_first_rank(lambda: compare_functions(recipe, checkpoint, warn))
         score, stale = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(held.checkpoint),
@@ -192,7 +194,7 @@ def _train(
     num_parts = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
     # Nothing is written before data and loaders are there.
-    session = session_record(recipe, world, checkpoint)
+    session = session_record(recipe, world, checkpoint, own.records())
     on_first_rank(lambda: run.open(recipe, session))
     sessions = lineage(checkpoint, session)
     clock, data_wait = RunClock(), DataWait()

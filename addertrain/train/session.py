@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from addertrain.train.processes import World
 from addertrain.train.recipe_record import changed_keys, recipe_from_record
 
 SESSIONS = "sessions"  # of a manifest, of summary.json and of environment.json
+OWN_CODE = "own_code"  # of a session that has parts of a user's own
 # What manifests and summaries keep of a session; environment.json has all of it.
 _LINEAGE = (
     "started", "command", "resumed_from", "changed", "strategy", "world_size", "num_nodes", "launcher",
-    "device",
+    "device", OWN_CODE,
 )  # fmt: skip
 
 
@@ -45,11 +47,16 @@ def strategy_name(train: TrainRecipe, world: World) -> str:
     return "ddp" if world.is_launched else "single process"
 
 
-def session_record(recipe: Recipe, world: World, resumed_from: Path | None) -> dict[str, Any]:
+def session_record(
+    recipe: Recipe, world: World, resumed_from: Path | None, own_code: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """What this session is, runs on and was started by; plain values.
 
     `command` can be given to a shell; `changed` are the keys with other values than the checkpoint's that a
     resumption may have.
+
+    Args:
+        own_code: the records of what is a user's own.
     """
     has_cuda = world.device_type == "cuda"
     return {
@@ -68,13 +75,14 @@ def session_record(recipe: Recipe, world: World, resumed_from: Path | None) -> d
         "cuda": torch.version.cuda if has_cuda else None,
         "versions": versions(),
         "operators": libraries.status(),
+        **({OWN_CODE: list(own_code)} if own_code else {}),
     }
 
 
 def lineage(checkpoint: Path | None, session: dict[str, Any]) -> list[dict[str, Any]]:
     """The sessions that led to `checkpoint`, as it records them, and this one."""
     earlier = read_manifest(checkpoint).get(SESSIONS, []) if checkpoint is not None else []
-    return [*earlier, {key: session[key] for key in _LINEAGE}]
+    return [*earlier, {key: session[key] for key in _LINEAGE if key in session}]
 
 
 def _changed(recipe: Recipe, checkpoint: Path | None) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, load_data
+from addertrain.data.sets.registry import image_shape
 from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
 from addertrain.train.data_record import check_evaluation, data_record
@@ -21,13 +22,14 @@ from addertrain.train.recipe_record import recipe_from_record
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network in evaluation mode, the recipe that made it, and how its images are normalised."""
+    """A network in evaluation mode, its recipe, and the normalisation and shape (C, H, W) of its images."""
 
     model: nn.Module
     recipe: Recipe
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    image_shape: tuple[int, int, int] = (3, 224, 224)
 
 
 def trained_network(path: str | Path, *, recalibrate_batches: int | None = None) -> Trained:
@@ -49,7 +51,8 @@ def trained_network(path: str | Path, *, recalibrate_batches: int | None = None)
         evaluated = replace(recipe, train=replace(recipe.train, recalibrate_batches=recalibrate_batches))
     data = load_data(recipe.data)
     module = trained_classifier(checkpoint, evaluated, data)
-    return Trained(module.model, recipe, data.num_classes, data.mean, data.std)
+    shape = image_shape(recipe.data, data)
+    return Trained(module.model, recipe, data.num_classes, data.mean, data.std, image_shape=shape)
 
 
 def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> AdderClassifier:

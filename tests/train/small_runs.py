@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from addertrain.checkpoint.contents import POSITION_KEYS
 from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
 from addertrain.checkpoint.store import step_of
-from addertrain.data import ImageArrays, MemoryLoader
+from addertrain.data import ImageArrays, ImageData, MemoryLoader, load_data
 from addertrain.nn import AdderConv2d, BatchNorm2d
-from addertrain.recipe import OptimRecipe, Recipe, load_recipe
+from addertrain.recipe import DataRecipe, OptimRecipe, Recipe, load_recipe
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.run_directory import RunDirectory
@@ -37,6 +38,16 @@ OPTIM = OptimRecipe(lr=0.1, weight_decay=5e-4)
 
 def short_recipe(*overrides: str) -> Recipe:
     return load_recipe(DIGITS, [*SHORT, *overrides])
+
+
+def few_digits(*, root: Path, num_train: int = 64, num_test: int = 32) -> ImageData:
+    """The first digits, as a data set that a recipe names by this function."""
+    data = load_data(DataRecipe(name="digits", global_batch_size=num_train))
+    assert isinstance(data.train, ImageArrays)
+    assert isinstance(data.test, ImageArrays)
+    train = ImageArrays(data.train.images_nchw[:num_train], data.train.labels[:num_train])
+    test = ImageArrays(data.test.images_nchw[:num_test], data.test.labels[:num_test])
+    return replace(data, train=train, test=test)
 
 
 class ReadEvery(Callback):

@@ -17,7 +17,9 @@ from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.callbacks.tensorboard import TensorBoard
+from addertrain.train.own_parts import OwnParts
 from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
 from tests.train.small_runs import ReadEvery, assert_same_bits, final_weights, launched, rewind, short_recipe
 
@@ -86,6 +88,16 @@ def test_state_goes_into_checkpoints_and_comes_back(finished: Path, tmp_path: Pa
     assert counting.num_steps == 15
     assert_state(run, "epoch_0003_step_000015", 15)
     assert_same_bits(final_weights(run), final_weights(finished))
+    told: list[str] = []
+    OwnParts.checked(recipe := short_recipe(), [counting]).compare(newest_of(run), told.append)
+    assert told == []
+    OwnParts.checked(recipe).compare(newest_of(run), told.append)
+    assert len(told) == 1
+    assert f"holds a state of {__name__}:Counting, which is not among callbacks now" in told[0]
+
+
+def newest_of(run: Path) -> Path:
+    return RunDirectory(run).store.newest_first()[0]
 
 
 def assert_state(run: Path, checkpoint: str, num_steps: int) -> None:

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2.functional import resized_crop
 
 from addertrain.data.crops import Crops
-from addertrain.data.sources.source import PictureSource
+from addertrain.data.sources.source import LabelledPictures
 
 
 class TorchvisionReader:
     """Cuts and resizes the pictures of a source: bilinear with antialiasing, in uint8."""
 
-    def __init__(self, source: PictureSource) -> None:
+    def __init__(self, source: LabelledPictures) -> None:
         self._source = source
 
     @property

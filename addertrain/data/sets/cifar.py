@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addertrain.data.sets.facts import FACTS
 from addertrain.data.sets.safe_pickle import UnsafePickle, read_pickle
 from addertrain.data.types import ImageArrays, ImageData
 from addertrain.errors import DataError
+from addertrain.recipe import DataRecipe
+from addertrain.recipe.data_sets import DATA_SETS, facts_of
 
 IMAGE_SIZE = 32
 _IMAGE_BYTES = 3 * IMAGE_SIZE**2
@@ -23,13 +24,11 @@ _IMAGE_BYTES = 3 * IMAGE_SIZE**2
 
 @dataclass(frozen=True)
 class _Set:
-    """Where one of the two sets keeps what."""
+    """Which files one of the two sets has, in the pickled folder and in the binary one."""
 
     name: str
-    pickled_folder: str
     pickled_files: tuple[tuple[str, ...], tuple[str, ...]]  # to train, to test
     labels_key: str
-    binary_folder: str
     binary_files: tuple[tuple[str, ...], tuple[str, ...]]
     label_bytes: int  # before each binary image; the last one is the label
 
@@ -37,33 +36,30 @@ class _Set:
 _SETS = {
     "cifar10": _Set(
         name="cifar10",
-        pickled_folder="cifar-10-batches-py",
         pickled_files=(tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",)),
         labels_key="labels",
-        binary_folder="cifar-10-batches-bin",
         binary_files=(tuple(f"data_batch_{number}.bin" for number in range(1, 6)), ("test_batch.bin",)),
         label_bytes=1,
     ),
     "cifar100": _Set(
         name="cifar100",
-        pickled_folder="cifar-100-python",
         pickled_files=(("train",), ("test",)),
         labels_key="fine_labels",
-        binary_folder="cifar-100-binary",
         binary_files=(("train.bin",), ("test.bin",)),
         label_bytes=2,
     ),
 }
 
 
-def load_cifar_data(name: str, root: Path) -> ImageData:
+def load_cifar_data(settings: DataRecipe, root: Path) -> ImageData:
     """50 000 images to train on and 10 000 to test on, as "cifar10" or "cifar100" lies under `root`.
 
     Raises:
         DataError: files that are missing or damaged, or a pickle that holds more than data.
     """
+    name = settings.name
     chosen = _SETS[name]
-    pickled, binary = root / chosen.pickled_folder, root / chosen.binary_folder
+    pickled, binary = (root / folder for folder in DATA_SETS[name].folders)
     if pickled.is_dir():
         train, test = (_read(chosen, pickled, files, _pickled) for files in chosen.pickled_files)
     elif binary.is_dir():
@@ -74,7 +70,7 @@ def load_cifar_data(name: str, root: Path) -> ImageData:
             f"(torchvision.datasets.{name.upper()}(ROOT, download=True) does), or name another folder with "
             "--data.root or ADDERTRAIN_DATA"
         )
-    facts = FACTS[name]
+    facts = facts_of(name)
     return ImageData(train=train, test=test, mean=facts.mean, std=facts.std, num_classes=facts.num_classes)
 
 
@@ -118,7 +114,7 @@ def _checked(
         raise _damaged(chosen, path, f"bytes of shape (images, {_IMAGE_BYTES})", got)
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
         raise _damaged(chosen, path, f"{len(pixels)} labels", f"{labels.dtype} of shape {labels.shape}")
-    num_classes = FACTS[chosen.name].num_classes
+    num_classes = facts_of(chosen.name).num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels.max() if labels.max() >= num_classes else labels.min()
         raise _damaged(chosen, path, f"labels of 0 to {num_classes - 1}", f"{wrong}")

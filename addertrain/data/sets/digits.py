@@ -1,22 +1,28 @@
 """scikit-learn's bundled handwritten digits: 1797 real 8x8 images, no download (Alpaydin, Kaynak 1998)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from addertrain.data.randomness import Stream, draw
-from addertrain.data.sets.facts import FACTS
 from addertrain.data.sets.resize import resize_bilinear
 from addertrain.data.types import ImageArrays, ImageData
+from addertrain.recipe import DataRecipe
+from addertrain.recipe.data_sets import facts_of
 
 IMAGE_SIZE = 32
 _LARGEST_VALUE = 16  # scikit-learn's pixels are 0 .. 16
 _HELD_OUT_ONE_IN = 5
-_FACTS = FACTS["digits"]
+_FACTS = facts_of("digits")
 
 
-def load_digits_data() -> ImageData:
-    """1437 images to train on and 360 held out, stratified by class; the split is the same for ever."""
+def load_digits_data(settings: DataRecipe, root: Path) -> ImageData:
+    """1437 images to train on and 360 held out, stratified by class; the split is the same for ever.
+
+    They come with scikit-learn: neither settings nor root say more.
+    """
     # Here and nowhere else: scikit-learn takes a second to import, and other data sets do without it.
     from sklearn.datasets import load_digits
 

@@ -3,14 +3,12 @@
 import warnings
 from pathlib import Path
 
-from addertrain.data.sets.facts import FACTS
 from addertrain.data.sources.folder import folder_of_classes
 from addertrain.data.sources.picture_classes import with_classes
 from addertrain.data.types import ImageData, PictureReader
 from addertrain.errors import DataError
 from addertrain.recipe import DataRecipe
-
-_IMAGENET = FACTS["imagenet"]
+from addertrain.recipe.data_sets import DATA_SETS, IMAGENET_NORMALISATION
 
 
 def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
@@ -19,18 +17,16 @@ def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
     Raises:
         DataError: files that are missing or damaged, or parts that do not belong together.
     """
-    folder = root if settings.name == "folder" else root / settings.name
+    folder = root / DATA_SETS[settings.name].folders[0]
     train, test = (_open(folder / part, settings.loader) for part in ("train", "val"))
     test = with_classes(test, train.classes, where=folder)
-    expected = FACTS[settings.name].num_classes if settings.name in FACTS else None
-    if expected is not None and len(train.classes) != expected:
+    facts = DATA_SETS[settings.name].facts
+    if facts is not None and len(train.classes) != facts.num_classes:
         raise DataError(
-            f"{folder}: expected {expected} classes of {settings.name}, got {len(train.classes)}; "
+            f"{folder}: expected {facts.num_classes} classes of {settings.name}, got {len(train.classes)}; "
             "data.name: folder takes any number"
         )
-    return ImageData(
-        train=train, test=test, mean=_IMAGENET.mean, std=_IMAGENET.std, num_classes=len(train.classes)
-    )
+    return ImageData(train=train, test=test, num_classes=len(train.classes), **IMAGENET_NORMALISATION)
 
 
 def _open(part: Path, loader: str) -> PictureReader:

@@ -14,10 +14,11 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 
 from addertrain.data.file_locks import lock
-from addertrain.data.sets.facts import FACTS
 from addertrain.data.sets.resize import resize_bilinear
 from addertrain.data.types import ImageArrays, ImageData
 from addertrain.errors import DataError
+from addertrain.recipe import DataRecipe
+from addertrain.recipe.data_sets import facts_of
 
 IMAGE_SIZE = 32
 _FILES = {
@@ -26,12 +27,12 @@ _FILES = {
     "t10k-images-idx3-ubyte": 3,
     "t10k-labels-idx1-ubyte": 1,
 }
-_FACTS = FACTS["mnist"]
+_FACTS = facts_of("mnist")
 _NUM_CLASSES = _FACTS.num_classes
 _CONNECT_SECONDS = 20
 
 
-def load_mnist_data(root: Path) -> ImageData:
+def load_mnist_data(settings: DataRecipe, root: Path) -> ImageData:
     """60 000 images to train on and 10 000 to test on, resized to 32x32; missing ones are downloaded.
 
     Raises:

@@ -1,17 +1,28 @@
-"""Every data set by its name, and where they lie."""
+"""Opens the data set that a recipe names, and says where it lies; `recipe.data_sets` lists ours."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from addertrain.data.sets.cifar import load_cifar_data
-from addertrain.data.sets.digits import load_digits_data
-from addertrain.data.sets.imagenet import load_picture_data
-from addertrain.data.types import ImageData
+from addertrain.data.sets.own import DATA_GIVEN, checked_data
+from addertrain.data.types import ImageArrays, ImageData
 from addertrain.errors import DataError
+from addertrain.own_code import OwnFunction, load_function
 from addertrain.recipe import DataRecipe
+from addertrain.recipe.data_sets import DATA_SETS, Facts
 
 ROOT_VARIABLE = "ADDERTRAIN_DATA"
 _DEFAULT_ROOT = Path("data")
+_MEMORY_IMAGE_SIZE = 32  # of every data set of ours that loader: memory holds
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder: where, and whether it is there."""
+
+    path: Path
+    is_there: bool
 
 
 def load_data(settings: DataRecipe) -> ImageData:
@@ -19,17 +30,46 @@ def load_data(settings: DataRecipe) -> ImageData:
 
     Raises:
         DataError: data that is missing or damaged.
+        RunError, RecipeError: a function of a user's own that cannot be used.
     """
-    if settings.name == "digits":
-        return load_digits_data()
-    if settings.name in ("imagenet", "imagenette", "folder"):
-        return load_picture_data(settings, data_root(settings))
-    if settings.name in ("cifar10", "cifar100"):
-        return load_cifar_data(settings.name, data_root(settings))
-    # Here and nowhere else: torchvision takes seconds to import, and the digits do without it.
-    from addertrain.data.sets.mnist import load_mnist_data
+    known = DATA_SETS.get(settings.name)
+    if known is None:
+        function = own_data(settings)
+        return checked_data(function(settings.args, root=data_root(settings)), settings)
+    # The module is imported here: torchvision and scikit-learn take seconds, and most runs need neither.
+    opens = load_function(known.opens)
+    return cast(ImageData, opens(settings, data_root(settings) if known.needs_root else _DEFAULT_ROOT))
 
-    return load_mnist_data(data_root(settings))
+
+def own_data(settings: DataRecipe) -> OwnFunction:
+    """The function of a user's own that `settings.name` names, its arguments checked.
+
+    Raises:
+        RunError, RecipeError: there is none, or the arguments do not fit.
+    """
+    function = OwnFunction.named("data.name", settings.name, given=DATA_GIVEN)
+    function.check(settings.args)
+    return function
+
+
+def facts_before_reading(settings: DataRecipe) -> Facts | None:
+    """What is known of the data set before it is read; None: it has to be read."""
+    known = DATA_SETS.get(settings.name)
+    return None if known is None else known.facts
+
+
+def image_shape(settings: DataRecipe, data: ImageData | None = None) -> tuple[int, int, int]:
+    """(C, H, W) of the images that the network of a recipe trains on in the end.
+
+    Args:
+        data: where nothing is known of them before they are read.
+    """
+    if data is not None and isinstance(data.train, ImageArrays):
+        C, H, W = data.train.images_nchw.shape[1:]
+        return C, H, W
+    size = _MEMORY_IMAGE_SIZE if settings.loader == "memory" else settings.image_size
+    facts = facts_before_reading(settings)
+    return len(facts.mean) if facts else 3, size, size
 
 
 def data_root(settings: DataRecipe) -> Path:
@@ -49,3 +89,25 @@ def data_root(settings: DataRecipe) -> Path:
             f"make it, or name another one with --data.root or {ROOT_VARIABLE}"
         )
     return root
+
+
+def data_places(settings: DataRecipe) -> list[Place]:
+    """What the recipe's loader will open, without reading or downloading any of it.
+
+    Empty where the data set comes with a package, or a function of a user's own knows. A named root that is
+    not there gives one place that is missing.
+    """
+    try:
+        root = data_root(settings)
+    except DataError:
+        return [Place(Path(settings.root or "$ADDERTRAIN_DATA"), is_there=False)]
+    known = DATA_SETS.get(settings.name)
+    if known is None or not known.needs_root:
+        return []
+    folders = [root / folder for folder in known.folders]
+    if "memory" in known.loaders:
+        there = [folder for folder in folders if folder.is_dir()]
+        return [Place((there or folders)[0], is_there=bool(there))]
+    suffix = ".beton" if settings.loader == "ffcv" else ""
+    paths = [folders[0] / f"{part}{suffix}" for part in ("train", "val")]
+    return [Place(path, path.exists()) for path in paths]

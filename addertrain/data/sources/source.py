@@ -11,8 +11,8 @@ from addertrain.data.decoding.modes import Decoded, Rendering
 from addertrain.errors import DataError
 
 
-class PictureSource(Protocol):
-    """Labelled pictures of any size, by number; what a process is given of it can be pickled."""
+class LabelledPictures(Protocol):
+    """Labelled pictures of any size, by number."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -21,18 +21,6 @@ class PictureSource(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
-
-    @property
-    def description(self) -> str:
-        """What it is, for the record."""
-
-    @property
-    def rendering(self) -> Rendering:
-        """How its pictures become RGB bytes."""
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know of it before it is packed: what was passed over, what looks unmeant."""
 
     def __len__(self) -> int:
         """Pictures in all."""
@@ -46,6 +34,22 @@ class PictureSource(Protocol):
         Raises:
             PictureError: it cannot be read.
         """
+
+
+class PictureSource(LabelledPictures, Protocol):
+    """Pictures that can be packed; what a process is given of them can be pickled."""
+
+    @property
+    def description(self) -> str:
+        """What it is, for the record."""
+
+    @property
+    def rendering(self) -> Rendering:
+        """How its pictures become RGB bytes."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of it before it is packed: what was passed over, what looks unmeant."""
 
     def size(self, sample: int) -> tuple[int, int] | None:
         """The picture's sides from its head alone, in any order; None where that takes decoding it."""

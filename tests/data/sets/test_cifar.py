@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from addertrain.data import DataError
-from addertrain.data.sets.cifar import load_cifar_data
+from addertrain.data import DataError, ImageData, load_data
+from addertrain.recipe import DataRecipe
 from tests.data.cifar_files import write_cifar10, write_cifar100
+
+
+def _load(name: str, root: Path) -> ImageData:
+    return load_data(DataRecipe(name=name, root=str(root), global_batch_size=8))
 
 
 @pytest.mark.parametrize("layout", ["pickled", "binary"])
 def test_cifar10_is_read_from_both_layouts(tmp_path: Path, layout: str) -> None:
     images, labels = write_cifar10(tmp_path, layout)
-    data = load_cifar_data("cifar10", tmp_path)
+    data = _load("cifar10", tmp_path)
 
     assert (data.num_classes, len(data.train.labels), len(data.test.labels)) == (10, 50, 10)
     assert data.train.images_nchw.shape == (50, 3, 32, 32)
@@ -30,7 +34,7 @@ def test_cifar10_is_read_from_both_layouts(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize("layout", ["pickled", "binary"])
 def test_cifar100_has_its_fine_labels(tmp_path: Path, layout: str) -> None:
     images, labels = write_cifar100(tmp_path, layout)
-    data = load_cifar_data("cifar100", tmp_path)
+    data = _load("cifar100", tmp_path)
 
     assert data.num_classes == 100
     assert data.train.labels.tolist() == labels[:40].tolist()
@@ -39,11 +43,11 @@ def test_cifar100_has_its_fine_labels(tmp_path: Path, layout: str) -> None:
 
 def test_missing_files_are_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cifar10: expected .*cifar-10-batches-py or .*got neither; unpack"):
-        load_cifar_data("cifar10", tmp_path)
+        _load("cifar10", tmp_path)
     write_cifar10(tmp_path, "pickled")
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
     with pytest.raises(DataError, match="data_batch_4, got No such file"):
-        load_cifar_data("cifar10", tmp_path)
+        _load("cifar10", tmp_path)
 
 
 class _Evil:
@@ -61,7 +65,7 @@ def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(
     with pytest.raises(
         DataError, match=r"expected a pickled batch of arrays in .*data_batch_2, got a pickle"
     ):
-        load_cifar_data("cifar10", tmp_path)
+        _load("cifar10", tmp_path)
 
     assert not (tmp_path / "touched").exists()
 
@@ -83,7 +87,7 @@ def test_damaged_batches_are_refused_in_one_line(tmp_path: Path, content: bytes,
     write_cifar10(tmp_path, "pickled")
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
-        load_cifar_data("cifar10", tmp_path)
+        _load("cifar10", tmp_path)
 
     assert "\n" not in str(caught.value)
 
@@ -93,4 +97,4 @@ def test_a_binary_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="expected records of 3073 bytes"):
-        load_cifar_data("cifar10", tmp_path)
+        _load("cifar10", tmp_path)

@@ -1,42 +1,26 @@
 """Recipes that choose the layers' gradients, or a power that falls from 2 to 1 while they train."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from addertrain.data import ImageArrays, ImageData, load_data
 from addertrain.nn import AdderConv2d
 from addertrain.ops.variants import Variant
-from addertrain.recipe import DataRecipe
-from addertrain.train import run as run_module
 from addertrain.train.callbacks.falling_power import FallingPower, variant_at
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from tests.train.small_runs import assert_resumed_exactly, final_weights, rewind, short_recipe
 
 # Two steps an epoch on few images: a pair of a patch and a filter takes nanoseconds between the whole powers.
-FEW = ("--data.global_batch_size=32", "--train.recalibrate_batches=0")
+FEW = (
+    "--data.name=tests.train.small_runs:few_digits",
+    "--data.global_batch_size=32",
+    "--train.recalibrate_batches=0",
+)
 FALLING = (*FEW, "--schedule.p_start=2", "--schedule.p_epochs=2", "--train.save_every_steps=3")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_images() -> Iterator[None]:
-    def few(settings: DataRecipe) -> ImageData:
-        data = load_data(settings)
-        assert isinstance(data.train, ImageArrays)
-        assert isinstance(data.test, ImageArrays)
-        train = ImageArrays(data.train.images_nchw[:64], data.train.labels[:64])
-        test = ImageArrays(data.test.images_nchw[:32], data.test.labels[:32])
-        return replace(data, train=train, test=test)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "load_data", few)
-        yield
 
 
 def test_the_power_falls_linearly_and_stays_at_one() -> None:
@@ -144,7 +128,8 @@ def test_the_callback_is_there_only_where_the_power_falls(tmp_path: Path) -> Non
     plain, falling = _Kinds(), _Kinds()
 
     fit(short_recipe(*FEW, "--schedule.epochs=1"), tmp_path / "plain", callbacks=[plain])
-    fit(short_recipe(*FALLING, "--schedule.epochs=1"), tmp_path / "falling", callbacks=[falling])
+    recipe = short_recipe(*FALLING, "--schedule.epochs=1", "--schedule.p_epochs=1")
+    fit(recipe, tmp_path / "falling", callbacks=[falling])
 
     assert FallingPower not in plain.of_run
     assert FallingPower in falling.of_run
