@@ -14,6 +14,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from addertrain.train.lightning_internals import progress_of
+
 
 @dataclass(frozen=True)
 class Position:
@@ -36,14 +38,12 @@ class Position:
 
 def position_of(trainer: Trainer) -> Position:
     """Where a training stands now."""
-    loop = trainer.fit_loop
-    epochs = loop.epoch_progress.state_dict()["current"]
-    trained = loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
+    epochs, batches = progress_of(trainer)
+    begun, epoch = epochs["current"]["ready"], epochs["current"]["processed"]
     per_epoch = int(trainer.num_training_batches)
-    # An epoch that was asked to stop early is over with fewer batches.
-    is_inside = epochs["ready"] > epochs["processed"]
-    batches = trained - epochs["processed"] * per_epoch if is_inside else 0
-    return Position(epochs["processed"], batches, trainer.global_step, per_epoch, 0 < batches == per_epoch)
+    # Between two epochs nothing is left over: one that was asked to stop early has had fewer batches.
+    trained = batches["total"]["processed"] - epoch * per_epoch if begun > epoch else 0
+    return Position(epoch, trained, trainer.global_step, per_epoch, 0 < trained == per_epoch)
 
 
 def between_steps(trainer: Trainer) -> bool:

@@ -15,6 +15,7 @@ from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
 from addertrain.recipe import OptimRecipe
 from addertrain.train.batches import LabelledImages, labelled_images, unlabelled_images
 from addertrain.train.counts import ClassificationCounts, Score
+from addertrain.train.lightning_internals import RUNNING_HOOK
 from addertrain.train.loss import checked_logits, classification_loss, hard_labels
 from addertrain.train.normalisation import check_images, scale_and_shift
 
@@ -86,8 +87,8 @@ class AdderClassifier(LightningModule):
         self.test_score: Score | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook here fifty times a step; Module's own way would cost 0.2 ms.
-        if name == "_current_fx_name":
+        # Fifty times a step; Module's own way would cost 0.2 ms.
+        if name == RUNNING_HOOK:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)

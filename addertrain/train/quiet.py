@@ -54,14 +54,3 @@ def interrupts_as_such(trainer: Trainer) -> Iterator[None]:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-
-
-def leave_signals_alone(trainer: Trainer) -> None:
-    """Turns off the SIGTERM flag that Lightning broadcasts before every batch.
-
-    It costs a collective and a host sync a step, and its signal handler calls a collective itself, which
-    hangs when one rank alone gets the signal (lightning 2.6). Both are private; a release that changes them
-    shows in `tests/train/test_quiet.py`.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -34,13 +34,14 @@ from addertrain.train.counts import Score
 from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.int8 import Int8Layers
+from addertrain.train.lightning_internals import leave_signals_alone
 from addertrain.train.loaders import first_batches, rank_loader
 from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.output import warn
 from addertrain.train.own_parts import OwnParts, compare_functions
 from addertrain.train.processes import World, joined_processes, on_first_rank
-from addertrain.train.quiet import interrupts_as_such, leave_signals_alone, silence_lightning
+from addertrain.train.quiet import interrupts_as_such, silence_lightning
 from addertrain.train.recipe_record import recipe_from_record
 from addertrain.train.resume import choose_start
 from addertrain.train.rollback import with_rollbacks

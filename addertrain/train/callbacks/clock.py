@@ -8,12 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 
 from addertrain.train.callbacks.stateful import StatefulCallback
+from addertrain.train.lightning_internals import NEXT_BATCH
 
 
 class DataWait(Profiler):
     """Adds up the seconds in which the training loop waits for its loader."""
 
-    _ACTION = "train_dataloader_next"
     _nothing = nullcontext()
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class DataWait(Profiler):
 
     def start(self, action_name: str) -> None:
         """Called before Lightning asks a loader for a batch."""
-        if action_name.endswith(self._ACTION):
+        if action_name.endswith(NEXT_BATCH):
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
         """Called when the batch is there."""
-        if action_name.endswith(self._ACTION):
+        if action_name.endswith(NEXT_BATCH):
             self.seconds += time.perf_counter() - self._since
 
     def summary(self) -> str:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from addertrain.errors import UsageError
 from addertrain.optim import bind
+from addertrain.train.lightning_internals import announce_step
 from addertrain.train.strategies.gradients import Gradients
 from addertrain.train.strategies.precision import LossScale, MixedPrecision
 from addertrain.train.strategies.sharded import PartedNetwork, Sharded
@@ -96,7 +97,7 @@ class Zero(Sharded):
         make_step = engine.optimizer.step
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            self.precision_plugin._after_closure(self._module(), self.adder_sgd())
+            announce_step(self.precision_plugin, self._module(), self.adder_sgd())
             return make_step(*args, **kwargs)
 
         engine.optimizer.step = step
