@@ -32,6 +32,7 @@ KNOWS_TORCH = {
     "csrc/cuda/norm_operators.cpp",
     "csrc/cuda/squares_operator.cpp",
 }
+ADDED_BY_THE_STEPS = {"filter_peaks.h"}
 MANY_TIMES = {"Simd"}  # one for each instruction set, by design
 
 
@@ -57,6 +58,17 @@ def test_the_map_names_every_file_once() -> None:
     files = [path.relative_to(KERNELS).as_posix() for path in KERNELS.rglob("*") if path.is_file()]
 
     assert sorted(_mapped()) == sorted(name for name in files if not name.endswith(".md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "ladder/README.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (KERNELS / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+    named = set(re.findall(r"`([\w*./]+\.(?:h|cpp|cu|py|txt|md))`", text))
+    named |= set(re.findall(r"\b(tests/\S+\.py)", text))
+
+    assert named
+    missing = {name for name in named if not any(KERNELS.rglob(name)) and not any(ROOT.glob(name))}
+    assert missing <= ADDED_BY_THE_STEPS, missing
 
 
 def test_includes_name_files_from_the_top() -> None:
