@@ -84,7 +84,7 @@ def make_plan(
     data, num_train, num_test = _data_of(recipe)
     shape = image_shape(recipe.data, data)
     rank_batch_size = _rank_batch_size(recipe, world_size, num_train)
-    steps_per_epoch = num_train // recipe.data.global_batch_size
+    steps_per_epoch = recipe.steps_per_epoch(num_train)
     part_size = rank_batch_size // recipe.train.accumulate
     with torch.device("meta"):
         module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, to_train=False)

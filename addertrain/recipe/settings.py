@@ -233,3 +233,10 @@ class Recipe:
     train: TrainRecipe
     distill: DistillRecipe = DistillRecipe()
     expected: ExpectedRecipe
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Optimizer steps of an epoch of `num_images` training images: its whole global batches.
+
+        However many ranks or parts (`train.accumulate`) share a batch; 0 where there is no whole one.
+        """
+        return num_images // self.data.global_batch_size

@@ -67,7 +67,7 @@ class Run:
     @functools.cached_property
     def weights(self) -> dict[str, Tensor]:
         """What an evaluation reads, by name; nothing before the first checkpoint."""
-        return evaluated_tensors(self.checkpoint) if self.checkpoint else {}
+        return evaluated_tensors(self.checkpoint, self.recipe) if self.checkpoint else {}
 
 
 @dataclass(frozen=True, eq=False)

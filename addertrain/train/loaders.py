@@ -1,11 +1,40 @@
 """The loaders of a run: a rank's share of every batch, and the few batches that statistics come from."""
 
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from addertrain.data import ImageData, ImageLoader, build_loader
 from addertrain.recipe import DataRecipe, Recipe
-from addertrain.train.callbacks.recalibration import FirstBatches
+from addertrain.train.batches import LabelledImages
 from addertrain.train.processes import World
+
+
+class AnyBatches(Protocol):
+    """A loader that gives any batches of an epoch and reads no others."""
+
+    def batches(self, epoch: int, numbers: Iterable[int]) -> Iterator[LabelledImages]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class FirstBatches:
+    """This rank's share of the first batches of epoch 0, the same ones on every iteration.
+
+    Whole global batches go round the ranks, so that the statistics are the same on any number of ranks.
+
+    Args:
+        loader: gives whole global batches on every rank.
+    """
+
+    loader: AnyBatches
+    num_batches: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __iter__(self) -> Iterator[LabelledImages]:
+        return self.loader.batches(0, range(self.rank, self.num_batches, self.world_size))
 
 
 def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
@@ -27,6 +56,19 @@ def first_batches(
     loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
     num_parts = min(num_batches * recipe.train.accumulate, len(loader))
     return FirstBatches(loader, num_parts, rank=rank, world_size=world_size)
+
+
+def recalibration_batches(
+    recipe: Recipe, data: ImageData, *, rank: int = 0, world_size: int = 1
+) -> FirstBatches | None:
+    """What the recipe's evaluations recompute statistics on; None where they leave them as they are."""
+    num_batches = recipe.train.recalibrate_batches
+    return first_batches(recipe, data, num_batches, rank=rank, world_size=world_size) if num_batches else None
+
+
+def int8_batches(recipe: Recipe, data: ImageData) -> FirstBatches:
+    """What an evaluation on bytes finds the ranges of layers on, all of it on every rank."""
+    return first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
 
 
 def _parts(recipe: Recipe) -> DataRecipe:

@@ -22,7 +22,7 @@ def build_classifier(
     recipe: Recipe,
     data: ImageData,
     *,
-    steps_per_epoch: int,
+    steps_per_epoch: int | None = None,
     step: int = 0,
     to_train: bool = True,
     world_size: int | None = None,
@@ -30,10 +30,13 @@ def build_classifier(
     """The network with its first weights, the same on every rank, and its schedule of optimizer steps.
 
     Args:
+        steps_per_epoch: None: as many as `data` give, and one where they are fewer than a batch.
         step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
         to_train: with the teacher, where the recipe has one; an evaluation needs none.
         world_size: ranks that share a batch, if it may not come out even.
     """
+    if steps_per_epoch is None:
+        steps_per_epoch = max(1, recipe.steps_per_epoch(len(data.train)))
     torch.manual_seed(recipe.train.seed)
     model = build_network(recipe.model, num_classes=data.num_classes, in_channels=len(data.mean))
     set_variant(model, variant_at(recipe, step, steps_per_epoch=steps_per_epoch))

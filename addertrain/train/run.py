@@ -1,7 +1,7 @@
 """A whole run from a recipe: train, save, resume, evaluate, sum up."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,31 +11,29 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
+from addertrain.checkpoint.files import read_manifest, verify_checkpoint
 from addertrain.checkpoint.held import held_checkpoint
-from addertrain.data import ImageData, ImageLoader, load_data
+from addertrain.data import ImageData, load_data
 from addertrain.errors import CheckpointError, UsageError
 from addertrain.recipe import Recipe
 from addertrain.train.account import FinishedTraining, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.clock import DataWait, RunClock
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.falling_power import FallingPower
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.leaving import LeaveEvaluation
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.progress import Progress
-from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.callbacks.records import records
 from addertrain.train.callbacks.saving import SaveCheckpoints
-from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.claim import claimed
 from addertrain.train.counts import Score
 from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
 from addertrain.train.initial_weights import InitialWeights, initial_weights
-from addertrain.train.int8 import Int8Layers
 from addertrain.train.lightning_internals import leave_signals_alone
-from addertrain.train.loaders import first_batches, rank_loader
+from addertrain.train.loaders import int8_batches, rank_loader, recalibration_batches
 from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.output import warn
@@ -48,9 +46,9 @@ from addertrain.train.rollback import with_rollbacks
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.session import lineage, session_record
 from addertrain.train.signals import SignalWatch, end_with_launcher
-from addertrain.train.strategies.checkpoint_io import AVERAGE, DirectoryCheckpointIO
+from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
-from addertrain.train.strategies.sharded import WholeNetwork
+from addertrain.train.trained import averaged_weights
 from addertrain.train.trainer_arguments import every_argument, without_slurm
 
 
@@ -193,7 +191,7 @@ def _train(
     train_loader.reorder(rollbacks)
     val_loader = rank_loader(recipe, data, world, training=False)
     num_parts = recipe.train.accumulate
-    steps_per_epoch = _steps_per_epoch(recipe, data, train_loader)
+    steps_per_epoch = _steps_per_epoch(recipe, data)
     # Nothing is written before data and loaders are there.
     session = session_record(recipe, world, checkpoint, own.records())
     on_first_rank(lambda: run.open(recipe, session))
@@ -202,10 +200,12 @@ def _train(
     saves = _saves(recipe, run, world, signals)
     saves.newest = checkpoint
     guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=warn)
-    meter, evaluation = TrainMeter(clock, data_wait), _evaluation_callbacks(recipe, data, world)
+    meter = TrainMeter(clock, data_wait)
+    averages = [WeightAverage(recipe.train.ema_decay)] if recipe.train.ema_decay else []
+    evaluation = _evaluation(recipe, data, world, weights=averages[0].whole if averages else None)
     writers = _records(run, world, meter, evaluation, guard, profile=profile)
     callbacks = own.between(
-        [clock, meter, *evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers],
+        [clock, meter, *averages, evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers],
         [saves, Progress(meter, clock)],  # behind what has a state; what is told has been saved
     )
     trainer = _trainer(
@@ -238,7 +238,7 @@ def _records(
     run: RunDirectory,
     world: World,
     meter: TrainMeter,
-    evaluation: list[Callback],
+    evaluation: RecalibratedEvaluation,
     guard: FiniteGuard,
     *,
     profile: bool,
@@ -248,8 +248,8 @@ def _records(
     return records(run.path, world, meter, evaluation, guard, profile=profile, say=say, warn=warn)
 
 
-def _steps_per_epoch(recipe: Recipe, data: ImageData, loader: ImageLoader) -> int:
-    num_steps = len(loader) // recipe.train.accumulate
+def _steps_per_epoch(recipe: Recipe, data: ImageData) -> int:
+    num_steps = recipe.steps_per_epoch(len(data.train))
     if num_steps == 0:
         raise UsageError(
             f"{recipe.name}: expected at least one global batch of {recipe.data.global_batch_size} training "
@@ -281,22 +281,19 @@ def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch
 def _evaluate(
     recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *beside: Callback, in_int8: bool = False
 ) -> tuple[Score, Score | None]:
-    """A checkpoint's score, the one procedure behind every number reported at the end; and the stale one."""
-    average = read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
-    evaluation = _evaluation_callbacks(recipe, data, world, average)
-    if in_int8:
-        fresh = next(i for i, callback in enumerate(evaluation) if isinstance(callback, FreshStatistics))
-        evaluation = [*evaluation[:fresh], _int8_layers(recipe, data), evaluation[fresh]]
-    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=[*evaluation, *beside])
+    """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as while it trained."""
+    weights = averaged_weights(checkpoint, recipe)
+    evaluation = _evaluation(
+        recipe, data, world, weights=None if weights is None else lambda: weights, in_int8=in_int8
+    )
+    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=[evaluation, *beside])
     leave_signals_alone(trainer)
-    steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
     step = read_manifest(checkpoint)["global_step"]
-    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
+    module = build_classifier(recipe, data, step=step, to_train=False)
     loader = rank_loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
-    stale = StaleScore.among(evaluation)
-    return module.val_score, stale.score if stale is not None else None
+    return module.val_score, evaluation.uncalibrated_score
 
 
 def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
@@ -332,31 +329,19 @@ def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:
     return callbacks
 
 
-def _evaluation_callbacks(
-    recipe: Recipe, data: ImageData, world: World, average: Mapping[str, Tensor] | None = None
-) -> list[Callback]:
-    """What an evaluation reads in place of live weights and statistics, and the comparison with those.
-
-    Args:
-        average: a checkpoint's averaged weights, for an evaluation outside a training.
-    """
-    fresh = _fresh_statistics(recipe, data, world)
-    decay = recipe.train.ema_decay
-    averages = [WeightAverage(decay, average)] if decay else []
-    # Whole parameters, then averaged ones: statistics are made for what is there.
-    callbacks: list[Callback] = [WholeNetwork(), *averages, fresh]
-    if recipe.train.evaluate_stale and fresh.batches is not None:
-        callbacks.append(StaleScore(fresh, *averages))
-    return callbacks
-
-
-def _fresh_statistics(recipe: Recipe, data: ImageData, world: World) -> FreshStatistics:
-    num_batches = recipe.train.recalibrate_batches
-    if num_batches == 0:
-        return FreshStatistics(None)
-    batches = first_batches(recipe, data, num_batches, rank=world.rank, world_size=world.size)
-    return FreshStatistics(batches)
-
-
-def _int8_layers(recipe: Recipe, data: ImageData) -> Int8Layers:
-    return Int8Layers(first_batches(recipe, data, max(1, recipe.train.recalibrate_batches)))
+def _evaluation(
+    recipe: Recipe,
+    data: ImageData,
+    world: World,
+    *,
+    weights: Callable[[], Mapping[str, Tensor]] | None,
+    in_int8: bool = False,
+) -> RecalibratedEvaluation:
+    """Evaluations as the recipe wants them; `weights` gives averaged ones."""
+    batches = recalibration_batches(recipe, data, rank=world.rank, world_size=world.size)
+    return RecalibratedEvaluation(
+        batches,
+        weights=weights,
+        int8=int8_batches(recipe, data) if in_int8 else None,
+        with_uncalibrated=recipe.train.evaluate_stale and batches is not None and not in_int8,
+    )

@@ -1,23 +1,22 @@
 """The network of a checkpoint as it would be evaluated."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from addertrain.checkpoint.files import has_tensors, read_manifest, read_tensors
+from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, load_data
 from addertrain.data.sets.registry import image_shape
-from addertrain.nn import recalibrated
 from addertrain.recipe import Recipe
 from addertrain.train.data_record import check_evaluation, data_record
-from addertrain.train.loaders import first_batches
+from addertrain.train.evaluation import evaluated
+from addertrain.train.loaders import recalibration_batches
 from addertrain.train.module import AdderClassifier
 from addertrain.train.network import build_classifier
 from addertrain.train.recipe_record import recipe_from_record
+from addertrain.train.strategies.checkpoint_io import AVERAGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,38 +62,29 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
     """
     check_evaluation(checkpoint, data_record(data), _ignore)
     step = read_manifest(checkpoint)["global_step"]
-    steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
-    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, step=step, to_train=False)
-    module.model.load_state_dict(evaluated_tensors(checkpoint))
-    if recipe.train.recalibrate_batches:
-        _recalibrate(module, recipe, data)
+    module = build_classifier(recipe, data, step=step, to_train=False)
+    module.model.load_state_dict(read_tensors(checkpoint, "model"))
+    batches = recalibration_batches(recipe, data)
+    statistics = None if batches is None else (batch.images for batch in batches)
+    with evaluated(module, weights=averaged_weights(checkpoint, recipe), statistics=statistics):
+        state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
+    module.model.load_state_dict(state)
     module.model.eval()
     return module
 
 
-def evaluated_tensors(checkpoint: Path) -> dict[str, Tensor]:
+def averaged_weights(checkpoint: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+    """What evaluations read in place of live weights, by parameter name; None: the recipe keeps none.
+
+    Raises:
+        CheckpointError: the checkpoint holds none.
+    """
+    return read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
+
+
+def evaluated_tensors(checkpoint: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Parameters and buffers by name, averaged parameters in place of live ones where there are any."""
-    state = read_tensors(checkpoint, "model")
-    if has_tensors(read_manifest(checkpoint), "average"):
-        state |= read_tensors(checkpoint, "average")
-    return state
-
-
-def _recalibrate(module: AdderClassifier, recipe: Recipe, data: ImageData) -> None:
-    """Puts the statistics of an evaluation in for good."""
-    with recalibrated(module.model, _training_images(module, recipe, data)):
-        state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
-    module.model.load_state_dict(state)
-
-
-def _training_images(module: AdderClassifier, recipe: Recipe, data: ImageData) -> Iterator[Tensor]:
-    batches = first_batches(recipe, data, recipe.train.recalibrate_batches)
-    try:
-        for batch in batches:
-            with torch.no_grad():
-                yield module.normalised(batch.images)
-    finally:
-        batches.loader.close()
+    return read_tensors(checkpoint, "model") | (averaged_weights(checkpoint, recipe) or {})
 
 
 def _ignore(warning: str) -> None:

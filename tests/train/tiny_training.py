@@ -17,9 +17,9 @@ from addertrain.checkpoint.store import CheckpointStore
 from addertrain.recipe import TrainRecipe
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clock import DataWait, RunClock
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.meter import TrainMeter
-from addertrain.train.callbacks.recalibration import FreshStatistics
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
@@ -53,12 +53,13 @@ def stateful_callbacks(
     every_steps: int | None = 1,
 ) -> list[Callback]:
     """What a run's training has that keeps a state, in a run's order."""
+    average = WeightAverage(0.9)
     times, saving = clock(), saves(CheckpointStore(folder), keep=99, every_steps=every_steps, signals=signals)
     return [
         times,
         meter(times, DataWait()),
-        WeightAverage(0.9),
-        FreshStatistics(None),
+        average,
+        RecalibratedEvaluation(None, weights=average.whole),
         guard(saving),
         saving,
     ]

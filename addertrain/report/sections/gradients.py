@@ -11,7 +11,7 @@ from addertrain.report.document import Absent, Section, Source, averaged
 from addertrain.report.runs import Group
 from addertrain.report.study import Study
 from addertrain.report.tables import Cell, Column, Spread, Table, file_name
-from addertrain.train.callbacks.recalibration import FirstBatches
+from addertrain.train.loaders import FirstBatches
 from addertrain.train.network import build_classifier
 
 _KINDS: tuple[Kind, ...] = ("adder", "conv")
@@ -102,8 +102,7 @@ def _of_kind(recipe: Recipe, kind: Kind, seed: int) -> Recipe:
 
 def first_gradient_norms(recipe: Recipe, data: ImageData) -> dict[str, float]:
     """‖∂L/∂F‖₂ by layer, at the first weights and on the first batch of the recipe's training."""
-    steps_per_epoch = max(1, len(data.train) // recipe.data.global_batch_size)
-    module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, to_train=False).train()
+    module = build_classifier(recipe, data, to_train=False).train()
     loader = build_loader(
         data, recipe.data, training=True, seed=recipe.train.seed, device=torch.device("cpu")
     )

@@ -1,8 +1,8 @@
 """An exponential moving average of the weights, which evaluations read in place of the live ones.
 
-Running statistics mean nothing to averaged weights, so it goes with `FreshStatistics`, which comes after it
-in the trainer's list and recomputes them. Where parameters or momentum are cut over the ranks, so is the
-average: each rank averages what it steps on, and whole tensors come together for evaluations and checkpoints.
+Running statistics mean nothing to averaged weights: `evaluation.evaluated` recomputes them for these. Where
+parameters or momentum are cut over the ranks, so is the average: each rank averages what it steps on, and
+whole tensors come together for evaluations and checkpoints.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from addertrain.train.callbacks.exchange import exchange
 from addertrain.train.module import AdderClassifier
 from addertrain.train.strategies.checkpoint_io import AVERAGE
 from addertrain.train.strategies.sharded import Sharded
@@ -31,18 +30,16 @@ class WeightAverage(Callback):
 
     Args:
         decay: in 0 .. 1; 1 / (1 - decay) steps is how far back the average reaches.
-        weights: an average to go on with, by the model's parameter names.
     """
 
-    def __init__(self, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, decay: float) -> None:
         self.decay = decay
-        self._loaded = dict(weights) if weights is not None else None
+        self._loaded: Mapping[str, Tensor] | None = None
         self._sharded: Sharded | None = None
         self._names: list[str] = []
         self._weights: list[Tensor] = []
         self._average: list[Tensor] = []
         self._num_steps = 0
-        self._evaluated: tuple[list[Tensor], list[Tensor]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average."""
@@ -58,23 +55,6 @@ class WeightAverage(Callback):
             self._num_steps = trainer.global_step
             torch._foreach_lerp_(self._average, self._weights, 1.0 - decay_at(self._num_steps, self.decay))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the average in."""
-        assert isinstance(pl_module, AdderClassifier)
-        self._connect(trainer, pl_module)
-        weights = {name: weight.detach() for name, weight in pl_module.model.named_parameters()}
-        whole = self._whole(keep=True)
-        self._evaluated = list(weights.values()), [whole[name] for name in weights]
-        self.swap()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the live weights back, bit for bit."""
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Puts the live weights back when an evaluation breaks off."""
-        self._restore()
-
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -87,10 +67,9 @@ class WeightAverage(Callback):
         """Goes on with a checkpoint's average."""
         self._loaded = checkpoint[AVERAGE]
 
-    def swap(self) -> None:
-        """Within an evaluation: exchanges live and averaged weights, bit for bit; twice is nothing."""
-        assert self._evaluated is not None, "weights are exchanged while a network is evaluated"
-        exchange(*self._evaluated)
+    def whole(self) -> dict[str, Tensor]:
+        """The average by the model's parameter names, for an evaluation within a training; a collective."""
+        return self._whole(keep=True)
 
     def _connect(self, trainer: Trainer, module: LightningModule) -> None:
         """Finds the weights, once they are on their device and cut."""
@@ -117,8 +96,3 @@ class WeightAverage(Callback):
         if self._sharded is not None:
             return self._sharded.joined(self._average, keep=keep)
         return dict(zip(self._names, self._average, strict=True))
-
-    def _restore(self) -> None:
-        if self._evaluated is not None:
-            self.swap()
-            self._evaluated = None

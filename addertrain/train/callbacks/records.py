@@ -1,14 +1,13 @@
 """What writes about a training while it goes on, imported where it is used: each takes a second to import."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch import Callback
 
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.meter import TrainMeter
-from addertrain.train.callbacks.recalibration import FreshStatistics
-from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.processes import World
 
 
@@ -16,7 +15,7 @@ def records(
     folder: Path,
     world: World,
     meter: TrainMeter,
-    evaluation: Sequence[Callback],
+    evaluation: RecalibratedEvaluation,
     guard: FiniteGuard,
     *,
     profile: bool,
@@ -35,8 +34,7 @@ def records(
     if world.is_first:
         from addertrain.train.callbacks.tensorboard import TensorBoard
 
-        fresh = next(callback for callback in evaluation if isinstance(callback, FreshStatistics))
-        found.append(TensorBoard(folder, meter, fresh, StaleScore.among(evaluation), guard, warn=warn))
+        found.append(TensorBoard(folder, meter, evaluation, guard, warn=warn))
     if profile:
         from addertrain.train.callbacks.profiling import StepProfile
 

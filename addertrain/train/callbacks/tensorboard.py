@@ -20,11 +20,10 @@ from torch import Tensor
 from addertrain.optim import AdderSGD
 from addertrain.optim.squares import sums_of_squares
 from addertrain.train.batches import LabelledImages
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.event_file import EventFile
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.meter import TrainMeter, Window
-from addertrain.train.callbacks.recalibration import FreshStatistics
-from addertrain.train.callbacks.staleness import StaleScore
 from addertrain.train.module import AdderClassifier
 
 _PICTURES_EVERY_EPOCHS = 10
@@ -36,7 +35,7 @@ class TensorBoard(Callback):
     """Writes a point wherever `meter` has closed a window, and one per evaluation.
 
     Args:
-        fresh, stale: what recalibration costs, and the accuracy without it.
+        evaluation: says what recalibration costs, and the accuracy without it.
         guard: what numerical faults have cost; a point is written when that changes.
         warn: is told in one line that the disk takes no curves.
     """
@@ -45,14 +44,13 @@ class TensorBoard(Callback):
         self,
         folder: Path,
         meter: TrainMeter,
-        fresh: FreshStatistics | None = None,
-        stale: StaleScore | None = None,
+        evaluation: RecalibratedEvaluation | None = None,
         guard: FiniteGuard | None = None,
         *,
         warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
-        self._meter, self._fresh, self._stale = meter, fresh, stale
+        self._meter, self._evaluation = meter, evaluation
         self._guard = guard
         self._faults: dict[str, float] = {}
         self._warn = warn
@@ -140,10 +138,10 @@ class TensorBoard(Callback):
 
     def _statistics(self) -> dict[str, float]:
         """What BatchNorm's statistics did to the last evaluation."""
-        points: dict[str, float] = {}
-        if self._fresh is not None:
-            points["speed/recalibration_seconds"] = self._fresh.seconds
-        if self._stale is not None and (score := self._stale.score) is not None:
+        if self._evaluation is None:
+            return {}
+        points = {"speed/recalibration_seconds": self._evaluation.seconds}
+        if (score := self._evaluation.uncalibrated_score) is not None:
             points |= {"loss/val_stale": score.loss, "accuracy/val_top1_stale": score.top1}
         return points
 

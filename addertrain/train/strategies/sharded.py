@@ -7,12 +7,12 @@ Weights are loaded into the plain network before it is sharded, momentum into th
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -204,30 +204,15 @@ class PartedNetwork(Sharded):
         return module
 
 
-class WholeNetwork(Callback):
-    """Evaluates on whole parameters under strategies that cut them; comes first in the trainer's list."""
-
-    def __init__(self) -> None:
-        self._active = ExitStack()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the whole network in."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._active.enter_context(whole_network(trainer))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the live one back."""
-        self._active.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Puts the live one back when an evaluation breaks off."""
-        self._active.close()
-
-
 def whole_network(trainer: Trainer) -> AbstractContextManager[None]:
-    """While it lasts, the network that trains can be called by one rank alone; every rank has to enter."""
+    """While it lasts, the network that trains can be called by one rank alone; every rank has to enter.
+
+    Outside a training no strategy cuts the network.
+    """
     strategy = trainer.strategy
-    return strategy.whole_network() if isinstance(strategy, PartedNetwork) else nullcontext()
+    if isinstance(strategy, PartedNetwork) and trainer.state.fn == TrainerFn.FITTING:
+        return strategy.whole_network()
+    return nullcontext()
 
 
 def gradients_of(trainer: Trainer, optimizer: Optimizer) -> Gradients:

@@ -9,11 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from addertrain.checkpoint.files import read_tensors
-from addertrain.nn import recalibrated
 from addertrain.train.callbacks.averaging import WeightAverage, decay_at
-from addertrain.train.callbacks.exchange import exchange
-from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
-from addertrain.train.callbacks.staleness import StaleScore
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
+from addertrain.train.evaluation import evaluated
+from addertrain.train.loaders import FirstBatches
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
@@ -45,8 +44,9 @@ class _History(Callback):
         self.weights.append(module.get_parameter("model.conv.weight").detach().double())
 
 
-def _fresh() -> FreshStatistics:
-    return FreshStatistics(FirstBatches(random_loader(training=True), 2))
+def _evaluation(average: WeightAverage) -> RecalibratedEvaluation:
+    batches = FirstBatches(random_loader(training=True), 2)
+    return RecalibratedEvaluation(batches, weights=average.whole, with_uncalibrated=True)
 
 
 def _trained(*callbacks: Callback, num_epochs: int = 2, with_evaluation: bool = True) -> AdderClassifier:
@@ -60,16 +60,6 @@ def _trained(*callbacks: Callback, num_epochs: int = 2, with_evaluation: bool = 
     loaders = [random_loader(40, training=False)] if with_evaluation else []
     trainer.fit(module, random_loader(training=True), *loaders)
     return module
-
-
-def test_exchanging_twice_is_nothing() -> None:
-    live, kept = [torch.randn(3), torch.tensor(4)], [torch.randn(3), torch.tensor(7)]
-    before = [tensor.clone() for tensor in (*live, *kept)]
-
-    exchange(live, kept)
-    assert [torch.equal(a, b) for a, b in zip((*kept, *live), before, strict=True)] == 4 * [True]
-    exchange(live, kept)
-    assert [torch.equal(a, b) for a, b in zip((*live, *kept), before, strict=True)] == 4 * [True]
 
 
 def test_the_average_is_its_recursion() -> None:
@@ -86,23 +76,21 @@ def test_the_average_is_its_recursion() -> None:
 
 
 def test_training_is_the_same_bit_for_bit_with_and_without() -> None:
-    average, fresh = WeightAverage(0.9), _fresh()
+    average = WeightAverage(0.9)
 
-    averaged = _trained(average, fresh, StaleScore(fresh, average))
+    averaged = _trained(average, _evaluation(average))
 
     assert_same_bits(averaged.state_dict(), _trained().state_dict())
 
 
 def test_scores_are_those_of_the_networks_they_are_said_to_be() -> None:
-    average, fresh = WeightAverage(0.5), _fresh()
-    stale = StaleScore(fresh, average)
-    module = _trained(average, fresh, stale)
+    average = WeightAverage(0.5)
+    evaluation = _evaluation(average)
+    module = _trained(average, evaluation)
     assert module.val_score is not None
-    assert stale.score is not None
-    assert fresh.seconds > 0
-    recalibrate_on = [
-        module.normalised(batch.images) for batch in FirstBatches(random_loader(training=True), 2)
-    ]
+    assert evaluation.uncalibrated_score is not None
+    assert evaluation.seconds > 0
+    images = [batch.images for batch in FirstBatches(random_loader(training=True), 2)]
 
     def loss(trained: AdderClassifier) -> float:
         batches = list(random_loader(40, training=False))
@@ -114,11 +102,10 @@ def test_scores_are_those_of_the_networks_they_are_said_to_be() -> None:
 
     module.eval()
     with torch.no_grad():
-        assert stale.score.loss == pytest.approx(loss(module), rel=1e-6)
-        average.on_validation_start(module.trainer, module)
-        with recalibrated(module.model, recalibrate_on):
+        assert evaluation.uncalibrated_score.loss == pytest.approx(loss(module), rel=1e-6)
+        with evaluated(module, weights=average.whole(), statistics=images):
             assert module.val_score.loss == pytest.approx(loss(module), rel=1e-6)
-    assert abs(stale.score.loss - module.val_score.loss) > 1e-3
+    assert abs(evaluation.uncalibrated_score.loss - module.val_score.loss) > 1e-3
 
 
 @pytest.fixture(scope="module")

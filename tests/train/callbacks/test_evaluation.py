@@ -1,3 +1,5 @@
+"""Recalibrated evaluations around a Trainer: what they see, and that training never notices."""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.data import Batch
-from addertrain.train.callbacks.recalibration import FirstBatches, FreshStatistics
+from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
+from addertrain.train.loaders import FirstBatches
 from addertrain.train.module import AdderClassifier
 from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, random_loader
 
@@ -23,12 +26,12 @@ def _trained(folder: Path, *callbacks: Callback, num_epochs: int = 3) -> AdderCl
     return module
 
 
-def _fresh(num_batches: int = 2) -> FreshStatistics:
-    return FreshStatistics(FirstBatches(random_loader(training=True), num_batches))
+def _fresh(num_batches: int = 2) -> RecalibratedEvaluation:
+    return RecalibratedEvaluation(FirstBatches(random_loader(training=True), num_batches))
 
 
 def test_training_is_the_same_bit_for_bit_with_and_without(tmp_path: Path) -> None:
-    without, averaged = _trained(tmp_path), _trained(tmp_path, FreshStatistics(None))
+    without, averaged = _trained(tmp_path), _trained(tmp_path, RecalibratedEvaluation(None))
     recalibrated = _trained(tmp_path, _fresh())
 
     assert_same_bits(without.state_dict(), recalibrated.state_dict())
@@ -36,7 +39,7 @@ def test_training_is_the_same_bit_for_bit_with_and_without(tmp_path: Path) -> No
 
 
 class _Watch(Callback):
-    """Copies the running statistics before, during and after an evaluation; comes after FreshStatistics."""
+    """Copies the running statistics before, during and after an evaluation that it comes behind."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Tensor] = {}

@@ -1,0 +1,128 @@
+"""Evaluations of a Trainer as this package quotes them: Lightning's hooks around `evaluated`."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from addertrain.train.counts import ClassificationCounts, Score
+from addertrain.train.evaluation import Evaluated, evaluated
+from addertrain.train.loss import classification_loss
+from addertrain.train.module import AdderClassifier
+from addertrain.train.strategies.sharded import whole_network
+
+
+class RecalibratedEvaluation(Callback):
+    """Gives every evaluation the network that is quoted, and puts the live one back, bit for bit.
+
+    BatchNorm's running means lag behind adder weights that still move; recomputed on a few training batches,
+    accuracy in mid-training is real. Training never notices: neither weights, statistics nor random numbers
+    change. Stands in the trainer's list before what saves when an evaluation breaks off.
+
+    `seconds` is what the last evaluation spent on its network: a forward pass over the batches.
+    `uncalibrated_score` is the last evaluation's as training left the network, over all ranks, each with its
+    own statistics.
+
+    Args:
+        batches: training batches, read anew by every evaluation, a rank's share on each rank; never the
+            loader that trains, whose place would be lost. None: the mean over the ranks' statistics instead.
+        weights: gives averaged weights by the model's parameter names; None: live ones.
+        int8: training batches, the same on every rank, over whose range adder layers run on 8 bits.
+        with_uncalibrated: whether to evaluate every batch a second time, as training left the network.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any] | None,
+        *,
+        weights: Callable[[], Mapping[str, Tensor]] | None = None,
+        int8: Iterable[Any] | None = None,
+        with_uncalibrated: bool = False,
+    ) -> None:
+        self.seconds = 0.0
+        self.uncalibrated_score: Score | None = None
+        self._batches, self._weights, self._int8 = batches, weights, int8
+        self._with_uncalibrated = with_uncalibrated
+        self._active = ExitStack()
+        self._network: Evaluated | None = None
+        self._counts: ClassificationCounts | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the network to be evaluated in: a whole one, where strategies cut parameters."""
+        assert isinstance(pl_module, AdderClassifier)
+        if self._with_uncalibrated:
+            self._counts = ClassificationCounts(pl_module.device, top5=True)
+        self._active.enter_context(whole_network(trainer))
+        weights = self._weights() if self._weights is not None else None
+        start = time.perf_counter()
+        with trainer.precision_plugin.forward_context(), isolate_rng():
+            network = evaluated(
+                pl_module,
+                weights=weights,
+                statistics=_Images(trainer, self._batches) if self._batches is not None else None,
+                int8=_Images(trainer, self._int8) if self._int8 is not None else None,
+            )
+            self._network = self._active.enter_context(network)
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.seconds = time.perf_counter() - start
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the batch once more, as training left the network."""
+        if self._counts is None:
+            return
+        assert isinstance(pl_module, AdderClassifier)
+        assert self._network is not None
+        with trainer.precision_plugin.forward_context(), self._network.as_trained():
+            logits = pl_module.judged(batch.images)
+        self._counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the live network back, and sums the second counts over the ranks."""
+        self._leave()
+        if self._counts is not None:
+            self.uncalibrated_score, self._counts = self._counts.totals().score(), None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As `on_validation_start`."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_end(self, *arguments: Any, **named: Any) -> None:
+        """As `on_validation_batch_end`."""
+        self.on_validation_batch_end(*arguments, **named)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As `on_validation_end`."""
+        self.on_validation_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Puts the live network back when an evaluation breaks off."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._network = None
+        self._active.close()
+
+
+class _Images:
+    """The images of batches, on the trainer's device, whatever kind of batch the classifier takes."""
+
+    def __init__(self, trainer: Trainer, batches: Iterable[Any]) -> None:
+        self._trainer, self._batches = trainer, batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self._trainer.strategy.batch_to_device(batch).images for batch in self._batches)
