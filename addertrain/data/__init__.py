@@ -6,6 +6,7 @@ delivered is uint8 and channels-last; normalisation belongs to the device that t
 """
 
 from addertrain.data.loaders.choice import ImageLoader, build_loader
+from addertrain.data.loaders.dataset import DatasetLoader
 from addertrain.data.loaders.in_memory import MemoryLoader
 from addertrain.data.loaders.pictures import PictureLoader
 from addertrain.data.sets.fingerprint import data_sha256, part_sha256
@@ -16,6 +17,7 @@ from addertrain.errors import DataError
 __all__ = [
     "Batch",
     "DataError",
+    "DatasetLoader",
     "ImageArrays",
     "ImageData",
     "ImageLoader",

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     MIX_SHARE = 8
     OPERATION = 9
     REORDER = 10
+    TRANSFORM = 11
 
 
 def draw(seed: int, epoch: int, samples: NDArray[np.int64], stream: Stream) -> NDArray[np.uint64]:

@@ -13,6 +13,8 @@ from addertrain.train.processes import World
 class AnyBatches(Protocol):
     """A loader that gives any batches of an epoch and reads no others."""
 
+    def __len__(self) -> int: ...
+
     def batches(self, epoch: int, numbers: Iterable[int]) -> Iterator[LabelledImages]: ...
 
     def close(self) -> None: ...
@@ -20,12 +22,13 @@ class AnyBatches(Protocol):
 
 @dataclass(frozen=True)
 class FirstBatches:
-    """This rank's share of the first batches of epoch 0, the same ones on every iteration.
+    """The first batches of epoch 0, the same ones on every iteration; fewer where an epoch has no more.
 
-    Whole global batches go round the ranks, so that the statistics are the same on any number of ranks.
+    `loader` may be the one that trains: its place in the epoch stays.
 
     Args:
-        loader: gives whole global batches on every rank.
+        rank, world_size: where the loader gives whole global batches on every rank, these go round the ranks,
+            so that statistics are the same on any number of them. Elsewhere every rank reads its own part.
     """
 
     loader: AnyBatches
@@ -34,7 +37,8 @@ class FirstBatches:
     world_size: int = 1
 
     def __iter__(self) -> Iterator[LabelledImages]:
-        return self.loader.batches(0, range(self.rank, self.num_batches, self.world_size))
+        num_batches = min(self.num_batches, len(self.loader))
+        return self.loader.batches(0, range(self.rank, num_batches, self.world_size))
 
 
 def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
@@ -54,8 +58,7 @@ def first_batches(
     closes their loader.
     """
     loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
-    num_parts = min(num_batches * recipe.train.accumulate, len(loader))
-    return FirstBatches(loader, num_parts, rank=rank, world_size=world_size)
+    return FirstBatches(loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size)
 
 
 def recalibration_batches(

@@ -6,15 +6,26 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from addertrain.train import AdderClassifier
+from addertrain.data import DatasetLoader, ImageArrays, load_data
+from addertrain.models import build_model
+from addertrain.train import AdderClassifier, FiniteGuard, FirstBatches, RecalibratedEvaluation
 from addertrain.train.initial_weights import read_weights
+from addertrain.train.run import evaluate
 from tests.source_tree import ROOT
-from tests.train.small_runs import OPTIM, TinyNet, random_arrays
+from tests.train.small_runs import (
+    OPTIM,
+    TinyNet,
+    assert_same_bits,
+    final_weights,
+    random_arrays,
+    short_recipe,
+)
 
 MEAN, STD = (0.5,), (0.29,)
 
@@ -157,17 +168,108 @@ def test_a_schedule_of_another_length_is_told(
     assert words is None or words in told.pop()
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", ["README.md", "docs/lightning.md"])
-def test_the_examples_train_with_a_plain_data_loader(page: str, tmp_path: Path) -> None:
+def _example(page: str) -> dict[str, Any]:
+    """What the page's script leaves defined."""
     text = (ROOT / page).read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n([^`]*AdderClassifier\([^`]*)```", text)
     names: dict[str, Any] = {}
     exec(compile(example, page, "exec"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", ["README.md", "docs/lightning.md"])
+def test_the_examples_train_with_a_plain_data_loader(page: str, tmp_path: Path) -> None:
+    module = _example(page)["module"]
     data = TensorDataset(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4))
-    module = names["module"]
 
     _trainer(tmp_path, enable_checkpointing=False, max_steps=1).fit(module, DataLoader(data, batch_size=4))
 
     assert all(torch.isfinite(weight).all() for weight in module.model.parameters())
     assert isinstance(module.model, nn.Module)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_of_the_readme_reaches_what_addertrain_does(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of a run of `addertrain fit`, and the accuracies of `addertrain evaluate`, to the bit."""
+    monkeypatch.chdir(tmp_path)  # where a Trainer without arguments writes
+    recipe, quoted = short_recipe(), evaluate(finished, short_recipe("--train.recalibrate_batches=20"))
+    data = load_data(recipe.data)
+    assert isinstance(data.train, ImageArrays)
+    assert isinstance(data.test, ImageArrays)
+    train, test = (TensorDataset(part.images_nchw, part.labels) for part in (data.train, data.test))
+    torch.manual_seed(recipe.train.seed)
+    module = AdderClassifier(
+        build_model("lenet5bn", kind="adder", num_classes=10),
+        mean=data.mean,
+        std=data.std,
+        optim=recipe.optim,
+        num_steps=3 * recipe.steps_per_epoch(len(train)),
+    )
+
+    _example("README.md")["train"](module, train, test, num_epochs=3, num_workers=0)
+
+    run = final_weights(finished)
+    assert_same_bits(module.model.state_dict(), {name: run[name] for name in module.model.state_dict()})
+    score = module.val_score
+    assert score is not None
+    assert (score.top1, score.top5, score.loss) == (quoted.top1, quoted.top5, quoted.loss)
+    assert module.trainer.callback_metrics["val_top1"] == pytest.approx(quoted.top1)
+
+
+class _Flipped(Dataset[tuple[Tensor, int]]):
+    """Random images, half of them mirrored by a transform that draws from torch's generator."""
+
+    def __init__(self) -> None:
+        arrays = random_arrays()
+        self._images, self._labels = arrays.images_nchw, arrays.labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self._images[index]
+        return image.flip(2) if torch.rand(()) < 0.5 else image, int(self._labels[index])
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class _Interrupt(Callback):
+    """Ends the training once a step is made, behind what saves."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == self._step:
+            raise _Interrupted
+
+
+def _resumable(folder: Path, *callbacks: Callback, resume: Path | None = None) -> AdderClassifier:
+    torch.manual_seed(1 if resume else 0)  # another session has other random numbers
+    module = AdderClassifier(TinyNet(), mean=MEAN, std=STD, optim=OPTIM, num_steps=18)
+    train = DatasetLoader(_Flipped(), global_batch_size=16, training=True)
+    test = DatasetLoader(_pairs(40, seed=2), global_batch_size=16, training=False)
+    recalibrated = RecalibratedEvaluation(FirstBatches(train, 2), with_uncalibrated=True)
+    trainer = _trainer(folder, max_epochs=3, callbacks=[recalibrated, FiniteGuard(), *callbacks])
+    trainer.fit(module, train, test, ckpt_path=resume)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec")
+@pytest.mark.parametrize("step", [8, 12])
+def test_an_interrupted_training_ends_as_a_whole_one(tmp_path: Path, step: int) -> None:
+    """In the middle of an epoch of six steps, and behind its last one."""
+    whole = _resumable(tmp_path)
+    saves = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    with pytest.raises(_Interrupted):
+        _resumable(tmp_path, saves, _Interrupt(step + 1))
+
+    resumed = _resumable(tmp_path, resume=tmp_path / f"step={step}.ckpt")
+
+    assert_same_bits(resumed.state_dict(), whole.state_dict())
+    assert resumed.val_score == whole.val_score
