@@ -133,6 +133,7 @@ def test_a_record_of_an_earlier_version_has_no_arguments() -> None:
         (["--model.name=mine/nets.py:net"], "or package.module:function, got"),
         (["--model.args.width=3"], "model.args: expected none for lenet5bn, which is none of your own"),
         (["--data.args.width=3"], "data.args: expected none for digits"),
+        (["--model.name=a:b", "--model.arg.width=3"], r"did you mean 'model\.args\.width'\?"),
         (["--model.name=a:b", "--model.args=3"], "--model.args: expected keys with values"),
         (["--model.name=a:b", "--model.head=linear"], "model.head: expected norm for a:b"),
     ],

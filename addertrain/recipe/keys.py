@@ -87,6 +87,9 @@ def did_you_mean(unknown: str) -> str:
     section, _, leaf = unknown.rpartition(".")
     inside = {_leaf(dotted): dotted for dotted in known_keys() if dotted.startswith(f"{section}.")}
     anywhere = {_leaf(dotted): dotted for dotted in reversed(known_keys())}
+    mappings = [dotted for dotted, key in known_keys().items() if key.is_mapping]
+    if near := difflib.get_close_matches(section, mappings, n=1):  # an entry of a misspelt one
+        return f"did you mean '{near[0]}.{leaf}'?"
     if leaf in anywhere:  # the right word in the wrong place
         return f"did you mean '{anywhere[leaf]}'?"
     for names in (inside, {name: name for name in sections()}, anywhere):

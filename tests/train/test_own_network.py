@@ -87,6 +87,7 @@ def _groups(folder: Path) -> list[list[Any]]:
     return [[g["initial_lr"], g["params"]] for g in read_manifest(newest)["optimizer"]["param_groups"]]
 
 
+@pytest.mark.long
 @pytest.mark.distributed
 def test_groups_of_its_own_train_in_shards(tmp_path: Path) -> None:
     first, second = on_ranks(2, _groups, tmp_path)

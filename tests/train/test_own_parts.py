@@ -18,6 +18,7 @@ from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.callbacks.tensorboard import TensorBoard
 from addertrain.train.own_parts import OwnParts
+from addertrain.train.processes import World
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
@@ -129,6 +130,20 @@ def _logged(folder: Path) -> list[str]:
     return sorted(listed.points)
 
 
+def test_other_ranks_hold_silent_loggers() -> None:
+    """Callbacks such as LearningRateMonitor ask for a logger on every rank."""
+    own, recipe = OwnParts.checked(short_recipe(), loggers=[listed := Listed()]), short_recipe()
+
+    loggers = [own.logging(recipe, World(rank=rank, size=2), every_steps=5)["logger"] for rank in (0, 1)]
+
+    assert loggers[0] == [listed]
+    assert len(loggers[1]) == 1
+    loggers[1][0].log_metrics({"loss": 1.0}, step=1)
+    assert listed.points == {}
+    assert OwnParts().logging(recipe, World(), every_steps=5) == {"logger": False}
+
+
+@pytest.mark.long
 @pytest.mark.distributed
 def test_the_first_rank_alone_logs(tmp_path: Path) -> None:
     first, second = on_ranks(2, _logged, tmp_path / "run")
