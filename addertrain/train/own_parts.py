@@ -3,9 +3,10 @@
 All of it is checked before a run begins and recorded with it: modules, versions and hashes of source files.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,8 @@ class OwnParts:
     callbacks: tuple[Callback, ...] = ()
     loggers: tuple[Logger, ...] = ()
     functions: tuple[OwnFunction, ...] = ()
+    first_states: tuple[dict[str, Any], ...] = ()
+    """Of the callbacks, as they were handed over."""
 
     @classmethod
     def checked(
@@ -66,11 +69,18 @@ class OwnParts:
             _all_of(Logger, "loggers", loggers),  # type: ignore[type-abstract]
             tuple(own_functions(recipe)),
         )
+        own = replace(own, first_states=tuple(copy.deepcopy(each.state_dict()) for each in own.callbacks))
         for callback in own.callbacks:
             for kind, advice in _REFUSED:
                 if isinstance(callback, kind):
                     raise UsageError(f"fit: expected no {type(callback).__name__} among callbacks: {advice}")
         return own
+
+    def start_over(self) -> None:
+        """Gives the callbacks back the states that they came with, where a run goes back to new weights."""
+        for callback, state in zip(self.callbacks, self.first_states, strict=True):
+            if _keeps_state(callback):
+                callback.load_state_dict(copy.deepcopy(state))
 
     def records(self) -> list[dict[str, Any]]:
         """What a run records of each; `state_key` of a callback that checkpoints hold a state of."""

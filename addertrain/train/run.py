@@ -187,6 +187,8 @@ def _train(
     initial: InitialWeights | None,
 ) -> FinishedTraining:
     """Trains to the end of the schedule."""
+    if checkpoint is None and rollbacks:
+        own.start_over()  # else the checkpoint holds their states
     train_loader = rank_loader(recipe, data, world, training=True)
     train_loader.reorder(rollbacks)
     val_loader = rank_loader(recipe, data, world, training=False)

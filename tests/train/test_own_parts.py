@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from addertrain.checkpoint.files import read_manifest
-from addertrain.errors import UsageError
+from addertrain.errors import GoBack, UsageError
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.saving import SaveCheckpoints
@@ -104,6 +104,25 @@ def newest_of(run: Path) -> Path:
 def assert_state(run: Path, checkpoint: str, num_steps: int) -> None:
     manifest = read_manifest(run / "checkpoints" / checkpoint)
     assert manifest["foreign"]["callbacks"]["Counting"] == {"num_steps": num_steps}
+
+
+class GoesBack(Callback):
+    """Sends the run back to its beginning, once."""
+
+    has_gone_back = False
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 2 and not self.has_gone_back:
+            self.has_gone_back = True
+            raise GoBack("of this test's", rollbacks=1)
+
+
+def test_a_run_that_goes_back_to_its_beginning_takes_the_callbacks_along(tmp_path: Path) -> None:
+    counting = Counting()
+
+    summary = fit(short_recipe("--schedule.epochs=1"), tmp_path / "run", callbacks=[counting, GoesBack()])
+
+    assert (summary.rollbacks, summary.steps, counting.num_steps) == (1, 5, 5)
 
 
 def test_a_logger_gets_the_curves_and_the_recipe(finished: Path, tmp_path: Path) -> None:
