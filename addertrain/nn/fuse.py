@@ -76,9 +76,9 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
     for module in model.modules():
         take_off(module)
     analysis = _Analysis(model)
-    with _negative_inputs(model) as negative:
+    with _unexpected_calls(model, analysis) as unexpected:
         before = _evaluated(model, example)
-    undo = _alter(analysis, Rectification(analysis.graphs_of).of(model) - negative)
+    undo = _alter(analysis, Rectification(analysis.graphs_of).of(model) - unexpected)
     if not _are_close(before, _evaluated(model, example)):
         undo()
         raise RuntimeError(
@@ -98,7 +98,7 @@ class _Analysis:
         self.chains = {
             module: [find_chains(each.graph, module, self.graphs_of) for each in self.followed(module)]
             for module in self.names
-            if not is_leaf(module)
+            if not is_leaf(module) and type(module).forward is not nn.Module.forward  # no list of modules
         }
 
     def followed(self, module: nn.Module) -> list[Followed]:
@@ -114,6 +114,11 @@ class _Analysis:
     def graphs_of(self, module: nn.Module) -> list[Graph]:
         """The same as graphs: one, or one for training and one for evaluation."""
         return [each.graph for each in self.followed(module)]
+
+    def calls(self, owner: nn.Module, layer: AdderConv2d) -> bool:
+        """Whether the owner's code was seen to call the layer."""
+        nodes = [node for graph in self.graphs_of(owner) for node in graph.nodes if node.op == "call_module"]
+        return any(owner.get_submodule(str(node.target)) is layer for node in nodes)
 
     def norms(self, *, at_block_ends: bool = False) -> list[nn.BatchNorm2d]:
         """Those in a chain, in the network's order."""
@@ -197,19 +202,25 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _negative_inputs(model: nn.Module) -> Iterator[set[AdderConv2d]]:
-    """Layers that are given a negative number while the block lasts."""
-    negative: set[AdderConv2d] = set()
+def _unexpected_calls(model: nn.Module, analysis: _Analysis) -> Iterator[set[AdderConv2d]]:
+    """Layers that are given a negative number, or are called by code that was not followed, in the block."""
+    unexpected: set[AdderConv2d] = set()
+    callers: list[nn.Module] = []
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, AdderConv2d)
-        if inputs[0].numel() and bool((inputs[0] < 0).any()):
-            negative.add(layer)
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, AdderConv2d):
+            is_expected = bool(callers) and analysis.calls(callers[-1], module)
+            if not is_expected or not inputs or bool((inputs[0] < 0).any()):
+                unexpected.add(module)
+        callers.append(module)
 
-    layers = [module for module in model.modules() if isinstance(module, AdderConv2d)]
-    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        callers.pop()
+
+    handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
+    handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
-        yield negative
+        yield unexpected
     finally:
         for handle in handles:
             handle.remove()

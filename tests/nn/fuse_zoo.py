@@ -219,6 +219,15 @@ class AsksForGlobal(Block):
         return self.relu(y + x) if SLOPE else y
 
 
+def _around(slope: float) -> nn.Module:
+    class AsksAround(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.bn1(self.conv1(x))
+            return self.relu(y + x) if slope else y
+
+    return AsksAround()
+
+
 class DrawsNumbers(Block):
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(x))
@@ -257,6 +266,18 @@ class Gates(Block):
         return self.conv2(F.relu(y) * torch.tanh(x))
 
 
+class Reaches(nn.Module):
+    """Calls a layer past the block that it belongs to, in code that cannot be followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Modules()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x)
+        return self.block.conv2(x.abs()) + y if isinstance(x, Tensor) else y
+
+
 LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
     "clamp": lambda: (Clamps(), "0 of 2"),
     "a layer called twice": lambda: (LayerTwice(), "0 norms"),
@@ -270,6 +291,7 @@ LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
     "shape": lambda: (AsksForShape(), "the code of the network itself stays as it is"),
     "type": lambda: (AsksForType(), "it calls isinstance"),
     "global": lambda: (AsksForGlobal(), "it reads SLOPE"),
+    "closure": lambda: (_around(1.0), "it reads slope of the function around it"),
     "random numbers": lambda: (DrawsNumbers(), "it draws random numbers"),
     "attributes written": lambda: (Counts(), "it writes self.num_calls"),
     "a dict": lambda: (Remembers(), "it reads self.seen, a dict"),

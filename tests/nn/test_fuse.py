@@ -14,7 +14,7 @@ from addertrain.interchange.standard import in_standard_operations
 from addertrain.nn import AdderConv2d, BatchNorm2d, convert, fuse, synchronise_norms
 from addertrain.nn.fusing.forward import program_for
 from addertrain.nn.int8 import calibrate, in_int8
-from tests.nn.fuse_zoo import FOUND, LEFT, Block, images, step
+from tests.nn.fuse_zoo import FOUND, LEFT, Block, Reaches, images, step
 
 EPS = 2.0**-24
 
@@ -98,6 +98,24 @@ def test_a_branch_of_training_is_followed_in_both_modes() -> None:
     for _ in range(2):
         assert_same_step(model.train(), twin.train())
         assert_same_evaluation(model, twin)
+
+
+def test_a_layer_that_is_called_past_its_block_is_not_behind_a_relu() -> None:
+    torch.manual_seed(0)
+    model = Reaches()
+    twin = copy.deepcopy(model)
+    fusion = fuse(model, images())
+    assert fusion.layers == {"block.conv1": False, "block.conv2": False}
+    assert fusion.block_ends == ("block.bn2",)
+    assert_same_step(model, twin)
+
+
+def test_a_relu_whose_hook_may_return_other_numbers_is_none() -> None:
+    model = FOUND["modules"]()[0]
+    model.relu.register_forward_hook(lambda _module, _inputs, y: y - 1.0)
+    twin = copy.deepcopy(model)
+    assert not any(fuse(model, images()).layers.values())
+    assert_same_step(model, twin)
 
 
 def _with_flag(model: nn.Module) -> None:

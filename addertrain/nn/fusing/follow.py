@@ -7,6 +7,7 @@ can be neither followed nor compared is refused: written attributes, randomness,
 globals, and questions for the type of an input.
 """
 
+import gc
 import operator
 import random
 import sys
@@ -199,8 +200,7 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Patches torch's class, as torch.fx itself does for as long as it traces."""
-        own_setattr, profile = nn.Module.__setattr__, sys.getprofile()
-
+        own_setattr, profile, collects = nn.Module.__setattr__, sys.getprofile(), gc.isenabled()
         thread = threading.get_ident()  # other threads may use modules meanwhile
 
         def get(module: nn.Module, name: str) -> Any:
@@ -216,6 +216,7 @@ class _Watch:
 
         nn.Module.__getattribute__ = get  # type: ignore[method-assign, assignment]
         nn.Module.__setattr__ = set_  # type: ignore[method-assign, assignment]
+        gc.disable()  # what it ends would be taken for code that the module calls
         sys.setprofile(self._frame)
         try:
             yield
@@ -223,6 +224,8 @@ class _Watch:
             sys.setprofile(profile)
             nn.Module.__setattr__ = own_setattr  # type: ignore[method-assign]
             del nn.Module.__getattribute__
+            if collects:
+                gc.enable()
 
     def _note(self, module: nn.Module, name: str, value: Any) -> None:
         if isinstance(getattr(type(module), name, None), property):
@@ -240,6 +243,9 @@ class _Watch:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if event != "call" or package in {"torch", "addertrain"} or package in sys.stdlib_module_names:
             return
+        for name in frame.f_code.co_freevars:
+            if isinstance(frame.f_locals.get(name), bool | int | float | str):
+                self.refuse(f"it reads {name} of the function around it")
         for name in frame.f_code.co_names:
             if name in _QUESTIONS:
                 self.refuse(f"it calls {name}")

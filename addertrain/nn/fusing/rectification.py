@@ -16,6 +16,7 @@ from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.fusing.chains import GraphsOf
 from addertrain.nn.fusing.nodes import is_leaf, is_relu, summands
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.tracing import is_watched
 
 _KEEPING_MODULES = (
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Dropout2d, nn.Flatten,
@@ -43,6 +44,12 @@ class Rectification:
 
     def _call(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
         """Whether a ReLU let the module's result through, if one did those of its inputs that are True."""
+        if is_watched(module):  # a hook may return other numbers, or be given others
+            self._call_unwatched(module, (False,) * len(inputs))
+            return False
+        return self._call_unwatched(module, inputs)
+
+    def _call_unwatched(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
         if isinstance(module, AdderConv2d):
             self._reads_relu[module] = self._reads_relu.get(module, True) and inputs == (True,)
         if is_leaf(module):
@@ -54,7 +61,7 @@ class Rectification:
 
     def _follow(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
         graphs = self._graphs_of(module)
-        if not graphs:  # it may call what it holds, if not what lies in that, with anything
+        if not graphs:  # it may call what it holds with anything
             for child in module.children():
                 self._call(child, (False,))
             return False
@@ -101,6 +108,8 @@ def _result(node: Node, owner: nn.Module, known: dict[Node, bool]) -> bool:
     if node.target is torch.cat and isinstance(node.args[0], list | tuple):
         return all(known.get(each, False) for each in node.args[0])
     names: Any = _KEEPING_FUNCTIONS if node.op == "call_function" else _KEEPING_METHODS
-    is_same = "divisor_override" not in node.kwargs and "return_indices" not in node.kwargs
+    is_same = (
+        len(node.args) < 7 and "divisor_override" not in node.kwargs and "return_indices" not in node.kwargs
+    )
     first = node.args[0] if node.args else None
     return node.target in names and is_same and isinstance(first, Node) and known.get(first, False)
