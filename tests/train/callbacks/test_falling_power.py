@@ -35,22 +35,24 @@ def test_the_power_falls_linearly_and_stays_at_one() -> None:
     assert variant_at(recipe, 99, steps_per_epoch=5) == Variant(input_gradient="sign")
 
 
+class _Powers(Callback):
+    """Notes the power at each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        layers = [layer for layer in pl_module.modules() if isinstance(layer, AdderConv2d)]
+        (power,) = {1.0 if layer.variant is None else layer.variant.p for layer in layers}
+        self.seen.append(power)
+
+
 @pytest.fixture(scope="module")
 def falling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     """A finished run, and the power at each of its steps."""
-    path, powers = tmp_path_factory.mktemp("runs") / "falling", []
-    step = AdderClassifier.training_step
-
-    def watched(self: AdderClassifier, batch: object, batch_idx: int) -> torch.Tensor:
-        layers = [layer for layer in self.model.modules() if isinstance(layer, AdderConv2d)]
-        (power,) = {1.0 if layer.variant is None else layer.variant.p for layer in layers}
-        powers.append(power)
-        return step(self, batch, batch_idx)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AdderClassifier, "training_step", watched)
-        fit(short_recipe(*FALLING), path)
-    return path, powers
+    path, powers = tmp_path_factory.mktemp("runs") / "falling", _Powers()
+    fit(short_recipe(*FALLING), path, callbacks=[powers])
+    return path, powers.seen
 
 
 def test_a_run_lowers_the_power_at_every_step(falling: tuple[Path, list[float]]) -> None:
