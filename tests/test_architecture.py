@@ -20,7 +20,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"durable"},
     "nn": {"ops"},
     "models": {"ops", "nn", "own_code"},
+    "proof": {"durable", "libraries", "ops", "optim", "nn", "models"},
     "train": {
+        "proof",
         "recipe",
         "durable",
         "libraries",

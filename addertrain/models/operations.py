@@ -6,7 +6,7 @@ are left out; what norms do is counted beside the totals.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,28 +100,38 @@ def count_operations(model: nn.Module, input_size: Sequence[int]) -> OperationCo
     Raises:
         ValueError: a model that does not take such images.
     """
-    shadow = copy.deepcopy(model).to("meta").eval()
-    names = {module: name for name, module in shadow.named_modules()}
     layers: list[LayerCount] = []
     norm_elements = 0
 
-    def count(module: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> None:
+    def count(name: str, module: nn.Module, x: Any, y: Tensor) -> None:
         nonlocal norm_elements
         if isinstance(module, _BatchNorm):
             norm_elements += y.numel()
         elif (kind := _kind_of(module)) is not None:
-            layers.append(_count_layer(module, names[module], kind, y))
+            layers.append(_count_layer(module, name, kind, y))
 
-    for module in shadow.modules():
-        module.register_forward_hook(count)
     try:
-        with torch.no_grad():
-            shadow(torch.empty(1, *input_size, device="meta"))
+        watch_one_image(model, input_size, count)
     except RuntimeError as error:
         raise ValueError(
             f"count_operations: expected a model for images of size {tuple(input_size)}, got {error}"
         ) from None
     return OperationCount(tuple(layers), norm_elements, sum(param.numel() for param in model.parameters()))
+
+
+def watch_one_image(
+    model: nn.Module, input_size: Sequence[int], watch: Callable[[str, nn.Module, Any, Any], None]
+) -> None:
+    """Calls `watch` with each module's name, itself, its first input and its output, in a pass over an image.
+
+    A copy of the model runs in evaluation on torch's meta device: nothing is computed, and the model stays as
+    it is.
+    """
+    shadow = copy.deepcopy(model).to("meta").eval()
+    for name, module in shadow.named_modules():
+        module.register_forward_hook(lambda module, inputs, y, name=name: watch(name, module, inputs[0], y))
+    with torch.no_grad():
+        shadow(torch.empty(1, *input_size, device="meta"))
 
 
 def _kind_of(module: nn.Module) -> LayerKind | None:

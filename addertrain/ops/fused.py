@@ -75,16 +75,17 @@ def adder2d_affine(
 
 
 @torch.library.impl(LIBRARY, "adder2d_with_sums", "CompositeExplicitAutograd")
-def _with_sums(
+def reference_with_sums(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> tuple[Tensor, Tensor]:
+    """`adder2d_with_sums` in torch's operators."""
     y = schemas.ADDER2D(x, weight, stride, padding, dilation, True)
     wide = y.double()
     return y, torch.stack((wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))))
 
 
 @torch.library.impl(LIBRARY, "adder2d_affine", "CompositeExplicitAutograd")
-def _affine(
+def reference_affine(
     x: Tensor,
     weight: Tensor,
     stride: Sizes,
@@ -95,6 +96,7 @@ def _affine(
     residual: Tensor | None,
     relu: bool,
 ) -> Tensor:
+    """`adder2d_affine` in torch's operators."""
     response: Tensor = schemas.ADDER2D(x, weight, stride, padding, dilation, True)
     y = response * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
     if residual is not None:

@@ -50,7 +50,8 @@ def in_words(bytes_: Tensor) -> Tensor:
 
 
 @torch.library.impl(LIBRARY, "adder2d_int8", "CompositeExplicitAutograd")
-def _reference(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+def reference_distances(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
+    """`adder2d_int8` by Eq. 2 in float32, which holds these integers exactly."""
     y: Tensor = schemas.ADDER2D(x.float(), weight.float(), stride, padding, dilation, False)
     return y.neg_().round_().to(torch.int32).contiguous(memory_format=torch.channels_last)
 

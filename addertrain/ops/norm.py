@@ -59,9 +59,10 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -
 
 
 @torch.library.impl(LIBRARY, "batch_norm_relu_of_sums", "CompositeExplicitAutograd")
-def _reference_of_sums(
+def reference_of_sums(
     x: Tensor, sums: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
 ) -> Triple:
+    """`batch_norm_relu_of_sums` in torch's operators."""
     mean, square = sums / (x.numel() // x.shape[1])
     var = (square - mean.square()).clamp_min(0).to(weight.dtype)
     mean = mean.to(weight.dtype)

@@ -37,15 +37,17 @@ def batch_norm_residual_relu(
 
 
 @torch.library.impl(LIBRARY, "batch_norm_residual_relu", "CompositeExplicitAutograd")
-def _reference(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Triple:
+def reference_residual(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Triple:
+    """`batch_norm_residual_relu` in torch's operators."""
     y, mean, var = reference(x, weight, bias, eps, False)
     return (y + residual).clamp_min(0), mean, var
 
 
 @torch.library.impl(LIBRARY, "batch_norm_residual_relu_backward", "CompositeExplicitAutograd")
-def _reference_backward(
+def reference_residual_backward(
     dy: Tensor, y: Tensor, x: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Four:
+    """Its gradients dx, dresidual, dweight, dbias in torch's operators."""
     g = torch.where(y > 0, dy, torch.zeros_like(dy))
     no_bias = torch.zeros_like(weight)
     dx, dweight, dbias = reference_backward(g, x, weight, no_bias, mean, var, eps, False)

@@ -50,9 +50,10 @@ def _rectified(
     return result
 
 
-def _rectified_grad_input(
+def rectified_grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
+    """Eq. 6 everywhere: what a kernel may leave out behind a ReLU is computed as well."""
     result: Tensor = GRAD_INPUT(dy, x, weight, stride, padding, dilation)
     return result
 
@@ -105,7 +106,7 @@ register_autocast("adder2d", ADDER2D, autocast_dtype)
 
 # For an x that a ReLU made: the same response and filter gradient. The ReLU drops the input gradient wherever
 # x = 0, so there a kernel may leave it out, and it is 0 or Eq. 6. `centred`: a norm that trains follows.
-RECTIFIED_GRAD_INPUT = define_gradient("adder2d_rectified_grad_input", "", _rectified_grad_input, like="x")
+RECTIFIED_GRAD_INPUT = define_gradient("adder2d_rectified_grad_input", "", rectified_grad_input, like="x")
 RECTIFIED = define_response(
     "adder2d_rectified",
     ", bool offset_free, bool centred=False",

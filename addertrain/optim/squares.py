@@ -33,7 +33,8 @@ def sums_of_squares(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @torch.library.impl(_LIBRARY, "sums_of_squares", "CompositeExplicitAutograd")
-def _reference(tensors: Sequence[Tensor]) -> Tensor:
+def reference_sums(tensors: Sequence[Tensor]) -> Tensor:
+    """`sums_of_squares` in torch's operators."""
     return torch.stack([_sum_of_squares(tensor) for tensor in tensors])
 
 

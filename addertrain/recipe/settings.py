@@ -158,6 +158,11 @@ class TrainRecipe:
     compile: Annotated[
         Literal["off", "inductor", "aot_eager"], "torch.compile's backend; aot_eager finds errors, no speed"
     ] = "off"
+    kernels: Annotated[
+        Literal["compiled", "reference"],
+        "compiled: compare the kernels with the reference before they are trusted, and stop where one is "
+        "wrong; reference: the slow operators in plain torch",
+    ] = "compiled"
     seed: Annotated[int, "start of every random draw: weights, order, augmentation"] = 0
     sync_batchnorm: Annotated[
         bool, "normalise by the images of all ranks together, so that any number of ranks trains alike"

@@ -80,7 +80,7 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
             f"{recipe.name}: expected images of {wanted[0]} channels for model.name {recipe.model.name}, got "
             f"data.name {recipe.data.name}, of {channels}; choose another network or other data"
         )
-    for size in sorted(set(_image_sizes(recipe, data))):
+    for size in sorted(set(image_sizes(recipe, data))):
         try:
             with torch.no_grad():
                 logits = model(torch.empty(2, channels, *size, device="meta"))
@@ -98,7 +98,7 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
             )
 
 
-def _image_sizes(recipe: Recipe, data: ImageData) -> Iterator[tuple[int, int]]:
+def image_sizes(recipe: Recipe, data: ImageData) -> Iterator[tuple[int, int]]:
     """Height and width of the smallest and largest images that the run will see."""
     for part in (data.train, data.test):
         if isinstance(part, ImageArrays):

@@ -56,6 +56,7 @@ def preflight(
         flight.check("device", lambda: checks.device_here(world), checks.say_devices)
         flight.check("operators", lambda: checks.operators_here(world), checks.say_operators)
         flight.check("data", lambda: checks.data_here(recipe, world), checks.say_data)
+        flight.check("kernels", lambda: checks.kernels_here(recipe, out, world), checks.say_kernels)
         flight.check("disk", lambda: checks.disk_here(recipe, out, world), checks.say_disk)
         _check_shared_folder(flight, out, world)
         flight.meet()

@@ -13,9 +13,10 @@ import torch.distributed as dist
 
 from addertrain import libraries
 from addertrain.data import build_loader, load_data
-from addertrain.errors import RunError
+from addertrain.errors import DataError, RunError
 from addertrain.ops import functional, reference
 from addertrain.recipe import Recipe
+from addertrain.train import kernels
 from addertrain.train.network import build_classifier
 from addertrain.train.processes import World
 from addertrain.train.session import versions
@@ -115,6 +116,27 @@ def operators_here(world: World) -> str:
 def say_operators(found: Sequence[str]) -> str:
     """Which compiled libraries serve the operators, and that they are right."""
     return f"right; {found[0]}"
+
+
+def kernels_here(recipe: Recipe, out: Path, world: World) -> tuple[int, int]:
+    """(adder layers that differ, how many of them were tried now); on CPUs one rank a machine tries them."""
+    if recipe.train.kernels == "reference":
+        return 0, 0
+    try:
+        data = load_data(recipe.data)
+    except DataError:
+        return 0, 0  # what is missing is another check's to say
+    found = kernels.prove_here(recipe, data, world, with_int8=True)
+    kernels.check([found], existing(out))
+    return (found.outcome.num_layers, found.outcome.num_proven) if found.outcome else (0, 0)
+
+
+def say_kernels(found: Sequence[tuple[int, int]]) -> str:
+    """How many layers of the recipe's network the kernels are right for."""
+    layers, tried = (max(numbers) for numbers in zip(*found, strict=True))
+    if layers == 0:
+        return "nothing compiled to compare with the reference"
+    return f"match the reference in {layers} different adder layers ({tried} tried now)"
 
 
 def data_here(recipe: Recipe, world: World) -> tuple[int, int, float]:

@@ -14,7 +14,7 @@ EVALUATION = ("train.recalibrate_batches", "train.flip_evaluation")
 # what is kept, how it is evaluated, and how the ranks share the work and wait for each other (the strategies
 # train alike).
 _HARMLESS = {
-    "name", "data.root", "data.threads", "data.timeout_seconds", "train.strategy",
+    "name", "data.root", "data.threads", "data.timeout_seconds", "train.strategy", "train.kernels",
     *EVALUATION, "train.evaluate_stale",
     "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
     "train.on_save_failure", "train.on_nonfinite", "train.nonfinite_limit",

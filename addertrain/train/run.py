@@ -32,6 +32,7 @@ from addertrain.train.claim import claimed
 from addertrain.train.counts import Score
 from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
 from addertrain.train.initial_weights import InitialWeights, initial_weights
+from addertrain.train.kernels import trusted_kernels
 from addertrain.train.lightning_internals import leave_signals_alone
 from addertrain.train.loaders import int8_batches, rank_loader, recalibration_batches
 from addertrain.train.network import build_classifier, check_network
@@ -98,15 +99,17 @@ def fit(
         on_first_rank(lambda: check_resumption(start.checkpoint, record, warn))
         on_first_rank(lambda: own.compare(start.checkpoint, warn))
         check_network(recipe, data)
-        trained = with_rollbacks(
-            lambda checkpoint, rollbacks: _train(
-                recipe, data, run, world, checkpoint, watch, rollbacks, own, profile=profile, initial=initial
-            ),
-            start.checkpoint, run.store, warn,
-        )  # fmt: skip
-        on_first_rank(lambda: verify_checkpoint(trained.checkpoint))
-        leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=timeout_s)
-        score, _ = _evaluate(recipe, data, trained.checkpoint, world, *own.callbacks, leave)
+        with trusted_kernels(recipe, data, world, run.path):
+            trained = with_rollbacks(
+                lambda checkpoint, rollbacks: _train(
+                    recipe, data, run, world, checkpoint, watch, rollbacks, own,
+                    profile=profile, initial=initial,
+                ),
+                start.checkpoint, run.store, warn,
+            )  # fmt: skip
+            on_first_rank(lambda: verify_checkpoint(trained.checkpoint))
+            leave = LeaveEvaluation(watch, trained.checkpoint, timeout_s=timeout_s)
+            score, _ = _evaluate(recipe, data, trained.checkpoint, world, *own.callbacks, leave)
         return on_first_rank(lambda: sum_up(recipe, run, world, trained, score))
 
 
@@ -159,6 +162,8 @@ def evaluate(
         data = _load(recipe)
         on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
         on_first_rank(lambda: compare_functions(recipe, checkpoint, warn))
+        folder = held.checkpoint.parent.parent
+        stack.enter_context(trusted_kernels(recipe, data, world, folder, with_int8=precision == "int8"))
         score, stale = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(held.checkpoint),

@@ -15,6 +15,8 @@ from tests.kernels.host import TYPES, build_shared, layer_numbers, stride_number
 from tests.ops.layers import Layer
 from tests.source_tree import ROOT
 
+_REFUSED = 1  # cudaErrorInvalidValue of the emulator's
+
 
 def build_emulator(folder: Path, kernels: Path = ROOT / "kernels") -> Path:
     """emulated.cpp: every tiled kernel, its planner and its launcher, from the sources in `kernels`."""
@@ -28,6 +30,13 @@ def _norm_arguments(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: b
     pointers = map(_pointer, (x, weight, bias))
     sizes = (TYPES.index(x.dtype), ctypes.c_int64(rows), columns)
     return [*sizes, *pointers, ctypes.c_double(eps), ctypes.c_bool(relu)]
+
+
+def _check(code: int, refusal: str) -> None:
+    """Raises RuntimeError where a launch failed, as a GPU's does."""
+    assert code != _REFUSED, refusal
+    if code:
+        raise RuntimeError("CUDA error: unspecified launch failure")
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:
@@ -70,7 +79,7 @@ class EmulatedKernels:
         y = empty_like_input([layer.N, layer.O, *layer.output], x).fill_(torch.nan)
         if y.numel() == 0:
             return y
-        refused = self.library.emulated_forward(
+        code = self.library.emulated_forward(
             TYPES.index(x.dtype),
             layer_numbers(layer),
             stride_numbers(x, w, y),
@@ -80,7 +89,7 @@ class EmulatedKernels:
             ctypes.c_bool(fused.relu),
             _pointer(fused.sums),
         )
-        assert not refused, f"no tile serves {layer}"
+        _check(code, f"no tile serves {layer}")
         return y
 
     def distances(self, layer: Layer, x: Tensor, w: Tensor) -> Tensor:
@@ -90,7 +99,7 @@ class EmulatedKernels:
         padded = replace(layer, C=x.shape[1])
         if y.numel():
             arguments = (layer_numbers(padded), stride_numbers(x, w, y), *map(_pointer, (x, w, y)))
-            assert not self.library.emulated_distances(*arguments), f"no tile serves {layer}"
+            _check(self.library.emulated_distances(*arguments), f"no tile serves {layer}")
         return y
 
     def norm(
@@ -99,11 +108,11 @@ class EmulatedKernels:
         """`batch_norm_relu_of_sums` on channels-last x."""
         y = torch.full_like(x, torch.nan)
         mean, var = torch.full_like(weight, torch.nan), torch.full_like(weight, torch.nan)
-        refused = self.library.emulated_norm(
+        code = self.library.emulated_norm(
             *_norm_arguments(x, weight, bias, eps, relu),
             *map(_pointer, (sums, mean, var, y)),
         )
-        assert not refused
+        _check(code, "no kernel serves this norm")
         return y, mean, var
 
     def norm_backward(
@@ -122,11 +131,11 @@ class EmulatedKernels:
         dx = torch.full_like(x, torch.nan)
         dweight, dbias = torch.full_like(weight, torch.nan), torch.full_like(weight, torch.nan)
         type_, rows, columns, *rest = _norm_arguments(x, weight, bias, eps, relu)
-        refused = self.library.emulated_norm_backward(
+        code = self.library.emulated_norm_backward(
             *(type_, rows, columns, _pointer(dy), *rest),
             *map(_pointer, (mean, var, dx, dweight, dbias)),
         )
-        assert not refused
+        _check(code, "no kernel serves this norm")
         return dx, dweight, dbias
 
     def sums_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -142,11 +151,11 @@ class EmulatedKernels:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)
         if dx.numel() == 0:
             return dx
-        refused = self.library.emulated_grad_input(
+        code = self.library.emulated_grad_input(
             TYPES.index(x.dtype),
             layer_numbers(layer),
             stride_numbers(dy, x, w, dx),
             *(_pointer(tensor) for tensor in (dy, x, w, dx)),
         )
-        assert not refused, f"no tile serves {layer}"
+        _check(code, f"no tile serves {layer}")
         return dx

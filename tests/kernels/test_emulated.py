@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from addertrain.ops import reference
+from addertrain.ops.tolerance import unit_roundoff
 from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
@@ -16,7 +17,6 @@ from tests.ops.implementations import name_of
 from tests.ops.layers import TABLE, Layer
 from tests.ops.test_int8 import bytes_of, expected_distances
 from tests.ops.test_table import LAYOUTS, mistake
-from tests.ops.tolerances import unit_roundoff
 from tests.ops.views import FORMS
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from addertrain.ops import reference
+from addertrain.ops.tolerance import SAFETY, unit_roundoff
 from tests.kernels.emulated import EmulatedKernels
 from tests.ops.answers import data_of, grad_input_answer
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
-from tests.ops.tolerances import SAFETY, unit_roundoff
 from tests.ops.views import FORMS
 
 LAYER = Layer(2, 8, 16, 5, 6, 3, 3, (1, 1), (1, 1))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from addertrain.ops import reference, schemas
+from addertrain.ops.tolerance import SAFETY, unit_roundoff
 from tests.ops.implementations import Implementation
 from tests.ops.layers import Layer
 from tests.ops.threads import differing
-from tests.ops.tolerances import SAFETY, unit_roundoff
 
 LAYERS = [
     Layer(2, 64, 40, 9, 9, 3, 3),  # rows of neighbours, filters in blocks of several registers

@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from addertrain.ops.conv_grad_weight import conv2d_grad_weight
 from addertrain.ops.grad_weight import adder2d_grad_weight
+from addertrain.ops.tolerance import tolerance
 from tests.ops.answers import Data, data_of, grad_weight_answer
 from tests.ops.layers import Layer
 from tests.ops.test_table import DTYPES, LAYOUTS, mistake
-from tests.ops.tolerances import tolerance
 
 STRIDED_POINTWISE = [
     Layer(2, 3, 5, 8, 7, 1, 1, (2, 2)),

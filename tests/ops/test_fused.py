@@ -9,10 +9,10 @@ from torch import Tensor
 
 from addertrain.ops import schemas
 from addertrain.ops.fused import AFFINE, WITH_SUMS, adder2d_affine, adder2d_with_sums
+from addertrain.ops.tolerance import unit_roundoff
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
-from tests.ops.tolerances import unit_roundoff
 
 LAYER = Layer(3, 8, 40, 7, 9, 3, 3, (2, 1), (1, 1))
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

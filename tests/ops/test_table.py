@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from addertrain.ops import answers
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer, grad_weight_answer
 from tests.ops.implementations import COMPILED, CUDA, REFERENCE, Implementation, Operators, name_of, ways
 from tests.ops.layers import TABLE, Layer
@@ -20,17 +21,8 @@ over_the_table = pytest.mark.parametrize("group", TABLE)
 
 def mistake(got: torch.Tensor, answer: Answer, layer: Layer, layout: str) -> str | None:
     """What is wrong with `got`, or None."""
-    expected = answer.value
-    if got.shape != expected.shape:
-        return f"{layer}, {layout}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
-    if got.numel() == 0:
-        return None
-    excess = (got.double() - expected).abs() / answer.tolerance
-    worst = int(excess.nan_to_num(nan=torch.inf).argmax())
-    if excess.flatten()[worst] <= 1:
-        return None
-    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape))
-    return f"{layer}, {layout}: {got[at].item():.9g} at {at}, expected {expected[at].item():.9g}"
+    wrong = answers.mistake(got, answer)
+    return None if wrong is None else f"{layer}, {layout}: {wrong}"
 
 
 def forward_mistakes(operators: Operators, group: str, dtype: torch.dtype) -> list[str]:

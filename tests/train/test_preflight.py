@@ -13,7 +13,18 @@ from addertrain.train.preflight import Result, preflight
 from tests.ranks import on_ranks
 from tests.train.small_runs import DIGITS, SHORT, launched, short_recipe
 
-CHECKS = ["processes", "all-reduce", "versions", "device", "operators", "data", "disk", "folder", "clocks"]
+CHECKS = [
+    "processes",
+    "all-reduce",
+    "versions",
+    "device",
+    "operators",
+    "data",
+    "kernels",
+    "disk",
+    "folder",
+    "clocks",
+]
 
 
 def test_one_process_with_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

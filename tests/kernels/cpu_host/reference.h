@@ -76,7 +76,7 @@ inline std::vector<int32_t> distances(const Layer& d, const std::vector<uint8_t>
   return sums;
 }
 
-// The rule of tests/ops/tolerances.py: sqrt(terms) independent roundings of sum |terms|, and one of the result.
+// The rule of addertrain/ops/tolerance.py: sqrt(terms) independent roundings of sum |terms|, and one of the result.
 template <typename T>
 double tolerance(const Answer& answer, size_t i) {
   constexpr double kSafety = 4.0, kRoundoff = std::numeric_limits<T>::epsilon() / 2;

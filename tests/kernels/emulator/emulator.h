@@ -33,11 +33,16 @@ struct dim3 {
 
 namespace emulator {
 
+// A check that fails ends the launch with an error, as a fault ends a GPU's: the thread goes no further.
+inline bool has_failed = false;
+inline bool is_inside = false;  // a thread of a block, not who runs it
+
 #define EMULATOR_CHECK(condition)                                                                 \
   do {                                                                                            \
     if (!(condition)) {                                                                           \
       std::fprintf(stderr, "emulator: %s failed at %s:%d\n", #condition, __FILE__, __LINE__);     \
-      std::abort();                                                                               \
+      emulator::has_failed = true;                                                                \
+      while (emulator::is_inside) Fiber::pause();                                                 \
     }                                                                                             \
   } while (0)
 
@@ -98,11 +103,14 @@ inline void run_block(unsigned num_threads) {
     for (unsigned i = 0; i < num_threads; ++i) {
       Lane& lane = *lanes[reverse_order ? num_threads - 1 - i : i];
       self = &lane.thread;
+      is_inside = true;
       lane.fiber.resume();
+      is_inside = false;
+      if (has_failed) return;
       ended += lane.fiber.has_ended();
     }
     EMULATOR_CHECK(ended == 0 || ended == num_threads);  // some returned while others wait at a barrier
-    is_over = ended == num_threads;
+    is_over = ended == num_threads || has_failed;
   }
 }
 
@@ -144,6 +152,7 @@ inline int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Params& p) {
   emulator::body = [kernel, &p] { kernel(p); };
+  emulator::has_failed = false;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -153,6 +162,7 @@ cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, int shared_by
         std::memset(emulator::shared, 0xff, shared_bytes);  // NaN in every format
         emulator::block = dim3(x, y, z);
         emulator::run_block(threads);
+        if (emulator::has_failed) return cudaErrorLaunchFailure;
       }
   return cudaSuccess;
 }

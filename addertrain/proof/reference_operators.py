@@ -1,0 +1,39 @@
+"""Runs the operators by the reference although compiled kernels are loaded: `train.kernels: reference`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from addertrain.ops import fused, int8, norm, norm_residual, reference, schemas
+from addertrain.optim import squares
+
+# Of every operator that a compiled library registers.
+_REFERENCES: dict[str, Callable[..., Any]] = {
+    "adder2d": reference.adder2d,
+    "adder2d_grad_input": reference.adder2d_grad_input,
+    "adder2d_rectified_grad_input": schemas.rectified_grad_input,
+    "adder2d_with_sums": fused.reference_with_sums,
+    "adder2d_affine": fused.reference_affine,
+    "adder2d_int8": int8.reference_distances,
+    "batch_norm_relu": norm.reference,
+    "batch_norm_relu_of_sums": norm.reference_of_sums,
+    "batch_norm_relu_backward": norm.reference_backward,
+    "batch_norm_residual_relu": norm_residual.reference_residual,
+    "batch_norm_residual_relu_backward": norm_residual.reference_residual_backward,
+    "sums_of_squares": squares.reference_sums,
+}
+
+
+@contextmanager
+def reference_operators() -> Iterator[None]:
+    """For the block, in all threads: no compiled kernel of ours serves, on CPUs and GPUs."""
+    library = torch.library.Library("addertrain", "IMPL")
+    try:
+        for name, function in _REFERENCES.items():
+            for key in ("CPU", "CUDA"):
+                library.impl(name, function, key, allow_override=True)
+        yield
+    finally:
+        library._destroy()

@@ -1,0 +1,62 @@
+"""What has been proven on this machine, so that the next start costs nothing: a file for each environment.
+
+Under XDG_CACHE_HOME, by default ~/.cache: proofs are of a machine, not of a run. A file that cannot be read
+or written costs a proof, never a run.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from addertrain.durable import write_text
+from addertrain.proof.layers import ProvenLayer
+
+
+def cache_folder() -> Path:
+    """Where proofs lie."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "addertrain" / "proofs"
+
+
+class ProofStore:
+    """The proofs of one environment: device, driver, versions and library."""
+
+    def __init__(self, environment: Mapping[str, Any], folder: Path | None = None) -> None:
+        self.environment = dict(environment)
+        text = json.dumps(self.environment, sort_keys=True, default=str)
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self.path = (folder or cache_folder()) / f"{name}.json"
+        self._proven = self._read()
+
+    def holds(self, layer: ProvenLayer, kind: str) -> bool:
+        """Whether this layer has been proven here."""
+        return _key(layer, kind) in self._proven
+
+    def add(self, layer: ProvenLayer, kind: str) -> None:
+        """Takes a layer up."""
+        self._proven.add(_key(layer, kind))
+
+    def write(self) -> None:
+        """Writes all, with what another process has written meanwhile."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            proven = sorted(self._proven | self._read())
+            write_text(self.path, json.dumps({"environment": self.environment, "proven": proven}, indent=1))
+
+    def _read(self) -> set[str]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["environment"] != json.loads(json.dumps(self.environment, default=str)):
+                return set()
+            return {str(one) for one in found["proven"]}
+        except (OSError, ValueError, LookupError, TypeError):
+            return set()
+
+
+def _key(layer: ProvenLayer, kind: str) -> str:
+    images = f"{layer.forward_images} and {layer.gradient_images} images"
+    return f"{layer}, {images}, {kind}"

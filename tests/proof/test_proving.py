@@ -1,0 +1,143 @@
+"""Which layers are tried, on how small a batch, and what is remembered of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from addertrain.models import build_model
+from addertrain.ops import reference
+from addertrain.proof import CompiledOperators, ProofStore, ProvenLayer, layers_of, prove
+from addertrain.proof import operands as operands_of
+from addertrain.proof.operands import counts
+from addertrain.proof.reference_operators import reference_operators
+from tests.ops.implementations import COMPILED, Implementation, name_of
+
+CPU = torch.device("cpu")
+
+
+def _layers(
+    name: str, size: int, device_type: str = "cpu", images: int = 128
+) -> dict[ProvenLayer, list[str]]:
+    with torch.device("meta"):
+        model = build_model(name, kind="adder", num_classes=10)
+    chw = (1 if name == "lenet5bn" else 3, size, size)
+    return layers_of(model, chw, images=images, autocast=None, channels_last=True, device_type=device_type)
+
+
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_every_instruction_set_is_right_on_a_whole_network(implementation: Implementation) -> None:
+    with implementation.use():
+        outcome = prove(_layers("resnet20", 32), CompiledOperators(CPU), with_int8=True)
+
+    assert not outcome.failures, "\n".join(map(str, outcome.failures))
+    assert outcome.num_proven == outcome.num_layers == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_sixteen_bits_and_nchw_on_a_cpu(dtype: torch.dtype) -> None:
+    with torch.device("meta"):
+        model = build_model("lenet5bn", kind="adder", num_classes=10)
+    layers = layers_of(
+        model, (1, 32, 32), images=8, autocast=dtype, channels_last=False, device_type="cpu"
+    )  # fmt: skip
+
+    outcome = prove(layers, CompiledOperators(CPU))
+
+    assert {layer.dtype for layer in layers} == {dtype}
+    assert not outcome.failures, "\n".join(map(str, outcome.failures))
+
+
+def test_alike_layers_are_tried_once_and_all_named() -> None:
+    layers = _layers("resnet50", 224)
+
+    assert len(layers) == 22
+    assert sum(map(len, layers.values())) == 52
+    assert max(map(len, layers.values())) == 6
+
+
+def _blocks(layer: ProvenLayer, images: int) -> int:
+    """Of the forward, by kernels/csrc/cuda/tile_policy.h's widest tile."""
+    p, q = layer.output
+    return -(-images * p * q // 128) * -(-layer.O // 128)
+
+
+def test_a_gpu_splits_k_on_the_small_batch_only_where_it_does_on_the_real_one() -> None:
+    """From 264 blocks on it does not (kernels/csrc/cuda/plan.h)."""
+    for images in (1, 16, 128):
+        for layer, (name, *_) in _layers("resnet50", 224, "cuda", images).items():
+            stage = int(name.split(".")[0].removeprefix("layer"))
+            rows = images * (112 // 2**stage) ** 2  # of a stage; its first layers may have four times as many
+            is_split = -(-rows // 128) * -(-layer.O // 128) < 264
+            if not is_split:
+                assert _blocks(layer, layer.forward_images) >= 264, layer
+            assert layer.H <= 11
+            assert layer.forward_images <= images * 56
+
+
+def test_operands_repeat_what_the_answers_count() -> None:
+    """A layer of 70 channels and 80 filters answers as its 31 and 37 different ones do, counted."""
+    layer = next(one for one in _layers("resnet18", 64) if one.C == 128 and one.O == 256 and one.R == 3)
+    given = operands_of.operands(layer, 5, CPU)
+
+    whole = reference.adder2d(given.whole_x.double(), given.whole_w.double(), *layer.sizes, True)
+
+    per_channel = counts(given.channels).view(1, -1, 1, 1)
+    few = reference.adder2d(given.x * per_channel, given.w * per_channel, *layer.sizes, True)
+    torch.testing.assert_close(given.of_response(few), whole)
+    assert given.whole_x.is_contiguous(memory_format=torch.channels_last)
+    assert len(given.whole_x) == 5
+
+
+def test_what_is_proven_is_not_tried_again(tmp_path: Path) -> None:
+    layers, environment = _layers("lenet5bn", 32), {"library": "abc", "torch": "2"}
+
+    first = prove(layers, CompiledOperators(CPU), store=ProofStore(environment, tmp_path))
+    again = prove(layers, CompiledOperators(CPU), store=ProofStore(environment, tmp_path))
+    with_bytes = prove(
+        layers, CompiledOperators(CPU), store=ProofStore(environment, tmp_path), with_int8=True
+    )
+    other = prove(layers, CompiledOperators(CPU), store=ProofStore({**environment, "library": "d"}, tmp_path))
+
+    assert [one.num_proven for one in (first, again, with_bytes, other)] == [5, 0, 5, 5]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"environment": {}}', '{"environment": {"torch": "2"}, "proven": 3}']
+)
+def test_a_damaged_memory_proves_anew(tmp_path: Path, content: str) -> None:
+    environment = {"torch": "2"}
+    store = ProofStore(environment, tmp_path)
+    store.path.write_text(content, encoding="utf-8")
+
+    layers = _layers("lenet5bn", 32)
+    outcome = prove(layers, CompiledOperators(CPU), store=ProofStore(environment, tmp_path))
+
+    assert outcome.num_proven == 5
+    assert len(json.loads(store.path.read_text())["proven"]) == 5
+
+
+def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = ProofStore({"torch": "2"}, tmp_path / "file" / "below")
+
+    outcome = prove(_layers("lenet5bn", 32), CompiledOperators(CPU), store=store)
+
+    assert outcome.num_proven == 5
+    assert not outcome.failures
+
+
+def test_the_reference_serves_in_the_place_of_compiled_kernels_and_no_longer() -> None:
+    layer = next(iter(_layers("lenet5bn", 32)))
+    given = operands_of.operands(layer, 2, CPU)
+    expected = reference.adder2d(given.x, given.w, *layer.sizes, True)
+    operators = CompiledOperators(CPU)
+    compiled = operators.forward(layer, given.x, given.w)
+
+    with reference_operators():
+        assert torch.equal(operators.forward(layer, given.x, given.w), expected)
+        assert not prove({layer: ["conv1"]}, operators, with_int8=True).failures
+
+    assert torch.equal(operators.forward(layer, given.x, given.w), compiled)
