@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_tree import ROOT, project_files, python_files
+from tests.source_tree import ROOT, imports, project_files, python_files
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
 FEW_FILE_LINES = 40
+# Folders of one file for each entry of a list.
+LISTS = {"cli", "interchange", "models", "sections", "sets"}
 MAX_DOCSTRING_LINES = 25
 SOURCE_SUFFIXES = {".py", ".cpp", ".cu", ".cuh", ".h", ".cmake", ".yaml", ".sh"}
 # Folders of one person's or one machine's, and hosts that a mirror may replace.
@@ -57,6 +59,21 @@ def test_a_file_holds_one_idea() -> None:
     long = {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES}
 
     assert not long, f"past {MAX_FILE_LINES} lines a file holds two ideas: {long}"
+
+
+def test_a_short_file_is_needed_in_two_places() -> None:
+    """A file of a few lines is an entry of a list, or serves several; else it belongs where it is needed."""
+    wanted = [(found.module, found.path) for path in python_files() for found in imports(path)]
+    lonely = []
+    for path in python_files():
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        users = {user for name, user in wanted if name == module or name.startswith(module + ".")}
+        num_lines = len(path.read_text(encoding="utf-8").splitlines())
+        is_entry = path.parent.name in LISTS or path.name.startswith("__")
+        if num_lines < FEW_FILE_LINES and len(users) < 2 and not is_entry:
+            lonely.append(f"{_name(path)}: {num_lines} lines")
+
+    assert not lonely, "\n".join(lonely)
 
 
 def _functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

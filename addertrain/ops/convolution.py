@@ -1,6 +1,6 @@
 """torch's convolution with two differences on CPUs: sums in float32, and filter gradients that are right.
 
-For the convolutional and binary layers beside adder layers. `conv_grad_weight` says which layers are not
+For the convolutional and binary layers beside adder layers. `grad_weight` says which layers are not
 given to the library; every other one is torch's own convolution, bit for bit and at its speed.
 """
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from addertrain.ops.conv_grad_weight import conv2d_grad_weight, is_strided_pointwise
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.grad_weight import conv2d_grad_weight, is_strided_pointwise
 from addertrain.ops.precision import dtype_of_autocast, needs_float32
 
 

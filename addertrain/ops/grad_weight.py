@@ -1,15 +1,39 @@
-"""The filter gradient as a convolution's weight gradient, which cuDNN and oneDNN already do at full speed.
+"""Filter gradients of convolutions and adder layers, by whichever way is right and fast.
 
-    dF = sum_n dY * (X - F) = conv_weight_grad(X, dY) - F * sum_{n,p,q} dY             (Eq. 5, opened)
+    dW[o,c,r,s] = sum_{n,p,q} dY[n,o,p,q] X[n, c, p*u + r*e - a, q*u + s*e - a]
+    dF = sum_n dY * (X - F) = dW - F * sum_{n,p,q} dY                                  (Eq. 5, opened)
 
-The second term vanishes behind a training-mode batch norm, and only there: its gradient is centred.
+with stride u, dilation e and zero padding a. cuDNN and oneDNN do the first at full speed, and torch calls
+them. Two kinds of layers are not given to oneDNN: pointwise layers with a stride, and filters as large as
+their input. Both are matrix products. On CPUs 16 bits are widened first, so that sums are in float32 on every
+processor. An adder layer's second term vanishes behind a training-mode batch norm, and only there: its
+gradient is centred.
 """
 
 import torch
 from torch import Tensor
 
-from addertrain.ops.conv_grad_weight import conv2d_grad_weight
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.precision import needs_float32
+
+
+def conv2d_grad_weight(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    """dy_nopq, x_nchw, w_ocrs -> dw_ocrs, in any layout; float32 for 16 bits on a CPU, else the dtype of x.
+
+    `weight` gives the shape, and the library its layout; its values have no part in it.
+    """
+    if needs_float32(x):
+        dy, x, weight = dy.float(), x.float(), weight.float()
+    if is_strided_pointwise(x, weight, stride):
+        return _of_seen_pixels(dy, x, stride, padding)
+    if tuple(x.shape[2:]) == tuple(weight.shape[2:]) and max(padding) == 0:
+        return _of_whole_inputs(dy, x, weight)
+    dw: Tensor = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
+    )[1]
+    return dw
 
 
 def adder2d_grad_weight(
@@ -34,3 +58,39 @@ def adder2d_grad_weight(
     dy_sum_o = dy.sum((0, 2, 3), dtype=accumulator)
     # In 16 bits the product stays in float32: the two terms cancel wherever the mean of dY is not 0.
     return torch.sub(dw, weight * dy_sum_o.view(-1, 1, 1, 1), out=torch.empty_like(weight))
+
+
+def is_strided_pointwise(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
+    """Whether the filter is 1x1 with a stride, on a CPU: not given to the library, of whatever width."""
+    return x.device.type == "cpu" and tuple(weight.shape[2:]) == (1, 1) and max(stride) > 1
+
+
+def _of_seen_pixels(dy: Tensor, x: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
+    """[O, M] x [M, C] over the M outputs of a 1x1 filter that see a pixel; those that see padding add 0."""
+    (rows, p), (columns, q) = (
+        _seen(x.shape[2 + axis], dy.shape[2 + axis], stride[axis], padding[axis]) for axis in (0, 1)
+    )
+    dw_oc = _by_pixel(dy[:, :, p, q]).t() @ _by_pixel(x[:, :, rows, columns])
+    return dw_oc[:, :, None, None]
+
+
+def _seen(size: int, num_outputs: int, stride: int, padding: int) -> tuple[slice, slice]:
+    """The pixels of an axis that outputs see, and these outputs: output p sees pixel p * stride - padding."""
+    first = -(-padding // stride)
+    end = min(num_outputs, (size - 1 + padding) // stride + 1)
+    start = first * stride - padding
+    return slice(start, start + max(0, end - first) * stride, stride), slice(first, max(first, end))
+
+
+def _by_pixel(t: Tensor) -> Tensor:
+    """[N*H*W, C] of t_nchw: no copy where it is dense and channels-last."""
+    return t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])
+
+
+def _of_whole_inputs(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """[O, N] x [N, K]; rows of `x` as they lie in memory, so that channels-last is not copied."""
+    dy_on = dy.flatten(1).t()
+    if x.is_contiguous(memory_format=torch.channels_last):
+        o, c, r, s = weight.shape
+        return (dy_on @ x.permute(0, 2, 3, 1).flatten(1)).view(o, r, s, c).permute(0, 3, 1, 2)
+    return (dy_on @ x.flatten(1)).view(weight.shape)

@@ -208,8 +208,12 @@ class AdderClassifier(LightningModule):
             alr=optim.alr,
             increase=optim.increase,
         )
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.num_steps))
+        scheduler = LambdaLR(optimizer, lambda step: self.rate_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def rate_factor(self, step: int) -> float:
+        """What every group's rate is multiplied by in the step after `step` others."""
+        return self.schedule(step, self.num_steps)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters as AdderSGD wants them, regrouped by the network where it has `adder_sgd_groups`.

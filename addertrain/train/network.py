@@ -1,10 +1,14 @@
 """From a recipe to the module that trains: the one place that builds a network to train."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from addertrain.checkpoint.files import read_manifest
+from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageArrays, ImageData
 from addertrain.data.loaders.sizes import evaluation_size, training_size
 from addertrain.errors import UsageError
@@ -14,8 +18,9 @@ from addertrain.recipe import Recipe
 from addertrain.train.building import build_network
 from addertrain.train.callbacks.falling_power import variant_at
 from addertrain.train.distillation import DistillingClassifier
+from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
-from addertrain.train.teacher import build_teacher
+from addertrain.train.recipe_record import recipe_from_record
 
 
 def build_classifier(
@@ -59,10 +64,26 @@ def build_classifier(
     }
     if recipe.distill.teacher == "none" or not to_train:
         return AdderClassifier(model, **settings)
-    teacher = build_teacher(recipe, num_classes=data.num_classes, in_channels=len(data.mean))
+    teacher = _teacher(recipe, num_classes=data.num_classes, in_channels=len(data.mean))
     return DistillingClassifier(
         model, teacher, distill=recipe.distill, num_classes=data.num_classes, **settings
     )
+
+
+def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module:
+    """The recipe's teacher: a convolutional twin with new weights, or the network of a finished run.
+
+    Raises:
+        CheckpointError: the frozen teacher's checkpoint cannot be used, or knows other classes.
+    """
+    if recipe.distill.teacher == "twin":
+        return build_network(recipe.model, num_classes=num_classes, in_channels=in_channels, kind="conv")
+    assert recipe.distill.checkpoint is not None, "the recipe's checks ask for it"
+    checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
+    theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint)).model
+    teacher = build_network(theirs, num_classes=num_classes, in_channels=in_channels)
+    load_weights(teacher, read_weights(checkpoint), source=f"distill.checkpoint: {checkpoint}")
+    return teacher
 
 
 def check_network(recipe: Recipe, data: ImageData) -> None:

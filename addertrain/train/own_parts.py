@@ -103,16 +103,6 @@ class OwnParts:
                     "later checkpoints will not hold it"
                 )
 
-    def between(self, acting: Sequence[Callback], saving: Sequence[Callback]) -> list[Callback]:
-        """All callbacks of a training in their order: those that act on a step, these, those that save.
-
-        Raises:
-            UsageError: two callbacks that keep a state have one `state_key`.
-        """
-        callbacks = [*acting, *self.callbacks, *saving]
-        _check_state_keys(callbacks)
-        return callbacks
-
     def logging(self, recipe: Recipe, world: World, *, every_steps: int) -> dict[str, Any]:
         """The Trainer's arguments: loggers that know the recipe on the first rank, silent ones elsewhere."""
         if not self.loggers:
@@ -157,7 +147,12 @@ def _recorded(checkpoint: Path | None) -> list[dict[str, Any]]:
     return (sessions or [{}])[-1].get(OWN_CODE, [])
 
 
-def _check_state_keys(callbacks: Sequence[Callback]) -> None:
+def check_state_keys(callbacks: Sequence[Callback]) -> None:
+    """Sees whether a checkpoint can hold the states of a training's `callbacks`.
+
+    Raises:
+        UsageError: two that keep a state have one `state_key`.
+    """
     counts = Counter(callback.state_key for callback in callbacks if _keeps_state(callback))
     for key, count in counts.items():
         if count > 1:

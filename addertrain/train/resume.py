@@ -1,16 +1,23 @@
-"""Where a run starts: from nothing, from a checkpoint, or not at all if it has finished. Changes no file."""
+"""Where a run starts: from nothing, from a checkpoint, or not at all; and where it goes on after a fault.
+
+Changes no file.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from addertrain.checkpoint.files import read_manifest, read_tensors, verify_checkpoint
-from addertrain.checkpoint.store import locate_checkpoint, step_of
-from addertrain.errors import CheckpointError, RunError, UsageError
+from addertrain.checkpoint.store import CheckpointStore, locate_checkpoint, step_of
+from addertrain.errors import CheckpointError, GoBack, RunError, UsageError
 from addertrain.recipe import Recipe
+from addertrain.train.processes import on_first_rank
 from addertrain.train.recipe_record import differing_keys, evaluation_keys, recipe_from_record
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.weights import weights_sha256
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -137,3 +144,28 @@ def _check_same(recipe: Recipe, earlier: Recipe, *, where: str) -> None:
             f"{where}: was trained with another recipe ({'; '.join(differences)}); "
             "choose another --out, or give the same values"
         )
+
+
+def with_rollbacks(
+    train: Callable[[Path | None, int], Result],
+    start: Path | None,
+    store: CheckpointStore,
+    warn: Callable[[str], None],
+) -> Result:
+    """What `train` returns in the end; every rank has to call this.
+
+    Args:
+        train: trains from a checkpoint (None: from new weights); its second argument counts the rollbacks.
+            What is left of the epoch has to come in another order for every count.
+        start: the first one.
+        warn: is told of every rollback, on the first rank.
+    """
+    checkpoint, rollbacks = start, 0
+    while True:
+        try:
+            return train(checkpoint, rollbacks)
+        except GoBack as fault:
+            rollbacks, message = fault.rollbacks, str(fault)
+        # Outside of the handler: the error holds on to the whole training that is left behind.
+        on_first_rank(lambda message=message: warn(message))  # type: ignore[misc]
+        checkpoint = on_first_rank(lambda: store.newest_whole(warn))

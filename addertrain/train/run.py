@@ -34,23 +34,27 @@ from addertrain.train.data_record import check_evaluation, check_ranks_agree, ch
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.kernels import trusted_kernels
 from addertrain.train.lightning_internals import leave_signals_alone
+from addertrain.train.lightning_settings import (
+    every_argument,
+    interrupts_as_such,
+    silence_lightning,
+    without_slurm,
+)
 from addertrain.train.loaders import int8_batches, rank_loader, recalibration_batches
 from addertrain.train.network import build_classifier, check_network
 from addertrain.train.out_of_memory import memory_advice
 from addertrain.train.output import warn
-from addertrain.train.own_parts import OwnParts, compare_functions
+from addertrain.train.own_parts import OwnParts, check_state_keys, compare_functions
 from addertrain.train.processes import World, joined_processes, on_first_rank
-from addertrain.train.quiet import interrupts_as_such, silence_lightning
 from addertrain.train.recipe_record import recipe_from_record
-from addertrain.train.resume import choose_start
-from addertrain.train.rollback import with_rollbacks
+from addertrain.train.resume import choose_start, with_rollbacks
 from addertrain.train.run_directory import RunDirectory, Summary
 from addertrain.train.session import lineage, session_record
 from addertrain.train.signals import SignalWatch, end_with_launcher
+from addertrain.train.step import in_order
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
 from addertrain.train.trained import averaged_weights
-from addertrain.train.trainer_arguments import every_argument, without_slurm
 
 
 def fit(
@@ -211,15 +215,16 @@ def _train(
     averages = [WeightAverage(recipe.train.ema_decay)] if recipe.train.ema_decay else []
     evaluation = _evaluation(recipe, data, world, weights=averages[0].whole if averages else None)
     writers = _records(run, world, meter, evaluation, guard, profile=profile)
-    callbacks = own.between(
-        [clock, meter, *averages, evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers],
-        [saves, Progress(meter, clock)],  # behind what has a state; what is told has been saved
-    )
+    callbacks = [
+        clock, meter, *averages, evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers,
+        *own.callbacks, saves, Progress(meter, clock),
+    ]  # fmt: skip
+    check_state_keys(callbacks)
     trainer = _trainer(
         recipe,
         world,
         DirectoryCheckpointIO(manifest_entries(recipe, data, world, initial, sessions)),
-        callbacks=callbacks,
+        callbacks=in_order(callbacks),
         **own.logging(recipe, world, every_steps=min(meter.every_steps, steps_per_epoch)),
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops.convolution import conv2d
-from tests.ops.test_conv_grad_weight import Calls
+from tests.ops.test_grad_weight import Calls
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 # kernel, stride, padding

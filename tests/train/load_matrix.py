@@ -18,9 +18,9 @@ from torch.nn.functional import silu
 from addertrain.checkpoint.files import read_tensors, verify_checkpoint
 from addertrain.nn import AdderConv2d, BatchNorm2d, synchronise_norms
 from addertrain.recipe import TrainRecipe
+from addertrain.train.lightning_settings import silence_lightning
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import detect_world
-from addertrain.train.quiet import silence_lightning
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
 from tests.train.small_runs import OPTIM, launched, random_loader

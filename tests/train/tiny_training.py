@@ -21,9 +21,9 @@ from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.guard import FiniteGuard
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.saving import SaveCheckpoints
+from addertrain.train.lightning_settings import silence_lightning
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
-from addertrain.train.quiet import silence_lightning
 from addertrain.train.signals import SignalWatch
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from addertrain.train.lightning_settings import silence_profiler
 from addertrain.train.processes import World
-from addertrain.train.quiet import silence_profiler
 
 # Steps left alone first: loaders fill, cuDNN chooses, compilers compile. Then some that warm the profiler up.
 WAIT_STEPS, WARMUP_STEPS, ACTIVE_STEPS = 5, 2, 3

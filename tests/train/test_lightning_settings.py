@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
+from addertrain.train.lightning_settings import every_argument
 from addertrain.train.run import evaluate, fit
-from addertrain.train.trainer_arguments import every_argument
 from tests.train.small_runs import assert_same_bits, final_weights, short_recipe
 
 VARIABLES = {

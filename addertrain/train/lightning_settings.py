@@ -1,10 +1,17 @@
-"""Lightning's chatter, silenced where it tells our users nothing: devices, advertisements, advice."""
+"""Lightning's Trainer as this package needs it: told everything by name, without chatter, Ctrl-C as such.
 
+Lightning takes each argument that a caller leaves out from a variable `PL_TRAINER_<NAME>`, if there is one.
+What another tool's users keep in their shells would then decide how many images an evaluation reads. Its
+notes for developers are silenced where they tell our users nothing: devices, advertisements, advice.
+"""
+
+import inspect
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -54,3 +61,25 @@ def interrupts_as_such(trainer: Trainer) -> Iterator[None]:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+
+
+def every_argument(**given: Any) -> dict[str, Any]:
+    """The arguments in `given`, and the Trainer's own default for every other one that it has."""
+    parameters = inspect.signature(Trainer).parameters
+    assert given.keys() <= parameters.keys(), sorted(given.keys() - parameters.keys())
+    return {name: parameter.default for name, parameter in parameters.items()} | given
+
+
+@contextmanager
+def without_slurm() -> Iterator[None]:
+    """Hides from Lightning that the process belongs to a Slurm job; which ranks there are the launcher says.
+
+    Lightning takes the job's tasks for its ranks, also beside a launcher: it refuses to train in an
+    allocation of several tasks, and looks for checkpoints of its own in the working folder.
+    """
+    tasks = os.environ.pop("SLURM_NTASKS", None)
+    try:
+        yield
+    finally:
+        if tasks is not None:
+            os.environ["SLURM_NTASKS"] = tasks

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from addertrain.ops.conv_grad_weight import conv2d_grad_weight
-from addertrain.ops.grad_weight import adder2d_grad_weight
+from addertrain.ops.grad_weight import adder2d_grad_weight, conv2d_grad_weight
 from addertrain.ops.tolerance import tolerance
 from tests.ops.answers import Data, data_of, grad_weight_answer
 from tests.ops.layers import Layer
