@@ -53,6 +53,7 @@ def to_ours(checkpoint: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
     """
     rest = {key: value for key, value in checkpoint.items() if key not in _REPEATED}
     state = dict(rest.pop(STATES, {}))
+    assert not state.keys() & {_LOADER, _SCHEDULE, _SCALE}, "a callback's state_name is taken"
     if (loader := loader_of(rest.pop(_LOOPS))) is not None:
         state[_LOADER] = loader
     if (scheduler := _only(rest.pop(_SCHEDULERS, []), "schedule")) is not None:
