@@ -8,10 +8,12 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from addertrain.data import ImageData
 from addertrain.errors import UsageError
 from addertrain.optim import AdderSGD
 from addertrain.train.callbacks.clipping import ClipNorm
 from addertrain.train.callbacks.saving import between_steps
+from addertrain.train.loaders import rank_loader
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import World
 from addertrain.train.run import fit
@@ -21,6 +23,7 @@ from tests.train.small_runs import (
     OPTIM,
     TinyNet,
     launched,
+    random_arrays,
     random_loader,
     short_recipe,
 )
@@ -95,3 +98,15 @@ def test_a_global_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="at least one global batch of 2048 training images, got 1437"):
         fit(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("num_parts", [1, 4])
+@pytest.mark.parametrize("world", [ALONE, World(1, 3, 1, 3)])
+def test_every_rank_makes_the_steps_that_the_recipe_says(num_parts: int, world: World) -> None:
+    recipe = short_recipe("--data.global_batch_size=12", f"--train.accumulate={num_parts}")
+    for num_images in (23, 24, 95):
+        arrays = random_arrays(num_images)
+        data = ImageData(train=arrays, test=arrays, mean=(0.5,), std=(0.3,), num_classes=10)
+        loader = rank_loader(recipe, data, world, training=True)
+
+        assert len(loader) // num_parts == recipe.steps_per_epoch(num_images) == num_images // 12

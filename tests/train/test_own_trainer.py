@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -13,16 +14,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from addertrain.data import DatasetLoader, ImageArrays, load_data
+from addertrain.errors import NonFiniteError
 from addertrain.models import build_model
 from addertrain.train import AdderClassifier, FiniteGuard, FirstBatches, RecalibratedEvaluation
+from addertrain.train.counts import Score
 from addertrain.train.initial_weights import read_weights
 from addertrain.train.run import evaluate
+from tests.ranks import on_ranks
 from tests.source_tree import ROOT
 from tests.train.small_runs import (
     OPTIM,
     TinyNet,
     assert_same_bits,
     final_weights,
+    launched,
     random_arrays,
     short_recipe,
 )
@@ -55,8 +60,8 @@ def _classifier(**settings: Any) -> AdderClassifier:
 
 def _trainer(folder: Path, **settings: Any) -> Trainer:
     return Trainer(
-        accelerator="cpu", devices=1, default_root_dir=folder, enable_progress_bar=False,
-        enable_model_summary=False, **{"logger": False, "max_epochs": 2, **settings},
+        accelerator="cpu", default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+        **{"devices": 1, "logger": False, "max_epochs": 2, **settings},
     )  # fmt: skip
 
 
@@ -219,6 +224,22 @@ def test_the_script_of_the_readme_reaches_what_addertrain_does(
     assert module.trainer.callback_metrics["val_top1"] == pytest.approx(quoted.top1)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_bad_batch_is_named_before_it_reaches_the_weights(tmp_path: Path) -> None:
+    images, labels = _pairs().tensors
+    floats = images.float() / 255
+    floats[40] = float("nan")
+    module = _classifier(mean=None, std=None)
+    trainer = _trainer(tmp_path, enable_checkpointing=False, callbacks=[FiniteGuard()])
+
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.fit(module, DataLoader(TensorDataset(floats, labels), batch_size=16))
+
+    assert "got NaN in the images in epoch 1, batch 3" in str(caught.value)
+    assert "step 3; that step was not made, the weights are those of before it: mend" in str(caught.value)
+    assert all(torch.isfinite(weight).all() for weight in module.parameters())
+
+
 class _Flipped(Dataset[tuple[Tensor, int]]):
     """Random images, half of them mirrored by a transform that draws from torch's generator."""
 
@@ -232,6 +253,25 @@ class _Flipped(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self._images[index]
         return image.flip(2) if torch.rand(()) < 0.5 else image, int(self._labels[index])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_validate_test_and_predict_read_the_same_network(tmp_path: Path) -> None:
+    """Pairs of a plain DataLoader, also those that the statistics are recomputed on."""
+    module, images = _classifier(), DataLoader(_pairs(40, seed=2), batch_size=16)
+    live = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    recalibrated = RecalibratedEvaluation(DataLoader(_pairs(), batch_size=16), with_uncalibrated=True)
+    trainer = _trainer(tmp_path, enable_checkpointing=False, callbacks=[recalibrated])
+
+    trainer.validate(module, images, verbose=False)
+    trainer.test(module, images, verbose=False)
+    logits = torch.cat(trainer.predict(module, images))  # type: ignore[arg-type]
+
+    loss = torch.nn.functional.cross_entropy(logits, _pairs(40, seed=2).tensors[1]).item()
+    assert module.val_score == module.test_score != recalibrated.uncalibrated_score
+    assert module.val_score is not None
+    assert module.val_score.loss == pytest.approx(loss, rel=1e-5)
+    assert_same_bits(module.state_dict(), live)
 
 
 class _Interrupted(Exception):
@@ -260,7 +300,7 @@ def _resumable(folder: Path, *callbacks: Callback, resume: Path | None = None) -
     return module
 
 
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("step", [8, 12])
 def test_an_interrupted_training_ends_as_a_whole_one(tmp_path: Path, step: int) -> None:
     """In the middle of an epoch of six steps, and behind its last one."""
@@ -273,3 +313,30 @@ def test_an_interrupted_training_ends_as_a_whole_one(tmp_path: Path, step: int) 
 
     assert_same_bits(resumed.state_dict(), whole.state_dict())
     assert resumed.val_score == whole.val_score
+
+
+def _on_rank(folder: Path) -> tuple[Score | None, Score | None, dict[str, Tensor]]:
+    launched()
+    torch.manual_seed(0)
+    module = _classifier()
+    rank, train_set, test_set = dist.get_rank(), _Flipped(), _pairs(41, seed=2)
+    train = DatasetLoader(train_set, global_batch_size=16, training=True, rank=rank, world_size=2)
+    test = DatasetLoader(test_set, global_batch_size=16, training=False, rank=rank, world_size=2)
+    evaluation = RecalibratedEvaluation(FirstBatches(train, 2), with_uncalibrated=True)
+    callbacks = [evaluation, FiniteGuard()]
+    trainer = _trainer(folder, strategy="ddp", devices=2, enable_checkpointing=False, callbacks=callbacks)
+    trainer.fit(module, train, test)
+    return module.val_score, evaluation.uncalibrated_score, module.state_dict()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ranks_read_one_network_and_every_image_once(tmp_path: Path) -> None:
+    (score, uncalibrated, weights), *others = on_ranks(2, _on_rank, tmp_path)
+
+    assert others[0][:2] == (score, uncalibrated)
+    assert score is not None
+    assert score.num_images == 41
+    assert score != uncalibrated
+    statistics = "model.norm.running_mean"  # of the images that a rank trained on: nobody changed them
+    assert torch.equal(others[0][2]["model.conv.weight"], weights["model.conv.weight"])
+    assert not torch.equal(others[0][2][statistics], weights[statistics])

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from addertrain.train.batches import labelled_images
 from addertrain.train.counts import ClassificationCounts, Score
 from addertrain.train.evaluation import Evaluated, evaluated
 from addertrain.train.loss import classification_loss
@@ -53,24 +54,10 @@ class RecalibratedEvaluation(Callback):
         self._counts: ClassificationCounts | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the network to be evaluated in: a whole one, where strategies cut parameters."""
-        assert isinstance(pl_module, AdderClassifier)
+        """Puts the network to be evaluated in."""
         if self._with_uncalibrated:
             self._counts = ClassificationCounts(pl_module.device, top5=True)
-        self._active.enter_context(whole_network(trainer))
-        weights = self._weights() if self._weights is not None else None
-        start = time.perf_counter()
-        with trainer.precision_plugin.forward_context(), isolate_rng():
-            network = evaluated(
-                pl_module,
-                weights=weights,
-                statistics=_Images(trainer, self._batches) if self._batches is not None else None,
-                int8=_Images(trainer, self._int8) if self._int8 is not None else None,
-            )
-            self._network = self._active.enter_context(network)
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        self.seconds = time.perf_counter() - start
+        self._enter(trainer, pl_module)
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -109,9 +96,35 @@ class RecalibratedEvaluation(Callback):
         """As `on_validation_end`."""
         self.on_validation_end(trainer, pl_module)
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the same network in for `Trainer.predict`."""
+        self._enter(trainer, pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the live network back."""
+        self._leave()
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Puts the live network back when an evaluation breaks off."""
         self._leave()
+
+    def _enter(self, trainer: Trainer, module: LightningModule) -> None:
+        """A whole network, where strategies cut parameters; then weights, layers and statistics."""
+        assert isinstance(module, AdderClassifier)
+        self._active.enter_context(whole_network(trainer))
+        weights = self._weights() if self._weights is not None else None
+        start = time.perf_counter()
+        with trainer.precision_plugin.forward_context(), isolate_rng():
+            network = evaluated(
+                module,
+                weights=weights,
+                statistics=_Images(trainer, self._batches) if self._batches is not None else None,
+                int8=_Images(trainer, self._int8) if self._int8 is not None else None,
+            )
+            self._network = self._active.enter_context(network)
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        self.seconds = time.perf_counter() - start
 
     def _leave(self) -> None:
         self._network = None
@@ -125,4 +138,6 @@ class _Images:
         self._trainer, self._batches = trainer, batches
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self._trainer.strategy.batch_to_device(batch).images for batch in self._batches)
+        for batch in self._batches:
+            # For `predict` the trainer moves a pair as it is.
+            yield labelled_images(self._trainer.strategy.batch_to_device(batch)).images

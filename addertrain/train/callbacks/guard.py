@@ -181,10 +181,11 @@ class FiniteGuard(StatefulCallback):
             self._warn(f"{found}; that step is left out ({count})")
 
     def _last_checkpoint(self) -> str:
-        if self._saves is not None:
-            self._saves.finish()
-            if newest := self._saves.newest:
-                return f"the last good checkpoint is {newest.name}"
+        if self._saves is None:  # the trainer of a user's own may save by other means
+            return "the weights are those of before it"
+        self._saves.finish()
+        if newest := self._saves.newest:
+            return f"the last good checkpoint is {newest.name}"
         return "there is no checkpoint yet"
 
 
