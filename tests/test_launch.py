@@ -23,6 +23,7 @@ SCRIPTS = (
     "preflight",
     "deepspeed",
     "study",
+    "gpu-check",
 )
 
 

@@ -9,6 +9,7 @@ from addertrain.errors import UsageError
 # Name (the module in addertrain/bench), its words, and what it shows.
 _BENCHMARKS: tuple[tuple[str, str, str], ...] = (
     ("ops", "[NETWORK ...]", "elements/s of every layer of a network, beside what this processor could do"),
+    ("proof", "[NETWORK ...]", "the kernels beside the reference, on every layer of a network"),
     ("step", "NETWORK", "a training step, beside that of the convolutional twin"),
     ("loader", "PICTURES", "every way to read pictures: FFCV's files, torchvision, Pillow"),
     ("checkpoint", "[NETWORK]", "what a save costs training, and the thread that writes it"),

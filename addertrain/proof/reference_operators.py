@@ -1,4 +1,8 @@
-"""Runs the operators by the reference although compiled kernels are loaded: `train.kernels: reference`."""
+"""Runs the operators by the reference although compiled kernels are loaded: `train.kernels: reference`.
+
+torch's dispatcher calls what was registered last for a device; when that registration goes, the compiled
+kernel is back.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from addertrain.bench.proof import main
 from addertrain.models import build_model
 from addertrain.ops import reference
 from addertrain.proof import CompiledOperators, ProofStore, ProvenLayer, layers_of, prove
@@ -141,3 +142,15 @@ def test_the_reference_serves_in_the_place_of_compiled_kernels_and_no_longer() -
         assert not prove({layer: ["conv1"]}, operators, with_int8=True).failures
 
     assert torch.equal(operators.forward(layer, given.x, given.w), compiled)
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "proof.json"
+
+    assert main(["lenet5bn", "--dtype", "float32", "bfloat16", "--json", str(file)]) == 0
+
+    found = json.loads(file.read_text())
+    assert [one["dtype"] for one in found["proofs"]] == ["float32", "bfloat16"]
+    assert [one["failures"] for one in found["proofs"]] == [[], []]
+    assert found["environment"]["library"]
+    assert "lenet5bn  bfloat16  5 layers in " in capsys.readouterr().out

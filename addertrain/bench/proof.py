@@ -1,0 +1,73 @@
+"""`addertrain bench proof`: the kernels beside the reference, on every different adder layer of networks.
+
+What a run does before it trusts its kernels (`addertrain.proof`), without a run, data or a memory of it.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from addertrain import libraries
+from addertrain.bench.cuda_ops import DTYPES
+from addertrain.models import build_model
+from addertrain.proof import CompiledOperators, ProvenLayer, layers_of, prove
+from addertrain.proof.environment import environment_of
+
+_IMAGES_CHW = {
+    "lenet5bn": (1, 32, 32), "resnet20": (3, 32, 32), "resnet18": (3, 224, 224), "resnet50": (3, 224, 224),
+}  # fmt: skip
+_CLASSES = 1000
+
+
+def main(argv: Sequence[str]) -> int:
+    """Tries the layers of the networks; returns 1 where a kernel is wrong."""
+    arguments = _parser().parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("bench proof: expected a CUDA device for --device cuda, got none; leave it out.")
+    device = torch.device(arguments.device)
+    print(f"{environment_of(device)['device']}; {libraries.status()}")
+    records, is_right = [], True
+    for name in arguments.networks or list(_IMAGES_CHW):
+        for dtype in arguments.dtype:
+            layers = _layers(name, arguments.batch, DTYPES[dtype], arguments.device)
+            outcome = prove(layers, CompiledOperators(device), with_int8=True)
+            is_right &= not outcome.failures
+            records.append({"network": name, "dtype": dtype, **outcome.record})
+            wrong = f"{len(outcome.failures)} WRONG" if outcome.failures else "right"
+            print(
+                f"{name:9s} {dtype:9s} {len(layers)} layers in {outcome.seconds:.1f} s: {wrong}", flush=True
+            )
+            for failure in outcome.failures:
+                print(f"  {failure}")
+    if arguments.json:
+        record = {"environment": environment_of(device), "proofs": records}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if is_right else 1
+
+
+def _layers(name: str, batch: int, dtype: torch.dtype, device_type: str) -> dict[ProvenLayer, list[str]]:
+    with torch.device("meta"):
+        model = build_model(name, kind="adder", num_classes=_CLASSES)
+    autocast = None if dtype == torch.float32 else dtype
+    return layers_of(
+        model, _IMAGES_CHW[name], images=batch, autocast=autocast, channels_last=True, device_type=device_type
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="addertrain bench proof",
+        description="The compiled kernels beside the reference, on every different layer of networks.",
+    )
+    parser.add_argument(
+        "networks", nargs="*", choices=[[], *_IMAGES_CHW], metavar="NETWORK",
+        help=f"{', '.join(_IMAGES_CHW)} (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["float32"])
+    parser.add_argument("--batch", type=int, default=128, help="images of the real batch (default: 128)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE too")
+    return parser
