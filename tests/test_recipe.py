@@ -205,6 +205,16 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     assert "UTF-8" in error_of(path)
 
 
+def test_a_key_that_was_renamed_is_read_from_old_files_and_named_on_the_command_line(tmp_path: Path) -> None:
+    text = recipe_to_yaml(load_recipe(RECIPES / "digits" / "lenet5bn.yaml"))
+    old = tmp_path / "recipe.yaml"
+    old.write_text(text.replace("evaluate_uncalibrated: true", "evaluate_stale: false"))
+
+    assert load_recipe(old).train.evaluate_uncalibrated is False
+    message = error_of(RECIPES / "digits" / "lenet5bn.yaml", "--train.evaluate_stale", "false")
+    assert message.endswith("it is called 'train.evaluate_uncalibrated' now")
+
+
 def test_a_recipe_that_was_renamed_is_answered_with_its_new_name() -> None:
     message = error_of(ROOT / "recipes" / "cifar10" / "resnet20_better.yaml")
 

@@ -41,11 +41,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     with SignalWatch(asking=()):  # for Ctrl-C while ranks wait for each other
         result = evaluate(arguments.path, precision=arguments.precision)
     if is_first_rank():
-        stale = f", {result.top1_stale:.2f} % not recalibrated" if result.top1_stale is not None else ""
+        beside = ""
+        if result.top1_uncalibrated is not None:
+            beside = f", {result.top1_uncalibrated:.2f} % uncalibrated"
         if result.top1_float32 is not None:
-            stale = f" in int8; float32: {result.top1_float32:.2f} %"
+            beside = f" in int8; float32: {result.top1_float32:.2f} %"
         print(
             f"{result.recipe}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f} "
-            f"on {result.num_images} images{stale} ({Path(result.checkpoint).name})"
+            f"on {result.num_images} images{beside} ({Path(result.checkpoint).name})"
         )
     return 0

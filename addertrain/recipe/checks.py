@@ -58,9 +58,9 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     yield "optim.alr", is_unscaled, recipe.optim.alr, expected
     yield from _form_rules(recipe)
     yield from _distill_rules(recipe)
-    num_parts, batch = recipe.train.accumulate, recipe.data.global_batch_size
-    is_cut = num_parts >= 1 and batch % num_parts == 0
-    yield "train.accumulate", is_cut, num_parts, f"a divisor of data.global_batch_size ({batch})"
+    num_micro_batches, batch = recipe.train.accumulate, recipe.data.global_batch_size
+    is_cut = num_micro_batches >= 1 and batch % num_micro_batches == 0
+    yield "train.accumulate", is_cut, num_micro_batches, f"a divisor of data.global_batch_size ({batch})"
 
 
 def _form_rules(recipe: Recipe) -> Iterator[_Rule]:

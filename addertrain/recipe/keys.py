@@ -53,6 +53,10 @@ def sections() -> dict[str, type[Any]]:
     return {name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")}
 
 
+FORMER_KEYS = {"train.evaluate_stale": "train.evaluate_uncalibrated"}
+"""Keys that were renamed, by their old names, which files and checkpoints of old runs still have."""
+
+
 @functools.cache
 def known_keys() -> dict[str, Key]:
     """Every key by its dotted name, in the order of the settings."""
@@ -84,6 +88,8 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 def did_you_mean(unknown: str) -> str:
     """The end of a message about an unknown key: the nearest known one, or the list of what is known."""
+    if unknown in FORMER_KEYS:
+        return f"it is called '{FORMER_KEYS[unknown]}' now"
     section, _, leaf = unknown.rpartition(".")
     inside = {_leaf(dotted): dotted for dotted in known_keys() if dotted.startswith(f"{section}.")}
     anywhere = {_leaf(dotted): dotted for dotted in reversed(known_keys())}

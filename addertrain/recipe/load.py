@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
-from addertrain.recipe.keys import Key, did_you_mean, expected_value, known_keys, sections
+from addertrain.recipe.keys import FORMER_KEYS, Key, did_you_mean, expected_value, known_keys, sections
 from addertrain.recipe.overrides import Entries, read_overrides
 from addertrain.recipe.settings import Recipe
 from addertrain.recipe.yaml_text import read_yaml
@@ -71,7 +71,8 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
         inside = {name: value}
         if name in sections():
             section = _mapping(value, where=f"{source}: {name}")
-            inside = {f"{name}.{key}": inner for key, inner in section.items()}
+            named = {f"{name}.{key}": inner for key, inner in section.items()}
+            inside = {FORMER_KEYS.get(key, key): inner for key, inner in named.items()}
         if twice := sorted(values.keys() & inside.keys()):
             raise RecipeError(
                 f"{source}: expected {twice[0]} once, got it in its section and as a key of its own; keep one"

@@ -153,7 +153,7 @@ class TrainRecipe:
     precision: Annotated[
         Literal["fp32", "bf16-mixed", "fp16-mixed"], "arithmetic of the forward and backward passes"
     ] = "fp32"
-    accumulate: Annotated[int, "parts in which a global batch passes through, to save memory"] = 1
+    accumulate: Annotated[int, "micro-batches that a global batch is cut into, to save memory"] = 1
     channels_last: Annotated[bool, "whether images lie channels-last in memory, or channels first"] = True
     compile: Annotated[
         Literal["off", "inductor", "aot_eager"], "torch.compile's backend; aot_eager finds errors, no speed"
@@ -170,8 +170,8 @@ class TrainRecipe:
     recalibrate_batches: Annotated[
         int, "training batches that recompute BatchNorm's statistics before an evaluation; 0: none"
     ] = 10
-    evaluate_stale: Annotated[
-        bool, "whether evaluations while training also measure the network as it is, not recalibrated"
+    evaluate_uncalibrated: Annotated[
+        bool, "whether evaluations while training also score the network without recalibration"
     ] = True
     flip_evaluation: Annotated[
         bool, "whether evaluations read the mean of the logits of an image and of its mirror image"
@@ -242,6 +242,6 @@ class Recipe:
     def steps_per_epoch(self, num_images: int) -> int:
         """Optimizer steps of an epoch of `num_images` training images: its whole global batches.
 
-        However many ranks or parts (`train.accumulate`) share a batch; 0 where there is no whole one.
+        However many ranks or micro-batches (`train.accumulate`) share a batch; 0 where there is no whole one.
         """
         return num_images // self.data.global_batch_size

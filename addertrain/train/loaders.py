@@ -42,9 +42,9 @@ class FirstBatches:
 
 
 def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
-    """This rank's images of an epoch, a part of a global batch at a time."""
+    """This rank's images of an epoch, a micro-batch at a time."""
     return build_loader(
-        data, _parts(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
+        data, _micro_batches(recipe), training=training, seed=recipe.train.seed, rank=world.rank,
         world_size=world.size, device=world.device,
     )  # fmt: skip
 
@@ -54,10 +54,10 @@ def first_batches(
 ) -> FirstBatches:
     """This rank's share of the first `num_batches` global batches, of fewer where the data end before.
 
-    They come in the parts that training computes them in, so that they need no more memory. The caller
-    closes their loader.
+    They come in micro-batches, as in training, so that they need no more memory. The caller closes their
+    loader.
     """
-    loader = build_loader(data, _parts(recipe), training=True, seed=recipe.train.seed)
+    loader = build_loader(data, _micro_batches(recipe), training=True, seed=recipe.train.seed)
     return FirstBatches(loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size)
 
 
@@ -74,6 +74,6 @@ def int8_batches(recipe: Recipe, data: ImageData) -> FirstBatches:
     return first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
 
 
-def _parts(recipe: Recipe) -> DataRecipe:
-    """The settings under which a loader delivers the parts of a global batch one by one."""
+def _micro_batches(recipe: Recipe) -> DataRecipe:
+    """The settings under which a loader delivers the micro-batches of a global batch one by one."""
     return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)

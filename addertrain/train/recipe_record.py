@@ -7,6 +7,7 @@ from typing import Any
 
 from addertrain.errors import CheckpointError
 from addertrain.recipe import Recipe
+from addertrain.recipe.keys import FORMER_KEYS
 
 # Keys that decide what an evaluation reads; training never notices.
 EVALUATION = ("train.recalibrate_batches", "train.flip_evaluation")
@@ -15,7 +16,7 @@ EVALUATION = ("train.recalibrate_batches", "train.flip_evaluation")
 # train alike).
 _HARMLESS = {
     "name", "data.root", "data.threads", "data.timeout_seconds", "train.strategy", "train.kernels",
-    *EVALUATION, "train.evaluate_stale",
+    *EVALUATION, "train.evaluate_uncalibrated",
     "train.keep_checkpoints", "train.save_every_steps", "train.save_every_minutes", "train.timeout_seconds",
     "train.on_save_failure", "train.on_nonfinite", "train.nonfinite_limit",
 }  # fmt: skip
@@ -41,7 +42,7 @@ def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
     try:
         return Recipe(
             **{
-                key: hints[key](**value) if isinstance(value, dict) else value
+                key: hints[key](**_renamed(key, value)) if isinstance(value, dict) else value
                 for key, value in record.items()
             }
         )
@@ -49,6 +50,13 @@ def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
         raise CheckpointError(
             f"{source}: its recipe does not fit this version ({error}); use the version that wrote it"
         ) from None
+
+
+def _renamed(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A section of a record with today's names for the keys of old runs."""
+    return {
+        FORMER_KEYS.get(f"{section}.{key}", key).rpartition(".")[2]: value for key, value in values.items()
+    }
 
 
 def differing_keys(recipe: Recipe, other: Recipe) -> list[str]:

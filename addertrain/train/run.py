@@ -130,8 +130,8 @@ class Evaluation:
     """What `evaluate` found: top1 and top5 in percent, over every test image once.
 
     They are the numbers that recipes and summaries quote: statistics recalibrated (unless
-    train.recalibrate_batches is 0), weights averaged where train.ema_decay says so. `top1_stale` is the
-    network as training left it, None where that is the same or not asked for.
+    train.recalibrate_batches is 0), weights averaged where train.ema_decay says so. `top1_uncalibrated` is
+    the network as training left it, None where that is the same or not asked for.
     """
 
     top1: float
@@ -140,7 +140,7 @@ class Evaluation:
     num_images: int
     recipe: str
     checkpoint: str
-    top1_stale: float | None = None
+    top1_uncalibrated: float | None = None
     top1_float32: float | None = None
 
 
@@ -168,16 +168,16 @@ def evaluate(
         on_first_rank(lambda: compare_functions(recipe, checkpoint, warn))
         folder = held.checkpoint.parent.parent
         stack.enter_context(trusted_kernels(recipe, data, world, folder, with_int8=precision == "int8"))
-        score, stale = _evaluate(recipe, data, checkpoint, world)
+        score, uncalibrated = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(
             score.top1, score.top5, score.loss, score.num_images, recipe.name, str(held.checkpoint),
-            stale.top1 if stale is not None else None,
+            uncalibrated.top1 if uncalibrated is not None else None,
         )  # fmt: skip
         if precision == "float32":
             return found
         in_bytes, _ = _evaluate(recipe, data, checkpoint, world, in_int8=True)
         return replace(
-            found, top1=in_bytes.top1, top5=in_bytes.top5, loss=in_bytes.loss, top1_stale=None,
+            found, top1=in_bytes.top1, top5=in_bytes.top5, loss=in_bytes.loss, top1_uncalibrated=None,
             top1_float32=score.top1,
         )  # fmt: skip
 
@@ -201,7 +201,7 @@ def _train(
     train_loader = rank_loader(recipe, data, world, training=True)
     train_loader.reorder(rollbacks)
     val_loader = rank_loader(recipe, data, world, training=False)
-    num_parts = recipe.train.accumulate
+    num_micro_batches = recipe.train.accumulate
     steps_per_epoch = _steps_per_epoch(recipe, data)
     # Nothing is written before data and loaders are there.
     session = session_record(recipe, world, checkpoint, own.records())
@@ -228,8 +228,8 @@ def _train(
         **own.logging(recipe, world, every_steps=min(meter.every_steps, steps_per_epoch)),
         profiler=data_wait,
         max_epochs=recipe.schedule.epochs,
-        accumulate_grad_batches=num_parts,
-        limit_train_batches=steps_per_epoch * num_parts,  # no step of less than a global batch
+        accumulate_grad_batches=num_micro_batches,
+        limit_train_batches=steps_per_epoch * num_micro_batches,  # no step of less than a global batch
     )
     leave_signals_alone(trainer)
     say_on_first(world, headline(recipe, data, run, world, checkpoint))
@@ -355,5 +355,5 @@ def _evaluation(
         batches,
         weights=weights,
         int8=int8_batches(recipe, data) if in_int8 else None,
-        with_uncalibrated=recipe.train.evaluate_stale and batches is not None and not in_int8,
+        with_uncalibrated=recipe.train.evaluate_uncalibrated and batches is not None and not in_int8,
     )

@@ -34,7 +34,7 @@ def recipe(root: Path, *overrides: str) -> Recipe:
 
 # The pictures of the second epoch are larger; a checkpoint follows its first step of two.
 GROWING = ("--data.first_image_size=32", "--data.image_size=64", "--data.grow_until=1", "--data.cutmix=0.2")
-SAVING = ("--data.randaugment=5", "--train.save_every_steps=3", "--train.evaluate_stale=false")
+SAVING = ("--data.randaugment=5", "--train.save_every_steps=3", "--train.evaluate_uncalibrated=false")
 
 
 @pytest.mark.parametrize("loader", ["ffcv", "torchvision"])

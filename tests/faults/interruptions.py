@@ -34,7 +34,7 @@ SHORT = [
     "--train.save_every_steps=2",
     "--train.keep_checkpoints=99",
     "--train.recalibrate_batches=0",
-    "--train.evaluate_stale=false",
+    "--train.evaluate_uncalibrated=false",
     "--train.on_nonfinite=rollback",
 ]
 

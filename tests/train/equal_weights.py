@@ -38,7 +38,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "rolled back": ("--train.on_nonfinite=rollback", "--train.save_every_steps=2"),
     "signal": ("--train.save_every_steps=3",),
 }
-_ALL = ("--schedule.epochs=2", "--train.evaluate_stale=false")
+_ALL = ("--schedule.epochs=2",)
 _BAD_STEP, _SIGNAL_STEP = 4, 7  # of ten, five an epoch
 
 

@@ -18,7 +18,7 @@ Top1 = dict[str, dict[str, float]]
 
 def fit_under(strategy: str, folder: Path, *overrides: str) -> float:
     """Top-1 of a run; every rank calls this."""
-    settings = (f"--train.strategy={strategy}", "--train.evaluate_stale=false", *overrides)
+    settings = (f"--train.strategy={strategy}", "--train.evaluate_uncalibrated=false", *overrides)
     return fit(short_recipe(*settings), folder).top1
 
 

@@ -42,7 +42,7 @@ def _raise(*_: Any) -> None:
 
 def _errors(folder: Path) -> dict[str, str]:
     launched()
-    words = ("--schedule.epochs=1", "--train.recalibrate_batches=0", "--train.evaluate_stale=false")
+    words = ("--schedule.epochs=1", "--train.recalibrate_batches=0", "--train.evaluate_uncalibrated=false")
     found: dict[str, str] = {}
     for strategy in STRATEGIES:
         for in_backward in (False, True):

@@ -70,7 +70,7 @@ def check_same_samples(recipe: Recipe, folder: Path, kills: tuple[int, int]) -> 
 
 
 def test_two_one_four_ranks_see_what_one_sees_from_memory(tmp_path: Path) -> None:
-    quick = ("--train.recalibrate_batches=0", "--train.evaluate_stale=false")
+    quick = ("--train.recalibrate_batches=0", "--train.evaluate_uncalibrated=false")
     recipe = short_recipe("--train.save_every_steps=1", "--schedule.epochs=1", *quick)
 
     check_same_samples(recipe, tmp_path, (2, 3))

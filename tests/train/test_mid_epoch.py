@@ -81,7 +81,7 @@ OPTIONS = (
 MIXED = ("--data.augmentation=crop_flip", "--data.mixup=0.3", "--data.cutmix=0.3", "--data.randaugment=6")
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "options": (8, OPTIONS),
-    "mixtures": (7, (*MIXED, "--train.precision=bf16-mixed", "--train.evaluate_stale=false")),
+    "mixtures": (7, (*MIXED, "--train.precision=bf16-mixed", "--train.evaluate_uncalibrated=false")),
     "half precision": (
         6,
         (

@@ -30,7 +30,7 @@ from tests.train.small_runs import (
     short_recipe,
 )
 
-ONE_EPOCH = ("--schedule.epochs=1", "--train.evaluate_stale=false", "--train.recalibrate_batches=0")
+ONE_EPOCH = ("--schedule.epochs=1", "--train.evaluate_uncalibrated=false", "--train.recalibrate_batches=0")
 SKIP, BACK = "--train.on_nonfinite=skip", "--train.on_nonfinite=rollback"
 
 
@@ -182,7 +182,12 @@ def test_a_verdict_read_late_names_its_own_step(tmp_path: Path) -> None:
     assert "NaN in the gradient of conv2.weight in epoch 1, batch 2, step 2;" in message
 
 
-TWO_EPOCHS = ("--schedule.epochs=2", "--train.evaluate_stale=false", "--train.save_every_steps=2", BACK)
+TWO_EPOCHS = (
+    "--schedule.epochs=2",
+    "--train.evaluate_uncalibrated=false",
+    "--train.save_every_steps=2",
+    BACK,
+)
 
 
 class _Seen(Callback):

@@ -144,7 +144,7 @@ def test_a_logger_gets_the_curves_and_the_recipe(finished: Path, tmp_path: Path)
 def _logged(folder: Path) -> list[str]:
     launched()
     listed = Listed()
-    words = ("--schedule.epochs=1", "--train.recalibrate_batches=0", "--train.evaluate_stale=false")
+    words = ("--schedule.epochs=1", "--train.recalibrate_batches=0", "--train.evaluate_uncalibrated=false")
     fit(short_recipe(*words), folder, callbacks=[LearningRateMonitor()], loggers=[listed])
     return sorted(listed.points)
 

@@ -2,10 +2,10 @@
 
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
 AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
-weights where there are any, statistics recalibrated; `accuracy/val_top1_stale` is the network as training
-left it. Every ten epochs come pictures of what the network is given, augmentation and all. A resumption
-declares the points beyond its checkpoint void. `report` leaves them out; the program `tensorboard` draws them
-beside the new ones, unless it is started with `--load_fast=false`.
+weights where there are any, statistics recalibrated; `accuracy/val_top1_uncalibrated` is the network as
+training left it. Every ten epochs come pictures of what the network is given, augmentation and all. A
+resumption declares the points beyond its checkpoint void. `report` leaves them out; the program `tensorboard`
+draws them beside the new ones, unless it is started with `--load_fast=false`.
 """
 
 from collections.abc import Callable, Sequence
@@ -142,7 +142,7 @@ class TensorBoard(Callback):
             return {}
         points = {"speed/recalibration_seconds": self._evaluation.seconds}
         if (score := self._evaluation.uncalibrated_score) is not None:
-            points |= {"loss/val_stale": score.loss, "accuracy/val_top1_stale": score.top1}
+            points |= {"loss/val_uncalibrated": score.loss, "accuracy/val_top1_uncalibrated": score.top1}
         return points
 
     def _write(self, points: dict[str, float], step: int) -> None:

@@ -128,9 +128,9 @@ def test_an_evaluation_reads_the_average_and_the_curves_show_both(averaged: Path
     result, live = evaluate(averaged), evaluate(finished)
 
     assert result.loss != live.loss
-    assert result.top1_stale == live.top1_stale  # live weights, live statistics
+    assert result.top1_uncalibrated == live.top1_uncalibrated  # live weights, live statistics
     events = EventAccumulator(str(averaged)).Reload()
     last = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
     assert last["accuracy/val_top1"] == pytest.approx(result.top1)
-    assert last["accuracy/val_top1_stale"] == pytest.approx(result.top1_stale)
+    assert last["accuracy/val_top1_uncalibrated"] == pytest.approx(result.top1_uncalibrated)
     assert last["speed/recalibration_seconds"] > 0

@@ -59,7 +59,7 @@ def test_every_promised_curve_is_there(watched: Path) -> None:
     per_layer = {f"{kind}/{layer}" for kind in ("alr_alpha", "grad_norm", "weight_rms") for layer in LAYERS}
     per_epoch = {
         "loss/val", "accuracy/val_top1", "accuracy/val_top5", "loss/train_epoch", "accuracy/train_epoch",
-            "loss/val_stale", "accuracy/val_top1_stale", "speed/recalibration_seconds",
+            "loss/val_uncalibrated", "accuracy/val_top1_uncalibrated", "speed/recalibration_seconds",
     }  # fmt: skip
     assert set(curves) == per_window | per_layer | per_epoch
     assert all(_steps(curves[tag]) == [2, 4, 6, 8, 10, 12, 14] for tag in per_window | per_layer)
