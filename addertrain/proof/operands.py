@@ -67,13 +67,14 @@ def operands(
 ) -> Operands:
     """For a batch of `num_images`; behind a ReLU so large a share of x is 0, image by image in turn."""
     generator = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()))
+    few_filters = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()) + 1)
     n, c, o = min(num_images, _IMAGES), min(layer.C, _CHANNELS), min(layer.O, _FILTERS)
     (p, q), dtype = layer.output, layer.dtype
     x = 1.5 * torch.randn(n, c, layer.H, layer.W, generator=generator)
     if layer.is_rectified:
         shares = torch.tensor(zeros)[torch.arange(n) % len(zeros)].view(-1, 1, 1, 1)
         x = x.abs() * (torch.rand(x.shape, generator=generator) >= shares)
-    w = 2.0 * torch.randn(o, c, layer.R, layer.S, generator=generator)
+    w = 2.0 * torch.randn(o, c, layer.R, layer.S, generator=few_filters)  # the same beside any x
     dy = torch.randn(n, o, p, q, generator=generator)
     places = (torch.arange(whole) % few for whole, few in ((num_images, n), (layer.C, c), (layer.O, o)))
     layout = torch.channels_last if layer.is_channels_last else torch.contiguous_format

@@ -59,11 +59,14 @@ def prove(
     """
     outcome, start = Outcome(len(layers)), time.perf_counter()
     kind = "and int8" if with_int8 else "float"
+    norms: set[tuple[object, ...]] = set()  # alike behind several layers
     with torch.no_grad(), _one_thread(operators.device):
         for layer, names in layers.items():
             if store is not None and store.holds(layer, kind):
                 continue
-            found = _failures(layer, names, operators, with_int8=with_int8)
+            norm = (layer.O, layer.output, layer.dtype, layer.is_offset_free, layer.is_channels_last)
+            found = _failures(layer, names, operators, with_int8=with_int8, with_norm=norm not in norms)
+            norms.add(norm)
             outcome.num_proven += 1
             outcome.failures += found.failures
             if found.has_raised:
@@ -95,11 +98,11 @@ class _Found:
     has_raised: bool = False
 
 
-def _failures(layer: ProvenLayer, names: list[str], operators: Operators, *, with_int8: bool) -> _Found:
+def _failures(layer: ProvenLayer, names: list[str], operators: Operators, **kinds: bool) -> _Found:
     found = _Found()
     kernel = "the first kernel"
     try:
-        for trial in trials_of(layer, operators, with_int8=with_int8):
+        for trial in trials_of(layer, operators, **kinds):
             kernel = trial.kernel
             if (error := _error_of(trial, operators)) is not None:
                 found.failures.append(Failure(str(layer), tuple(names), kernel, error))

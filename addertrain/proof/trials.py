@@ -33,14 +33,16 @@ class Trial:
     is_ours: bool = True
 
 
-def trials_of(layer: ProvenLayer, operators: Operators, *, with_int8: bool) -> Iterator[Trial]:
+def trials_of(
+    layer: ProvenLayer, operators: Operators, *, with_int8: bool, with_norm: bool = True
+) -> Iterator[Trial]:
     """All trials of a layer, the ones that others build on first."""
     yield from _responses(layer, operators)
     yield from _gradients(layer, operators)
     if layer.is_offset_free and layer.dtype != torch.float64:
         if operators.has_sums and layer.is_channels_last:
             yield from _fused(layer, operators)
-        if layer.is_channels_last:
+        if layer.is_channels_last and with_norm:
             for kernel, run, answers in norm_trials(layer, operators):
                 yield Trial(kernel, run, answers)
     if with_int8 and layer.C * layer.R * layer.S <= MAX_TERMS:
@@ -59,10 +61,11 @@ def _responses(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
 
 
 def _gradients(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
+    w = operands(layer, 1, operators.device).whole_w
     by_zeros = layer.is_rectified and operators.device.type == "cpu"
     for name, zeros in (("", 0.5), (", few zeros", 0.05)) if by_zeros else (("", 0.5),):
         given = operands(layer, layer.gradient_images, operators.device, zeros=(zeros,))
-        tensors = (given.whole_dy, given.whole_x, given.whole_w)
+        tensors = (given.whole_dy, given.whole_x, w)
         yield Trial(
             f"adder2d_grad_input{name}",
             partial(_one, operators.grad_input, layer, *tensors),
@@ -171,12 +174,14 @@ def _distances(layer: ProvenLayer, operators: Operators) -> Trial:
 
 
 def _squares(layer: ProvenLayer, operators: Operators) -> Trial:
-    """What the optimizer's rates are made of, over the layer's filter; gradients are float32 there."""
-    generator = torch.Generator().manual_seed(0)
-    filters = torch.randn(layer.O, layer.C, layer.R, layer.S, generator=generator).to(operators.device)
+    """What the optimizer's rates are made of, over as many float32 numbers as the layer has filters."""
+    given = operands(layer, 1, operators.device)
+    gradients = given.whole_w.float()
 
     def answers() -> tuple[Answer, ...]:
-        total = filters.double().square().sum().view(1)
-        return (Answer(total, tolerance(torch.float64, filters.numel(), total, total)),)
+        squares = given.w.float().double().square()
+        per_place = counts(given.filters).view(-1, 1, 1, 1) * counts(given.channels).view(1, -1, 1, 1)
+        total = (squares * per_place).sum().view(1)
+        return (Answer(total, tolerance(torch.float64, gradients.numel(), total, total)),)
 
-    return Trial("sums_of_squares", lambda: (operators.sums_of_squares([filters]),), answers)
+    return Trial("sums_of_squares", lambda: (operators.sums_of_squares([gradients]),), answers)
