@@ -4,7 +4,6 @@ from addertrain.optim.adder_sgd import AdderSGD
 from addertrain.optim.batch_scaling import BatchScaling, equilibrium_rms, scaling_factor
 from addertrain.optim.bind import bind
 from addertrain.optim.clipping import clip_others_, clip_parts_
-from addertrain.optim.modes import AlrMode
 from addertrain.optim.portable_state import (
     OwnPieces,
     group_settings,
@@ -17,6 +16,7 @@ from addertrain.optim.portable_state import (
     whole_parameters,
     whole_state,
 )
+from addertrain.optim.scaling import AlrMode
 from addertrain.optim.schedules import SCHEDULES, Schedule, build_schedule, cosine, lowered_power
 
 __all__ = [

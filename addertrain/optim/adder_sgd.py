@@ -15,8 +15,7 @@ from torch.optim import Optimizer
 from addertrain.optim.descent import descend
 from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.local_scaling import LocalScaling
-from addertrain.optim.modes import AlrMode
-from addertrain.optim.scaling import as_factors, local_rate
+from addertrain.optim.scaling import AlrMode, as_factors, local_rate
 from addertrain.optim.shards import Original, Shards, find_shards, local
 from addertrain.optim.validation import (
     Group,
@@ -37,7 +36,7 @@ class AdderSGD(Optimizer):
     Args:
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
         eta: root mean square of a scaled gradient.
-        alr: see `addertrain.optim.modes`; "local" hooks into backward, `remove_hooks` takes that back.
+        alr: see `addertrain.optim.scaling`; "local" hooks into backward, `remove_hooks` takes that back.
         increase: alpha of alr="increased".
 
     Where `is_sound` is set (0-dim bool on the parameters' device) and false, `step` changes no parameter and

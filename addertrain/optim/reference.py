@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from addertrain.optim.modes import AlrMode
+from addertrain.optim.scaling import AlrMode
 
 
 def alpha(g: Tensor, *, alr: AlrMode, eta: float, increase: float) -> float:

@@ -1,11 +1,17 @@
 """Eq. 13, the adaptive learning rate (ALR) of an adder layer, as a pure function.
 
-Decides the rate alone: it knows neither shards nor processes (norms.py) nor the order of an update
+Decides the rate alone: it knows neither shards nor processes (gradient_norms.py) nor the order of an update
 (adder_sgd.py).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+AlrMode = Literal["global", "local", "off", "increased"]
+"""global: Eq. 13 on the averaged gradient. local: Eq. 13 on each rank's own, for comparison. off: alpha = 1.
+increased: alpha = a constant, the ILR ablation of Chen et al. 2020, section 4.5."""
 
 
 def local_rate(sq_norm: Tensor, numel: Tensor | int, eta: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-from addertrain.optim.modes import AlrMode
+from addertrain.optim.scaling import AlrMode
 from addertrain.optim.shards import Original
 
 Group = dict[str, Any]

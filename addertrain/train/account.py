@@ -9,7 +9,7 @@ from addertrain.data import ImageData
 from addertrain.recipe import Recipe
 from addertrain.train.callbacks.clock import RunClock
 from addertrain.train.callbacks.guard import FAULTS
-from addertrain.train.counts import Score
+from addertrain.train.classification_counts import Score
 from addertrain.train.data_record import RECORD as DATA
 from addertrain.train.data_record import data_record
 from addertrain.train.initial_weights import InitialWeights

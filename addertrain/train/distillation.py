@@ -17,8 +17,8 @@ from torch.nn import functional
 from addertrain.nn import param_groups
 from addertrain.recipe import DistillRecipe
 from addertrain.train.batches import LabelledImages
+from addertrain.train.feature_matching import FeatureMatching, Recorder, matched_layers
 from addertrain.train.loss import classification_loss
-from addertrain.train.matching import FeatureMatching, Recorder, matched_layers
 from addertrain.train.module import AdderClassifier
 
 

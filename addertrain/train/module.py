@@ -14,7 +14,7 @@ from addertrain.nn import param_groups
 from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
 from addertrain.recipe import OptimRecipe
 from addertrain.train.batches import LabelledImages, labelled_images, unlabelled_images
-from addertrain.train.counts import ClassificationCounts, Score
+from addertrain.train.classification_counts import ClassificationCounts, Score
 from addertrain.train.lightning_internals import RUNNING_HOOK
 from addertrain.train.loss import checked_logits, classification_loss, hard_labels
 from addertrain.train.normalisation import check_images, scale_and_shift

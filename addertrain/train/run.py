@@ -23,13 +23,13 @@ from addertrain.train.callbacks.clock import DataWait, RunClock
 from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.callbacks.falling_power import FallingPower
 from addertrain.train.callbacks.guard import FiniteGuard
-from addertrain.train.callbacks.leaving import LeaveEvaluation
+from addertrain.train.callbacks.leave_evaluation import LeaveEvaluation
 from addertrain.train.callbacks.meter import TrainMeter
 from addertrain.train.callbacks.progress import Progress
-from addertrain.train.callbacks.records import records
+from addertrain.train.callbacks.recorders import records
 from addertrain.train.callbacks.saving import SaveCheckpoints
 from addertrain.train.claim import claimed
-from addertrain.train.counts import Score
+from addertrain.train.classification_counts import Score
 from addertrain.train.data_record import check_evaluation, check_ranks_agree, check_resumption, data_record
 from addertrain.train.initial_weights import InitialWeights, initial_weights
 from addertrain.train.kernels import trusted_kernels

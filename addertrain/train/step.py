@@ -44,7 +44,9 @@ STEP = (
         "loss", "train.loss:classification_loss", "Cross-entropy, with label smoothing or a teacher's share."
     ),
     Act(
-        "count", "train.counts:ClassificationCounts.add", "Training loss and accuracy, summed on the device."
+        "count",
+        "train.classification_counts:ClassificationCounts.add",
+        "Training loss and accuracy, summed on the device.",
     ),
     Act(
         "backward",

@@ -18,7 +18,7 @@ from addertrain.nn.adder_norm import adder_norm_residual
 from addertrain.nn.int8 import calibrate, in_int8
 from addertrain.ops import functional, fused, fusion
 from addertrain.ops.variants import Variant
-from addertrain.train.matching import Recorder
+from addertrain.train.feature_matching import Recorder
 
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "basic": lambda: BasicBlock("adder", 8, 8, 1),

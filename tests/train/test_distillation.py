@@ -13,7 +13,7 @@ from addertrain.errors import CheckpointError
 from addertrain.models import LeNet5BN
 from addertrain.recipe import DistillRecipe
 from addertrain.train.distillation import DistillingClassifier, blended_loss
-from addertrain.train.matching import FeatureMatching, Recorder, kernel, matched_layers
+from addertrain.train.feature_matching import FeatureMatching, Recorder, kernel, matched_layers
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from addertrain.recipe import Recipe
-from addertrain.train.counts import ClassificationCounts
+from addertrain.train.classification_counts import ClassificationCounts
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import fit
 from addertrain.train.run_directory import RunDirectory, Summary

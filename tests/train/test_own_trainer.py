@@ -17,7 +17,7 @@ from addertrain.data import DatasetLoader, ImageArrays, load_data
 from addertrain.errors import NonFiniteError
 from addertrain.models import build_model
 from addertrain.train import AdderClassifier, FiniteGuard, FirstBatches, RecalibratedEvaluation
-from addertrain.train.counts import Score
+from addertrain.train.classification_counts import Score
 from addertrain.train.initial_weights import read_weights
 from addertrain.train.run import evaluate
 from tests.ranks import on_ranks

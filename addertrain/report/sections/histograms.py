@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from addertrain.data import DataError
+from addertrain.report.distribution_fits import fit_gauss, fit_laplace, gauss_density, laplace_density
 from addertrain.report.document import Absent, Section, averaged, sources
-from addertrain.report.fits import fit_gauss, fit_laplace, gauss_density, laplace_density
 from addertrain.report.runs import Group, Run
 from addertrain.report.study import Study
 from addertrain.report.style import (

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from addertrain.train.batches import labelled_images
-from addertrain.train.counts import ClassificationCounts, Score
+from addertrain.train.classification_counts import ClassificationCounts, Score
 from addertrain.train.evaluation import Evaluated, evaluated
 from addertrain.train.loss import classification_loss
 from addertrain.train.module import AdderClassifier

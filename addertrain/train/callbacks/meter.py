@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from addertrain.train.callbacks.clock import DataWait, RunClock
 from addertrain.train.callbacks.stateful import StatefulCallback
-from addertrain.train.counts import Score, Totals
+from addertrain.train.classification_counts import Score, Totals
 from addertrain.train.module import AdderClassifier
 
 

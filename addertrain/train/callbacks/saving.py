@@ -17,7 +17,7 @@ from addertrain.checkpoint.store import CheckpointStore
 from addertrain.errors import CheckpointError, SavedAfterSignal
 from addertrain.train.agreement import Agreement
 from addertrain.train.callbacks.stateful import StatefulCallback
-from addertrain.train.counts import Score
+from addertrain.train.classification_counts import Score
 from addertrain.train.loop_state import between_steps, position_of
 from addertrain.train.module import AdderClassifier
 from addertrain.train.output import warn

@@ -1,4 +1,4 @@
-"""What writes about a training while it goes on, imported where it is used: each takes a second to import."""
+"""TensorBoard and profiler callbacks, imported where they are used because each import takes a second."""
 
 from collections.abc import Callable
 from pathlib import Path

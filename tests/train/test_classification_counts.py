@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
-from addertrain.train.counts import ClassificationCounts, Totals
+from addertrain.train.classification_counts import ClassificationCounts, Totals
 from tests.ranks import on_ranks
 
 NUM_IMAGES, NUM_CLASSES = 37, 12

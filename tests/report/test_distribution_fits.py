@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain.report.fits import fit_gauss, fit_laplace, gauss_density, laplace_density
+from addertrain.report.distribution_fits import fit_gauss, fit_laplace, gauss_density, laplace_density
 
 
 def _laplace(num: int) -> Tensor:
