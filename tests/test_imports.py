@@ -1,4 +1,4 @@
-"""What importing needs: nothing heavy for the bare package, nothing optional for any module."""
+"""Who imports what: the bare package nothing heavy, no module what is optional, a command what it uses."""
 
 import importlib.util
 import re
@@ -37,6 +37,63 @@ def test_every_module_imports_without_the_optional_packages() -> None:
     result = run_command(sys.executable, "-c", code)
 
     assert result.returncode == 0, result.stderr
+
+
+# Every package that addertrain imports, and a part of torch that takes half a second.
+_PACKAGES = (
+    "PIL", "deepspeed", "ffcv", "jsonargparse", "lightning", "matplotlib", "multiprocessing", "numba",
+    "numpy", "onnx", "onnxruntime", "safetensors", "sklearn", "tensorboard", "torch", "torch.distributed.tensor",
+    "torchvision", "yaml",
+)  # fmt: skip
+_RUN_COMMANDS = """
+import sys
+from addertrain.cli import main
+for words in {commands!r}:
+    try:
+        main(words.split())
+    except SystemExit:
+        pass
+print()
+print(*(name for name in {packages!r} if name in sys.modules))
+"""
+_LENET = "recipes/digits/lenet5bn.yaml"
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        (
+            [
+                *(
+                    "--help",
+                    "evaluate --help",
+                    "reproduce --help",
+                    "report --help",
+                    "plan --help",
+                    "bench --help",
+                ),
+                *(
+                    "preflight --help",
+                    "data --help",
+                    "data write --help",
+                    "ckpt --help",
+                    "ckpt convert --help",
+                ),
+                *("misspelt", "--misspelt", "fit --misspelt", f"fit {_LENET} --misspelt", "ckpt misspelt"),
+            ],
+            "",
+        ),
+        (["fit --help", "fit no_such_file.yaml", f"plan {_LENET} --optim.lrr 1"], "yaml"),
+        ([f"fit {_LENET} --optim.lr misspelt"], "jsonargparse yaml"),
+    ],
+)
+def test_commands_import_what_they_use(commands: list[str], expected: str) -> None:
+    code = _RUN_COMMANDS.format(commands=commands, packages=_PACKAGES)
+
+    result = run_command(sys.executable, "-c", code)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == expected
 
 
 def _is_full_setup() -> bool:

@@ -1,7 +1,8 @@
 """The command line: what was asked for, what is said about it, and the exit code.
 
-Every command is a file of this folder with `add_parser` and `run`, and stands in `_COMMANDS`. Nothing heavy
-is imported before it is needed: help and a mistyped recipe answer at once.
+Every command is a file of this folder with `add_parser` and `run`, and stands in `_COMMANDS`. At its head it
+imports what reads words and complains about them; what it works with, `run` imports. Help and a mistyped
+option therefore answer at once.
 """
 
 import argparse
@@ -16,8 +17,7 @@ from typing import Protocol
 from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank, rank
-from addertrain.errors import LostRankError, RunError, UsageError
-from addertrain.recipe import RecipeError
+from addertrain.errors import LostRankError, RecipeError, RunError, UsageError
 from addertrain.train.output import complain, forgiving_output
 
 __all__ = ["main", "split_overrides"]

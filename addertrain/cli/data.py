@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import multiprocessing
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -101,6 +100,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> None:
+    import multiprocessing
+
     # The server that processes are forked from imports what they need once; it starts with the first one.
     multiprocessing.set_forkserver_preload(
         ["addertrain.data.beton.encode", "addertrain.data.decoding.picture"]

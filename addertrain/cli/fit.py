@@ -8,7 +8,6 @@ from pathlib import Path
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.errors import SavedAfterSignal
-from addertrain.recipe import load_recipe, recipe_help
 from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
 
@@ -34,7 +33,7 @@ def add_parser(commands: Commands) -> None:
         "fit",
         help="train a recipe, or go on with it",
         description="Trains the network that a recipe describes, or goes on where an earlier start stopped.",
-        late_epilog=lambda: _EPILOG.format(keys=recipe_help()),
+        late_epilog=_epilog,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
     parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/ and the recipe's name)")
@@ -64,8 +63,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     with SignalWatch() as signals:  # before torch is imported: a start takes seconds, too
         if is_launched():
             end_with_launcher()
+        from addertrain.recipe import load_recipe
+
         recipe = load_recipe(arguments.recipe, overrides)
         out = Path(arguments.out or Path("runs") / recipe.name)
+        # After the recipe is checked: this imports torch and Lightning.
         from addertrain.train.run import fit
 
         try:
@@ -94,6 +96,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             f"({summary.images_per_second:.0f} images/s)"
         )
     return 0
+
+
+def _epilog() -> str:
+    from addertrain.recipe.keys import recipe_help
+
+    return _EPILOG.format(keys=recipe_help())
 
 
 def _checkpoint_of(out: Path, name: str) -> Path | None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.errors import UsageError
-from addertrain.recipe import load_recipe
 
 _EPILOG = f"""examples:
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 64
@@ -38,6 +37,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the plan."""
+    from addertrain.recipe import load_recipe
+
     recipe = load_recipe(arguments.recipe, overrides)
     is_measured = arguments.rate == "measure"
     rate = None if is_measured or arguments.rate is None else _positive(arguments.rate)

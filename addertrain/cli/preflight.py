@@ -6,7 +6,6 @@ from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank
-from addertrain.recipe import load_recipe
 from addertrain.train.signals import SignalWatch
 
 _EPILOG = f"""examples:
@@ -34,6 +33,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Checks; the last line sums up."""
     began = time.perf_counter()
+    from addertrain.recipe import load_recipe
+
     recipe = load_recipe(arguments.recipe, overrides)
     out = Path(arguments.out or Path("runs") / recipe.name)
     from addertrain.train.preflight import preflight

@@ -10,7 +10,6 @@ from addertrain.cli.fit import SAVED
 from addertrain.cli.parser import EXIT_CODES, Commands
 from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.errors import SavedAfterSignal
-from addertrain.recipe import load_recipe
 from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
 
@@ -77,6 +76,8 @@ def _verdict(arguments: argparse.Namespace, overrides: list[str]) -> "Reproducti
     with contextlib.nullcontext() if runs else SignalWatch() as signals:
         if is_launched():
             end_with_launcher()
+        from addertrain.recipe import load_recipe
+
         recipe = load_recipe(arguments.recipe, overrides)
         out = Path(arguments.out or Path("runs") / f"{recipe.name}-reproduced")
         from addertrain.train.reproduction import judge, train_seeds

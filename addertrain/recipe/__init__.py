@@ -1,7 +1,8 @@
 """Recipes: what a run is made of, read strictly from YAML.
 
 `settings` says which keys there are, `load` reads them, `checks` holds what one key's type cannot say.
-Nothing here knows torch: `addertrain fit --help` answers at once.
+Nothing here knows torch, and jsonargparse is imported for the types of values alone: `addertrain fit --help`
+answers at once.
 """
 
 from addertrain.errors import RecipeError

@@ -4,11 +4,10 @@ import dataclasses
 import difflib
 import functools
 import re
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentError, ArgumentParser
+from typing import TYPE_CHECKING, Any
 
 from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
@@ -16,6 +15,9 @@ from addertrain.recipe.keys import FORMER_KEYS, Key, did_you_mean, expected_valu
 from addertrain.recipe.overrides import Entries, read_overrides
 from addertrain.recipe.settings import Recipe
 from addertrain.recipe.yaml_text import read_yaml
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 # Recipes that were renamed, by the old names of their files.
 _FORMER_NAMES = {
@@ -163,8 +165,11 @@ def _plain(value: Any, *, where: str) -> Any:
 
 
 @functools.cache
-def _parser() -> ArgumentParser:
+def _parser() -> "ArgumentParser":
     """Knows the type of every key; which keys have to be there is decided above."""
+    # Here: no key's type is judged for `fit --help` or for a mistyped name, and this import takes 0.2 s.
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     for key in known_keys().values():
         parser.add_argument(f"--{key.dotted}", type=key.hint)
