@@ -12,7 +12,7 @@ from addertrain.data import Batch, ImageArrays, ImageData, load_data
 from addertrain.data.sets.registry import Place, data_places, facts_before_reading, image_shape
 from addertrain.models import OperationCount, count_operations
 from addertrain.plan.memory import Memory, estimate_memory
-from addertrain.recipe import Recipe
+from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.network import build_classifier
 
 GIB = 2**30
@@ -81,7 +81,7 @@ def make_plan(
         PlanError: it is impossible.
         DataError: for a data set whose images have to be counted, where there are none.
     """
-    data, num_train, num_test = _data_of(recipe)
+    data, num_train, num_test = _data_of(recipe.data)
     shape = image_shape(recipe.data, data)
     rank_batch_size = _rank_batch_size(recipe, world_size, num_train)
     steps_per_epoch = recipe.steps_per_epoch(num_train)
@@ -113,13 +113,13 @@ def make_plan(
     return plan
 
 
-def _data_of(recipe: Recipe) -> tuple[ImageData, int, int]:
+def _data_of(settings: DataRecipe) -> tuple[ImageData, int, int]:
     """A data set of no images, and how many there would be to train and to test on."""
-    facts = facts_before_reading(recipe.data)
+    facts = facts_before_reading(settings)
     if facts is None:
-        data = load_data(recipe.data)
+        data = load_data(settings)
         return data, len(data.train), len(data.test)
-    images = torch.empty(0, *image_shape(recipe.data), dtype=torch.uint8)
+    images = torch.empty(0, *image_shape(settings), dtype=torch.uint8)
     none = ImageArrays(images, torch.empty(0, dtype=torch.int64))
     data = ImageData(train=none, test=none, mean=facts.mean, std=facts.std, num_classes=facts.num_classes)
     return data, facts.num_train, facts.num_test

@@ -108,7 +108,7 @@ def proven_layers(recipe: Recipe, data: ImageData, world: World) -> dict[ProvenL
             model, (len(data.mean), *size), images=images, autocast=_AUTOCAST[recipe.train.precision],
             channels_last=recipe.train.channels_last, device_type=world.device_type,
         )
-        for size in sorted(set(image_sizes(recipe, data)))
+        for size in sorted(set(image_sizes(recipe.data, data)))
     ]  # fmt: skip
     return merged(*passes)
 

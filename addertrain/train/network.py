@@ -14,7 +14,7 @@ from addertrain.data.loaders.sizes import evaluation_size, training_size
 from addertrain.errors import UsageError
 from addertrain.nn import set_variant, synchronise_norms
 from addertrain.optim import build_schedule
-from addertrain.recipe import Recipe
+from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.building import build_network
 from addertrain.train.callbacks.falling_power import variant_at
 from addertrain.train.distillation import DistillingClassifier
@@ -101,7 +101,7 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
             f"{recipe.name}: expected images of {wanted[0]} channels for model.name {recipe.model.name}, got "
             f"data.name {recipe.data.name}, of {channels}; choose another network or other data"
         )
-    for size in sorted(set(image_sizes(recipe, data))):
+    for size in sorted(set(image_sizes(recipe.data, data))):
         try:
             with torch.no_grad():
                 logits = model(torch.empty(2, channels, *size, device="meta"))
@@ -119,11 +119,11 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
             )
 
 
-def image_sizes(recipe: Recipe, data: ImageData) -> Iterator[tuple[int, int]]:
+def image_sizes(settings: DataRecipe, data: ImageData) -> Iterator[tuple[int, int]]:
     """Height and width of the smallest and largest images that the run will see."""
     for part in (data.train, data.test):
         if isinstance(part, ImageArrays):
             yield part.images_nchw.shape[2], part.images_nchw.shape[3]
     if not isinstance(data.train, ImageArrays):
-        for size in (training_size(recipe.data, 0), recipe.data.image_size, evaluation_size(recipe.data, 0)):
+        for size in (training_size(settings, 0), settings.image_size, evaluation_size(settings, 0)):
             yield size, size

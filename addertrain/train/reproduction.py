@@ -12,7 +12,7 @@ from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import data_sha256, load_data
 from addertrain.durable import write_text
 from addertrain.errors import RunError, SavedAfterSignal, UsageError
-from addertrain.recipe import Recipe
+from addertrain.recipe import ExpectedRecipe, Recipe
 from addertrain.train.processes import joined_processes, on_first_rank
 from addertrain.train.recipe_record import differing_keys, recipe_from_record
 from addertrain.train.run import evaluate, fit
@@ -118,11 +118,11 @@ def judge(recipe: Recipe, runs: Sequence[Path], *, out: Path, command: str) -> R
     """
     expected = _check(recipe, len(runs))
     trials = tuple(_trial(recipe, run) for run in runs)
-    fingerprint = _fingerprint(recipe)
+    fingerprint = data_sha256(load_data(recipe.data))
     top1s = [trial.top1 for trial in trials]
     mean = statistics.fmean(top1s)
     objections = [f"{trial.run}: {trial.objection}" for trial in trials if trial.objection]
-    objections += _objections_together(recipe, trials, fingerprint)
+    objections += _objections_together(recipe.expected, trials, fingerprint)
     if abs(mean - expected) > recipe.expected.tolerance + 1e-9:
         objections.append(
             f"top-1 {mean:.2f} % lies {abs(mean - expected):.2f} {'above' if mean > expected else 'below'} "
@@ -185,19 +185,15 @@ def _objection(
     return None
 
 
-def _objections_together(recipe: Recipe, trials: Sequence[Trial], fingerprint: str) -> list[str]:
+def _objections_together(expected: ExpectedRecipe, trials: Sequence[Trial], fingerprint: str) -> list[str]:
     """What speaks against the runs as a set, or against their data."""
     found = []
     if len({trial.weights_sha256 for trial in trials}) < len(trials):
         found.append("several runs hold the same weights; each has to be a seed of its own")
-    wanted = recipe.expected.data_sha256
+    wanted = expected.data_sha256
     if wanted is not None and wanted != fingerprint:
         found.append(f"the data are others than the recipe's: sha256 {fingerprint[:12]}, not {wanted[:12]}")
     return found
-
-
-def _fingerprint(recipe: Recipe) -> str:
-    return data_sha256(load_data(recipe.data))
 
 
 def _write(verdict: Reproduction, out: Path) -> None:

@@ -15,7 +15,7 @@ from addertrain.checkpoint.files import read_manifest, verify_checkpoint
 from addertrain.checkpoint.held import held_checkpoint
 from addertrain.data import ImageData, load_data
 from addertrain.errors import CheckpointError, UsageError
-from addertrain.recipe import Recipe
+from addertrain.recipe import DataRecipe, Recipe, TrainRecipe
 from addertrain.train.account import FinishedTraining, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
@@ -97,7 +97,7 @@ def fit(
             say_on_first(world, f"{run.path}: this run has finished already; nothing to do")
             return start.summary
         initial = initial_weights(init_from, start.checkpoint)
-        data = _load(recipe)
+        data = _load(recipe.data)
         record = data_record(data)
         check_ranks_agree(record)
         on_first_rank(lambda: check_resumption(start.checkpoint, record, warn))
@@ -163,7 +163,7 @@ def evaluate(
         checkpoint = held.files
         if recipe is None:
             recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
-        data = _load(recipe)
+        data = _load(recipe.data)
         on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
         on_first_rank(lambda: compare_functions(recipe, checkpoint, warn))
         folder = held.checkpoint.parent.parent
@@ -208,7 +208,7 @@ def _train(
     on_first_rank(lambda: run.open(recipe, session))
     sessions = lineage(checkpoint, session)
     clock, data_wait = RunClock(), DataWait()
-    saves = _saves(recipe, run, world, signals)
+    saves = _saves(recipe.train, run, world, signals)
     saves.newest = checkpoint
     guard = FiniteGuard.of(recipe.train, saves, rollbacks=rollbacks, warn=warn)
     meter = TrainMeter(clock, data_wait)
@@ -221,7 +221,7 @@ def _train(
     ]  # fmt: skip
     check_state_keys(callbacks)
     trainer = _trainer(
-        recipe,
+        recipe.train,
         world,
         DirectoryCheckpointIO(manifest_entries(recipe, data, world, initial, sessions)),
         callbacks=in_order(callbacks),
@@ -270,7 +270,7 @@ def _steps_per_epoch(recipe: Recipe, data: ImageData) -> int:
     return num_steps
 
 
-def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch) -> SaveCheckpoints:
+def _saves(train: TrainRecipe, run: RunDirectory, world: World, signals: SignalWatch) -> SaveCheckpoints:
     """What writes the checkpoints, as the recipe says."""
 
     def go_on(error: CheckpointError) -> None:
@@ -280,12 +280,12 @@ def _saves(recipe: Recipe, run: RunDirectory, world: World, signals: SignalWatch
 
     saves = SaveCheckpoints(
         run.store,
-        keep=recipe.train.keep_checkpoints,
-        every_steps=recipe.train.save_every_steps,
-        every_minutes=recipe.train.save_every_minutes,
+        keep=train.keep_checkpoints,
+        every_steps=train.save_every_steps,
+        every_minutes=train.save_every_minutes,
         signals=signals,
-        on_failure=go_on if recipe.train.on_save_failure == "warn" else None,
-        timeout_s=recipe.train.timeout_seconds,
+        on_failure=go_on if train.on_save_failure == "warn" else None,
+        timeout_s=train.timeout_seconds,
     )
     return saves
 
@@ -294,11 +294,11 @@ def _evaluate(
     recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *beside: Callback, in_int8: bool = False
 ) -> tuple[Score, Score | None]:
     """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as while it trained."""
-    weights = averaged_weights(checkpoint, recipe)
+    weights = averaged_weights(checkpoint, recipe.train)
     evaluation = _evaluation(
         recipe, data, world, weights=None if weights is None else lambda: weights, in_int8=in_int8
     )
-    trainer = _trainer(recipe, world, DirectoryCheckpointIO(), callbacks=[evaluation, *beside])
+    trainer = _trainer(recipe.train, world, DirectoryCheckpointIO(), callbacks=[evaluation, *beside])
     leave_signals_alone(trainer)
     step = read_manifest(checkpoint)["global_step"]
     module = build_classifier(recipe, data, step=step, to_train=False)
@@ -308,11 +308,13 @@ def _evaluate(
     return module.val_score, evaluation.uncalibrated_score
 
 
-def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any) -> Trainer:
+def _trainer(
+    train: TrainRecipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any
+) -> Trainer:
     """Lightning's Trainer with everything off that this package does itself."""
     return Trainer(
         **every_argument(
-            **trainer_settings(recipe.train, world, checkpoint_io),
+            **trainer_settings(train, world, checkpoint_io),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -324,11 +326,11 @@ def _trainer(recipe: Recipe, world: World, checkpoint_io: DirectoryCheckpointIO,
     )
 
 
-def _load(recipe: Recipe) -> ImageData:
+def _load(settings: DataRecipe) -> ImageData:
     """The data; the first rank comes first, because it may have to download them."""
     loaded: list[ImageData] = []
-    on_first_rank(lambda: loaded.append(load_data(recipe.data)))
-    return loaded[0] if loaded else load_data(recipe.data)
+    on_first_rank(lambda: loaded.append(load_data(settings)))
+    return loaded[0] if loaded else load_data(settings)
 
 
 def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:

@@ -9,7 +9,7 @@ from addertrain.checkpoint.files import read_manifest, read_tensors
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageData, load_data
 from addertrain.data.sets.registry import image_shape
-from addertrain.recipe import Recipe
+from addertrain.recipe import Recipe, TrainRecipe
 from addertrain.train.data_record import check_evaluation, data_record
 from addertrain.train.evaluation import evaluated
 from addertrain.train.loaders import recalibration_batches
@@ -66,25 +66,25 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
     module.model.load_state_dict(read_tensors(checkpoint, "model"))
     batches = recalibration_batches(recipe, data)
     statistics = None if batches is None else (batch.images for batch in batches)
-    with evaluated(module, weights=averaged_weights(checkpoint, recipe), statistics=statistics):
+    with evaluated(module, weights=averaged_weights(checkpoint, recipe.train), statistics=statistics):
         state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
     module.model.load_state_dict(state)
     module.model.eval()
     return module
 
 
-def averaged_weights(checkpoint: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+def averaged_weights(checkpoint: Path, train: TrainRecipe) -> dict[str, Tensor] | None:
     """What evaluations read in place of live weights, by parameter name; None: the recipe keeps none.
 
     Raises:
         CheckpointError: the checkpoint holds none.
     """
-    return read_tensors(checkpoint, AVERAGE) if recipe.train.ema_decay else None
+    return read_tensors(checkpoint, AVERAGE) if train.ema_decay else None
 
 
 def evaluated_tensors(checkpoint: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Parameters and buffers by name, averaged parameters in place of live ones where there are any."""
-    return read_tensors(checkpoint, "model") | (averaged_weights(checkpoint, recipe) or {})
+    return read_tensors(checkpoint, "model") | (averaged_weights(checkpoint, recipe.train) or {})
 
 
 def _ignore(warning: str) -> None:

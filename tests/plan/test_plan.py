@@ -62,7 +62,7 @@ def test_strategies_cut_momentum_then_gradients_then_parameters(strategy: str, c
 def test_activations_are_what_a_real_step_saves() -> None:
     recipe = load_recipe(RESNET20)
     plan = planned(RESNET20, 64)
-    data, *_ = figures._data_of(recipe)
+    data, *_ = figures._data_of(recipe.data)
     torch.manual_seed(0)
     module = figures.build_classifier(recipe, data, steps_per_epoch=1)
     storages = {param.untyped_storage().data_ptr(): 0 for param in module.model.parameters()}
