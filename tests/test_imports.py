@@ -42,8 +42,8 @@ def test_every_module_imports_without_the_optional_packages() -> None:
 # Every package that addertrain imports, and a part of torch that takes half a second.
 _PACKAGES = (
     "PIL", "deepspeed", "ffcv", "jsonargparse", "lightning", "matplotlib", "multiprocessing", "numba",
-    "numpy", "onnx", "onnxruntime", "safetensors", "sklearn", "tensorboard", "torch", "torch.distributed.tensor",
-    "torchvision", "yaml",
+    "numpy", "onnx", "onnxruntime", "safetensors", "sklearn", "tensorboard", "torch",
+    "torch.distributed.tensor", "torchvision", "yaml",
 )  # fmt: skip
 _RUN_COMMANDS = """
 import sys
