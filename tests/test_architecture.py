@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "libraries": set(),
     "ops": {"libraries"},
     "optim": {"recipe", "libraries"},
-    "data": {"recipe", "durable", "own_code"},
+    "data": {"recipe", "durable", "own_code", "libraries"},
     "checkpoint": {"durable"},
     "nn": {"ops"},
     "models": {"ops", "nn", "own_code"},

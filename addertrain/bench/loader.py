@@ -1,7 +1,8 @@
 """`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
 
-FFCV's files in three forms beside torchvision on the original files, and the usual DataLoader around Pillow.
-Processor time is what to compare: it holds on a machine that others use as well.
+FFCV's files in three forms, the JPEGs also with every picture decoded whole; beside them torchvision on the
+original files, and the usual DataLoader around Pillow. Processor time is what to compare: it holds on a
+machine that others use as well.
 """
 
 import argparse
@@ -135,14 +136,18 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
         path = folder / f"{name.replace(' ', '_')}.beton"
         write_beton(files, path, settings, num_workers=num_threads)
         ways.append(Way(name, partial(_opened, path, loader)))
+        if settings.format == "jpg":
+            ways.append(Way(f"{name}, whole", partial(_opened, path, loader, decodes_parts=False)))
     ways.append(Way("torchvision v2", lambda: loader(TorchvisionReader(files))))
     many = files.some(list(range(len(files))) * repeat)
     ways.append(Way("Pillow, DataLoader", partial(_pillow, many, batch=batch, num_workers=num_threads)))
     return ways
 
 
-def _opened(path: Path, loader: Callable[[PictureReader], Callable[[], Iterable[Any]]]) -> Any:
-    return loader(BetonReader.open(path))
+def _opened(
+    path: Path, loader: Callable[[PictureReader], Callable[[], Iterable[Any]]], *, decodes_parts: bool = True
+) -> Any:
+    return loader(BetonReader.open(path, decodes_parts=decodes_parts))
 
 
 def _picture_loader(

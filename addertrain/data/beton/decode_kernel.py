@@ -12,6 +12,7 @@ from addertrain.data.beton.format import CHECKSUM_FACTOR, JPEG
 
 # Names under which `ffcv` makes the functions of FFCV's library known.
 DECODE_SYMBOL, RESIZE_SYMBOL = "addertrain_ffcv_imdecode", "addertrain_ffcv_resize"
+PART_SYMBOL = "addertrain_decode_part"
 FINE, CUT_SHORT, DAMAGED, UNDECODABLE = range(4)
 
 _i32: Any = types.int32
@@ -24,6 +25,10 @@ _imdecode: Any = types.ExternalFunction(
     _i32(_i64, _u64, _u32, _u32, _i64, _u32, _u32, _u32, _u32, _u32, _u32, types.boolean, types.boolean),
 )
 _resize: Any = types.ExternalFunction(RESIZE_SYMBOL, types.void(*[_i64] * 11))
+# Of `part_decoder`.
+_decode_part: Any = types.ExternalFunction(
+    PART_SYMBOL, _i32(_i64, _i64, _i64, _i64, _i64, _i64, _i64, _i64, _i64)
+)
 _pread: Any = types.ExternalFunction("pread", _i64(_i32, _i64, _u64, _i64))
 
 
@@ -61,13 +66,16 @@ def decode_images(
     pixels: Any,
     images: Any,
     status: Any,
+    can_decode_parts: bool,
 ) -> None:
     """Fills images (N, H, W, 3) from their places in a file, and says in `status` how each one went.
 
     `sides` are heights and widths (N, 2), `boxes` rows, columns, heights and widths (N, 4); `checksums` is
-    empty where there are none; `encoded` and `pixels` are scratch for the largest image.
+    empty where there are none; `encoded` (twice its size and a tail) and `pixels` are scratch for the largest
+    image. Where JPEGs can be decoded in part, that is tried first; what it does not take is decoded whole.
     """
     size_out, width_out = images.shape[1], images.shape[2]
+    shown = np.empty(4, dtype=np.int64)  # the rectangle of the picture that `source` holds
     for k in range(len(offsets)):
         size = sizes[k]
         done = np.int64(0)
@@ -84,19 +92,26 @@ def decode_images(
             continue
         height, width = sides[k, 0], sides[k, 1]
         source = encoded.ctypes.data
+        shown[0], shown[1], shown[2], shown[3] = 0, 0, height, width
         if modes[k] == JPEG:
             source = pixels.ctypes.data
-            failed = _imdecode(
-                encoded.ctypes.data, _u64(size), _u32(height), _u32(width), source, _u32(height), _u32(width),
-                _u32(0), _u32(0), _u32(1), _u32(1), False, False,
+            is_done = can_decode_parts and _decode_part(
+                encoded.ctypes.data, size, height, width, boxes[k].ctypes.data,
+                encoded[size:].ctypes.data, source, pixels.size, shown.ctypes.data,
             )  # fmt: skip
-            if failed != 0:
-                status[k] = UNDECODABLE
-                continue
-        row, column = boxes[k, 0], boxes[k, 1]
+            if not is_done:
+                shown[0], shown[1], shown[2], shown[3] = 0, 0, height, width
+                failed = _imdecode(
+                    encoded.ctypes.data, _u64(size), _u32(height), _u32(width), source, _u32(height),
+                    _u32(width), _u32(0), _u32(0), _u32(1), _u32(1), False, False,
+                )  # fmt: skip
+                if failed != 0:
+                    status[k] = UNDECODABLE
+                    continue
+        row, column = boxes[k, 0] - shown[0], boxes[k, 1] - shown[1]
         image = images[k]
         _resize(
-            0, source, height, width, row, row + boxes[k, 2], column, column + boxes[k, 3],
+            0, source, shown[2], shown[3], row, row + boxes[k, 2], column, column + boxes[k, 3],
             image.ctypes.data, size_out, width_out,
         )  # fmt: skip
         if is_flipped[k]:

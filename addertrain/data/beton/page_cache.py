@@ -74,6 +74,6 @@ def available_memory() -> int:
 def _loader_bytes(index: BetonIndex, settings: DataRecipe, world_size: int) -> int:
     size = max(training_size(settings, settings.grow_until), evaluation_size(settings, 0))
     batch = -(-settings.global_batch_size // world_size) * size * size * 3
-    scratch = int(index.sizes.max()) + 3 * int((index.heights * index.widths).max())
+    scratch = 2 * int(index.sizes.max()) + 3 * int((index.heights * index.widths).max())
     # One batch in the caller's hands, those ahead, and the one being asked for.
     return (BATCHES_AHEAD + 2) * batch + decode_threads(settings) * scratch + _INDEX_BYTES * len(index)

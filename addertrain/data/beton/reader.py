@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from addertrain.data.beton import part_decoder
 from addertrain.data.beton.format import BetonIndex, read_index
 from addertrain.data.beton.side_file import SideFile
 from addertrain.data.crops import Crops
 from addertrain.errors import DataError
-
-_SCRATCH_TAIL = 8  # the checksum reads whole words
 
 
 class BetonReader:
@@ -30,20 +29,27 @@ class BetonReader:
 
     Reads go through the file's descriptor and not through a memory map, so that a file that is cut short or
     fails to be read in the middle of training is an error and not a SIGBUS.
+
+    Args:
+        index: of a file that is whole.
+        classes: their names.
+        decodes_parts: whether of a JPEG only what a crop shows is decoded, where that can be done. The images
+            are the same either way.
     """
 
-    def __init__(self, index: BetonIndex, classes: tuple[str, ...]) -> None:
+    def __init__(self, index: BetonIndex, classes: tuple[str, ...], *, decodes_parts: bool = True) -> None:
         self._kernel = _kernel()
+        self._decodes_parts = decodes_parts and _has_part_decoder()
         self._index, self.classes = index, classes
         self._file = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._sides = np.stack([index.heights, index.widths], axis=1)
-        self._encoded_bytes = int(index.sizes.max()) + _SCRATCH_TAIL
+        self._encoded_bytes = 2 * int(index.sizes.max()) + part_decoder.SCRATCH_TAIL
         self._pixel_bytes = int((index.heights * index.widths).max()) * 3
         self._scratch = threading.local()
 
     @classmethod
-    def open(cls, path: Path) -> "BetonReader":
+    def open(cls, path: Path, *, decodes_parts: bool = True) -> "BetonReader":
         """The pictures of a file that is whole, as its side file tells.
 
         Raises:
@@ -51,7 +57,7 @@ class BetonReader:
         """
         side, index = SideFile.read(path), read_index(path)
         side.check(index)
-        return cls(index, side.classes)
+        return cls(index, side.classes, decodes_parts=decodes_parts)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -99,13 +105,14 @@ class BetonReader:
             pixels,
             images_nhwc,
             status,
+            self._decodes_parts,
         )
         if status.any():
             bad = int(np.argmax(status != 0))
             raise DataError(self._complaint(int(samples[bad]), int(status[bad])))
 
     def _thread_scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Memory for one encoded and one decoded picture, which goes when the thread goes."""
+        """Memory for one encoded picture, a part cut out of it, and a decoded one; goes with the thread."""
         if not hasattr(self._scratch, "encoded"):
             self._scratch.encoded = np.empty(self._encoded_bytes, dtype=np.uint8)
             self._scratch.pixels = np.empty(self._pixel_bytes, dtype=np.uint8)
@@ -177,9 +184,18 @@ def _kernel() -> Any:
             f"data.loader: ffcv: expected the packages ffcv 1.0.2 and numba, got: {error}; "
             "run launch/setup all, or choose data.loader: torchvision"
         ) from None
+    parts = part_decoder.library()
     for symbol, function in (
         (kernel.DECODE_SYMBOL, library.imdecode),
         (kernel.RESIZE_SYMBOL, library.resize),
+        # Without it the symbol must still lead somewhere; it is not called.
+        (kernel.PART_SYMBOL, library.imdecode if parts is None else parts.addertrain_decode_part),
     ):
         llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
     return kernel
+
+
+@functools.cache
+def _has_part_decoder() -> bool:
+    """Whether a part of a JPEG can be decoded alone, into the pixels that FFCV gives."""
+    return part_decoder.gives_the_pixels_of(decode)

@@ -1,0 +1,104 @@
+"""libjpeg-turbo for the part of a JPEG that a crop shows: found, and used where it gives FFCV's pixels.
+
+`kernels/csrc/pictures` is compiled where libjpeg-turbo's headers are. Its library and FFCV's TurboJPEG are
+packages of one source; whether they are of one version is asked of their pixels, once in a process.
+"""
+
+import ctypes
+import functools
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from addertrain.data.crops import Box
+
+Whole = Callable[[bytes, NDArray[np.uint8]], bool | None]
+"""Fills pixels (H, W, 3) by the decoder that is to be agreed with."""
+
+SCRATCH_TAIL = 8  # bytes beyond the encoded picture that cutting may use
+_LIBRARY = "_C_pictures"
+_TRIED_SIZE, _TRIED_BOX = (75, 101), Box(19, 35, 40, 41)
+
+
+class Part(NamedTuple):
+    """A rectangle of a picture, and its pixels (H, W, 3)."""
+
+    box: Box
+    pixels: NDArray[np.uint8]
+
+    def cut(self, box: Box) -> NDArray[np.uint8]:
+        """The pixels of a box of the picture that lies in this part."""
+        row, column = box.row - self.box.row, box.column - self.box.column
+        return self.pixels[row : row + box.height, column : column + box.width]
+
+
+@functools.cache
+def library() -> Any:
+    """The compiled library; None where it was not built, or libjpeg-turbo is not on this machine."""
+    from addertrain import libraries  # here: a process that reads no pictures needs no kernels
+
+    path = libraries.find(_LIBRARY)
+    if path is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    decode = loaded.addertrain_decode_part
+    decode.restype = ctypes.c_int32
+    decode.argtypes = [pointer, number, number, number, pointer, pointer, pointer, number, pointer]
+    return loaded
+
+
+def decode_part(encoded: bytes, height: int, width: int, box: Box) -> Part | None:
+    """The rectangle of a JPEG that is decoded for a box inside it; None where all of it has to be."""
+    loaded = library()
+    if loaded is None:
+        return None
+    cut = np.empty(len(encoded) + SCRATCH_TAIL, dtype=np.uint8)
+    pixels = np.empty(3 * height * width, dtype=np.uint8)
+    wanted, shown = np.array(box, dtype=np.int64), np.zeros(4, dtype=np.int64)
+    is_done = loaded.addertrain_decode_part(
+        encoded, len(encoded), height, width, wanted.ctypes.data, cut.ctypes.data,
+        pixels.ctypes.data, pixels.size, shown.ctypes.data,
+    )  # fmt: skip
+    if not is_done:
+        return None
+    rectangle = Box(*shown.tolist())
+    size = 3 * rectangle.height * rectangle.width
+    return Part(rectangle, pixels[:size].reshape(rectangle.height, rectangle.width, 3))
+
+
+def gives_the_pixels_of(decode_whole: Whole) -> bool:
+    """Whether parts of small pictures of every usual kind are what decoding all of them gives."""
+    return library() is not None and all(_is_same(content, decode_whole) for content in _tried_pictures())
+
+
+def _tried_pictures() -> list[bytes]:
+    height, width = _TRIED_SIZE
+    noise = np.random.default_rng(0).integers(0, 60, (height, width, 3))
+    ramp = np.add.outer(np.arange(height), np.arange(width))[..., None]
+    picture = Image.fromarray((noise + ramp).astype(np.uint8))
+    contents = []
+    for markers in ({}, {"restart_marker_blocks": 1}):
+        for image, settings in (
+            (picture.convert("L"), {}),
+            *((picture, {"subsampling": sampling}) for sampling in (0, 1, 2)),
+        ):
+            stream = io.BytesIO()
+            image.save(stream, "JPEG", quality=90, **markers, **settings)
+            contents.append(stream.getvalue())
+    return contents
+
+
+def _is_same(content: bytes, decode_whole: Whole) -> bool:
+    whole = Part(Box(0, 0, *_TRIED_SIZE), np.empty((*_TRIED_SIZE, 3), dtype=np.uint8))
+    part = decode_part(content, *_TRIED_SIZE, _TRIED_BOX)
+    if part is None or not decode_whole(content, whole.pixels):
+        return False
+    return np.array_equal(part.cut(_TRIED_BOX), whole.cut(_TRIED_BOX))
