@@ -47,7 +47,7 @@ class OwnFunction:
         """Imports the function `name`, "package.module:function", which the recipe's `key` asks for.
 
         Raises:
-            RunError: there is no such function, or its module raises while it is imported.
+            RecipeError: there is no such function, or its module raises while it is imported.
         """
         module_name, _, path = name.partition(":")
         advice = "install its package, or name the folder of its module in PYTHONPATH"
@@ -55,17 +55,21 @@ class OwnFunction:
             found: Any = importlib.import_module(module_name)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise RunError(
+            if module_name.endswith(".py"):
+                advice = f"name the module, not its file: {name.replace('.py:', ':', 1)}"
+            raise RecipeError(
                 f"{key}: expected to import {module_name} for {name}, got {reason}; {advice}"
             ) from error
         for part in path.split("."):
             if not hasattr(found, part):
                 near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], n=1)
                 hint = f"did you mean {near[0]}?" if near else f"define it in {module_name}"
-                raise RunError(f"{key}: expected a function {path} in {module_name}, got none; {hint}")
+                raise RecipeError(f"{key}: expected a function {path} in {module_name}, got none; {hint}")
             found = getattr(found, part)
         if not callable(found):
-            raise RunError(f"{key}: expected a function as {name}, got {type(found).__name__}; name another")
+            raise RecipeError(
+                f"{key}: expected a function as {name}, got {type(found).__name__}; name another"
+            )
         return cls(key, name, found, tuple(given))
 
     def check(self, arguments: Mapping[str, Any]) -> None:

@@ -80,10 +80,11 @@ def test_what_cannot_be_imported_or_called_is_one_line(module: str, tmp_path: Pa
     for name, message in (
         ("no_such_module_of_mine:net", "ModuleNotFoundError: No module named .*; install its package, or"),
         (f"{module}_broken:net", "ModuleNotFoundError: No module named 'this_is_nowhere'"),
+        (f"{module}.py:narrow", f"name the module, not its file: {module}:narrow"),
         (f"{module}:narow", "expected a function narow in .*, got none; did you mean narrow?"),
         (f"{module}:number", "expected a function as .*:number, got int"),
     ):
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(RecipeError, match=message):
             _named(name)
     with pytest.raises(RunError, match=r"expected a result of .*:fails, got KeyError: 'no such layer'"):
         _named(f"{module}:fails")({}, num_classes=1, in_channels=1, kind="adder")

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from addertrain.errors import RunError
+from addertrain.errors import RecipeError
 from addertrain.models.layers import Head, Kind
 from addertrain.models.lenet import LeNet5BN, LeNetPlusPlus
 from addertrain.models.operations import (
@@ -97,14 +97,14 @@ def build_model(
 
     Raises:
         ValueError: for an unknown name, kind or head, and for head="linear" where the last layer is an adder.
-        RunError, RecipeError: a function of a user's own that cannot be used, or returns no module.
+        RecipeError, RunError: a function of a user's own that cannot be used, or returns no module.
     """
     if is_own(name):
         function = own_network(name, arguments or {})
         channels = {"in_channels": in_channels or 3, "kind": kind}
         model = function(arguments or {}, num_classes=num_classes, **channels)
         if not isinstance(model, nn.Module):
-            raise RunError(
+            raise RecipeError(
                 f"model.name: expected a torch.nn.Module from {name}, got {type(model).__name__}; return one"
             )
         return model

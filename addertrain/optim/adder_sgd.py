@@ -1,7 +1,7 @@
 """SGD for adder networks: the order of one update, in foreach operations and without a host sync.
 
-Leaves the rate to scaling.py, the norms to norms.py, what lies where to shards.py, the arithmetic of SGD to
-descent.py, the authors' variant to local_scaling.py and refusals to validation.py.
+Leaves the rate to scaling.py, the norms to gradient_norms.py, what lies where to shards.py, the arithmetic of
+SGD to descent.py, the authors' variant to local_scaling.py and refusals to validation.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -149,6 +149,8 @@ def _typed(key: Key, value: Any, where: str) -> Any:
     except (ArgumentError, TypeError):
         got = "nothing" if value is None else f"{value!r:.60}"
         near = difflib.get_close_matches(str(value), key.choices, n=1)
+        if key.names and not near and isinstance(value, str) and "." in value:
+            near = [":".join(value.rsplit(".", 1))]
         advice = f"did you mean {near[0]}?" if near else f"its meaning: {key.meaning}"
         raise RecipeError(f"{where}: expected {expected_value(key)}, got {got}; {advice}") from None
 

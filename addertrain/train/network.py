@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from addertrain.checkpoint.files import read_manifest
 from addertrain.checkpoint.store import locate_checkpoint
@@ -95,6 +96,11 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
     channels = len(data.mean)
     with torch.device("meta"):
         model = build_network(recipe.model, num_classes=data.num_classes, in_channels=channels).eval()
+    if lazy := [name for name, each in model.named_parameters() if isinstance(each, UninitializedParameter)]:
+        raise UsageError(
+            f"{recipe.name}: expected layers whose sizes are known, got the lazy parameter {lazy[0]} in "
+            f"model.name {recipe.model.name}; give its layer sizes"
+        )
     wanted = [module.in_channels for module in model.modules() if hasattr(module, "in_channels")]
     if wanted and wanted[0] != channels:
         raise UsageError(
@@ -115,7 +121,8 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
         if shape != (2, data.num_classes):
             raise UsageError(
                 f"{recipe.name}: expected logits (2, {data.num_classes}) of two images, got {shape} from "
-                f"model.name {recipe.model.name}; it has to follow num_classes"
+                f"model.name {recipe.model.name}; "
+                + ("it has to follow num_classes" if isinstance(shape, tuple) else "return the logits alone")
             )
 
 

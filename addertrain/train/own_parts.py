@@ -175,7 +175,8 @@ def _all_of(kind: type[_Kind], name: str, given: Iterable[_Kind]) -> tuple[_Kind
             return found
     else:
         wrong = [given]
+    got = f"the class {wrong[0].__name__}" if isinstance(wrong[0], type) else type(wrong[0]).__name__
+    advice = f"; call it: {wrong[0].__name__}(...)" if isinstance(wrong[0], type) else ""
     raise UsageError(
-        f"fit: expected {name} as a list of lightning.pytorch {kind.__name__} objects, got "
-        f"{type(wrong[0]).__name__}"
+        f"fit: expected {name} as a list of lightning.pytorch {kind.__name__} objects, got {got}{advice}"
     )

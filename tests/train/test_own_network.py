@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from addertrain.bench import step as bench_step
 from addertrain.checkpoint.files import read_manifest
-from addertrain.errors import RunError, UsageError
+from addertrain.errors import RecipeError, RunError, UsageError
 from addertrain.interchange import export_safetensors, trained_network
 from addertrain.interchange.exported import load_exported
 from addertrain.models import Kind
@@ -130,7 +130,7 @@ def test_the_teacher_is_its_convolutional_baseline(tmp_path: Path) -> None:
     ("function", "error", "message"),
     [
         ("of_three_classes", UsageError, r"expected logits \(2, 10\) of two images, got \(2, 3\) from model"),
-        ("of_no_module", RunError, "expected a torch.nn.Module from .*, got str; return one"),
+        ("of_no_module", RecipeError, "expected a torch.nn.Module from .*, got str; return one"),
         ("broken", RunError, "expected a result of .*:broken, got KeyError: 'depth'"),
     ],
 )

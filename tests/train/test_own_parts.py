@@ -184,7 +184,7 @@ def test_lightnings_own_callbacks_read_the_metrics(tmp_path: Path) -> None:
     [
         ([ModelCheckpoint()], [], "expected no ModelCheckpoint among callbacks: fit saves"),
         ([TQDMProgressBar()], [], "expected no TQDMProgressBar among callbacks: fit reports"),
-        ([Counting], [], "callbacks as a list of lightning.pytorch Callback objects, got type"),
+        ([Counting], [], "Callback objects, got the class Counting; call it: Counting"),
         (Counting(), [], "callbacks as a list of lightning.pytorch Callback objects, got Counting"),
         ([], ["wandb"], "loggers as a list of lightning.pytorch Logger objects, got str"),
         ([Counting(), Counting()], [], "got 'Counting' 2 times; override the property state_key"),

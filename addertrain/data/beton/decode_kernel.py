@@ -1,4 +1,4 @@
-"""Reads, checks, decodes, cuts and mirrors images without Python's lock; imported by `ffcv` alone.
+"""Reads, checks, decodes, cuts and mirrors images without Python's lock; imported by `reader` alone.
 
 numba compiles it at the first call, in a second, and keeps the result on the disk.
 """
@@ -10,7 +10,7 @@ from numba import njit, types
 
 from addertrain.data.beton.format import CHECKSUM_FACTOR, JPEG
 
-# Names under which `ffcv` makes the functions of FFCV's library known.
+# Names under which `reader` makes the functions of FFCV's library known.
 DECODE_SYMBOL, RESIZE_SYMBOL = "addertrain_ffcv_imdecode", "addertrain_ffcv_resize"
 PART_SYMBOL = "addertrain_decode_part"
 FINE, CUT_SHORT, DAMAGED, UNDECODABLE = range(4)

@@ -168,7 +168,7 @@ def picture_grid(images: Tensor) -> Tensor:
 
 
 def window_scalars(window: Window, lr: float) -> dict[str, float]:
-    """A window's points; `lr` is γ at the step of the point."""
+    """A window's points; `lr` is γ of the step that follows the point."""
     return {
         "loss/train": window.score.loss,
         "accuracy/train_top1": window.score.top1,
