@@ -1,8 +1,8 @@
 """`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
 
-FFCV's files in three forms, the JPEGs also with every picture decoded whole; beside them torchvision on the
-original files, and the usual DataLoader around Pillow. Processor time is what to compare: it holds on a
-machine that others use as well.
+FFCV's files in three forms, the JPEGs also without restart markers and with every picture decoded whole;
+beside them torchvision on the original files, and the usual DataLoader around Pillow. Processor time is what to
+compare: it holds on a machine that others use as well.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
         write_beton(files, path, settings, num_workers=num_threads)
         ways.append(Way(name, partial(_opened, path, loader)))
         if settings.format == "jpg":
-            ways.append(Way(f"{name}, whole", partial(_opened, path, loader, decodes_parts=False)))
+            plain = path.with_stem(f"{path.stem}_plain")
+            write_beton(files, plain, replace(settings, restart_interval=0), num_workers=num_threads)
+            ways.append(Way(f"{name}, whole", partial(_opened, plain, loader, decodes_parts=False)))
     ways.append(Way("torchvision v2", lambda: loader(TorchvisionReader(files))))
     many = files.some(list(range(len(files))) * repeat)
     ways.append(Way("Pillow, DataLoader", partial(_pillow, many, batch=batch, num_workers=num_threads)))

@@ -67,6 +67,10 @@ def _add_write(parser: CommandParser) -> None:
         help="of JPEGs, default %(default)s; above 97 FFCV gains nothing",
     )
     parser.add_argument(
+        "--restart-interval", type=_count, default=2,
+        help="macroblocks of JPEGs between restart markers, default %(default)s; 0: none, slower to read",
+    )  # fmt: skip
+    parser.add_argument(
         "--proportion", type=float, default=0.5, help="share of JPEGs in --format proportion (0.5)"
     )
     parser.add_argument("--page-mib", type=_page, default=8, help="size of a page, default %(default)s")
@@ -121,6 +125,7 @@ def _write(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         max_size=arguments.max_size or None,
         quality=arguments.quality,
+        restart_interval=arguments.restart_interval,
         proportion=arguments.proportion,
         page_size=arguments.page_mib << 20,
     )

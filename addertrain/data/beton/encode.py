@@ -20,6 +20,7 @@ from addertrain.data.sources.source import PictureSource
 from addertrain.errors import DataError, PictureError
 
 _MAX_SIDE = 65500  # of a JPEG, by libjpeg
+_MACROBLOCK = 16  # pixels of one, in the 4:2:0 that Pillow writes
 _EXACT_ENOUGH = 97  # the highest quality that libjpeg's manual trusts its fast inverse transform with
 
 
@@ -31,12 +32,15 @@ class BetonSettings:
         format: JPEGs, raw pixels, or a share of `proportion` in JPEGs and the rest raw.
         max_size: longer sides are brought down to it; None: pictures stay as they are.
         quality: of the JPEGs; above 97 FFCV's fast inverse transform loses what the files gain.
+        restart_interval: macroblocks of a JPEG between restart markers, at which a crop is cut out before it
+            is decoded; less where it does not divide a row of them; 0: none.
         page_size: bytes; no image lies across two pages.
     """
 
     format: Literal["jpg", "raw", "proportion"] = "jpg"
     max_size: int | None = 400
     quality: int = 90
+    restart_interval: int = 2
     proportion: float = 0.5
     page_size: int = 8 << 20
 
@@ -45,6 +49,7 @@ class BetonSettings:
         for name, is_fine, expected in (
             ("max_size", self.max_size is None or 8 <= self.max_size < 65536, "8 to 65535 pixels"),
             ("quality", 1 <= self.quality <= 100, "1 to 100"),
+            ("restart_interval", 0 <= self.restart_interval < 65536, "0 to 65535 macroblocks"),
             ("proportion", 0 <= self.proportion <= 1, "0 to 1"),
             ("page_size", is_page and self.page_size < 1 << 32, "a power of two from 4096 to 2^31 bytes"),
         ):
@@ -81,10 +86,21 @@ def store(picture: NDArray[np.uint8], settings: BetonSettings, *, sample: int) -
     content = np.ascontiguousarray(picture).reshape(-1)
     if mode == JPEG:
         stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "JPEG", quality=settings.quality)
+        Image.fromarray(picture).save(
+            stream,
+            "JPEG",
+            quality=settings.quality,
+            restart_marker_blocks=dividing_interval(picture.shape[1], settings.restart_interval),
+        )
         content = np.frombuffer(stream.getbuffer(), dtype=np.uint8)
     height, width = picture.shape[:2]
     return Stored(mode, height, width, image_checksum(content), content.tobytes())
+
+
+def dividing_interval(width: int, most: int) -> int:
+    """The largest interval up to `most` whose markers stand at the same columns in every row; 0 for 0."""
+    columns = -(-width // _MACROBLOCK)
+    return max((interval for interval in range(1, most + 1) if columns % interval == 0), default=0)
 
 
 def stored_mode(settings: BetonSettings, sample: int) -> int:

@@ -110,7 +110,7 @@ def describe(side: SideFile, index: BetonIndex) -> list[str]:
     counts = np.bincount(index.labels, minlength=len(side.classes))
     share = float(np.mean(index.modes == JPEG))
     form = {0.0: "raw", 1.0: "jpg"}.get(share, f"{100 * share:.1f} % jpg, the rest raw")
-    unused = {"jpg": ("proportion",), "raw": ("proportion", "quality")}.get(
+    unused = {"jpg": ("proportion",), "raw": ("proportion", "quality", "restart_interval")}.get(
         side.settings.get("format", ""), ()
     )
     settings = ", ".join(f"{name} {value}" for name, value in side.settings.items() if name not in unused)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import addertrain
+from addertrain.data.beton.encode import dividing_interval
 from addertrain.data.beton.format import JPEG, BetonIndex, image_checksum, read_index
 from addertrain.data.beton.side_file import SideFile, side_path
 from addertrain.data.loaders.workers import Workers
@@ -50,7 +51,8 @@ def verify_images(
     """
     side, index = verify_structure(path)
     complaints = []
-    for number, (sha256, found) in enumerate(_pages(index, num_threads, progress)):
+    interval = side.settings.get("restart_interval")  # earlier versions wrote none
+    for number, (sha256, found) in enumerate(_pages(index, num_threads, progress, interval)):
         if sha256 != side.page_sha256[number]:
             complaints.append(f"{path}: page {number}: its checksum differs from the side file's")
         complaints += found
@@ -92,7 +94,9 @@ def _num_pages(index: BetonIndex) -> int:
     return -(-(index.data_end - index.data_start) // index.page_size)
 
 
-def _pages(index: BetonIndex, num_threads: int, progress: Progress) -> Iterator[tuple[str, list[str]]]:
+def _pages(
+    index: BetonIndex, num_threads: int, progress: Progress, interval: int | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """The SHA-256 of every page and what is wrong with its images; page by page, so each is read once."""
     numbers = (index.offsets.astype(np.int64) - index.data_start) // index.page_size
     order = np.argsort(numbers, kind="stable")
@@ -104,7 +108,7 @@ def _pages(index: BetonIndex, num_threads: int, progress: Progress) -> Iterator[
             checks: list[Future[tuple[str, list[str]]]] = []
             for page in range(num_pages):
                 samples = order[starts[page] : starts[page + 1]]
-                checks.append(workers.submit(_check_page, file, index, page, samples))
+                checks.append(workers.submit(_check_page, file, index, page, samples, interval))
                 done = page - _PAGES_AHEAD * num_threads
                 if done >= 0:
                     yield checks[done].result()
@@ -116,19 +120,21 @@ def _pages(index: BetonIndex, num_threads: int, progress: Progress) -> Iterator[
         os.close(file)
 
 
-def _check_page(file: int, index: BetonIndex, page: int, samples: NDArray[np.int64]) -> tuple[str, list[str]]:
+def _check_page(
+    file: int, index: BetonIndex, page: int, samples: NDArray[np.int64], interval: int | None
+) -> tuple[str, list[str]]:
     start = index.data_start + page * index.page_size
     content = os.pread(file, min(index.page_size, index.data_end - start), start)
     found = []
     for sample in samples.tolist():
         first = int(index.offsets[sample]) - start
-        problem = _problem(index, sample, content[first : first + int(index.sizes[sample])])
+        problem = _problem(index, sample, content[first : first + int(index.sizes[sample])], interval)
         if problem:
             found.append(f"{index.path}: sample {sample}: {problem}")
     return hashlib.sha256(content).hexdigest(), found
 
 
-def _problem(index: BetonIndex, sample: int, encoded: bytes) -> str | None:
+def _problem(index: BetonIndex, sample: int, encoded: bytes, interval: int | None) -> str | None:
     """What is wrong with an image, if anything is."""
     if len(encoded) != index.sizes[sample]:
         return f"expected {index.sizes[sample]} bytes, got {len(encoded)}"
@@ -136,11 +142,11 @@ def _problem(index: BetonIndex, sample: int, encoded: bytes) -> str | None:
     if len(index.checksums) and image_checksum(content) != index.checksums[sample]:
         return "expected the image that was written, got another (its checksum differs)"
     if index.modes[sample] == JPEG:
-        return _jpeg_problem(encoded, int(index.heights[sample]), int(index.widths[sample]))
+        return _jpeg_problem(encoded, int(index.heights[sample]), int(index.widths[sample]), interval)
     return None
 
 
-def _jpeg_problem(encoded: bytes, height: int, width: int) -> str | None:
+def _jpeg_problem(encoded: bytes, height: int, width: int, interval: int | None) -> str | None:
     """What the decoder that trains would stumble on; without FFCV, what the others here do."""
     # Here: torchvision takes seconds to import, which the structure does not need.
     from addertrain.data.beton import reader
@@ -154,7 +160,13 @@ def _jpeg_problem(encoded: bytes, height: int, width: int) -> str | None:
         return f"expected {height} x {width} pixels, got {head.height} x {head.width}"
     if head.channels == 4:
         return "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write it anew"
-    # Not where libjpeg warns.
+    wanted = head.restart_interval if interval is None else dividing_interval(width, interval)
+    if head.restart_interval != wanted:
+        return (
+            f"expected an interval of {wanted} macroblocks between restart markers, by the side file, got "
+            f"{head.restart_interval}; write it anew"
+        )
+    # Not where libjpeg warns, as it does of markers that are missing or out of turn.
     is_decodable = reader.decode(encoded, np.empty((height, width, 3), dtype=np.uint8))
     if is_decodable and jpeg.hole(head) is None:
         return None

@@ -25,7 +25,7 @@ _ORIENTATION = 0x0112
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _DATA = frozenset({0xC4, 0xCC, 0xDB, 0xDD}) | _FRAMES  # the segments that decoding needs
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
-_TABLES, _SCAN, _APP1, _END = 0xC4, 0xDA, 0xE1, 0xD9
+_TABLES, _SCAN, _INTERVAL, _APP1, _END = 0xC4, 0xDA, 0xDD, 0xE1, 0xD9
 _HOLE = bytes(64)  # more than two blocks of nothing but the coefficient that a zero bit stands for
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
 
@@ -40,6 +40,7 @@ class JpegHead(NamedTuple):
     may_be_zeros: bool  # whether many zero bytes can stand for pixels
     tables: bytes
     scans: bytes
+    restart_interval: int = 0  # macroblocks between restart markers; 0: there are none
 
     @property
     def pixel_data(self) -> bytes:
@@ -51,7 +52,7 @@ class JpegHead(NamedTuple):
 def read_head(encoded: bytes) -> JpegHead | None:
     """The head of a JPEG; None where there is none."""
     size: tuple[int, int, int] | None = None
-    orientation, kept, place, is_sequential = 1, [b"\xff\xd8"], 2, False
+    orientation, kept, place, is_sequential, restart_interval = 1, [b"\xff\xd8"], 2, False, 0
     zero_codes: dict[int, int] = {}
     try:
         while True:
@@ -69,6 +70,8 @@ def read_head(encoded: bytes) -> JpegHead | None:
                 size, is_sequential = struct.unpack_from(">HHB", segment, 1), marker in _SEQUENTIAL
             elif marker == _APP1:
                 orientation = _orientation(segment, orientation)
+            elif marker == _INTERVAL:
+                (restart_interval,) = struct.unpack_from(">H", segment)
             elif marker == _TABLES:
                 zero_codes |= _zero_codes(segment)
             if marker in _DATA:
@@ -81,7 +84,8 @@ def read_head(encoded: bytes) -> JpegHead | None:
         return None
     if size is None or not all(size):
         return None
-    return JpegHead(*size, orientation, may_be_zeros, b"".join(kept), encoded[place - 1 :])
+    tables, scans = b"".join(kept), encoded[place - 1 :]
+    return JpegHead(*size, orientation, may_be_zeros, tables, scans, restart_interval)
 
 
 def _zero_codes(tables: bytes) -> dict[int, int]:

@@ -193,6 +193,19 @@ def test_verify_names_every_damaged_page_and_image(copy: Path) -> None:
     assert [line.split(": ")[1] for line in complaints if "sample" in line] == ["sample 20", "sample 33"]
 
 
+def test_verify_names_jpegs_without_the_restart_markers_that_the_side_file_tells_of(copy: Path) -> None:
+    assert verify_images(copy) == []
+    side = json.loads(side_path(copy).read_text())
+    assert side["settings"]["restart_interval"] == 2
+    side["settings"]["restart_interval"] = 0
+    side_path(copy).write_text(json.dumps(side))
+    complaint = "expected an interval of 0 macroblocks between restart markers, by the side file, got "
+    assert [complaint in line for line in verify_images(copy)] == [True] * 45
+    del side["settings"]["restart_interval"]  # as earlier versions wrote it
+    side_path(copy).write_text(json.dumps(side))
+    assert verify_images(copy) == []
+
+
 def test_padding_is_covered_too(copy: Path) -> None:
     index = read_index(copy)
     put(lambda path: index.data_end - 1, b"x")(copy)

@@ -18,7 +18,9 @@ from addertrain.data.beton.format import JPEG, RAW, read_index
 from addertrain.data.beton.side_file import SideFile, side_path
 from addertrain.data.beton.verify import verify_images
 from addertrain.data.beton.write import write_beton
+from addertrain.data.decoding import jpeg
 from addertrain.data.decoding.modes import Rendering
+from addertrain.data.decoding.picture import decode_picture
 from addertrain.data.sources.folder import PictureFiles, folder_of_classes
 from tests.data.photographs import SMALL_PAGES, waves, write_folder
 
@@ -73,6 +75,24 @@ def test_stored_pictures_are_brought_to_size_and_keep_their_shape() -> None:
     same = waves(0, 300, 400)
     assert shrunk(same, 400) is same
     assert shrunk(waves(0, 300, 600), None).shape == (300, 600, 3)
+
+
+@pytest.mark.parametrize(
+    ("interval", "width", "stands"), [(0, 64, 0), (1, 64, 1), (2, 64, 2), (2, 80, 1), (4, 90, 3)]
+)
+def test_restart_markers_stand_at_the_same_columns_in_every_row(
+    interval: int, width: int, stands: int
+) -> None:
+    """The largest interval up to the setting that divides the 4, 5 or 6 macroblocks of a row."""
+    contents = [
+        store(waves(0, 50, width), BetonSettings(restart_interval=number), sample=0).content
+        for number in (interval, 0)
+    ]
+    head = jpeg.read_head(contents[0])
+    assert head is not None
+    assert head.restart_interval == stands
+    one, other = (decode_picture(content, name="x").pixels for content in contents)
+    assert np.array_equal(one, other)
 
 
 def test_raw_images_are_exact_and_jpegs_near() -> None:
@@ -266,6 +286,7 @@ def test_a_process_that_is_killed_is_named_and_not_waited_for(
         ({"quality": 101}, "quality: expected 1 to 100, got 101"),
         ({"max_size": 1}, "max_size: expected 8 to 65535 pixels"),
         ({"page_size": 5000}, "page_size: expected a power of two"),
+        ({"restart_interval": -1}, "restart_interval: expected 0 to 65535 macroblocks, got -1"),
         ({"proportion": 1.5}, "proportion: expected 0 to 1"),
     ],
 )
