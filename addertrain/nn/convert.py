@@ -42,7 +42,8 @@ def convert(
 
     Raises:
         ValueError: for a name in `keep` that the model does not have, for a layer that has no adder form or
-            that is not called but read, and for a model without layers to convert.
+            that is not called but read, for a model without layers to convert, and for an example that the
+            model raises an error on.
         TypeError: if `keep` is a single string, or `model` no module.
     """
     if not isinstance(model, nn.Module):

@@ -6,7 +6,7 @@ where control flow depends on a tensor. It goes module by module, so that one th
 it is and hides nothing of those within. The example then confirms on real numbers what was found.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.fusing.chains import Chain, find_chains, is_torchs_norm, put_call
-from addertrain.nn.fusing.follow import Followed, NotFollowedError, follow
+from addertrain.nn.fusing.follow import Followed, NotFollowedError, first_line, follow
 from addertrain.nn.fusing.forward import Program, lay_on, take_off
 from addertrain.nn.fusing.nodes import is_leaf
 from addertrain.nn.fusing.rectification import Rectification
@@ -71,20 +71,22 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
         example: a batch, or a tuple of the model's arguments, which passes through twice in evaluation.
 
     Raises:
-        RuntimeError: if the fused network's result differs on the example; it is then as it was before.
+        ValueError: if the network raises an error on the example.
+        RuntimeError: if the fused network's result differs on the example.
+        Whatever is raised, the network is as it was before.
     """
-    for module in model.modules():
-        take_off(module)
-    analysis = _Analysis(model)
-    with _unexpected_calls(model, analysis) as unexpected:
-        before = _evaluated(model, example)
-    undo = _alter(analysis, Rectification(analysis.graphs_of).of(model) - unexpected)
-    if not _are_close(before, _evaluated(model, example)):
-        undo()
-        raise RuntimeError(
-            "fuse: expected the fused network to give the same result on the example, got another one; the "
-            "network is as it was."
-        )
+    with _restored_on_error(model):
+        for module in model.modules():
+            take_off(module)
+        analysis = _Analysis(model)
+        with _unexpected_calls(model, analysis) as unexpected:
+            before = _taken(model, example)
+        _alter(analysis, Rectification(analysis.graphs_of).of(model) - unexpected)
+        if not _are_close(before, _evaluated(model, example)):
+            raise RuntimeError(
+                "fuse: expected the fused network to give the same result on the example, got another one; "
+                "the network is as it was."
+            )
     return analysis.report()
 
 
@@ -123,7 +125,7 @@ class _Analysis:
     def norms(self, *, at_block_ends: bool = False) -> list[nn.BatchNorm2d]:
         """Those in a chain, in the network's order."""
         chains = [chain for of_modes in self.chains.values() for chains in of_modes for chain in chains]
-        found = {chain.norm for chain in chains if chain.residual is not None or not at_block_ends}
+        found = {chain.norm for chain in chains if chain.sum is not None or not at_block_ends}
         return [module for module in self.names if module in found]
 
     def report(self) -> Fusion:
@@ -142,11 +144,9 @@ class _Analysis:
         )
 
 
-def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> Callable[[], None]:
-    """Makes the network the fused one; returns what takes that back."""
-    swapped = [norm for norm in analysis.norms() if is_torchs_norm(norm)]
-    flags = {layer: layer.rectified for layer in rectified}
-    for norm in swapped:
+def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> None:
+    """Makes the network the fused one."""
+    for norm in filter(is_torchs_norm, analysis.norms()):
         norm.__class__ = BatchNorm2d
         norm.relu = False  # type: ignore[assignment]
     for layer in rectified:
@@ -160,22 +160,43 @@ def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> Callable[[], Non
         if programs:
             lay_on(module, programs)
 
-    def undo() -> None:
-        for module in analysis.chains:
-            take_off(module)
-        for norm in swapped:
-            norm.__class__ = nn.BatchNorm2d
-            del norm.relu
-        for layer, was_rectified in flags.items():
-            layer.rectified = was_rectified
 
-    return undo
+@contextmanager
+def _restored_on_error(model: nn.Module) -> Iterator[None]:
+    """Puts back, if the block raises, all that fusing alters: classes, flags and programs."""
+    altered = ("relu", "rectified", "_fused_programs")
+    states = {
+        module: (type(module), {name: vars(module)[name] for name in altered if name in vars(module)})
+        for module in model.modules()
+    }
+    try:
+        yield
+    except BaseException:
+        for module, (own, held) in states.items():
+            module.__class__ = own
+            for name in altered:
+                vars(module).pop(name, None)
+            vars(module).update(held)
+        raise
 
 
 def _program(module: nn.Module, followed: Followed, chains: list[Chain]) -> Program:
     for chain in chains:
         put_call(chain, followed.graph, module)
     return Program(followed, tuple(each for chain in chains for each in chain.bypassed))
+
+
+def _taken(model: nn.Module, example: Example) -> list[Tensor]:
+    """The tensors that the network itself returns for the example."""
+    try:
+        return _evaluated(model, example)
+    except Exception as error:  # whatever its code raises
+        shapes = [str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+        raise ValueError(
+            f"fuse: expected an example that the network takes, got {' and '.join(shapes) or 'no tensor'}, "
+            f"on which it raised {type(error).__name__}: {first_line(error)}; pass a batch as training does, "
+            "or a tuple of all arguments."
+        ) from error
 
 
 @torch.no_grad()

@@ -112,6 +112,121 @@ class Joined(Block):
         return self.bn2(self.conv2(y))
 
 
+class StemAndSum(Block):
+    """The block's end adds what the stem's ReLU, in the same code, let through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)) + x)
+        return x.mean((2, 3))
+
+
+class StemFirstInTheSum(StemAndSum):
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(x + self.bn2(self.conv2(x)))
+
+
+class ProjectedInOneForward(Block):
+    """The shortcut's layer and norm stand beside the block's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = AdderConv2d(4, 4, 1, offset_free=True)
+        self.project_norm = BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = self.project_norm(self.project(x))
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        return self.relu(out)
+
+
+class EndUponEnd(Block):
+    """Three block ends, each of which adds the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3 = AdderConv2d(4, 4, 3, padding=1, offset_free=True)
+        self.norm3 = BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.bn1(self.conv1(x)) + x).relu()
+        x = (x + self.bn2(self.conv2(x))).relu()
+        return torch.add(self.norm3(self.conv3(x)), x).relu_()
+
+
+class DenselyJoined(Block):
+    """Each layer reads all before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = AdderConv2d(8, 4, 3, padding=1, offset_free=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [torch.relu(x)]
+        features.append(F.relu(self.bn1(self.conv1(torch.cat(features, 1)))))
+        features.append(F.relu(self.bn2(self.conv2(torch.cat(features, dim=1)))))
+        return torch.cat(features, 1)
+
+
+class PreActivated(Block):
+    """Norm and ReLU come before their layer, and nothing behind the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(self.relu(self.bn1(x)))
+        out = self.conv2(self.relu(self.bn2(out)))
+        return out + x
+
+
+class SqueezeExcite(Block):
+    """A gate from the image's mean scales the second norm's result before the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze = nn.AdaptiveAvgPool2d(1)
+        self.excite = nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU(), nn.Conv2d(2, 4, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y = y * self.excite(self.squeeze(y))
+        return self.relu(y + x)
+
+
+class StemInASequential(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(4, 4, 3, padding=1), BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        )
+        self.body = nn.Sequential(StemAndSumOfModules(), StemAndSumOfModules())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.flatten(self.body(self.features(x)), 1)
+
+
+class StemAndSumOfModules(Block):
+    """One ReLU for all, `out += x`, with dropout that evaluation alone leaves out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        out = F.dropout(x, 0.0, self.training)
+        out = self.bn2(self.conv2(out))
+        out += x
+        return self.relu(out)
+
+
+class ModesApart(Block):
+    """Code that asks for the mode, around a stem and a sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)) + x)
+        return x if self.training else x.clamp(max=6.0)
+
+
 FOUND: dict[str, Callable[[], tuple[nn.Module, list[str], int, int]]] = {
     "modules": lambda: (Modules(), ["conv2"], 2, 1),
     "functions": lambda: (Functions(), ["conv2"], 2, 1),
@@ -123,6 +238,18 @@ FOUND: dict[str, Callable[[], tuple[nn.Module, list[str], int, int]]] = {
     ),
     "one block twice": lambda: (_twice(Modules()), ["0.conv2"], 2, 1),
     "joined": lambda: (Joined(), ["conv2"], 2, 0),
+    "stem and sum in one code": lambda: (StemAndSum(), ["conv2"], 2, 1),
+    "stem first in the sum": lambda: (StemFirstInTheSum(), ["conv2"], 2, 1),
+    "projection in one code": lambda: (ProjectedInOneForward(), ["conv2"], 3, 1),
+    "end upon end": lambda: (EndUponEnd(), ["conv2", "conv3"], 3, 3),
+    "dense": lambda: (DenselyJoined(), ["conv1", "conv2"], 2, 0),
+    "before the layer": lambda: (PreActivated(), ["conv1", "conv2"], 2, 0),
+    "squeeze and excite": lambda: (SqueezeExcite(), ["conv2"], 2, 0),
+    "stem in a Sequential": lambda: (
+        StemInASequential(), ["body.0.conv1", "body.0.conv2", "body.1.conv1", "body.1.conv2"], 5, 2,
+    ),
+    "one ReLU and dropout": lambda: (StemAndSumOfModules(), ["conv2"], 2, 1),
+    "modes apart": lambda: (ModesApart(), ["conv2"], 2, 1),
 }  # fmt: skip
 """Name -> a network, its layers that read a ReLU, and how many norms and block ends are fused."""
 

@@ -237,6 +237,40 @@ def test_a_network_without_anything_to_fuse_is_left_alone() -> None:
     assert type(model) is nn.Sequential
 
 
+def test_an_error_of_the_fused_code_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever program it is, in a network that is already fused as in one that is not."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ArithmeticError("as a kernel may")
+
+    for is_fused in (False, True):
+        model = nn.Sequential(FOUND["two blocks"]()[0], nn.BatchNorm2d(4), nn.ReLU())
+        if is_fused:
+            fuse(model, images())
+        twin = copy.deepcopy(model)
+        classes = [type(module) for module in model.modules()]
+        with monkeypatch.context() as patch:
+            patch.setattr("addertrain.nn.fusing.chains.adder_norm_residual", fail)
+            with pytest.raises(ArithmeticError, match="as a kernel may"):
+                fuse(model, images())
+        assert [type(module) for module in model.modules()] == classes
+        assert (program_for(model[0][0], (images(),)) is not None) == is_fused
+        assert any(layer.rectified for layer in model.modules() if isinstance(layer, AdderConv2d)) == is_fused
+        assert_same_step(model, twin)
+        assert_same_evaluation(model, twin)
+
+
+def test_an_example_that_the_network_does_not_take_is_named() -> None:
+    model = FOUND["modules"]()[0]
+    twin = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=r"got \(2, 3, 8, 8\), on which it raised .*; pass a batch") as error:
+        fuse(model, images(3))
+    assert "\n" not in str(error.value)
+    assert_same_step(model, twin)
+    with pytest.raises(ValueError, match="expected an example that the network takes"):
+        convert(nn.Sequential(nn.Conv2d(4, 4, 3)), example=images(3))
+
+
 def test_a_result_that_differs_is_undone() -> None:
     class Catches(Block):
         def forward(self, x: Tensor) -> Tensor:

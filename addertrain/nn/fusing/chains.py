@@ -26,16 +26,22 @@ class Chain:
     """Nodes that one call stands for, first to last, and what they call.
 
     Args:
+        sum: what adds a residual to the norm's result, if a ReLU of the sum ends the chain.
         bypassed: modules that nobody calls any more: ReLUs and identities.
-        residual: what is added to the norm's result, if a ReLU of the sum ends the chain.
     """
 
     nodes: tuple[Node, ...]
     layer: AdderConv2d | None
     norm: nn.BatchNorm2d
-    residual: Node | None
+    sum: Node | None
     has_relu: bool
     bypassed: tuple[nn.Module, ...]
+
+    @property
+    def residual(self) -> Node | None:
+        """What the sum adds now: where it was the end of another chain, the call that replaced that."""
+        pair = () if self.sum is None else summands(self.sum) or ()
+        return next((node for node in pair if node not in self.nodes), None)
 
 
 def find_chains(graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> list[Chain]:
@@ -102,12 +108,12 @@ def _candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Iter
     behind, bypassed = _past_identities(norm_node, owner)
     nodes = (*start, *behind)
     end = _only_user(nodes[-1])
-    if end is not None and (residual := _other_summand(end, nodes[-1])) is not None:
+    if end is not None and _other_summand(end, nodes[-1]) is not None:
         more, also = _past_identities(end, owner)
         relu = _only_user((end, *more)[-1])
         if relu is not None and is_relu(relu, owner):
             all_nodes = (*nodes, end, *more, relu)
-            yield Chain(all_nodes, layer, norm, residual, True, (*bypassed, *also, *_module(relu, owner)))
+            yield Chain(all_nodes, layer, norm, end, True, (*bypassed, *also, *_module(relu, owner)))
     if end is not None and is_relu(end, owner):
         yield Chain((*nodes, end), layer, norm, None, True, (*bypassed, *_module(end, owner)))
     if layer is not None:

@@ -107,7 +107,7 @@ def _follow(module: nn.Module) -> Followed:
     except NotFollowedError:
         raise
     except Exception as error:  # whatever its code does with stand-ins for tensors
-        raise NotFollowedError(_first_line(error)) from error
+        raise NotFollowedError(first_line(error)) from error
     finally:
         has_drawn = random_states.have_moved()
         random_states.restore()
@@ -127,7 +127,8 @@ def _containers(module: nn.Module) -> Iterator[nn.Module]:
             yield from _containers(child)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
