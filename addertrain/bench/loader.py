@@ -1,8 +1,8 @@
 """`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
 
 FFCV's files in three forms, the JPEGs also without restart markers and with every picture decoded whole;
-beside them torchvision on the original files, and the usual DataLoader around Pillow. Processor time is what to
-compare: it holds on a machine that others use as well.
+beside them torchvision on the original files, and the usual DataLoader around Pillow. Processor time is what
+to compare: it holds on a machine that others use as well.
 """
 
 import argparse
