@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from addertrain.nn import AdderConv2d, BatchNorm2d
 
 SLOPE = 0.5
+mean = (0.5,)
+"""Named as the method that a network calls."""
 
 
 def images(channels: int = 4, size: int = 8) -> Tensor:
@@ -157,6 +159,38 @@ class EndUponEnd(Block):
         return torch.add(self.norm3(self.conv3(x)), x).relu_()
 
 
+class Pooled(Block):
+    """A pool's function between ReLU and layer."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(F.relu(self.bn1(self.conv1(x))))
+        return F.relu(self.bn2(self.conv2(x)))
+
+
+def _pooled_by_the_largest(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2)
+
+
+def _pooled_without_indices(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=2, padding=1, return_indices=False)
+
+
+def _pooled_by_the_mean(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, divisor_override=None)
+
+
+def _pooled_over_another_number(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, divisor_override=3)
+
+
+def _pooled_to_indices(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2) + F.max_pool2d(x, 2, return_indices=True)[1]
+
+
 class DenselyJoined(Block):
     """Each layer reads all before it."""
 
@@ -249,6 +283,9 @@ FOUND: dict[str, Callable[[], tuple[nn.Module, list[str], int, int]]] = {
         StemInASequential(), ["body.0.conv1", "body.0.conv2", "body.1.conv1", "body.1.conv2"], 5, 2,
     ),
     "one ReLU and dropout": lambda: (StemAndSumOfModules(), ["conv2"], 2, 1),
+    "the largest of a window": lambda: (Pooled(_pooled_by_the_largest), ["conv2"], 2, 0),
+    "the largest without its index": lambda: (Pooled(_pooled_without_indices), ["conv2"], 2, 0),
+    "a window's mean": lambda: (Pooled(_pooled_by_the_mean), ["conv2"], 2, 0),
     "modes apart": lambda: (ModesApart(), ["conv2"], 2, 1),
 }  # fmt: skip
 """Name -> a network, its layers that read a ReLU, and how many norms and block ends are fused."""
@@ -340,6 +377,12 @@ class AsksForType(Block):
         return self.relu(y + x) if isinstance(x, Tensor) else y
 
 
+class AsksForGlobalTuple(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x))
+        return self.relu(y + x) if mean[0] else y.mean(1)
+
+
 class AsksForGlobal(Block):
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(x))
@@ -418,11 +461,14 @@ LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
     "shape": lambda: (AsksForShape(), "the code of the network itself stays as it is"),
     "type": lambda: (AsksForType(), "it calls isinstance"),
     "global": lambda: (AsksForGlobal(), "it reads SLOPE"),
+    "a global tuple": lambda: (AsksForGlobalTuple(), "it reads mean"),
     "closure": lambda: (_around(1.0), "it reads slope of the function around it"),
     "random numbers": lambda: (DrawsNumbers(), "it draws random numbers"),
     "attributes written": lambda: (Counts(), "it writes self.num_calls"),
     "a dict": lambda: (Remembers(), "it reads self.seen, a dict"),
     "optional arguments": lambda: (TakesOptions(), "it takes optional arguments"),
+    "a pool over another number": lambda: (Pooled(_pooled_over_another_number), "0 of 2"),
+    "a pool's indices": lambda: (Pooled(_pooled_to_indices), "0 of 2"),
     "a product": lambda: (Gates(), "0 of 2"),
 }
 """Name -> a network without a block's end or a layer behind a ReLU, and what `fuse` says of it."""

@@ -7,6 +7,8 @@ can be neither followed nor compared is refused: written attributes, randomness,
 globals, and questions for the type of an input.
 """
 
+import dis
+import functools
 import gc
 import operator
 import random
@@ -15,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, MethodType, ModuleType
+from types import CodeType, FrameType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 import torch
@@ -250,9 +252,17 @@ class _Watch:
         for name in frame.f_code.co_names:
             if name in _QUESTIONS:
                 self.refuse(f"it calls {name}")
+        for name in _global_names(frame.f_code):
             value = frame.f_globals.get(name)
             if value is not None and not callable(value) and not isinstance(value, ModuleType):
                 self.refuse(f"it reads {name}, which is neither its module's nor a function")
+
+
+@functools.cache
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    """The globals that code loads; `co_names` lists the attributes of its objects among them."""
+    loads = (each for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    return tuple(dict.fromkeys(str(each.argval) for each in loads))
 
 
 def _is_plain(value: Any) -> bool:

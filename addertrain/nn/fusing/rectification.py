@@ -109,7 +109,9 @@ def _result(node: Node, owner: nn.Module, known: dict[Node, bool]) -> bool:
         return all(known.get(each, False) for each in node.args[0])
     names: Any = _KEEPING_FUNCTIONS if node.op == "call_function" else _KEEPING_METHODS
     is_same = (
-        len(node.args) < 7 and "divisor_override" not in node.kwargs and "return_indices" not in node.kwargs
+        len(node.args) < 7  # the seventh is one of these, which torch.fx writes down at their defaults too
+        and node.kwargs.get("divisor_override") is None
+        and node.kwargs.get("return_indices", False) is False
     )
     first = node.args[0] if node.args else None
     return node.target in names and is_same and isinstance(first, Node) and known.get(first, False)
