@@ -4,8 +4,9 @@ from addertrain.nn.adder import AdderConv2d, AdderLinear, set_variant
 from addertrain.nn.adder_norm import adder_norm, adder_norm_residual
 from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.conv import Conv2d
+from addertrain.nn.conversion import Fusion
 from addertrain.nn.convert import convert
-from addertrain.nn.fuse import Fusion, fuse
+from addertrain.nn.fuse import fuse
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear

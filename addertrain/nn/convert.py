@@ -12,8 +12,8 @@ from torch import nn
 
 from addertrain.nn import convert_checks
 from addertrain.nn.adder import AdderConv2d, AdderLinear
-from addertrain.nn.conversion import Conversion
-from addertrain.nn.fuse import Example, Fusion, fuse
+from addertrain.nn.conversion import Conversion, Fusion
+from addertrain.nn.fuse import Example, fuse
 from addertrain.nn.fusing.chains import is_torchs_norm
 from addertrain.nn.norm import BatchNorm2d
 

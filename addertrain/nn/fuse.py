@@ -6,9 +6,8 @@ where control flow depends on a tensor. It goes module by module, so that one th
 it is and hides nothing of those within. The example then confirms on real numbers what was found.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,41 +16,16 @@ from torch.fx import Graph
 from torch.utils._pytree import tree_leaves
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.conversion import Fusion
 from addertrain.nn.fusing.chains import Chain, find_chains, is_torchs_norm, put_call
 from addertrain.nn.fusing.follow import Followed, NotFollowedError, first_line, follow
 from addertrain.nn.fusing.forward import Program, lay_on, take_off
+from addertrain.nn.fusing.left_out import why_left
 from addertrain.nn.fusing.nodes import is_leaf
 from addertrain.nn.fusing.rectification import Rectification
 from addertrain.nn.norm import BatchNorm2d
 
 Example = Tensor | tuple[Any, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fusion:
-    """What `fuse` found in a network; it prints itself in one line.
-
-    Args:
-        layers: adder layers, by name, and whether each reads a ReLU's output.
-        norms: norms that are computed together with a layer, a ReLU or a residual's sum.
-        block_ends: those of them whose norm, sum and ReLU are one pass.
-        not_followed: modules that stay as they are because their code cannot be followed, and why.
-    """
-
-    layers: Mapping[str, bool]
-    norms: tuple[str, ...]
-    block_ends: tuple[str, ...]
-    not_followed: Mapping[str, str]
-
-    def __str__(self) -> str:
-        read = sum(self.layers.values())
-        line = f"fuse: {read} of {len(self.layers)} adder layers read a ReLU, {len(self.norms)} norms, "
-        line += f"{len(self.block_ends)} block ends"
-        for reason in dict.fromkeys(self.not_followed.values()):
-            names = [name for name, why in self.not_followed.items() if why == reason]
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            line += f"; the code of {names[0] or 'the network itself'}{more} stays as it is ({reason})"
-        return line
 
 
 def fuse(model: nn.Module, example: Example) -> Fusion:
@@ -81,13 +55,17 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
         analysis = _Analysis(model)
         with _unexpected_calls(model, analysis) as unexpected:
             before = _taken(model, example)
-        _alter(analysis, Rectification(analysis.graphs_of).of(model) - unexpected)
+        unproved = Rectification(analysis.graphs_of, analysis.names).of(model)
+        for layer in unexpected:
+            reason = "the example gave it a negative number, or code that cannot be followed calls it"
+            unproved[layer] = unproved.get(layer) or reason
+        _alter(analysis, {layer for layer, reason in unproved.items() if not reason})
         if not _are_close(before, _evaluated(model, example)):
             raise RuntimeError(
                 "fuse: expected the fused network to give the same result on the example, got another one; "
                 "the network is as it was."
             )
-    return analysis.report()
+    return analysis.report(unproved)
 
 
 class _Analysis:
@@ -102,6 +80,13 @@ class _Analysis:
             for module in self.names
             if not is_leaf(module) and type(module).forward is not nn.Module.forward  # no list of modules
         }
+        self.left_norms: dict[nn.BatchNorm2d, str] = {}
+        self.left_ends: dict[nn.BatchNorm2d, str] = {}
+        for module, of_modes in self.chains.items():
+            for each, chains in zip(self.followed(module), of_modes, strict=True):
+                norms, ends = why_left(each.graph, module, chains, self.graphs_of)
+                self.left_norms |= norms
+                self.left_ends |= ends
 
     def followed(self, module: nn.Module) -> list[Followed]:
         """What the module's code does; nothing where it cannot be followed."""
@@ -128,19 +113,35 @@ class _Analysis:
         found = {chain.norm for chain in chains if chain.sum is not None or not at_block_ends}
         return [module for module in self.names if module in found]
 
-    def report(self) -> Fusion:
-        """What was found, by the modules' names."""
+    def report(self, unproved: dict[AdderConv2d, str]) -> Fusion:
+        """What was found and what was left out, by the modules' names.
+
+        Args:
+            unproved: why a layer is not known to read a ReLU, for those of which it is not.
+        """
         reasons = {
             self.names[module]: reason
             for module, reason in self._reasons.items()
             if any(isinstance(each, AdderConv2d) for each in module.modules())
         }
         layers = [module for module in self.names if isinstance(module, AdderConv2d)]
+        fused, ends = self.norms(), self.norms(at_block_ends=True)
+        nobody = "no code that could be followed calls it"
+        norms = [
+            module for module in self.names if isinstance(module, nn.BatchNorm2d) and module not in fused
+        ]
         return Fusion(
             layers={self.names[layer]: layer.rectified for layer in layers},
-            norms=tuple(self.names[norm] for norm in self.norms()),
-            block_ends=tuple(self.names[norm] for norm in self.norms(at_block_ends=True)),
+            norms=tuple(self.names[norm] for norm in fused),
+            block_ends=tuple(self.names[norm] for norm in ends),
             not_followed=reasons,
+            layers_left={
+                self.names[each]: unproved.get(each, nobody) for each in layers if not each.rectified
+            },
+            norms_left={self.names[norm]: self.left_norms.get(norm, nobody) for norm in norms},
+            block_ends_left={
+                self.names[norm]: reason for norm, reason in self.left_ends.items() if norm not in ends
+            },
         )
 
 

@@ -454,7 +454,7 @@ LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
     "a norm called twice": lambda: (NormTwice(), "0 norms"),
     "a norm's result read twice": lambda: (NormReadTwice(), "0 block ends"),
     "a sum read twice": lambda: (SumReadTwice(), "0 block ends"),
-    "a ReLU in place of what others read": lambda: (WrittenUnderTheReader(), "1 norms"),
+    "a ReLU in place of what others read": lambda: (WrittenUnderTheReader(), "1 norm,"),
     "a sum in place of what others read": lambda: (WritesIdentity(), "0 block ends"),
     "a write between layer and norm": lambda: (WritesBetween(), "0 block ends"),
     "data": lambda: (AsksForData(), "the code of the network itself stays as it is"),

@@ -68,6 +68,35 @@ def test_gradients_are_the_same_in_float64(name: str) -> None:
         torch.testing.assert_close(got.gradients[key], gradient, rtol=1e-9, atol=1e-9, msg=key)
 
 
+@pytest.mark.parametrize("name", [*FOUND, *LEFT])
+def test_whatever_is_left_out_is_named_with_its_reason(name: str) -> None:
+    model = (FOUND | LEFT)[name]()[0]
+    fusion = fuse(model, images())
+    norms = {each for each, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert set(fusion.layers_left) == {each for each, reads in fusion.layers.items() if not reads}
+    assert set(fusion.norms_left) == norms - set(fusion.norms)
+    for left in (fusion.layers_left, fusion.norms_left, fusion.block_ends_left):
+        assert all(left.values())
+        assert all(any(each in line for line in str(fusion).splitlines()[1:]) for each in left)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "left"),
+    [
+        ("a norm's result read twice", "block_ends", {"bn2": "the norm's result is read more than once"}),
+        ("a sum read twice", "block_ends", {"bn2": "the sum is read more than once, or is the result"}),
+        ("a product", "layers", {
+            "conv1": "it reads the network's input",
+            "conv2": "it reads the result of mul in the network itself",
+        }),
+        ("shortcut", "block_ends", {}),
+    ],
+)  # fmt: skip
+def test_reasons_say_what_stands_in_the_way(name: str, kind: str, left: dict[str, str]) -> None:
+    fusion = fuse((FOUND | LEFT)[name]()[0], images())
+    assert getattr(fusion, f"{kind}_left") == left
+
+
 @pytest.mark.parametrize("name", LEFT)
 def test_what_cannot_be_proved_stays_as_it_is(name: str) -> None:
     torch.manual_seed(0)
@@ -233,7 +262,10 @@ def test_torchs_norms_become_ours_where_they_are_fused() -> None:
 def test_a_network_without_anything_to_fuse_is_left_alone() -> None:
     model = nn.Sequential(AdderConv2d(4, 4, 3), nn.Sigmoid(), nn.Flatten())
     fusion = fuse(model, images())
-    assert str(fusion) == "fuse: 0 of 1 adder layers read a ReLU, 0 norms, 0 block ends"
+    assert str(fusion).splitlines() == [
+        "fuse: 0 of 1 adder layer read a ReLU, 0 norms, 0 block ends",
+        "adder layers that are not known to read a ReLU: 1 (it reads the network's input): 0",
+    ]
     assert type(model) is nn.Sequential
 
 
@@ -313,9 +345,10 @@ def test_torchvisions_networks_are_fused_whole(network: Callable[..., nn.Module]
 def test_convert_fuses_for_an_example() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
     converted: Any = convert(model, example=images())
-    assert str(converted.conversion).splitlines()[-1] == (
-        "fuse: 1 of 2 adder layers read a ReLU, 1 norms, 0 block ends"
-    )
+    assert str(converted.conversion).splitlines()[-2:] == [
+        "fuse: 1 of 2 adder layers read a ReLU, 1 norm, 0 block ends",
+        "adder layers that are not known to read a ReLU: 1 (it reads the network's input): 0",
+    ]
     assert repr(converted[3]).endswith("rectified=True)")
     assert convert(model).conversion.fusion is None
 

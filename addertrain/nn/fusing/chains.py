@@ -53,8 +53,8 @@ def find_chains(graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> list[Cha
         if norm is None or not is_norm(norm):
             continue
         assert isinstance(norm, nn.BatchNorm2d)
-        for chain in _candidates(node, norm, owner):
-            if taken.isdisjoint(chain.nodes) and _is_safe(chain, graph, owner, graphs_of):
+        for chain in candidates(node, norm, owner):
+            if taken.isdisjoint(chain.nodes) and not hazard(chain, graph, owner, graphs_of):
                 taken.update(chain.nodes)
                 chains.append(chain)
                 break
@@ -95,7 +95,7 @@ def put_call(chain: Chain, graph: Graph, owner: nn.Module) -> None:
         graph.erase_node(node)
 
 
-def _candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Iterator[Chain]:
+def candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Iterator[Chain]:
     """The longest chain around a norm first."""
     before = norm_node.args[0]
     assert isinstance(before, Node)
@@ -105,12 +105,12 @@ def _candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Iter
         start = (before, norm_node)
     else:
         layer = None
-    behind, bypassed = _past_identities(norm_node, owner)
+    behind, bypassed = past_identities(norm_node, owner)
     nodes = (*start, *behind)
-    end = _only_user(nodes[-1])
-    if end is not None and _other_summand(end, nodes[-1]) is not None:
-        more, also = _past_identities(end, owner)
-        relu = _only_user((end, *more)[-1])
+    end = only_user(nodes[-1])
+    if end is not None and other_summand(end, nodes[-1]) is not None:
+        more, also = past_identities(end, owner)
+        relu = only_user((end, *more)[-1])
         if relu is not None and is_relu(relu, owner):
             all_nodes = (*nodes, end, *more, relu)
             yield Chain(all_nodes, layer, norm, end, True, (*bypassed, *also, *_module(relu, owner)))
@@ -120,14 +120,16 @@ def _candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Iter
         yield Chain(start, layer, norm, None, False, ())
 
 
-def _only_user(node: Node) -> Node | None:
+def only_user(node: Node) -> Node | None:
+    """Who reads a node, if that is one."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _past_identities(node: Node, owner: nn.Module) -> tuple[tuple[Node, ...], tuple[nn.Module, ...]]:
+def past_identities(node: Node, owner: nn.Module) -> tuple[tuple[Node, ...], tuple[nn.Module, ...]]:
+    """The identities that alone read a node, one behind the other: nodes and modules."""
     nodes: list[Node] = []
     modules: list[nn.Module] = []
-    while (following := _only_user(node)) is not None and type(called(following, owner)) is nn.Identity:
+    while (following := only_user(node)) is not None and type(called(following, owner)) is nn.Identity:
         node = following
         nodes.append(node)
         modules += _module(node, owner)
@@ -139,7 +141,7 @@ def _module(node: Node, owner: nn.Module) -> tuple[nn.Module, ...]:
     return () if module is None else (module,)
 
 
-def _other_summand(node: Node, norm_result: Node) -> Node | None:
+def other_summand(node: Node, norm_result: Node) -> Node | None:
     """What a sum adds to a norm's result; none where it writes into that other tensor."""
     pair = summands(node)
     if pair is None or pair[0] is pair[1]:
@@ -149,14 +151,17 @@ def _other_summand(node: Node, norm_result: Node) -> Node | None:
     return pair[0] if pair[1] is norm_result and not is_in_place(node) else None
 
 
-def _is_safe(chain: Chain, graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> bool:
+def hazard(chain: Chain, graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> str:
+    """Why one call would not compute the same; empty if it would."""
     nodes = list(graph.nodes)
     calls = [owner.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"]
     own = [module for module in (chain.layer, chain.norm) if module is not None]
     if any(sum(any(part is module for part in call.modules()) for call in calls) != 1 for module in own):
-        return False
+        return "it or its layer is called more than once"
     held = [str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"]
     if any(owner.get_submodule(name) in own for name in held):
-        return False
+        return "the code reads its parameters or its layer's"
     between = nodes[nodes.index(chain.nodes[0]) : nodes.index(chain.nodes[-1])]
-    return not any(may_write(node, owner, graphs_of) for node in between if node not in chain.nodes)
+    if any(may_write(node, owner, graphs_of) for node in between if node not in chain.nodes):
+        return "code between layer and ReLU may write into what they read"
+    return ""

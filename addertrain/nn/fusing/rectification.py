@@ -5,6 +5,7 @@ what pools, adds, joins or reshapes such tensors keeps it. Products, sigmoids an
 """
 
 import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -30,83 +31,100 @@ _KEEPING_METHODS = ("contiguous", "flatten", "permute", "reshape", "squeeze", "u
 
 
 class Rectification:
-    """Follows calls from a network down to its adder layers, with what is known of each call's inputs."""
+    """Follows calls from a network down to its adder layers, with what is known of each call's inputs.
 
-    def __init__(self, graphs_of: GraphsOf) -> None:
+    Of a tensor it is known why it may be other than what a ReLU let through: a reason, empty if a ReLU did.
+    """
+
+    def __init__(self, graphs_of: GraphsOf, names: Mapping[nn.Module, str]) -> None:
         self._graphs_of = graphs_of
-        self._reads_relu: dict[AdderConv2d, bool] = {}
-        self._results: dict[tuple[nn.Module, tuple[bool, ...]], bool] = {}
+        self._names = names
+        self._reasons: dict[AdderConv2d, str] = {}
+        self._results: dict[tuple[nn.Module, tuple[str, ...]], str] = {}
 
-    def of(self, network: nn.Module) -> set[AdderConv2d]:
-        """The layers whose every call reads a ReLU's output; of the network's input nothing is known."""
-        self._call(network, (False,))
-        return {layer for layer, reads in self._reads_relu.items() if reads}
+    def of(self, network: nn.Module) -> dict[AdderConv2d, str]:
+        """The layers that are called: no reason for those whose every call reads a ReLU's output."""
+        self._call(network, ("it reads the network's input",))
+        return self._reasons
 
-    def _call(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
-        """Whether a ReLU let the module's result through, if one did those of its inputs that are True."""
+    def _call(self, module: nn.Module, inputs: tuple[str, ...]) -> str:
+        """What is known of the module's result, given what is known of its inputs."""
         if is_watched(module):  # a hook may return other numbers, or be given others
-            self._call_unwatched(module, (False,) * len(inputs))
-            return False
+            reason = f"a hook on {self._name(module)} may change numbers"
+            self._call_unwatched(module, (reason,) * len(inputs))
+            return reason
         return self._call_unwatched(module, inputs)
 
-    def _call_unwatched(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
+    def _call_unwatched(self, module: nn.Module, inputs: tuple[str, ...]) -> str:
         if isinstance(module, AdderConv2d):
-            self._reads_relu[module] = self._reads_relu.get(module, True) and inputs == (True,)
+            reason = inputs[0] if len(inputs) == 1 else "it is not called with one tensor alone"
+            self._reasons[module] = self._reasons.get(module) or reason
         if is_leaf(module):
-            return _result_of_leaf(module, inputs)
+            return _result_of_leaf(module, inputs, f"it reads the result of {self._name(module)}")
         if (module, inputs) not in self._results:
-            self._results[module, inputs] = False  # of a module that calls itself nothing is known
+            self._results[module, inputs] = "it belongs to code that calls itself"  # until that is followed
             self._results[module, inputs] = self._follow(module, inputs)
         return self._results[module, inputs]
 
-    def _follow(self, module: nn.Module, inputs: tuple[bool, ...]) -> bool:
+    def _follow(self, module: nn.Module, inputs: tuple[str, ...]) -> str:
         graphs = self._graphs_of(module)
         if not graphs:  # it may call what it holds with anything
+            reason = f"the code of {self._name(module)} cannot be followed"
             for child in module.children():
-                self._call(child, (False,))
-            return False
+                self._call(child, (reason,))
+            return reason
         results = [self._run(graph, module, inputs) for graph in graphs]  # all of them: each calls layers
-        return all(results)
+        return _first(results)
 
-    def _run(self, graph: Graph, owner: nn.Module, inputs: tuple[bool, ...]) -> bool:
-        known: dict[Node, bool] = {}
+    def _run(self, graph: Graph, owner: nn.Module, inputs: tuple[str, ...]) -> str:
+        known: dict[Node, str] = {}
         places = [node for node in graph.nodes if node.op == "placeholder"]
+        unknown = f"{self._name(owner)} is called with other arguments than its code names"
         given = dict(
-            zip(places, inputs if len(inputs) == len(places) else [False] * len(places), strict=True)
+            zip(places, inputs if len(inputs) == len(places) else [unknown] * len(places), strict=True)
         )
-        result = False
+        result = f"it reads what {self._name(owner)} returns beside other things"
         for node in graph.nodes:
+            other = f"it reads the result of {node.name} in {self._name(owner)}"
             if node.op == "call_module":
-                rest = tuple(known.get(each, False) for each in node.args if isinstance(each, Node))
+                rest = tuple(known.get(each, other) for each in node.args if isinstance(each, Node))
                 is_plain = len(rest) == len(node.args) and not node.kwargs
-                known[node] = self._call(owner.get_submodule(str(node.target)), rest) and is_plain
+                called = self._call(owner.get_submodule(str(node.target)), rest)
+                known[node] = called if is_plain else called or other
             elif node.op == "output":
-                result = known.get(node.args[0], False)
+                result = known.get(node.args[0], result)
             else:
-                known[node] = given[node] if node in given else _result(node, owner, known)
+                known[node] = given[node] if node in given else _result(node, owner, known, other)
         return result
 
+    def _name(self, module: nn.Module) -> str:
+        return self._names.get(module) or "the network itself"
 
-def _result_of_leaf(module: nn.Module, inputs: tuple[bool, ...]) -> bool:
+
+def _first(reasons: Iterable[str]) -> str:
+    return next(filter(None, reasons), "")
+
+
+def _result_of_leaf(module: nn.Module, inputs: tuple[str, ...], other: str) -> str:
     if type(module) in (nn.ReLU, nn.ReLU6):
-        return True
+        return ""
     if isinstance(module, BatchNorm2d):
-        return module.relu
+        return "" if module.relu else other
     if isinstance(module, nn.AvgPool2d) and module.divisor_override is not None:
-        return False
+        return other
     is_pair = isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) and module.return_indices
-    return type(module) in _KEEPING_MODULES and inputs == (True,) and not is_pair
+    return inputs[0] if type(module) in _KEEPING_MODULES and len(inputs) == 1 and not is_pair else other
 
 
-def _result(node: Node, owner: nn.Module, known: dict[Node, bool]) -> bool:
+def _result(node: Node, owner: nn.Module, known: dict[Node, str], other: str) -> str:
     if is_relu(node, owner):
-        return True
+        return ""
     if node.op not in ("call_function", "call_method"):
-        return False
+        return other
     if (pair := summands(node)) is not None:
-        return all(known.get(each, False) for each in pair)
+        return _first(known.get(each, other) for each in pair)
     if node.target is torch.cat and isinstance(node.args[0], list | tuple):
-        return all(known.get(each, False) for each in node.args[0])
+        return _first(known.get(each, other) for each in node.args[0])
     names: Any = _KEEPING_FUNCTIONS if node.op == "call_function" else _KEEPING_METHODS
     is_same = (
         len(node.args) < 7  # the seventh is one of these, which torch.fx writes down at their defaults too
@@ -114,4 +132,5 @@ def _result(node: Node, owner: nn.Module, known: dict[Node, bool]) -> bool:
         and node.kwargs.get("return_indices", False) is False
     )
     first = node.args[0] if node.args else None
-    return node.target in names and is_same and isinstance(first, Node) and known.get(first, False)
+    keeps = node.target in names and is_same and isinstance(first, Node)
+    return known.get(first, other) if keeps else other
