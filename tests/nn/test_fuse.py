@@ -270,7 +270,7 @@ def test_a_network_without_anything_to_fuse_is_left_alone() -> None:
 
 
 def test_an_error_of_the_fused_code_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In whichever program it is, in a network that is already fused as in one that is not."""
+    """In a network that is already fused as in one that is not."""
 
     def fail(*_: Any, **__: Any) -> Any:
         raise ArithmeticError("as a kernel may")
