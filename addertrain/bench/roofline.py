@@ -38,9 +38,10 @@ class Tile:
     outside: int
     shared_reads: float
     packed: str = ""
+    packed_float: float = 0.0
 
 
-# shared_reads: threads' 16-byte reads an element.
+# shared_reads: threads' 16-byte reads an element; packed_float: its instructions on two float32 values.
 TILES: dict[tuple[str, str], list[Tile]] = {
     ("float32", "forward"): [
         Tile(64, 128, 16, 128, 2.19, 1100, 0.0625),
@@ -69,6 +70,21 @@ TILES: dict[tuple[str, str], list[Tile]] = {
     ],
 }
 TILES["bfloat16", "forward"] = TILES["float16", "forward"]
+PACKED_TILES: dict[str, list[Tile]] = {
+    "forward": [
+        Tile(64, 128, 16, 128, 1.15, 1100, 0.0625, packed_float=1),
+        Tile(128, 64, 16, 256, 1.26, 1000, 0.094, packed_float=1),
+        Tile(256, 16, 16, 128, 1.44, 1700, 0.094, packed_float=1),
+    ],
+    "grad_input": [
+        Tile(128, 128, 16, 256, 1.66, 2000, 0.0645, packed_float=0.5),
+        Tile(128, 64, 16, 256, 1.78, 1600, 0.098, packed_float=0.5),
+        Tile(256, 16, 16, 128, 2.15, 2300, 0.11, packed_float=0.5),
+    ],
+}
+"""float32 on sm_100 and sm_103, which tests/kernels/test_packed_sass.py holds kernels to."""
+PACKED_FLOAT_CLOCKS = (1, 2)
+"""Clocks that a packed float32 instruction keeps a scheduler's lanes: not published, so both are shown."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +98,16 @@ class Prediction:
     share: float
 
 
-def predict(layer: LayerShape, batch: int, dtype: str, pass_: str) -> Prediction:
-    """The model above for one layer. A strided gradient is counted as its live phases of equal size."""
+def predict(
+    layer: LayerShape, batch: int, dtype: str, pass_: str, *, packed_float_clocks: int = 0
+) -> Prediction:
+    """The model above for one layer. A strided gradient is counted as its live phases of equal size.
+
+    `packed_float_clocks`: float32 on a GPU that packs it, in so many clocks an instruction; 0: it does not.
+    """
     is_forward = pass_ == "forward"
     columns, channels = (layer.O, layer.C) if is_forward else (layer.C, layer.O)
-    wide, narrow, thin = TILES[dtype, pass_]
+    wide, narrow, thin = PACKED_TILES[pass_] if packed_float_clocks else TILES[dtype, pass_]
     tile = wide if columns > 64 else narrow if columns > 32 else thin
     phases = 1 if is_forward else min(layer.stride, layer.kernel) ** 2
     rows = batch * (layer.output_size**2 if is_forward else (layer.size // layer.stride) ** 2)
@@ -101,7 +122,7 @@ def predict(layer: LayerShape, batch: int, dtype: str, pass_: str) -> Prediction
         blocks, depth = blocks * splits, _up(depth / splits, tile.slab) * tile.slab
 
     elements = tile.rows * tile.columns * depth
-    clocks = _block_clocks(tile, elements)
+    clocks = _block_clocks(tile, elements, packed_float_clocks)
     busiest = _up(blocks, MULTIPROCESSORS)
     bound = max(clocks, key=lambda pipe: clocks[pipe])
     of_chip = _memory_clocks(layer, batch, 4 if dtype == "float32" else 2, is_forward)
@@ -117,12 +138,15 @@ def _up(value: float, unit: int) -> int:
     return -int(-value // unit)
 
 
-def _block_clocks(tile: Tile, elements: float) -> dict[str, float]:
+def _block_clocks(tile: Tile, elements: float, packed_float_clocks: int) -> dict[str, float]:
     """Clocks that a block keeps each pipe of its multiprocessor busy."""
     clocks = {
         "issue": (elements * tile.slots + tile.outside * tile.threads) / LANES,
         "shared": elements * tile.shared_reads * 16 / SHARED_BYTES_PER_CLOCK,
     }
+    if tile.packed_float:
+        alone = 2 - 2 * tile.packed_float  # instructions on one value
+        clocks["float"] = elements * (alone + tile.packed_float * packed_float_clocks) / LANES
     if tile.packed:
         clocks["packed"] = elements / 2 / PACKED_PER_CLOCK[tile.packed]
         # 16 x 16 elements of one position an mma, on four tensor cores, and one in 32 for the sums of A.
@@ -137,10 +161,13 @@ def _memory_clocks(layer: LayerShape, batch: int, element_bytes: int, is_forward
     return batch * moved * element_bytes / MEMORY_BYTES_PER_CLOCK
 
 
-def in_sum(network: str, batch: int, dtype: str, pass_: str) -> float:
+def in_sum(network: str, batch: int, dtype: str, pass_: str, *, packed_float_clocks: int = 0) -> float:
     """Share of the float32 ceiling over all layers of a network."""
     layers = NETWORKS[network].layers
-    predictions = [(layer, predict(layer, batch, dtype, pass_)) for layer in layers]
+    predictions = [
+        (layer, predict(layer, batch, dtype, pass_, packed_float_clocks=packed_float_clocks))
+        for layer in layers
+    ]
     total = sum(layer.count * prediction.clocks for layer, prediction in predictions)
     elements = sum(layer.count * batch * layer.elements_per_image for layer in layers)
     return elements / (MULTIPROCESSORS * LANES / 2) / total
@@ -191,13 +218,31 @@ def _print_fusion(network: str, batch: int) -> None:
         print(f"| **{name}** | {fusion_in_sum(network, batch, element_bytes).cells} |")
 
 
+def _batch_of(network: str) -> int:
+    return 256 if network == "resnet20" else 128
+
+
+def _print_packed(networks: Sequence[str]) -> None:
+    """What sm_100 and sm_103 gain from packing, all else equal."""
+    columns = [(pass_, clocks) for pass_ in ("forward", "grad_input") for clocks in (0, *PACKED_FLOAT_CLOCKS)]
+    names = ("not packed", "packed, 1 clock", "packed, 2 clocks")
+    head = " | ".join(f"{pass_} {name}" for pass_ in ("forward", "grad_input") for name in names)
+    print(f"\n| float32 on sm_100 | {head} |\n|---|{'---|' * len(columns)}")
+    for network in networks:
+        shares = [
+            in_sum(network, _batch_of(network), "float32", pass_, packed_float_clocks=clocks)
+            for pass_, clocks in columns
+        ]
+        print(f"| {network} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |")
+
+
 def main(networks: Sequence[str]) -> int:
-    """Prints a table a network at batch 128 (ResNet-20: 256), and for ResNet-50 what fusing saves."""
+    """Prints a table a network at batch 128 (ResNet-20: 256), what fusing saves ResNet-50, and sm_100."""
     columns = [("float32", "forward"), ("float32", "grad_input"), ("float16", "forward")]
     columns += [("float16", "grad_input"), ("bfloat16", "grad_input")]
     head = " | ".join(f"{dtype} {pass_}" for dtype, pass_ in columns)
     for network in networks or ("resnet18", "resnet50"):
-        batch = 256 if network == "resnet20" else 128
+        batch = _batch_of(network)
         print(f"\n| {network}, batch {batch} | {head} |\n|---|{'---|' * len(columns)}")
         for layer in NETWORKS[network].layers:
             cells = [_cell(predict(layer, batch, *column)) for column in columns]
@@ -206,6 +251,7 @@ def main(networks: Sequence[str]) -> int:
         print(f"| **all** | {' | '.join(totals)} |")
     if "resnet50" in networks:
         _print_fusion("resnet50", 128)
+    _print_packed(networks or ("resnet18", "resnet50"))
     return 0
 
 

@@ -1,7 +1,8 @@
 // The adder layer's contraction, forward and input gradient, on 4-byte words: an implicit GEMM without the unfolding.
 //
 // Registers hold TM x TN sums a thread, shared memory kStages slabs of both operands, k outside. A step of k costs
-// (TM + TN)/4 shared loads of 16 bytes and two instructions an element. Every sum has one order: no atomics.
+// (TM + TN)/4 shared loads of 16 bytes and one to two instructions an element (elements.h). Every sum has one order:
+// no atomics.
 #pragma once
 
 #include "device/elements.h"
@@ -59,8 +60,12 @@ ADDERTRAIN_DEVICE void add_slab(const Word* a_tile, const Word* b_tile, const Th
 #pragma unroll
     for (int i = 0; i < P::TM; ++i)
 #pragma unroll
-      for (int j = 0; j < P::TN; ++j)
-        acc[i][j] = Op::step(acc[i][j], a[i / 4].v[i % 4], b[j / 4].v[j % 4], x(i, j));
+      for (int j = 0; j < P::TN; j += 2) {
+        const Two<typename Op::Sum> sums{acc[i][j], acc[i][j + 1]};
+        const Two<Word> columns{b[j / 4].v[j % 4], b[j / 4].v[j % 4 + 1]};
+        const auto next = Op::step(sums, a[i / 4].v[i % 4], columns, Two<float>{x(i, j), x(i, j + 1)});
+        acc[i][j] = next.first, acc[i][j + 1] = next.second;
+      }
   }
 }
 

@@ -1,29 +1,34 @@
-// One word of a pass: a float32 element, or four bytes, as the word kernel adds them up: the whole arithmetic of
-// its inner loop.
+// A word of a position against those of two neighbouring columns, a float32 element or four bytes, as the word kernel
+// adds them up: the whole arithmetic of its inner loop.
 #pragma once
 
 #include "device/platform.h"
 
 namespace addertrain {
 
-// Eq. 2: acc - |x - w|. Two instructions: FADD, FADD with a free absolute value.
+// Eq. 2: acc - |x - w|. Two instructions an element, FADD and FADD with a free absolute value; one where float32 is
+// packed, FADD2 and FADD2 with the absolute values of both halves.
 struct ForwardF32 {
   using Word = float;
   using Sum = float;
   using Out = float;
   static constexpr bool kIsGrad = false;
-  static ADDERTRAIN_DEVICE float step(float acc, float x, float w, float) { return acc - fabsf(x - w); }
+  static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float x, Two<float> w, Two<float>) {
+    const Two<float> d = subtract(Two<float>{x, x}, w);
+    return subtract(acc, Two<float>{fabsf(d.first), fabsf(d.second)});
+  }
 };
 
 // Eq. 6 and 7 by HT(w - x) = 2 sat((w + 1)/2 - x/2) - 1, so sum g*HT = 2 sum g*sat(w' - x') - sum g.
-// Two instructions: FADD.SAT, FFMA. `w_scaled` is (w + 1)/2, packed so; `x_scaled` is x/2.
+// Two instructions an element, FADD.SAT and FFMA; one and a half where float32 is packed, because no packed addition
+// saturates. `w_scaled` is (w + 1)/2, packed so; `x_scaled` is x/2.
 struct GradInputF32 {
   using Word = float;
   using Sum = float;
   using Out = float;
   static constexpr bool kIsGrad = true;
-  static ADDERTRAIN_DEVICE float step(float acc, float g, float w_scaled, float x_scaled) {
-    return fmaf(g, saturate(w_scaled - x_scaled), acc);
+  static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float g, Two<float> w_scaled, Two<float> x_scaled) {
+    return add_saturated_products(acc, g, w_scaled, x_scaled);
   }
 };
 
@@ -33,8 +38,8 @@ struct DistanceU8 {
   using Sum = int32_t;
   using Out = int32_t;
   static constexpr bool kIsGrad = false;
-  static ADDERTRAIN_DEVICE int32_t step(int32_t sum, uint32_t x, uint32_t w, float) {
-    return add_byte_differences(sum, x, w);
+  static ADDERTRAIN_DEVICE Two<int32_t> step(Two<int32_t> sum, uint32_t x, Two<uint32_t> w, Two<float>) {
+    return {add_byte_differences(sum.first, x, w.first), add_byte_differences(sum.second, x, w.second)};
   }
 };
 

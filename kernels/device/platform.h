@@ -4,6 +4,16 @@
 
 #include <cstdint>
 
+namespace addertrain {
+
+// The values of two neighbouring columns.
+template <class T>
+struct Two {
+  T first, second;
+};
+
+}  // namespace addertrain
+
 #ifdef __CUDACC__
 
 #include <cuda_bf16.h>
@@ -11,6 +21,9 @@
 #include <cuda_runtime.h>
 
 #define ADDERTRAIN_DEVICE __device__ __forceinline__
+
+// sm_100, its PTX for later GPUs, and sm_103. From sm_110 on ptxas takes packed float32 apart again.
+#define ADDERTRAIN_PACKS_FLOATS (__CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100)
 
 namespace addertrain {
 
@@ -29,8 +42,15 @@ ADDERTRAIN_DEVICE void copy_async16(void* to, const void* source, bool is_valid)
 }
 ADDERTRAIN_DEVICE void copy_async4(void* to, const void* source, bool is_valid) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+#if ADDERTRAIN_PACKS_FLOATS  // ptxas makes a dozen instructions of a size, and none of a predicate
+  asm volatile(
+      "{ .reg .pred is_ignored; setp.eq.u32 is_ignored, %2, 0; "
+      "cp.async.ca.shared.global [%0], [%1], 4, is_ignored; }" ::"r"(address), "l"(source), "r"(is_valid ? 1 : 0)
+      : "memory");
+#else
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(source), "r"(is_valid ? 4 : 0)
                : "memory");
+#endif
 }
 // Copies form groups; waiting leaves at most kPending of this thread's groups unfinished.
 ADDERTRAIN_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -50,6 +70,38 @@ ADDERTRAIN_DEVICE void store_vector(T* to, V value) {
 
 // max(0, min(1, v)), for a NaN 0: a modifier of the addition before it.
 ADDERTRAIN_DEVICE float saturate(float v) { return __saturatef(v); }
+
+// Two neighbouring float32 values worked on together, each rounded by itself, so that packing changes no bit: FADD2 and
+// FFMA2, or two instructions. nvcc packs nothing of itself. ptxas makes modifiers of an operand from the signs and
+// absolute values of both halves, and from one value that is both halves. No packed addition saturates.
+#if ADDERTRAIN_PACKS_FLOATS
+ADDERTRAIN_DEVICE uint64_t to_word(Two<float> v) {
+  uint64_t word;
+  asm("mov.b64 %0, {%1, %2};" : "=l"(word) : "f"(v.first), "f"(v.second));
+  return word;
+}
+ADDERTRAIN_DEVICE Two<float> to_two(uint64_t word) {
+  Two<float> v;
+  asm("mov.b64 {%0, %1}, %2;" : "=f"(v.first), "=f"(v.second) : "l"(word));
+  return v;
+}
+ADDERTRAIN_DEVICE Two<float> subtract(Two<float> a, Two<float> b) {
+  uint64_t d;
+  asm("sub.rn.f32x2 %0, %1, %2;" : "=l"(d) : "l"(to_word(a)), "l"(to_word(b)));
+  return to_two(d);
+}
+ADDERTRAIN_DEVICE Two<float> add_saturated_products(Two<float> acc, float g, Two<float> a, Two<float> b) {
+  const Two<float> elements{saturate(a.first - b.first), saturate(a.second - b.second)};
+  uint64_t d;
+  asm("fma.rn.f32x2 %0, %1, %2, %3;" : "=l"(d) : "l"(to_word({g, g})), "l"(to_word(elements)), "l"(to_word(acc)));
+  return to_two(d);
+}
+#else
+ADDERTRAIN_DEVICE Two<float> subtract(Two<float> a, Two<float> b) { return {a.first - b.first, a.second - b.second}; }
+ADDERTRAIN_DEVICE Two<float> add_saturated_products(Two<float> acc, float g, Two<float> a, Two<float> b) {
+  return {fmaf(g, saturate(a.first - b.first), acc.first), fmaf(g, saturate(a.second - b.second), acc.second)};
+}
+#endif
 
 // sum + |a - b| over four unsigned bytes: one instruction from sm_80 to sm_100 (the signed forms are thirty).
 ADDERTRAIN_DEVICE int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {

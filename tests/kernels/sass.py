@@ -19,11 +19,15 @@ _INSTRUCTION = re.compile(
 
 @dataclass(frozen=True)
 class Kernel:
-    """One entry point. `loop` counts the opcodes of the backward branch's range with the most arithmetic."""
+    """One entry point. `loop` counts the opcodes of the backward branch's range with the most arithmetic.
+
+    `loops_inside`: those of the loops within it, which run seldom: a step's carry from channels to taps.
+    """
 
     name: str
     opcodes: Counter[str]
     loop: Counter[str]
+    loops_inside: Counter[str]
     registers: int
     stack_bytes: int
 
@@ -57,7 +61,8 @@ def kernels_of(library: Path, name_part: str = "adder_contract") -> list[Kernel]
         name, _, body = text.partition("\n")
         if name_part in name:
             code = [match for line in body.splitlines() if (match := _INSTRUCTION.match(line))]
-            found.append(Kernel(name, Counter(m["opcode"] for m in code), _hot_loop(code), *resources[name]))
+            opcodes = Counter(match["opcode"] for match in code)
+            found.append(Kernel(name, opcodes, *_hot_loop(code), *resources[name]))
     return found
 
 
@@ -67,12 +72,14 @@ def _run(library: Path, option: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _hot_loop(code: list[re.Match[str]]) -> Counter[str]:
+def _hot_loop(code: list[re.Match[str]]) -> tuple[Counter[str], Counter[str]]:
     addresses = [int(match["address"], 16) for match in code]
-    loops: list[Counter[str]] = [Counter()]
+    loops: list[tuple[int, int]] = [(0, -1)]
     for last, match in enumerate(code):
         target = re.search(r"0x([0-9a-f]+)", match["operands"])
         if match["opcode"] == "BRA" and target and int(target[1], 16) < addresses[last]:
-            first = addresses.index(int(target[1], 16))
-            loops.append(Counter(m["opcode"] for m in code[first : last + 1]))
-    return max(loops, key=lambda loop: sum(n for opcode, n in loop.items() if _ARITHMETIC.match(opcode)))
+            loops.append((addresses.index(int(target[1], 16)), last))
+    opcodes = {loop: Counter(m["opcode"] for m in code[loop[0] : loop[1] + 1]) for loop in loops}
+    hot = max(loops, key=lambda loop: sum(n for name, n in opcodes[loop].items() if _ARITHMETIC.match(name)))
+    inside = [loop for loop in loops[1:] if hot[0] < loop[0] and loop[1] < hot[1]]
+    return opcodes[hot], sum((opcodes[loop] for loop in inside), Counter())

@@ -55,7 +55,7 @@ class Tile:
         return self.sizes[2] * self.sizes[3] * (1 if self.is_pairs else self.sizes[4])
 
 
-def _tile(kernel: Kernel) -> Tile:
+def tile_of(kernel: Kernel) -> Tile:
     sizes = [int(number) for number in re.findall(r"Li(\d+)E", kernel.name)]
     flags = [flag == "1" for flag in re.findall(r"Lb([01])E", kernel.name)]
     if "PairTile" in kernel.name:
@@ -67,11 +67,11 @@ def _tile(kernel: Kernel) -> Tile:
 
 @pytest.fixture(scope="module")
 def tiles(cuda_library: Path) -> list[Tile]:
-    return [tile for tile in map(_tile, kernels_of(cuda_library)) if tile.type != "uint8"]
+    return [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type != "uint8"]
 
 
 def test_four_bytes_are_one_instruction(cuda_library: Path) -> None:
-    tiles = [tile for tile in map(_tile, kernels_of(cuda_library)) if tile.type == "uint8"]
+    tiles = [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type == "uint8"]
 
     assert len(tiles) == 2  # channels in words of their own, and any
     for tile in tiles:

@@ -144,6 +144,13 @@ void store_vector(T* to, V value) {
 }
 inline float saturate(float v) { return v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f; }  // of a NaN 0, as on the device
 
+// Packed float32, as sm_100 has it: each half is rounded by itself.
+inline Two<float> subtract(Two<float> a, Two<float> b) { return {a.first - b.first, a.second - b.second}; }
+inline Two<float> add_saturated_products(Two<float> acc, float g, Two<float> a, Two<float> b) {
+  const Two<float> elements{saturate(a.first - b.first), saturate(a.second - b.second)};
+  return {std::fma(g, elements.first, acc.first), std::fma(g, elements.second, acc.second)};
+}
+
 inline int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {
   for (int i = 0; i < 32; i += 8) sum += std::abs(static_cast<int>(a >> i & 255) - static_cast<int>(b >> i & 255));
   return sum;

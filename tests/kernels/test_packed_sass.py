@@ -1,0 +1,91 @@
+"""The float32 kernels of sm_100, which packs two float32 values: their machine code, no GPU needed."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from addertrain.bench.roofline import PACKED_TILES
+from tests.kernels.sass import kernels_of
+from tests.kernels.shared_builds import built_once
+from tests.kernels.test_sass import REGISTERS_OF_A_MULTIPROCESSOR, Tile, tile_of
+from tests.source_tree import ROOT
+
+pytestmark = pytest.mark.timeout(1000)  # nvcc on a busy machine
+
+ARCHITECTURE = "100"
+SLOTS = {
+    f"{pass_} float32 {tile.rows}x{tile.columns}": tile.slots
+    for pass_, tiles in PACKED_TILES.items()
+    for tile in tiles
+}
+MOST_SLOTS_OF_THE_FORWARD = 1.15
+ROOM = 1.03
+"""Another nvcc may place an instruction more or less."""
+
+
+def compile_cubin(name: str, folder: Path, architecture: str) -> Path:
+    """csrc/cuda/`name`.cu for one architecture; skips where no nvcc knows it."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc")
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=False)
+    if f"sm_{architecture}" not in known.stdout.split():
+        pytest.skip(f"nvcc does not know sm_{architecture} (CUDA 12.8 is the first that knows sm_100)")
+    kernels = ROOT / "kernels"
+    cubin = folder / f"{name}.cubin"
+    command = [nvcc, "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-cubin", f"-I{kernels}"]
+    command += ["-o", str(cubin), str(kernels / "csrc" / "cuda" / f"{name}.cu")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return cubin
+
+
+@pytest.fixture(scope="module")
+def tiles(builds: Path) -> list[Tile]:
+    names = ("forward_f32", "grad_input_f32")
+    with built_once(builds, f"sm_{ARCHITECTURE}") as (folder, is_there):
+        cubins = [
+            folder / f"{name}.cubin" if is_there else compile_cubin(name, folder, ARCHITECTURE)
+            for name in names
+        ]
+    return [tile_of(kernel) for cubin in cubins for kernel in kernels_of(cubin)]
+
+
+def slots(tile: Tile) -> float:
+    """Issue slots an element, without the loop that carries from channels to taps."""
+    loop, seldom = tile.kernel.loop, tile.kernel.loops_inside
+    return (sum(loop.values()) - sum(seldom.values())) / tile.elements
+
+
+def test_every_tile_is_there(tiles: list[Tile]) -> None:
+    assert {tile.label for tile in tiles if tile.is_vector} == set(SLOTS)
+
+
+def test_two_elements_of_the_forward_are_two_instructions(tiles: list[Tile]) -> None:
+    """x - w of two columns, and the sum with the absolute values of both as modifiers."""
+    for tile in [tile for tile in tiles if not tile.is_grad]:
+        assert tile.kernel.loop["FADD2"] == tile.elements, tile.label
+        assert not {"FADD", "FFMA"} & tile.kernel.loop.keys(), tile.label
+
+
+def test_two_elements_of_the_gradient_are_three_instructions(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if tile.is_grad]:
+        loop = tile.kernel.loop
+        assert (loop["FADD.SAT"], loop["FFMA2"]) == (tile.elements, tile.elements // 2), tile.label
+        assert not loop["FFMA"], tile.label
+
+
+def test_few_slots_go_elsewhere(tiles: list[Tile]) -> None:
+    for tile in [tile for tile in tiles if tile.is_vector]:
+        assert slots(tile) <= ROOM * SLOTS[tile.label], f"{tile.label}: {slots(tile):.3f} slots an element"
+    (wide,) = [tile for tile in tiles if tile.label == "forward float32 64x128"]
+    assert slots(wide) <= MOST_SLOTS_OF_THE_FORWARD, f"{slots(wide):.4f} issue slots an element"
+
+
+def test_no_kernel_touches_local_memory_and_blocks_have_their_registers(tiles: list[Tile]) -> None:
+    for tile in tiles:
+        assert tile.kernel.stack_bytes == 0, tile.label
+        granted = -(-tile.kernel.registers // 8) * 8 * tile.threads * tile.sizes[-1]
+        assert granted <= REGISTERS_OF_A_MULTIPROCESSOR, f"{tile.label}: {tile.kernel.registers} registers"
