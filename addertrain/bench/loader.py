@@ -139,7 +139,7 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
         if settings.format == "jpg":
             plain = path.with_stem(f"{path.stem}_plain")
             write_beton(files, plain, replace(settings, restart_interval=0), num_workers=num_threads)
-            ways.append(Way(f"{name}, whole", partial(_opened, plain, loader, decodes_parts=False)))
+            ways.append(Way(f"{name}, whole", partial(_opened, plain, loader, only_ffcv=True)))
     ways.append(Way("torchvision v2", lambda: loader(TorchvisionReader(files))))
     many = files.some(list(range(len(files))) * repeat)
     ways.append(Way("Pillow, DataLoader", partial(_pillow, many, batch=batch, num_workers=num_threads)))
@@ -147,9 +147,9 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
 
 
 def _opened(
-    path: Path, loader: Callable[[PictureReader], Callable[[], Iterable[Any]]], *, decodes_parts: bool = True
+    path: Path, loader: Callable[[PictureReader], Callable[[], Iterable[Any]]], *, only_ffcv: bool = False
 ) -> Any:
-    return loader(BetonReader.open(path, decodes_parts=decodes_parts))
+    return loader(BetonReader.open(path, only_ffcv=only_ffcv))
 
 
 def _picture_loader(

@@ -12,7 +12,7 @@ from addertrain.data.beton.format import CHECKSUM_FACTOR, JPEG
 
 # Names under which `reader` makes the functions of FFCV's library known.
 DECODE_SYMBOL, RESIZE_SYMBOL = "addertrain_ffcv_imdecode", "addertrain_ffcv_resize"
-PART_SYMBOL = "addertrain_decode_part"
+PART_SYMBOL, SHRINK_SYMBOL = "addertrain_decode_part", "addertrain_shrink_box"
 FINE, CUT_SHORT, DAMAGED, UNDECODABLE = range(4)
 
 _i32: Any = types.int32
@@ -25,10 +25,11 @@ _imdecode: Any = types.ExternalFunction(
     _i32(_i64, _u64, _u32, _u32, _i64, _u32, _u32, _u32, _u32, _u32, _u32, types.boolean, types.boolean),
 )
 _resize: Any = types.ExternalFunction(RESIZE_SYMBOL, types.void(*[_i64] * 11))
-# Of `part_decoder`.
+# Of `part_decoder` and `box_shrinker`.
 _decode_part: Any = types.ExternalFunction(
     PART_SYMBOL, _i32(_i64, _i64, _i64, _i64, _i64, _i64, _i64, _i64, _i64)
 )
+_shrink_box: Any = types.ExternalFunction(SHRINK_SYMBOL, _i32(*[_i64] * 9))
 _pread: Any = types.ExternalFunction("pread", _i64(_i32, _i64, _u64, _i64))
 
 
@@ -67,12 +68,14 @@ def decode_images(
     images: Any,
     status: Any,
     can_decode_parts: bool,
+    can_shrink: bool,
 ) -> None:
     """Fills images (N, H, W, 3) from their places in a file, and says in `status` how each one went.
 
     `sides` are heights and widths (N, 2), `boxes` rows, columns, heights and widths (N, 4); `checksums` is
-    empty where there are none; `encoded` (twice its size and a tail) and `pixels` are scratch for the largest
-    image. Where JPEGs can be decoded in part, that is tried first; what it does not take is decoded whole.
+    empty where there are none. `encoded` (twice its size and a tail) and `pixels` (with a tail) are scratch
+    for the largest image. Parts of JPEGs and boxes that shrink have functions of their own; what these do not
+    take is FFCV's.
     """
     size_out, width_out = images.shape[1], images.shape[2]
     shown = np.empty(4, dtype=np.int64)  # the rectangle of the picture that `source` holds
@@ -110,10 +113,14 @@ def decode_images(
                     continue
         row, column = boxes[k, 0] - shown[0], boxes[k, 1] - shown[1]
         image = images[k]
-        _resize(
-            0, source, shown[2], shown[3], row, row + boxes[k, 2], column, column + boxes[k, 3],
-            image.ctypes.data, size_out, width_out,
-        )  # fmt: skip
+        is_done = can_shrink and _shrink_box(
+            source, shown[3], row, column, boxes[k, 2], boxes[k, 3], image.ctypes.data, size_out, width_out
+        )
+        if not is_done:
+            _resize(
+                0, source, shown[2], shown[3], row, row + boxes[k, 2], column, column + boxes[k, 3],
+                image.ctypes.data, size_out, width_out,
+            )  # fmt: skip
         if is_flipped[k]:
             _mirror(image)
         status[k] = FINE

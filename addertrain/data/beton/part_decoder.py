@@ -52,6 +52,9 @@ def library() -> Any:
     decode = loaded.addertrain_decode_part
     decode.restype = ctypes.c_int32
     decode.argtypes = [pointer, number, number, number, pointer, pointer, pointer, number, pointer]
+    shrink = loaded.addertrain_shrink_box
+    shrink.restype = ctypes.c_int32
+    shrink.argtypes = [pointer, *[number] * 5, pointer, number, number]
     return loaded
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from addertrain.data.beton import part_decoder
+from addertrain.data.beton import box_shrinker, part_decoder
 from addertrain.data.beton.format import BetonIndex, read_index
 from addertrain.data.beton.side_file import SideFile
-from addertrain.data.crops import Crops
+from addertrain.data.crops import Box, Crops
 from addertrain.errors import DataError
 
 
@@ -33,23 +33,24 @@ class BetonReader:
     Args:
         index: of a file that is whole.
         classes: their names.
-        decodes_parts: whether of a JPEG only what a crop shows is decoded, where that can be done. The images
-            are the same either way.
+        only_ffcv: whether FFCV's library decodes all of every picture and resizes, even where parts can be
+            decoded and boxes shrunk in less time. The images are the same either way.
     """
 
-    def __init__(self, index: BetonIndex, classes: tuple[str, ...], *, decodes_parts: bool = True) -> None:
+    def __init__(self, index: BetonIndex, classes: tuple[str, ...], *, only_ffcv: bool = False) -> None:
         self._kernel = _kernel()
-        self._decodes_parts = decodes_parts and _has_part_decoder()
+        self._decodes_parts = not only_ffcv and _has_part_decoder()
+        self._shrinks = not only_ffcv and _has_box_shrinker()
         self._index, self.classes = index, classes
         self._file = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._sides = np.stack([index.heights, index.widths], axis=1)
         self._encoded_bytes = 2 * int(index.sizes.max()) + part_decoder.SCRATCH_TAIL
-        self._pixel_bytes = int((index.heights * index.widths).max()) * 3
+        self._pixel_bytes = int((index.heights * index.widths).max()) * 3 + box_shrinker.PIXELS_TAIL
         self._scratch = threading.local()
 
     @classmethod
-    def open(cls, path: Path, *, decodes_parts: bool = True) -> "BetonReader":
+    def open(cls, path: Path, *, only_ffcv: bool = False) -> "BetonReader":
         """The pictures of a file that is whole, as its side file tells.
 
         Raises:
@@ -57,7 +58,7 @@ class BetonReader:
         """
         side, index = SideFile.read(path), read_index(path)
         side.check(index)
-        return cls(index, side.classes, decodes_parts=decodes_parts)
+        return cls(index, side.classes, only_ffcv=only_ffcv)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -106,6 +107,7 @@ class BetonReader:
             images_nhwc,
             status,
             self._decodes_parts,
+            self._shrinks,
         )
         if status.any():
             bad = int(np.argmax(status != 0))
@@ -145,6 +147,20 @@ def decode(encoded: bytes, pixels: NDArray[np.uint8]) -> bool | None:
         *sides, *whole, ctypes.c_bool(False), ctypes.c_bool(False),
     )  # fmt: skip
     return not failed
+
+
+def resize(pixels: NDArray[np.uint8], box: Box, image: NDArray[np.uint8]) -> None:
+    """Fills an image (H, W, 3) from a box of pixels (H, W, 3) by FFCV's area interpolation.
+
+    Raises:
+        ImportError: no FFCV. OSError: its library does not load.
+    """
+    numbers = (
+        0, pixels.ctypes.data, *pixels.shape[:2],
+        box.row, box.row + box.height, box.column, box.column + box.width,
+        image.ctypes.data, *image.shape[:2],
+    )  # fmt: skip
+    _library().resize(*map(ctypes.c_int64, numbers))
 
 
 @functools.cache
@@ -190,6 +206,7 @@ def _kernel() -> Any:
         (kernel.RESIZE_SYMBOL, library.resize),
         # Without it the symbol must still lead somewhere; it is not called.
         (kernel.PART_SYMBOL, library.imdecode if parts is None else parts.addertrain_decode_part),
+        (kernel.SHRINK_SYMBOL, library.resize if parts is None else parts.addertrain_shrink_box),
     ):
         llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
     return kernel
@@ -199,3 +216,9 @@ def _kernel() -> Any:
 def _has_part_decoder() -> bool:
     """Whether a part of a JPEG can be decoded alone, into the pixels that FFCV gives."""
     return part_decoder.gives_the_pixels_of(decode)
+
+
+@functools.cache
+def _has_box_shrinker() -> bool:
+    """Whether a box is shrunk here into the pixels that FFCV gives."""
+    return box_shrinker.gives_the_pixels_of(resize)

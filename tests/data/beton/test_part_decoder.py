@@ -143,10 +143,10 @@ def test_a_restart_marker_out_of_turn_is_not_cut_at() -> None:
 def test_the_reader_gives_the_same_images_either_way(beton: Path, training: bool, size: int) -> None:
     batches = [
         PictureLoader(
-            BetonReader.open(beton, decodes_parts=decodes_parts),
+            BetonReader.open(beton, only_ffcv=only_ffcv),
             image_size=lambda epoch: size, global_batch_size=45, training=training,
         )
-        for decodes_parts in (True, False)
+        for only_ffcv in (True, False)
     ]  # fmt: skip
     one, other = (next(iter(loader)).images.numpy() for loader in batches)
     assert np.array_equal(one, other)
