@@ -1,7 +1,7 @@
 """Who looks at a module's call: torch.fx, which records it, and hooks, which wait for it.
 
 torch.fx sees a module of this package as it sees torch's own: one node, not what happens within. What a hook
-waits for has to be called, so that no operator stands for it.
+waits for has to be called, so that no operator stands for it, and so has a forward that lies on an object.
 """
 
 import functools
@@ -23,9 +23,10 @@ def is_traced(x: object) -> bool:
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether somebody waits for one of the modules to be called."""
+    """Whether somebody waits for one of the modules to be called: a hook, or a forward laid on the object."""
     return bool(_has_any_global_hook()) or any(
-        module._forward_hooks
+        "forward" in module.__dict__
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

@@ -359,6 +359,19 @@ class WritesBetween(Block):
         return self.relu(self.bn1(z) + y)
 
 
+class Shifts(Block):
+    """Adds to what a ReLU let through, in place: a gradient that the ReLU would drop arrives at the shift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 1, 1)
+        y[:, :, 1:].add_(self.shift)
+        return self.bn2(self.conv2(y))
+
+
 class AsksForData(Block):
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn1(self.conv1(x))
@@ -457,6 +470,7 @@ LEFT: dict[str, Callable[[], tuple[nn.Module, str]]] = {
     "a ReLU in place of what others read": lambda: (WrittenUnderTheReader(), "1 norm,"),
     "a sum in place of what others read": lambda: (WritesIdentity(), "0 block ends"),
     "a write between layer and norm": lambda: (WritesBetween(), "0 block ends"),
+    "a write into what a ReLU let through": lambda: (Shifts(), "0 of 2"),
     "data": lambda: (AsksForData(), "the code of the network itself stays as it is"),
     "shape": lambda: (AsksForShape(), "the code of the network itself stays as it is"),
     "type": lambda: (AsksForType(), "it calls isinstance"),

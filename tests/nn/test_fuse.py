@@ -175,6 +175,39 @@ def test_an_altered_module_runs_its_own_code(change: Callable[[nn.Module], None]
     assert_same_step(model, twin)
 
 
+def test_a_part_that_is_replaced_within_a_part_takes_effect() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.block.relu(self.block.bn1(self.block.conv1(x)))
+            return y
+
+    model = Outer()
+    twin = copy.deepcopy(model)
+    assert fuse(model, images()).norms == ("block.bn1",)
+    for each in (model, twin):
+        each.block.relu = nn.Tanh()
+    assert_same_step(model, twin)
+
+
+@pytest.mark.parametrize("changed", ["conv1", "bn1", "relu", "bn2", "conv2"])
+def test_a_forward_that_is_laid_on_an_object_is_called(changed: str) -> None:
+    model = FOUND["modules"]()[0]
+    twin = copy.deepcopy(model)
+    fuse(model, images())
+    plain = step(copy.deepcopy(model)).output
+    for each in (model, twin):
+        part = each.get_submodule(changed)
+        part.forward = lambda x, own=part.forward: own(x) - 0.5
+    got = step(model).output
+    assert torch.equal(got, step(twin).output)
+    assert not torch.equal(got, plain)
+    assert_same_evaluation(model, twin)
+
+
 @pytest.mark.parametrize("watched", ["conv1", "bn1", "relu", "bn2", "conv2"])
 def test_a_hook_hears_what_it_heard_before(watched: str) -> None:
     model = FOUND["modules"]()[0]
@@ -301,6 +334,15 @@ def test_an_example_that_the_network_does_not_take_is_named() -> None:
     assert_same_step(model, twin)
     with pytest.raises(ValueError, match="expected an example that the network takes"):
         convert(nn.Sequential(nn.Conv2d(4, 4, 3)), example=images(3))
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_on_the_meta_device_the_same_is_found(name: str) -> None:
+    """A recipe's own network is built there first, to check its shapes."""
+    model = FOUND[name]()[0]
+    with torch.device("meta"):
+        twin = FOUND[name]()[0]
+    assert fuse(twin, images().to("meta")) == fuse(model, images())
 
 
 def test_a_result_that_differs_is_undone() -> None:

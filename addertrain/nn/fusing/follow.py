@@ -63,7 +63,7 @@ class Followed:
     graph: torch.fx.Graph
     reads: tuple[Read, ...]
     children: tuple[tuple[nn.Module, tuple[nn.Module | None, ...]], ...]
-    """The module, containers that it looks into, and what they hold."""
+    """The module, submodules that it looks into, and what they hold."""
 
 
 def follow(module: nn.Module) -> list[Followed]:
@@ -117,7 +117,8 @@ def _follow(module: nn.Module) -> Followed:
         raise NotFollowedError(watch.refusal)
     if has_drawn:
         raise NotFollowedError("it draws random numbers")
-    children = tuple((each, tuple(each._modules.values())) for each in _containers(module))
+    looked_into = dict.fromkeys((*_containers(module), *_holders(module, graph)))
+    children = tuple((each, tuple(each._modules.values())) for each in looked_into)
     return Followed(graph, tuple(watch.reads.values()), children)
 
 
@@ -127,6 +128,14 @@ def _containers(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential):
             yield from _containers(child)
+
+
+def _holders(module: nn.Module, graph: torch.fx.Graph) -> Iterator[nn.Module]:
+    """Submodules past which the code reaches: self.stem of self.stem.relu(x)."""
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            *path, _ = str(node.target).split(".")
+            yield from (module.get_submodule(".".join(path[: end + 1])) for end in range(len(path)))
 
 
 def first_line(error: Exception) -> str:

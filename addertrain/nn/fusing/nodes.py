@@ -1,7 +1,7 @@
 """What single nodes of a followed graph are: ReLUs, sums, calls of modules, writes into their input."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -73,6 +73,31 @@ def may_write(node: Node, owner: nn.Module, graphs_of: Callable[[nn.Module], lis
     return node.op == "call_method" and is_in_place(node)
 
 
+def written(node: Node, owner: nn.Module, graphs_of: Callable[[nn.Module], list[Graph]]) -> list[Node]:
+    """The nodes whose tensors it may write into: the first one for a method or an operator such as +=."""
+    if not may_write(node, owner, graphs_of):
+        return []
+    is_first = node.op == "call_method" or getattr(node.target, "__module__", "") == "_operator"
+    return [each for each in node.all_input_nodes if not is_first or each is node.args[0]]
+
+
+def origins(
+    node: Node,
+    owner: nn.Module,
+    graphs_of: Callable[[nn.Module], list[Graph]],
+    known: Mapping[Node, frozenset[Node]],
+) -> frozenset[Node]:
+    """Nodes that made the tensors which a node's result may lie in, itself for a tensor of its own.
+
+    Args:
+        known: the origins of the nodes before it.
+    """
+    inputs = written(node, owner, graphs_of) or node.all_input_nodes
+    if not inputs or is_fresh(node, owner):
+        return frozenset((node,))
+    return frozenset[Node]().union(*(known[each] for each in inputs))
+
+
 def may_write_inputs(module: nn.Module, graphs_of: Callable[[nn.Module], list[Graph]]) -> bool:
     """Whether a module's call may write into what it is called with."""
     if is_leaf(module):
@@ -92,15 +117,15 @@ def _writes_placeholder(
 ) -> bool:
     may_be_input: set[Node] = set()
     for node in graph.nodes:
-        reads_one = not may_be_input.isdisjoint(node.all_input_nodes)
-        if reads_one and may_write(node, owner, graphs_of):
+        if not may_be_input.isdisjoint(written(node, owner, graphs_of)):
             return True
-        if node.op == "placeholder" or (reads_one and not _is_fresh(node, owner)):
+        reads_one = not may_be_input.isdisjoint(node.all_input_nodes)
+        if node.op == "placeholder" or (reads_one and not is_fresh(node, owner)):
             may_be_input.add(node)
     return False
 
 
-def _is_fresh(node: Node, owner: nn.Module) -> bool:
+def is_fresh(node: Node, owner: nn.Module) -> bool:
     """Whether its result is a tensor of its own, not its input or a view of that."""
     if node.op == "call_module":
         module = owner.get_submodule(str(node.target))

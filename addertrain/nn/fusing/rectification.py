@@ -15,7 +15,7 @@ from torch.fx import Graph, Node
 
 from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.fusing.chains import GraphsOf
-from addertrain.nn.fusing.nodes import is_leaf, is_relu, summands
+from addertrain.nn.fusing.nodes import called, is_leaf, is_relu, origins, summands, written
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.tracing import is_watched
 
@@ -84,18 +84,33 @@ class Rectification:
             zip(places, inputs if len(inputs) == len(places) else [unknown] * len(places), strict=True)
         )
         result = f"it reads what {self._name(owner)} returns beside other things"
+        lies_in: dict[Node, frozenset[Node]] = {}
         for node in graph.nodes:
             other = f"it reads the result of {node.name} in {self._name(owner)}"
             if node.op == "call_module":
                 rest = tuple(known.get(each, other) for each in node.args if isinstance(each, Node))
                 is_plain = len(rest) == len(node.args) and not node.kwargs
-                called = self._call(owner.get_submodule(str(node.target)), rest)
-                known[node] = called if is_plain else called or other
+                found = self._call(owner.get_submodule(str(node.target)), rest)
+                found = found if is_plain else found or other
             elif node.op == "output":
                 result = known.get(node.args[0], result)
+                continue
             else:
-                known[node] = given[node] if node in given else _result(node, owner, known, other)
+                found = given[node] if node in given else _result(node, owner, known, other)
+            self._note_writes(node, owner, known, lies_in)
+            known[node] = found
         return result
+
+    def _note_writes(
+        self, node: Node, owner: nn.Module, known: dict[Node, str], lies_in: dict[Node, frozenset[Node]]
+    ) -> None:
+        """What a node writes into, and whatever lies in the same memory, is no ReLU's from now on."""
+        lies_in[node] = origins(node, owner, self._graphs_of, lies_in)
+        if is_relu(node, owner) or type(called(node, owner)) is nn.ReLU6:
+            return
+        reason = f"it reads what {node.name} in {self._name(owner)} writes into"
+        for target in written(node, owner, self._graphs_of):
+            known.update((each, reason) for each in known if lies_in[each] & lies_in[target])
 
     def _name(self, module: nn.Module) -> str:
         return self._names.get(module) or "the network itself"
