@@ -63,7 +63,10 @@ class OwnFunction:
         for part in path.split("."):
             if not hasattr(found, part):
                 near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], n=1)
-                hint = f"did you mean {near[0]}?" if near else f"define it in {module_name}"
+                define = f"define it in {module_name}"
+                if module_name == "__main__":
+                    define = "that is the script which runs now; move the function into a module of its own"
+                hint = f"did you mean {near[0]}?" if near else define
                 raise RecipeError(f"{key}: expected a function {path} in {module_name}, got none; {hint}")
             found = getattr(found, part)
         if not callable(found):

@@ -82,6 +82,7 @@ def test_what_cannot_be_imported_or_called_is_one_line(module: str, tmp_path: Pa
         (f"{module}_broken:net", "ModuleNotFoundError: No module named 'this_is_nowhere'"),
         (f"{module}.py:narrow", f"name the module, not its file: {module}:narrow"),
         (f"{module}:narow", "expected a function narow in .*, got none; did you mean narrow?"),
+        ("__main__:no_such_net", "got none; that is the script which runs now; move the function into a"),
         (f"{module}:number", "expected a function as .*:number, got int"),
     ):
         with pytest.raises(RecipeError, match=message):

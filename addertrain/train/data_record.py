@@ -63,8 +63,13 @@ def check_resumption(checkpoint: Path | None, record: Mapping[str, Any], warn: C
         warn(f"{checkpoint}: was evaluated on other images ({difference}); accuracies do not compare")
 
 
-def check_evaluation(checkpoint: Path, record: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+def check_evaluation(
+    checkpoint: Path, record: Mapping[str, Any], warn: Callable[[str], None], *, named: Path | None = None
+) -> None:
     """The same for an evaluation, which may read other images than the training, but no other classes.
+
+    Args:
+        named: what messages call the checkpoint, where its files are read under another name.
 
     Raises:
         DataError: the classes are others, so that the labels mean something else.
@@ -72,13 +77,14 @@ def check_evaluation(checkpoint: Path, record: Mapping[str, Any], warn: Callable
     recorded = read_manifest(checkpoint).get(RECORD)
     if recorded is None:
         return
+    where = named or checkpoint
     if found := _class_differences(recorded, record):
         raise DataError(
-            f"{checkpoint}: expected the classes that it was trained on, got others ({'; '.join(found)}); "
+            f"{where}: expected the classes that it was trained on, got others ({'; '.join(found)}); "
             "put them back, or name their folder with data.root"
         )
     for difference in _differences(recorded, record, "test", "train"):
-        warn(f"{checkpoint}: its run had other images ({difference}); accuracies do not compare")
+        warn(f"{where}: its run had other images ({difference}); accuracies do not compare")
 
 
 def _class_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,8 @@ from addertrain.train.building import own_functions
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import recipe_to_record
 from addertrain.train.session import OWN_CODE, SESSIONS
+from addertrain.train.strategies.checkpoint_io import check_plain
+from addertrain.train.strategies.plain_values import to_plain
 
 _Kind = TypeVar("_Kind")
 _REFUSED: tuple[tuple[type[Callback], str], ...] = (
@@ -61,7 +63,8 @@ class OwnParts:
         """Refuses what a run cannot use.
 
         Raises:
-            UsageError: something is no callback or no logger, or does what a recipe's key does.
+            UsageError: something is no callback or no logger, does what a recipe's key does, or keeps a state
+                that no checkpoint can hold.
             RunError, RecipeError: a function cannot be imported, or does not take its arguments.
         """
         own = cls(
@@ -69,6 +72,8 @@ class OwnParts:
             _all_of(Logger, "loggers", loggers),  # type: ignore[type-abstract]
             tuple(own_functions(recipe)),
         )
+        for callback in own.callbacks:
+            _check_state(callback)
         own = replace(own, first_states=tuple(copy.deepcopy(each.state_dict()) for each in own.callbacks))
         for callback in own.callbacks:
             for kind, advice in _REFUSED:
@@ -114,9 +119,13 @@ class OwnParts:
         return {"logger": list(loggers), "log_every_n_steps": every_steps}
 
 
-def compare_functions(recipe: Recipe, checkpoint: Path, warn: Callable[[str], None]) -> None:
-    """Tells `warn`, a line each, which functions of `recipe` have changed since `checkpoint` was written."""
-    _compare(checkpoint, _recorded(checkpoint), [each.record() for each in own_functions(recipe)], warn)
+def compare_functions(recipe: Recipe, checkpoint: Path, warn: Callable[[str], None], *, named: Path) -> None:
+    """Tells `warn`, a line each, which functions of `recipe` have changed since `checkpoint` was written.
+
+    Args:
+        named: what messages call the checkpoint, where its files are read under another name.
+    """
+    _compare(named, _recorded(checkpoint), [each.record() for each in own_functions(recipe)], warn)
 
 
 def _compare(
@@ -160,6 +169,17 @@ def check_state_keys(callbacks: Sequence[Callback]) -> None:
                 f"fit: expected a state_key of its own for every callback that keeps a state, got {key!r} "
                 f"{count} times; override the property state_key, or name the class otherwise"
             )
+
+
+def _check_state(callback: Callback) -> None:
+    """Sees before hours of training, not at the first save, whether a checkpoint can hold the state."""
+    try:
+        check_plain(to_plain(callback.state_dict()), "state_dict()")
+    except TypeError as error:
+        raise UsageError(
+            f"fit: {type(callback).__name__}: {error}; keep an array as a tensor, and a number of numpy's as "
+            "its item()"
+        ) from error
 
 
 def _keeps_state(callback: Callback) -> bool:

@@ -162,11 +162,12 @@ def evaluate(
         held = on_first_rank(lambda: stack.enter_context(held_checkpoint(Path(path), warn)))
         checkpoint = held.files
         if recipe is None:
-            recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
+            recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(held.checkpoint))
         data = _load(recipe.data)
-        on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn))
-        on_first_rank(lambda: compare_functions(recipe, checkpoint, warn))
-        folder = held.checkpoint.parent.parent
+        named = held.checkpoint
+        on_first_rank(lambda: check_evaluation(checkpoint, data_record(data), warn, named=named))
+        on_first_rank(lambda: compare_functions(recipe, checkpoint, warn, named=named))
+        folder = named.parent.parent
         stack.enter_context(trusted_kernels(recipe, data, world, folder, with_int8=precision == "int8"))
         score, uncalibrated = _evaluate(recipe, data, checkpoint, world)
         found = Evaluation(

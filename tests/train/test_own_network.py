@@ -1,5 +1,6 @@
 """A network of a user's own in a recipe: under shards, as a teacher, in reports and files, and refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from addertrain.nn import AdderConv2d, adder_norm
 from addertrain.recipe import Recipe
 from addertrain.report.study import Study
 from addertrain.train.module import AdderClassifier
-from addertrain.train.run import fit
+from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
 from tests.train.small_runs import OPTIM, assert_resumed_exactly, launched, rewind, short_recipe
@@ -97,7 +98,9 @@ def test_groups_of_its_own_train_in_shards(tmp_path: Path) -> None:
     assert first == [[0.1, ["conv.weight"]], [0.1, rest], [0.01, ["head.weight", "head.bias"]]]
 
 
-def test_it_is_resumed_exactly_and_read_by_everything(tmp_path: Path) -> None:
+def test_it_is_resumed_exactly_and_read_by_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = _recipe("--model.args={width: 6, slow: true}")
     fit(recipe, tmp_path / "whole")
     run = tmp_path / "run"
@@ -112,6 +115,9 @@ def test_it_is_resumed_exactly_and_read_by_everything(tmp_path: Path) -> None:
     loaded, _ = load_exported(tmp_path / "net.safetensors")
     images = torch.rand(2, 1, 32, 32)
     assert torch.equal(loaded(images), trained.model(images))
+    evaluate(run, replace(recipe, data=replace(recipe.data, args={"num_test": 16})))
+    checkpoint = RunDirectory(run).store.newest_first()[0]
+    assert f"warning: {checkpoint}: its run had other images (32 test images" in capsys.readouterr().err
     count = Study([]).operations(recipe)
     assert count.num_parameters == sum(parameter.numel() for parameter in loaded.parameters())
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
@@ -46,6 +47,13 @@ class Counting(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.num_steps = state_dict["num_steps"]
+
+
+class KeepsArray(Callback):
+    """Its state is none that a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": np.zeros(2)}
 
 
 class Listed(Logger):
@@ -186,6 +194,7 @@ def test_lightnings_own_callbacks_read_the_metrics(tmp_path: Path) -> None:
         ([TQDMProgressBar()], [], "expected no TQDMProgressBar among callbacks: fit reports"),
         ([Counting], [], "Callback objects, got the class Counting; call it: Counting"),
         (Counting(), [], "callbacks as a list of lightning.pytorch Callback objects, got Counting"),
+        ([KeepsArray()], [], r"KeepsArray: state_dict\(\)\.best: expected numbers, .*, got ndarray; keep an"),
         ([], ["wandb"], "loggers as a list of lightning.pytorch Logger objects, got str"),
         ([Counting(), Counting()], [], "got 'Counting' 2 times; override the property state_key"),
     ],
