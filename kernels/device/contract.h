@@ -5,6 +5,8 @@
 // no atomics.
 #pragma once
 
+#include <type_traits>
+
 #include "device/elements.h"
 #include "device/epilogue.h"
 #include "device/word_loaders.h"
@@ -69,35 +71,65 @@ ADDERTRAIN_DEVICE void add_slab(const Word* a_tile, const Word* b_tile, const Th
   }
 }
 
-// Sums of g over k for each row of the tile: all threads share the adding, then read each other's parts.
-template <class P>
-struct RowSums {
-  static constexpr int kQuads = P::BM / 4, kParts = P::kThreads / kQuads;
-  static_assert(P::kThreads % kQuads == 0 && P::BK % kParts == 0);
-  float mine[4] = {};
+ADDERTRAIN_DEVICE float add_word(float sum, float word) { return sum + word; }
+ADDERTRAIN_DEVICE int32_t add_word(int32_t sum, uint32_t word) { return add_bytes(sum, word); }
 
-  ADDERTRAIN_DEVICE void add_slab(const float* a_tile) {
-    const float* at = a_tile + threadIdx.x / kQuads * P::kPitchA + threadIdx.x % kQuads * 4;
+// Sums over k of each row, or each column, of the tile: all threads share the adding, then read each other's parts.
+template <class P, int kLength, int kPitch, class Word, class Sum>
+struct SideSums {
+  static constexpr int kQuads = kLength / 4, kParts = P::kThreads / kQuads;
+  static_assert(P::kThreads % kQuads == 0 && P::BK % kParts == 0);
+  Sum mine[4] = {};
+
+  ADDERTRAIN_DEVICE void add_slab(const Word* tile) {
+    const Word* at = tile + threadIdx.x / kQuads * kPitch + threadIdx.x % kQuads * 4;
 #pragma unroll
     for (int k = 0; k < P::BK; k += kParts) {
-      const auto g = load_vector<Word4<float>>(at + k * P::kPitchA);
+      const auto words = load_vector<Word4<Word>>(at + k * kPitch);
 #pragma unroll
-      for (int q = 0; q < 4; ++q) mine[q] += g.v[q];
+      for (int q = 0; q < 4; ++q) mine[q] = add_word(mine[q], words.v[q]);
     }
   }
-  ADDERTRAIN_DEVICE void share(float* shared) const {
+  ADDERTRAIN_DEVICE void share(Sum* shared) const {
     barrier();  // everybody is done with the tiles
 #pragma unroll
-    for (int q = 0; q < 4; ++q) shared[threadIdx.x / kQuads * P::BM + threadIdx.x % kQuads * 4 + q] = mine[q];
+    for (int q = 0; q < 4; ++q) shared[threadIdx.x / kQuads * kLength + threadIdx.x % kQuads * 4 + q] = mine[q];
     barrier();
   }
-  static ADDERTRAIN_DEVICE float total(const float* shared, int row) {
-    float sum = 0.0f;
+  static ADDERTRAIN_DEVICE Sum total(const Sum* shared, int place) {
+    Sum sum = 0;
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) sum += shared[part * P::BM + row];
+    for (int part = 0; part < kParts; ++part) sum += shared[part * kLength + place];
     return sum;
   }
 };
+template <class P, class Op>
+using RowSums = SideSums<P, P::BM, P::kPitchA, typename Op::Word, typename Op::Sum>;
+
+struct NoSums {};
+template <class P, class Op>
+using ColumnSums = std::conditional_t<Op::kIsBytes, SideSums<P, P::BN, P::kPitchB, typename Op::Word, typename Op::Sum>,
+                                      NoSums>;  // bytes alone ask for them
+
+// sum |x - w| of sum 2 max(x, w), exact.
+template <class P, class Op>
+ADDERTRAIN_DEVICE void subtract_operands(const RowSums<P, Op>& x, const ColumnSums<P, Op>& w,
+                                         const ThreadPlace<P>& place, int32_t* shared, int32_t (&acc)[P::TM][P::TN]) {
+  x.share(shared);
+#pragma unroll
+  for (int i = 0; i < P::TM; ++i) {
+    const int32_t total = x.total(shared, place.row(i));
+#pragma unroll
+    for (int j = 0; j < P::TN; ++j) acc[i][j] -= total;
+  }
+  w.share(shared);
+#pragma unroll
+  for (int j = 0; j < P::TN; ++j) {
+    const int32_t total = w.total(shared, place.column(j));
+#pragma unroll
+    for (int i = 0; i < P::TM; ++i) acc[i][j] -= total;
+  }
+}
 
 // blockIdx: x tiles, columns first, so that a tile of A comes from memory once; y splits of k; z phases.
 template <class P, class Op, bool kVector>
@@ -131,7 +163,8 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   if constexpr (Op::kIsGrad) load_halved<P>(p, phase, place, tile_m, tile_n, x);
   auto x_of = [&](int i, int j) { return Op::kIsGrad ? x[i][j] : 0.0f; };
 
-  [[maybe_unused]] RowSums<P> g_sums;
+  [[maybe_unused]] RowSums<P, Op> row_sums;
+  [[maybe_unused]] ColumnSums<P, Op> column_sums;
   int read = 0, write = P::kStages - 1;
   for (int slab = 0; slab < num_slabs; ++slab) {
     copy_wait<P::kStages - 2>();
@@ -139,7 +172,9 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
     if (slab + P::kStages - 1 < num_slabs) load_slab(write);
     copy_commit();
     const Word* a_tile = shared + read * P::kStageWords;
-    if constexpr (Op::kIsGrad) g_sums.add_slab(a_tile);
+    if constexpr (Op::kIsGrad) row_sums.add_slab(a_tile);
+    if constexpr (Op::kIsBytes)
+      if (has_byte_maxima()) row_sums.add_slab(a_tile), column_sums.add_slab(a_tile + P::BK * P::kPitchA);
     add_slab<P, Op>(a_tile, a_tile + P::BK * P::kPitchA, place, x_of, acc);
     read = read + 1 == P::kStages ? 0 : read + 1;
     write = write + 1 == P::kStages ? 0 : write + 1;
@@ -147,14 +182,16 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
 
   float* const sums = reinterpret_cast<float*>(shared);
   if constexpr (Op::kIsGrad) {  // dX = 2 sum g*sat - sum g; saturating made 0 of a NaN in x
-    g_sums.share(sums);
+    row_sums.share(sums);
 #pragma unroll
     for (int i = 0; i < P::TM; ++i) {
-      const float total = RowSums<P>::total(sums, place.row(i));
+      const float total = RowSums<P, Op>::total(sums, place.row(i));
 #pragma unroll
       for (int j = 0; j < P::TN; ++j) acc[i][j] = x[i][j] == x[i][j] ? 2.0f * acc[i][j] - total : x[i][j];
     }
   }
+  if constexpr (Op::kIsBytes)
+    if (has_byte_maxima()) subtract_operands<P, Op>(row_sums, column_sums, place, reinterpret_cast<int32_t*>(shared), acc);
   const StagedTile<P::BM, P::BN, P::kThreads> staged{sums};
   barrier();  // everybody is done with the tiles, and with the sums of g
 #pragma unroll

@@ -13,6 +13,7 @@ struct ForwardF32 {
   using Sum = float;
   using Out = float;
   static constexpr bool kIsGrad = false;
+  static constexpr bool kIsBytes = false;
   static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float x, Two<float> w, Two<float>) {
     const Two<float> d = subtract(Two<float>{x, x}, w);
     return subtract(acc, Two<float>{fabsf(d.first), fabsf(d.second)});
@@ -27,18 +28,23 @@ struct GradInputF32 {
   using Sum = float;
   using Out = float;
   static constexpr bool kIsGrad = true;
+  static constexpr bool kIsBytes = false;
   static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float g, Two<float> w_scaled, Two<float> x_scaled) {
     return add_saturated_products(acc, g, w_scaled, x_scaled);
   }
 };
 
-// sum + |x - w| over four neighbouring channels in bytes, exact: one instruction.
+// sum + |x - w| over four neighbouring channels in bytes, exact: one instruction, or two for 2 max(x, w), from which
+// the kernel takes the sums of x and of w at the end.
 struct DistanceU8 {
   using Word = uint32_t;
   using Sum = int32_t;
   using Out = int32_t;
   static constexpr bool kIsGrad = false;
+  static constexpr bool kIsBytes = true;
   static ADDERTRAIN_DEVICE Two<int32_t> step(Two<int32_t> sum, uint32_t x, Two<uint32_t> w, Two<float>) {
+    if (has_byte_maxima())
+      return {add_twice_byte_maxima(sum.first, x, w.first), add_twice_byte_maxima(sum.second, x, w.second)};
     return {add_byte_differences(sum.first, x, w.first), add_byte_differences(sum.second, x, w.second)};
   }
 };

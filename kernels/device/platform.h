@@ -25,6 +25,16 @@ struct Two {
 // sm_100, its PTX for later GPUs, and sm_103. From sm_110 on ptxas takes packed float32 apart again.
 #define ADDERTRAIN_PACKS_FLOATS (__CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100)
 
+// Bytes: sm_107 and from sm_120 on no instruction adds up differences. CUDA 13.5 has maxima of four bytes there, for
+// builds that name the architecture's own features (sm_120f, sm_107f).
+#if (defined(__CUDA_ARCH_FAMILY_SPECIFIC__) || defined(__CUDA_ARCH_SPECIFIC__)) && \
+    (__CUDA_ARCH__ == 1070 || __CUDA_ARCH__ >= 1200) &&                            \
+    (__CUDACC_VER_MAJOR__ > 13 || (__CUDACC_VER_MAJOR__ == 13 && __CUDACC_VER_MINOR__ >= 5))
+#define ADDERTRAIN_HAS_BYTE_MAXIMA 1
+#else
+#define ADDERTRAIN_HAS_BYTE_MAXIMA 0
+#endif
+
 namespace addertrain {
 
 ADDERTRAIN_DEVICE unsigned char* dynamic_shared() {
@@ -108,6 +118,24 @@ ADDERTRAIN_DEVICE int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t
   int32_t d;
   asm("vabsdiff4.u32.u32.u32.add %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
   return d;
+}
+
+// Whether 2 max(a, b) - a - b stands for |a - b|.
+ADDERTRAIN_DEVICE constexpr bool has_byte_maxima() { return ADDERTRAIN_HAS_BYTE_MAXIMA; }
+
+// sum + the four bytes.
+ADDERTRAIN_DEVICE int32_t add_bytes(int32_t sum, uint32_t bytes) {
+  return static_cast<int32_t>(__dp4a(bytes, 0x01010101u, static_cast<uint32_t>(sum)));
+}
+// sum + 2 max(a, b) over four unsigned bytes: two instructions where there are maxima.
+ADDERTRAIN_DEVICE int32_t add_twice_byte_maxima(int32_t sum, uint32_t a, uint32_t b) {
+#if ADDERTRAIN_HAS_BYTE_MAXIMA
+  uint32_t larger;
+  asm("max.u8x4 %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
+#else
+  const uint32_t larger = __vmaxu4(a, b);
+#endif
+  return static_cast<int32_t>(__dp4a(larger, 0x02020202u, static_cast<uint32_t>(sum)));
 }
 
 ADDERTRAIN_DEVICE float bits_as_float(uint32_t bits) { return __uint_as_float(bits); }

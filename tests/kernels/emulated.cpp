@@ -79,3 +79,5 @@ extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {
   emulator::copies = copies_at_once ? emulator::Copies::at_once : emulator::Copies::late;
   emulator::reverse_order = reverse_order;
 }
+
+extern "C" void set_byte_maxima(bool has_byte_maxima) { emulator::byte_maxima = has_byte_maxima; }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_ARITHMETIC = re.compile(r"FADD|FFMA|HADD2|HFMA2|HMNMX2|HMMA|VABSDIFF")
+_ARITHMETIC = re.compile(r"FADD|FFMA|HADD2|HFMA2|HMNMX2|HMMA|VABSDIFF|IDP")
 _INSTRUCTION = re.compile(
     r"^\s+/\*(?P<address>[0-9a-f]{4,6})\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*);"
 )

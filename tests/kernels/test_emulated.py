@@ -239,12 +239,20 @@ def test_norm_of_sums_and_its_gradient(emulator: EmulatedKernels, dtype: torch.d
             assert off.max() < (allowed if one.dim() == 4 else 1e-4), f"{shape}, {name}: {off.max()}"
 
 
+@pytest.mark.parametrize("by_maxima", [False, True], ids=["differences", "maxima"])
 @pytest.mark.parametrize("group", TABLE)
-def test_emulated_distances_of_bytes_are_exact(emulator: EmulatedKernels, group: str) -> None:
+def test_emulated_distances_of_bytes_are_exact(
+    emulator: EmulatedKernels, group: str, by_maxima: bool
+) -> None:
+    """In the form of most GPUs, and in that of sm_120f, whose instructions lack differences."""
     wrong = []
-    for layer in filter(EmulatedKernels.serves, TABLE[group][::3]):
-        x, w = bytes_of(layer)
-        if not torch.equal(emulator.distances(layer, x, w), expected_distances(layer, x, w)):
-            wrong.append(str(layer))
+    emulator.library.set_byte_maxima(by_maxima)
+    try:
+        for layer in filter(EmulatedKernels.serves, TABLE[group][int(by_maxima) :: 3]):
+            x, w = bytes_of(layer)
+            if not torch.equal(emulator.distances(layer, x, w), expected_distances(layer, x, w)):
+                wrong.append(str(layer))
+    finally:
+        emulator.library.set_byte_maxima(False)
 
     assert not wrong, "\n".join(wrong[:20])

@@ -1,12 +1,16 @@
-"""The float32 kernels of sm_100, which packs two float32 values: their machine code, no GPU needed."""
+"""Kernels of architectures that have instructions of their own: their machine code, no GPU needed.
 
+sm_100 packs two float32 values; sm_120f has maxima of four bytes, and no sum of their differences.
+"""
+
+import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from addertrain.bench.roofline import PACKED_TILES
+from tests.commands import run_command
 from tests.kernels.sass import kernels_of
 from tests.kernels.shared_builds import built_once
 from tests.kernels.test_sass import REGISTERS_OF_A_MULTIPROCESSOR, Tile, tile_of
@@ -25,19 +29,23 @@ ROOM = 1.03
 """Another nvcc may place an instruction more or less."""
 
 
-def compile_cubin(name: str, folder: Path, architecture: str) -> Path:
-    """csrc/cuda/`name`.cu for one architecture; skips where no nvcc knows it."""
+def compile_cubin(name: str, folder: Path, architecture: str, since: tuple[int, int] = (12, 8)) -> Path:
+    """csrc/cuda/`name`.cu for one architecture; skips where nvcc does not know it, or is before `since`."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc")
-    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=False)
-    if f"sm_{architecture}" not in known.stdout.split():
+    known = run_command(nvcc, "--list-gpu-code")
+    if f"sm_{architecture.rstrip('af')}" not in known.stdout.split():
         pytest.skip(f"nvcc does not know sm_{architecture} (CUDA 12.8 is the first that knows sm_100)")
+    release = re.search(r"release (\d+)\.(\d+)", run_command(nvcc, "--version").stdout)
+    assert release is not None
+    if tuple(map(int, release.groups())) < since:
+        pytest.skip(f"nvcc {release[1]}.{release[2]} cannot: needs {since[0]}.{since[1]}")
     kernels = ROOT / "kernels"
     cubin = folder / f"{name}.cubin"
     command = [nvcc, "-std=c++20", "-O3", f"-arch=sm_{architecture}", "-cubin", f"-I{kernels}"]
     command += ["-o", str(cubin), str(kernels / "csrc" / "cuda" / f"{name}.cu")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_command(*command, timeout_s=900)
     assert result.returncode == 0, result.stderr
     return cubin
 
@@ -89,3 +97,15 @@ def test_no_kernel_touches_local_memory_and_blocks_have_their_registers(tiles: l
         assert tile.kernel.stack_bytes == 0, tile.label
         granted = -(-tile.kernel.registers // 8) * 8 * tile.threads * tile.sizes[-1]
         assert granted <= REGISTERS_OF_A_MULTIPROCESSOR, f"{tile.label}: {tile.kernel.registers} registers"
+
+
+def test_four_bytes_are_two_instructions_on_sm_120f(tmp_path: Path) -> None:
+    """2 max(x, w): the sums of x and w, a thread's share of them, are added beside. U8 is U8x4 here."""
+    cubin = compile_cubin("distance_u8", tmp_path, "120f", since=(13, 5))
+
+    for tile in map(tile_of, kernels_of(cubin)):
+        loop = tile.kernel.loop
+        steps, rows, columns = tile.sizes[2], tile.sizes[0], tile.sizes[1]
+        beside = steps * (rows + columns) // tile.threads
+        assert loop["VIMNMX.U8"] == tile.elements, tile.label
+        assert loop["IDP.4A.U8.U8"] == tile.elements + beside, tile.label

@@ -48,6 +48,7 @@ inline bool is_inside = false;  // a thread of a block, not who runs it
 
 enum class Copies { at_once, late };     // at once finds overwritten stages, late finds missing waits
 inline Copies copies = Copies::late;
+inline bool byte_maxima = false;         // as sm_120f has them
 inline bool reverse_order = false;       // of a block's threads between two barriers
 
 struct Copy {
@@ -153,6 +154,16 @@ inline Two<float> add_saturated_products(Two<float> acc, float g, Two<float> a, 
 
 inline int32_t add_byte_differences(int32_t sum, uint32_t a, uint32_t b) {
   for (int i = 0; i < 32; i += 8) sum += std::abs(static_cast<int>(a >> i & 255) - static_cast<int>(b >> i & 255));
+  return sum;
+}
+
+inline bool has_byte_maxima() { return emulator::byte_maxima; }
+inline int32_t add_bytes(int32_t sum, uint32_t bytes) {
+  for (int i = 0; i < 32; i += 8) sum += bytes >> i & 255;
+  return sum;
+}
+inline int32_t add_twice_byte_maxima(int32_t sum, uint32_t a, uint32_t b) {
+  for (int i = 0; i < 32; i += 8) sum += 2 * std::max(a >> i & 255, b >> i & 255);
   return sum;
 }
 
