@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"recipe", "durable", "ops", "optim", "data", "checkpoint", "nn", "models", "train"},
     "interchange": {"recipe", "durable", "libraries", "ops", "nn", "data", "checkpoint", "models", "train"},
-    "plan": {"recipe", "data", "models", "train", "report"},
+    "plan": {"recipe", "data", "models", "optim", "train", "report"},
     "bench": {"libraries", "own_code", "proof", "ops", "optim", "data", "checkpoint", "nn", "models"},
     "cli": {
         "recipe",

@@ -9,14 +9,13 @@ from typing import Any, NoReturn, overload
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from addertrain.optim.descent import descend
 from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.local_scaling import LocalScaling
 from addertrain.optim.scaling import AlrMode, as_factors, local_rate
-from addertrain.optim.shards import Original, Shards, find_shards, local
+from addertrain.optim.shards import Original, Shards, dtensors, find_shards, local
 from addertrain.optim.validation import (
     Group,
     check_groups,
@@ -101,7 +100,7 @@ class AdderSGD(Optimizer):
         """`filters` where this rank has them whole: all, or none under FSDP2 and stage 3 of ZeRO."""
         originals = self.originals[self.adder_index]
         is_whole = all(
-            original.shape == original.param.shape and not isinstance(original.param, DTensor)
+            original.shape == original.param.shape and not isinstance(original.param, dtensors())
             for original in originals
         )
         return self.filters if is_whole else []

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from addertrain.optim.scaling import AlrMode
-from addertrain.optim.shards import Original
+from addertrain.optim.shards import Original, dtensors
 
 Group = dict[str, Any]
 
@@ -62,7 +61,7 @@ def check_groups(groups: Sequence[Group]) -> None:
     for index, group in enumerate(groups):
         check_hyperparameters(group)
         for param in group["params"]:
-            if type(param) not in (Parameter, Tensor, DTensor) or not param.is_floating_point():
+            if type(param) not in (Parameter, Tensor, *dtensors()) or not param.is_floating_point():
                 raise TypeError(
                     "AdderSGD: expected floating-point parameters, whole or sharded by fully_shard, got a "
                     f"{type(param).__name__} of {param.dtype} in group {index}; build the optimizer after "
@@ -123,7 +122,7 @@ def _check_layers(index: int, group: Group) -> None:
                 f"AdderSGD: expected the whole filter of layer {name} with {numel} elements, got a tensor of "
                 f"{param.numel()}; build it from the model's own parameters, or after fully_shard."
             )
-    if group["alr"] == "local" and any(isinstance(param, DTensor) for param in params):
+    if group["alr"] == "local" and any(isinstance(param, dtensors()) for param in params):
         raise ValueError(
             'AdderSGD: expected whole gradients in backward with alr="local", got sharded parameters; use '
             "one process or DDP."

@@ -11,9 +11,10 @@ import torch
 from addertrain.data import Batch, ImageArrays, ImageData, load_data
 from addertrain.data.sets.registry import Place, data_places, facts_before_reading, image_shape
 from addertrain.models import OperationCount, count_operations
+from addertrain.optim import build_schedule
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.recipe import DataRecipe, Recipe
-from addertrain.train.network import build_classifier
+from addertrain.train.building import initial_network
 
 GIB = 2**30
 _TIMED_STEPS = 3
@@ -87,12 +88,19 @@ def make_plan(
     steps_per_epoch = recipe.steps_per_epoch(num_train)
     part_size = rank_batch_size // recipe.train.accumulate
     with torch.device("meta"):
-        module = build_classifier(recipe, data, steps_per_epoch=steps_per_epoch, to_train=False)
-    operations = count_operations(module.model, shape)
+        model = initial_network(
+            recipe,
+            num_classes=data.num_classes,
+            in_channels=len(data.mean),
+            steps_per_epoch=steps_per_epoch,
+            to_train=False,
+        )
+    operations = count_operations(model, shape)
     memory = _memory(recipe, data, shape, part_size, world_size)
     if measure:
         images_per_second = measure_rate(recipe, data, image_shape=shape, batch_size=part_size)
     num_steps = recipe.schedule.epochs * steps_per_epoch
+    schedule = build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch)
     plan = Plan(
         recipe=recipe,
         world_size=world_size,
@@ -107,7 +115,7 @@ def make_plan(
         free_bytes=free_bytes(out),
         places=data_places(recipe.data),
         images_per_second=images_per_second * world_size if images_per_second is not None else None,
-        rate=lambda step: recipe.optim.lr * module.schedule(step, num_steps),
+        rate=lambda step: recipe.optim.lr * schedule(step, num_steps),
     )
     _check_room(plan, memory_gib)
     return plan
@@ -181,6 +189,9 @@ def measure_rate(
     recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int
 ) -> float:
     """Images per second of one process; the loader, other ranks and their communication are left out."""
+    # Here: what trains needs Lightning, and a plan that measures nothing does not.
+    from addertrain.train.network import build_classifier
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_TIMED_IMAGES)
     module = build_classifier(recipe, data, steps_per_epoch=_TIMED_STEPS).to(device)

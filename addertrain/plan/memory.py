@@ -1,7 +1,7 @@
 """Memory of one rank in training, from the shapes that a step saves; nothing is computed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from addertrain.data import ImageData
 from addertrain.recipe import Recipe
-from addertrain.train.network import build_classifier
+from addertrain.train.building import initial_network
+from addertrain.train.loss import checked_logits
+from addertrain.train.normalisation import normalised, scale_and_shift
 
 _FLOAT_BYTES = 4
 # Which of momentum, gradients and parameters a strategy cuts over the ranks.
@@ -43,21 +45,27 @@ def estimate_memory(
     recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int, world_size: int
 ) -> Memory:
     """Follows one forward pass over `batch_size` images on tensors that have shapes only; no teacher."""
-    recipe = replace(recipe, train=replace(recipe.train, compile="off"))
     saved = _SavedBytes()
     dtype = _PRECISIONS.get(recipe.train.precision)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module = build_classifier(recipe, data, steps_per_epoch=1, to_train=False)
-        numel = sum(param.numel() for param in module.model.parameters())
-        buffers = sum(buffer.numel() * buffer.element_size() for buffer in module.model.buffers())
-        saved.ignore(module.model.parameters())
+        scale, shift = scale_and_shift(data.mean, data.std)
+        model = initial_network(
+            recipe,
+            num_classes=data.num_classes,
+            in_channels=len(data.mean),
+            steps_per_epoch=1,
+            to_train=False,
+        )
+        numel = sum(param.numel() for param in model.parameters())
+        buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+        saved.ignore(model.parameters())
         images = torch.empty(batch_size, *image_shape, dtype=torch.uint8)
         images = images.contiguous(memory_format=torch.channels_last)
         with (
             torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor),
             torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None),
         ):
-            module(images)
+            checked_logits(model(normalised(images, scale, shift, channels_last=recipe.train.channels_last)))
     cut = _CUT.get(recipe.train.strategy, set())
     share = {name: -(-numel // world_size) if name in cut else numel for name in ("parameters", "gradients")}
     momentum = -(-numel // world_size) if "momentum" in cut else numel

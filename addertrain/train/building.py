@@ -1,11 +1,51 @@
-"""The network that a section `model` of a recipe describes, without the run around it."""
+"""The network that a recipe describes, without the run around it; knows no Lightning."""
 
+import torch
 from torch import nn
 
 from addertrain.data.sets.registry import own_data
 from addertrain.models import Kind, build_model, own_network
+from addertrain.nn import set_variant, synchronise_norms
+from addertrain.ops.variants import Variant
+from addertrain.optim import lowered_power
 from addertrain.own_code import OwnFunction, is_own
 from addertrain.recipe import ModelRecipe, Recipe
+
+
+def initial_network(
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    in_channels: int,
+    steps_per_epoch: int,
+    step: int = 0,
+    to_train: bool = True,
+) -> nn.Module:
+    """The network with its first weights, the same on every rank, not compiled.
+
+    Args:
+        step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
+        to_train: with norms over all ranks, where the recipe has them.
+    """
+    torch.manual_seed(recipe.train.seed)
+    model = build_network(recipe.model, num_classes=num_classes, in_channels=in_channels)
+    set_variant(model, variant_at(recipe, step, steps_per_epoch=steps_per_epoch))
+    if recipe.train.sync_batchnorm and to_train:
+        synchronise_norms(model)
+    return model
+
+
+def variant_at(recipe: Recipe, step: int, *, steps_per_epoch: int) -> Variant:
+    """The variant after `step` optimizer steps: the one of the last step, or before any of the first."""
+    model, schedule = recipe.model, recipe.schedule
+    p = 1.0
+    if schedule.p_start > 1.0:
+        num_steps = schedule.p_epochs * steps_per_epoch
+        p = lowered_power(max(step - 1, 0), num_steps, start=schedule.p_start)
+    return Variant(
+        p=p, filter_gradient=model.filter_gradient, input_gradient=model.input_gradient,
+        input_slope=model.input_slope,
+    )  # fmt: skip
 
 
 def build_network(

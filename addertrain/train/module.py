@@ -17,7 +17,7 @@ from addertrain.train.batches import LabelledImages, labelled_images, unlabelled
 from addertrain.train.classification_counts import ClassificationCounts, Score
 from addertrain.train.lightning_internals import RUNNING_HOOK
 from addertrain.train.loss import checked_logits, classification_loss, hard_labels
-from addertrain.train.normalisation import check_images, scale_and_shift
+from addertrain.train.normalisation import normalised, scale_and_shift
 
 
 class AdderClassifier(LightningModule):
@@ -108,13 +108,7 @@ class AdderClassifier(LightningModule):
             TypeError: images are no uint8, or, where there is no mean, no floats.
             ValueError: they have another number of channels than mean and std.
         """
-        if not self.channels_last:
-            images = images.contiguous()
-        scale, shift = self.scale, self.shift
-        check_images(images, scale)
-        if scale is None or shift is None:
-            return images
-        return (images.to(scale.dtype) * scale).sub_(shift)
+        return normalised(images, self.scale, self.shift, channels_last=self.channels_last)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Any batch that is taken, as one kind, for the steps and for all callbacks."""

@@ -13,11 +13,9 @@ from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageArrays, ImageData
 from addertrain.data.loaders.sizes import evaluation_size, training_size
 from addertrain.errors import UsageError
-from addertrain.nn import set_variant, synchronise_norms
 from addertrain.optim import build_schedule
 from addertrain.recipe import DataRecipe, Recipe
-from addertrain.train.building import build_network
-from addertrain.train.callbacks.falling_power import variant_at
+from addertrain.train.building import build_network, initial_network
 from addertrain.train.distillation import DistillingClassifier
 from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
@@ -43,11 +41,14 @@ def build_classifier(
     """
     if steps_per_epoch is None:
         steps_per_epoch = max(1, recipe.steps_per_epoch(len(data.train)))
-    torch.manual_seed(recipe.train.seed)
-    model = build_network(recipe.model, num_classes=data.num_classes, in_channels=len(data.mean))
-    set_variant(model, variant_at(recipe, step, steps_per_epoch=steps_per_epoch))
-    if recipe.train.sync_batchnorm and to_train:
-        synchronise_norms(model)
+    model = initial_network(
+        recipe,
+        num_classes=data.num_classes,
+        in_channels=len(data.mean),
+        steps_per_epoch=steps_per_epoch,
+        step=step,
+        to_train=to_train,
+    )
     if recipe.train.compile != "off":
         model.compile(backend=recipe.train.compile)  # in place: names of parameters stay
     base = recipe.optim.base_batch_size

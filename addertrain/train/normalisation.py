@@ -35,6 +35,24 @@ def scale_and_shift(
     return scale.float().view(1, -1, 1, 1), shift.float().view(1, -1, 1, 1)
 
 
+def normalised(images: Tensor, scale: Tensor | None, shift: Tensor | None, *, channels_last: bool) -> Tensor:
+    """Images as the floats that a network takes: x * scale - shift, or as they are where both are None.
+
+    Args:
+        scale, shift: of `scale_and_shift`.
+        channels_last: takes images as they lie; False: makes them channels first.
+
+    Raises:
+        TypeError, ValueError: see `check_images`.
+    """
+    if not channels_last:
+        images = images.contiguous()
+    check_images(images, scale)
+    if scale is None or shift is None:
+        return images
+    return (images.to(scale.dtype) * scale).sub_(shift)
+
+
 def check_images(images: Tensor, scale: Tensor | None) -> None:
     """Refuses images that `scale` is not meant for: normalised twice, a network sees a constant.
 

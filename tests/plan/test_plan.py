@@ -12,6 +12,7 @@ from addertrain.cli import main
 from addertrain.plan import Plan, PlanError, figures, make_plan, plan_text
 from addertrain.plan.text import HEIGHT, WIDTH, rate_picture
 from addertrain.recipe import load_recipe
+from addertrain.train.network import build_classifier
 from tests.source_tree import ROOT
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -64,7 +65,7 @@ def test_activations_are_what_a_real_step_saves() -> None:
     plan = planned(RESNET20, 64)
     data, *_ = figures._data_of(recipe.data)
     torch.manual_seed(0)
-    module = figures.build_classifier(recipe, data, steps_per_epoch=1)
+    module = build_classifier(recipe, data, steps_per_epoch=1)
     storages = {param.untyped_storage().data_ptr(): 0 for param in module.model.parameters()}
     kept: list[Tensor] = []
 

@@ -1,4 +1,7 @@
-"""The variant of a recipe's adder layers, and the power that falls from 2 to 1 while it trains."""
+"""The power of adder layers that falls from 2 to 1 while a recipe trains.
+
+Which power a step has is the business of `building.variant_at`, which evaluations and resumptions ask too.
+"""
 
 from typing import Any
 
@@ -6,26 +9,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.nn import set_variant
 from addertrain.ops.variants import Variant
-from addertrain.optim import lowered_power
 from addertrain.recipe import Recipe
+from addertrain.train.building import variant_at
 from addertrain.train.module import AdderClassifier
 
 
-def variant_at(recipe: Recipe, step: int, *, steps_per_epoch: int) -> Variant:
-    """The variant after `step` optimizer steps: the one of the last step, or before any of the first."""
-    model, schedule = recipe.model, recipe.schedule
-    p = 1.0
-    if schedule.p_start > 1.0:
-        num_steps = schedule.p_epochs * steps_per_epoch
-        p = lowered_power(max(step - 1, 0), num_steps, start=schedule.p_start)
-    return Variant(
-        p=p, filter_gradient=model.filter_gradient, input_gradient=model.input_gradient,
-        input_slope=model.input_slope,
-    )  # fmt: skip
-
-
 class FallingPower(Callback):
-    """Sets the power of every adder layer before each step; evaluations keep the last step's."""
+    """Sets the power p of every adder layer before each step; evaluations keep the last step's.
+
+    The layers compute Y = -sum |x - w|^p ("Universal Adder Neural Networks", arXiv 2105.14202), where p falls
+    linearly from schedule.p_start in the first step to 1 after schedule.p_epochs, and stays there.
+
+    Args:
+        recipe: its model's gradients hold where p is 1; its schedule says how p falls.
+        steps_per_epoch: optimizer steps, in which the fall is counted.
+    """
 
     def __init__(self, recipe: Recipe, *, steps_per_epoch: int) -> None:
         self._recipe, self._steps_per_epoch = recipe, steps_per_epoch

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from addertrain.nn import AdderConv2d
 from addertrain.ops.variants import Variant
-from addertrain.train.callbacks.falling_power import FallingPower, variant_at
+from addertrain.train.building import variant_at
+from addertrain.train.callbacks.falling_power import FallingPower
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from tests.train.small_runs import assert_resumed_exactly, final_weights, rewind, short_recipe
