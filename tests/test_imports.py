@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -57,37 +58,25 @@ print()
 print(*(name for name in {packages!r} if name in sys.modules))
 """
 _LENET = "recipes/digits/lenet5bn.yaml"
+_WORDS_ALONE = (
+    "--help", "--version", "evaluate --help", "reproduce --help", "report --help", "plan --help",
+    "bench --help", "preflight --help", "data --help", "data write --help", "ckpt --help",
+    "ckpt convert --help", "misspelt", "--misspelt", "fit --misspelt", f"fit {_LENET} --misspelt",
+    "ckpt misspelt", "--version --misspelt",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("commands", "expected"),
     [
-        (
-            [
-                *(
-                    "--help",
-                    "evaluate --help",
-                    "reproduce --help",
-                    "report --help",
-                    "plan --help",
-                    "bench --help",
-                ),
-                *(
-                    "preflight --help",
-                    "data --help",
-                    "data write --help",
-                    "ckpt --help",
-                    "ckpt convert --help",
-                ),
-                *("misspelt", "--misspelt", "fit --misspelt", f"fit {_LENET} --misspelt", "ckpt misspelt"),
-            ],
-            "",
-        ),
+        (_WORDS_ALONE, ""),
         (["fit --help", "fit no_such_file.yaml", f"plan {_LENET} --optim.lrr 1"], "yaml"),
         ([f"fit {_LENET} --optim.lr misspelt"], "jsonargparse yaml"),
+        # torch computes shapes with parts of its compiler, which imports the sharded tensors.
+        ([f"plan {_LENET}"], "PIL jsonargparse multiprocessing numpy torch torch.distributed.tensor yaml"),
     ],
 )
-def test_commands_import_what_they_use(commands: list[str], expected: str) -> None:
+def test_commands_import_what_they_use(commands: Sequence[str], expected: str) -> None:
     code = _RUN_COMMANDS.format(commands=commands, packages=_PACKAGES)
 
     result = run_command(sys.executable, "-c", code)
@@ -118,14 +107,33 @@ def test_optional_package_really_imports(module: str, use: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_command_line_says_what_is_loaded() -> None:
-    is_full = _is_full_setup()
-    command = (
-        [str(Path(sys.prefix, "bin", "addertrain"))] if is_full else [sys.executable, "-m", "addertrain"]
-    )
+def _command_line() -> list[str]:
+    if _is_full_setup():
+        return [str(Path(sys.prefix, "bin", "addertrain"))]
+    return [sys.executable, "-m", "addertrain"]
 
-    result = run_command(*command, "--version")
+
+def test_version_says_what_is_loaded() -> None:
+    result = run_command(*_command_line(), "--version")
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("addertrain 0.1.0 (torch 2.")
-    assert ("_C loaded" if is_full else "_C ") in result.stdout
+    assert ("_C loaded" if _is_full_setup() else "_C ") in result.stdout
+
+
+def test_the_full_version_agrees_and_names_what_does_not_load(tmp_path: Path) -> None:
+    """Torch's own loading finds the same libraries; a package that is broken costs a line, no more."""
+    broken = tmp_path / "jsonargparse"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('its library is missing,\\nit says')\n")
+
+    brief = run_command(*_command_line(), "--version")
+    full = run_command(*_command_line(), "--version", "--full", PYTHONPATH=str(tmp_path))
+
+    assert full.returncode == 0, full.stderr
+    first, *rows = full.stdout.splitlines()
+    found = {name: what for name, _, what in (row.partition("  ") for row in rows)}
+    assert first == brief.stdout.rstrip()
+    assert "does not load (ImportError: its library is missing, it says)" in found["jsonargparse"]
+    assert {"commit", "Python", "CPU", "torch", "GPU", "lightning", "deepspeed", "ffcv"} <= found.keys()
+    assert all(found.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from addertrain import libraries
+from addertrain import compiled, libraries
 from addertrain.ops import schemas
 from tests import instruction_sets
 
@@ -19,7 +19,7 @@ def test_status_names_both_libraries() -> None:
 
 def test_a_damaged_library_is_named_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_C.so").write_bytes(b"not a library")
-    monkeypatch.setattr(libraries, "_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(compiled, "_FOLDERS", (tmp_path,))
     monkeypatch.setattr(libraries, "_status", dict(libraries._status))
 
     libraries.load()

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce
+from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce, version
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank, rank
 from addertrain.errors import LostRankError, RecipeError, RunError, UsageError
@@ -92,6 +92,8 @@ def _run(words: list[str]) -> int:
     # Everything behind "bench" belongs to the benchmark's own parser.
     if words[:1] == ["bench"]:
         return bench.run(argparse.Namespace(words=words[1:]), [])
+    if words[:1] == ["--version"]:
+        return version.run(words[1:])
     own, overrides = split_overrides(words)
     _refuse_empty(own)
     arguments = _parser().parse_args(own)
@@ -114,19 +116,6 @@ def _refuse_empty(words: list[str]) -> None:
             )
 
 
-class _Version(argparse.Action):
-    """Prints the versions that a report of a problem needs."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        import torch
-
-        from addertrain import __version__, libraries
-
-        kernels = f"{libraries.status()}; on CPUs: {libraries.cpu_kernels()}"
-        print(f"addertrain {__version__} (torch {torch.__version__}; {kernels})")
-        parser.exit()
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="addertrain",
@@ -134,7 +123,9 @@ def _parser() -> CommandParser:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "--version", action=_Version, nargs=0, help="print versions and which kernels are compiled"
+        "--version",
+        action="store_true",
+        help="print which torch and kernels are in use; --version --full: all that a problem's report needs",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error, too")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

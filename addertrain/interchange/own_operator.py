@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from addertrain import libraries
+from addertrain import compiled
 from addertrain.errors import InterchangeError
 from addertrain.interchange.standard import with_adders
 from addertrain.nn import AdderConv2d, AdderLinear
@@ -24,7 +24,7 @@ def onnxruntime_library() -> Path:
     Raises:
         InterchangeError: it was not built.
     """
-    if (path := libraries.find("_C_onnxruntime")) is not None:
+    if (path := compiled.find("_C_onnxruntime")) is not None:
         return path
     raise InterchangeError(
         "onnxruntime: expected the library _C_onnxruntime.so, got none; it is built where CMake finds "

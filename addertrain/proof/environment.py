@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import addertrain
-from addertrain import libraries
+from addertrain import compiled, libraries
 from addertrain.proof.operators import library_of
 
 _FORMAT = 1
@@ -22,7 +22,7 @@ def environment_of(device: torch.device) -> dict[str, Any]:
         "format": _FORMAT,
         "addertrain": addertrain.__version__,
         "torch": str(torch.__version__),
-        "library": _sha256(libraries.find(library_of(device.type))),
+        "library": _sha256(compiled.find(library_of(device.type))),
         **(_gpu(device) if device.type == "cuda" else _processor()),
     }
 

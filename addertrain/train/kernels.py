@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from addertrain import libraries
+from addertrain import compiled, libraries
 from addertrain.data import ImageData
 from addertrain.durable import write_text
 from addertrain.errors import RunError
@@ -116,7 +116,7 @@ def proven_layers(recipe: Recipe, data: ImageData, world: World) -> dict[ProvenL
 def _library_trouble(device_type: str) -> str:
     """What is wrong with a compiled library that is there; without one the reference serves, and says so."""
     name = library_of(device_type)
-    if libraries.find(name) is None or libraries.is_loaded(name):
+    if compiled.find(name) is None or libraries.is_loaded(name):
         return ""
     if device_type == "cuda" and not torch.version.cuda:
         return ""

@@ -49,7 +49,7 @@ def test_ranks_are_limited() -> None:
 
 @when_limited
 def test_commands_are_limited() -> None:
-    result = run_command(sys.executable, "-m", "addertrain", "--version")
+    result = run_command(sys.executable, "-m", "addertrain", "--version", "--full")
 
     assert f"on CPUs: {expected()[0]})" in result.stdout
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain import libraries
+from addertrain import compiled, libraries
 from addertrain.cli import main
 from addertrain.errors import RunError
 from addertrain.ops import reference, schemas
@@ -89,7 +89,7 @@ def test_a_run_without_the_key_is_one_of_compiled_kernels() -> None:
 
 def test_a_damaged_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_C.so").write_bytes(b"not a library")
-    monkeypatch.setattr(libraries, "_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(compiled, "_FOLDERS", (tmp_path,))
     monkeypatch.setattr(libraries, "_status", dict(libraries._status))
     libraries.load()
 
@@ -101,7 +101,7 @@ def test_a_damaged_library_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_library_leaves_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_FOLDERS", (tmp_path,))
+    monkeypatch.setattr(compiled, "_FOLDERS", (tmp_path,))
     monkeypatch.setattr(libraries, "_status", dict.fromkeys(libraries._status, "not built"))
 
     assert kernels._library_trouble("cuda") == kernels._library_trouble("cpu") == ""

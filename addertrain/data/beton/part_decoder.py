@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from addertrain import compiled
 from addertrain.data.crops import Box
 
 Whole = Callable[[bytes, NDArray[np.uint8]], bool | None]
@@ -39,9 +40,7 @@ class Part(NamedTuple):
 @functools.cache
 def library() -> Any:
     """The compiled library; None where it was not built, or libjpeg-turbo is not on this machine."""
-    from addertrain import libraries  # here: a process that reads no pictures needs no kernels
-
-    path = libraries.find(_LIBRARY)
+    path = compiled.find(_LIBRARY)
     if path is None:
         return None
     try:

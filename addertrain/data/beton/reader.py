@@ -136,7 +136,7 @@ class BetonReader:
 def decode(encoded: bytes, pixels: NDArray[np.uint8]) -> bool | None:
     """Fills pixels (H, W, 3) by the decoder that trains; False where it fails, None without FFCV."""
     try:
-        library = _library()
+        library = ffcv_library()
     except (ImportError, OSError):
         return None
     height, width = pixels.shape[:2]
@@ -160,11 +160,11 @@ def resize(pixels: NDArray[np.uint8], box: Box, image: NDArray[np.uint8]) -> Non
         box.row, box.row + box.height, box.column, box.column + box.width,
         image.ctypes.data, *image.shape[:2],
     )  # fmt: skip
-    _library().resize(*map(ctypes.c_int64, numbers))
+    ffcv_library().resize(*map(ctypes.c_int64, numbers))
 
 
 @functools.cache
-def _library() -> Any:
+def ffcv_library() -> Any:
     """FFCV's compiled library.
 
     Raises:
@@ -191,7 +191,7 @@ def _kernel() -> Any:
     # numba's TBB layer, which hung once, or its workqueue, which aborts under two threads.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
     try:
-        library = _library()
+        library = ffcv_library()
         import llvmlite.binding as llvm
 
         from addertrain.data.beton import decode_kernel as kernel

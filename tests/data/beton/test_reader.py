@@ -13,7 +13,7 @@ from addertrain.bench import loader as bench
 from addertrain.data import DataError, PictureLoader
 from addertrain.data.beton.encode import BetonSettings, store
 from addertrain.data.beton.format import ALLOCATION, FIELD, HEADER, read_index, row_type
-from addertrain.data.beton.reader import BetonReader, _kernel, _library, decode
+from addertrain.data.beton.reader import BetonReader, _kernel, decode, ffcv_library
 from addertrain.data.beton.verify import adopt
 from addertrain.data.decoding.picture import decode_picture
 from addertrain.data.sources.folder import PictureFiles, folder_of_classes
@@ -22,10 +22,10 @@ from tests.data.photographs import real_folder
 
 @pytest.fixture
 def _kernel_not_loaded() -> Any:
-    for known in (_kernel, _library):
+    for known in (_kernel, ffcv_library):
         known.cache_clear()
     yield
-    for known in (_kernel, _library):
+    for known in (_kernel, ffcv_library):
         known.cache_clear()
 
 

@@ -183,6 +183,11 @@ int64_t cpu_instruction_set() { return static_cast<int64_t>(instruction_set_in_u
 }  // namespace
 }  // namespace addertrain::cpu
 
+// The operator's answer for `addertrain --version`, which loads this library without torch's Python.
+extern "C" __attribute__((visibility("default"))) int64_t addertrain_cpu_instruction_set() {
+  return addertrain::cpu::cpu_instruction_set();
+}
+
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cpu::adder2d_cpu));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_grad_input_cpu));
