@@ -11,7 +11,8 @@
 
 The directory appears under its final name only when whole and flushed. This file knows names, tensors and
 JSON; what they mean to a trainer is the business of `train.strategies.checkpoint_io`, which checkpoint to
-take that of `store`.
+take that of `store`. Who writes or reads tensors imports torch; who reads a manifest, verifies files or lists
+what they hold does not wait for it.
 """
 
 import hashlib
@@ -19,17 +20,19 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 
-from addertrain.checkpoint.sharded_write import OtherParts, assembled, is_part_of
-from addertrain.checkpoint.tensor_file import write_tensors
+from addertrain.checkpoint.part_names import is_part_of
 from addertrain.checkpoint.upgrade import upgraded
 from addertrain.durable import flush_directory, flush_file, hidden_name, sha256_of
 from addertrain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from addertrain.checkpoint.sharded_write import OtherParts
 
 FORMAT_VERSION = 3  # how 1 and 2 differ is the business of `upgrade`
 MANIFEST = "manifest.json"
@@ -47,9 +50,9 @@ def temporary_name(path: Path) -> Path:
 
 def write_checkpoint(
     path: Path,
-    tensors: Mapping[str, Mapping[str, Tensor]],
+    tensors: Mapping[str, Mapping[str, "Tensor"]],
     manifest: Mapping[str, Any],
-    others: OtherParts | None = None,
+    others: "OtherParts | None" = None,
 ) -> None:
     """Writes the directory `path`, replacing one of that name.
 
@@ -65,6 +68,8 @@ def write_checkpoint(
         OSError: the disk is full, the folder cannot be written, ... Nothing appears under the final name
             then.
     """
+    from addertrain.checkpoint.tensor_file import write_tensors
+
     assert set(TENSOR_FILES) <= set(tensors), sorted(tensors)
     temporary = temporary_name(path) if others is None else others.folder
     try:
@@ -161,13 +166,15 @@ def has_tensors(manifest: Mapping[str, Any], name: str) -> bool:
     return f"{name}.safetensors" in manifest["files"]
 
 
-def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, name: str) -> "dict[str, Tensor]":
     """The tensors of one of the files on the CPU, whole, whoever wrote pieces of them."""
     manifest = read_manifest(path)
     tensors = _load(path, f"{name}.safetensors")
     if (shapes := manifest.get("parts", {}).get(name)) is None:
         return tensors
     parts = (_load(path, file) for file in _part_files(manifest, name))
+    from addertrain.checkpoint.sharded_write import assembled
+
     return tensors | assembled(parts, shapes, where=f"{path}: {name}")
 
 
@@ -187,7 +194,9 @@ def _part_files(manifest: Mapping[str, Any], name: str) -> list[str]:
     return [file for file in manifest["files"] if is_part_of(file, name)]
 
 
-def _load(path: Path, file: str) -> dict[str, Tensor]:
+def _load(path: Path, file: str) -> "dict[str, Tensor]":
+    from safetensors.torch import load_file
+
     try:
         return load_file(path / file)
     except (OSError, SafetensorError) as error:
@@ -196,7 +205,7 @@ def _load(path: Path, file: str) -> dict[str, Tensor]:
 
 def _header(path: Path, name: str) -> dict[str, dict[str, Any]]:
     try:
-        with safe_open(path / name, framework="pt") as file:
+        with safe_open(path / name, framework="numpy") as file:  # "pt" would import torch for nothing
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             return {
                 key: {"dtype": part.get_dtype(), "shape": part.get_shape()} for key, part in slices.items()

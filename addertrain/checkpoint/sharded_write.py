@@ -27,21 +27,6 @@ _STILL_SECONDS = 60.0  # without a byte more, a process that has not finished is
 _HURRIED_SECONDS = 3.0  # the same where a run ends by an error, most likely for a process that is gone
 
 
-def part_name(name: str, process: int) -> str:
-    """The file of one process's pieces of the tensors `name`, without its suffix."""
-    return f"{name}.part_{process:04d}"
-
-
-def is_part_of(file: str, name: str) -> bool:
-    """Whether a file's name is that of somebody's pieces of the tensors `name`."""
-    return file.startswith(f"{name}.part_")
-
-
-def piece_name(tensor: str, offset: int) -> str:
-    """What the elements of `tensor` from number `offset` on are called."""
-    return f"{tensor}@{offset}"
-
-
 def write_part(folder: Path, process: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Writes one process's files, then its record; a failure goes into the record, for the first process."""
     record: dict[str, Any] = {}

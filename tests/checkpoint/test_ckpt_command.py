@@ -1,6 +1,7 @@
 """`addertrain ckpt inspect | verify | diff | average` on checkpoints of a few tensors."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from addertrain.checkpoint.difference import differences
 from addertrain.checkpoint.files import read_manifest, read_tensors, write_checkpoint
 from addertrain.checkpoint.store import CheckpointStore
 from addertrain.cli import main
+from tests.commands import run_command
 
 POSITION = {"epoch": 1, "batches": 2, "global_step": 12, "batches_per_epoch": 2, "is_evaluation_due": True}
 
@@ -46,6 +48,22 @@ def test_inspect_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixtur
         "model            2 tensors, 7 elements", "conv.weight", "F32   2x3", "I64   number",
     ):  # fmt: skip
         assert part in said or part == "manifest.json"
+
+
+def test_inspect_and_verify_do_not_wait_for_torch(tmp_path: Path) -> None:
+    path = _write(tmp_path / "run", half=torch.ones(3, dtype=torch.bfloat16))
+    code = f"""
+import sys
+from addertrain.cli import main
+assert main(["ckpt", "inspect", {str(path)!r}]) == main(["ckpt", "verify", {str(path)!r}]) == 0
+assert "torch" not in sys.modules
+"""
+
+    result = run_command(sys.executable, "-c", code)
+
+    assert result.returncode == 0, result.stderr
+    assert "BF16  3" in result.stdout
+    assert "whole    " in result.stdout
 
 
 def test_inspect_as_json_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from addertrain.checkpoint.files import (
     verify_checkpoint,
     write_checkpoint,
 )
-from addertrain.checkpoint.sharded_write import OtherParts, part_name, piece_name, write_part
+from addertrain.checkpoint.part_names import part_name, piece_name
+from addertrain.checkpoint.sharded_write import OtherParts, write_part
 from addertrain.errors import CheckpointError
 
 COUNT = 3

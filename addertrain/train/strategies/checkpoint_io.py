@@ -24,7 +24,8 @@ from addertrain.checkpoint.files import (
     verify_checkpoint,
     write_checkpoint,
 )
-from addertrain.checkpoint.sharded_write import OtherParts, part_name, write_part
+from addertrain.checkpoint.part_names import part_name
+from addertrain.checkpoint.sharded_write import OtherParts, write_part
 from addertrain.checkpoint.snapshot import snapshot
 from addertrain.errors import CheckpointError
 from addertrain.train.strategies.plain_values import from_plain, to_plain

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.checkpoint.files import temporary_name
-from addertrain.checkpoint.sharded_write import piece_name
+from addertrain.checkpoint.part_names import piece_name
 from addertrain.errors import CheckpointError
 from addertrain.optim import (
     AdderSGD,
