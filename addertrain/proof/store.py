@@ -16,10 +16,15 @@ from addertrain.durable import write_text
 from addertrain.proof.layers import ProvenLayer
 
 
-def cache_folder() -> Path:
-    """Where proofs lie."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "addertrain" / "proofs"
+def cache_folder() -> Path | None:
+    """Where proofs lie; None for a user without a home, as in a container that runs under any number."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # the convention ignores such a path
+        try:
+            root = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return root / "addertrain" / "proofs"
 
 
 class ProofStore:
@@ -29,7 +34,8 @@ class ProofStore:
         self.environment = dict(environment)
         text = json.dumps(self.environment, sort_keys=True, default=str)
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
-        self.path = (folder or cache_folder()) / f"{name}.json"
+        folder = folder or cache_folder()
+        self.path = folder / f"{name}.json" if folder is not None else None
         self._proven = self._read()
 
     def holds(self, layer: ProvenLayer, kind: str) -> bool:
@@ -42,12 +48,16 @@ class ProofStore:
 
     def write(self) -> None:
         """Writes all, with what another process has written meanwhile."""
+        if self.path is None:
+            return
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             proven = sorted(self._proven | self._read())
             write_text(self.path, json.dumps({"environment": self.environment, "proven": proven}, indent=1))
 
     def _read(self) -> set[str]:
+        if self.path is None:
+            return set()
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             if found["environment"] != json.loads(json.dumps(self.environment, default=str)):

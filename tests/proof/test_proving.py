@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -111,6 +112,7 @@ def test_what_is_proven_is_not_tried_again(tmp_path: Path) -> None:
 def test_a_damaged_memory_proves_anew(tmp_path: Path, content: str) -> None:
     environment = {"torch": "2"}
     store = ProofStore(environment, tmp_path)
+    assert store.path is not None
     store.path.write_text(content, encoding="utf-8")
 
     layers = _layers("lenet5bn", 32)
@@ -128,6 +130,23 @@ def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) 
 
     assert outcome.num_proven == 5
     assert not outcome.failures
+
+
+def test_a_user_without_a_home_remembers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under a number that no file of users knows, and without HOME."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+
+    def nobody(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    store = ProofStore({"torch": "2"})
+
+    outcome = prove(_layers("lenet5bn", 32), CompiledOperators(CPU), store=store)
+
+    assert (outcome.num_proven, store.path, list(tmp_path.iterdir())) == (5, None, [])
 
 
 def test_the_reference_serves_in_the_place_of_compiled_kernels_and_no_longer() -> None:
