@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from addertrain.data import ImageData
@@ -47,8 +47,7 @@ def estimate_memory(
     """Follows one forward pass over `batch_size` images on tensors that have shapes only; no teacher."""
     saved = _SavedBytes()
     dtype = _PRECISIONS.get(recipe.train.precision)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        scale, shift = scale_and_shift(data.mean, data.std)
+    with torch.device("meta"):  # as before a run; fake tensors answer fewer questions of a network's own code
         model = initial_network(
             recipe,
             num_classes=data.num_classes,
@@ -56,6 +55,9 @@ def estimate_memory(
             steps_per_epoch=1,
             to_train=False,
         )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        scale, shift = scale_and_shift(data.mean, data.std)
+        _to_processor(model)
         numel = sum(param.numel() for param in model.parameters())
         buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
         saved.ignore(model.parameters())
@@ -76,6 +78,24 @@ def estimate_memory(
         buffers=buffers,
         activations=saved.bytes,
     )
+
+
+def _to_processor(model: nn.Module) -> None:
+    """Gives a network from the meta device tensors that say they are the processor's; shared ones stay so."""
+    twins: dict[Tensor, Tensor] = {}
+    for module in model.modules():
+        own: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
+        for held in own:
+            for name, tensor in held.items():
+                if not isinstance(tensor, Tensor):
+                    continue
+                if tensor not in twins:
+                    twin = torch.empty_strided(
+                        tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+                    )
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    twins[tensor] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+                held[name] = twins[tensor]
 
 
 class _SavedBytes:

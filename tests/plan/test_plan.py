@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from addertrain.cli import main
+from addertrain.nn import convert
 from addertrain.plan import Plan, PlanError, figures, make_plan, plan_text
 from addertrain.plan.text import HEIGHT, WIDTH, rate_picture
 from addertrain.recipe import load_recipe
@@ -78,6 +79,36 @@ def test_activations_are_what_a_real_step_saves() -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         module(images)
     assert plan.memory.activations == pytest.approx(sum(storages.values()), rel=0.02)
+
+
+class Scaled(nn.Module):
+    """A fused network of one's own, whose parts share a filter and which holds a tensor of no kind."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(in_channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+        layers += [nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 3)]
+        plain = nn.Sequential(*layers)
+        self.layers = convert(plain, keep=("6",), example=torch.randn(2, in_channels, 16, 16))
+        self.again = nn.Conv2d(8, num_classes, 3)
+        self.again.weight = self.layers[6].weight  # type: ignore[index, union-attr, assignment]
+        self.scale = torch.ones(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images * self.scale).mean((2, 3))
+        return logits
+
+
+def scaled(*, num_classes: int, in_channels: int, kind: str) -> nn.Module:
+    return Scaled(num_classes, in_channels)
+
+
+def test_a_fused_network_of_ones_own_is_planned_without_a_number() -> None:
+    memory = planned(RESNET20, 1, f"--model.name={__name__}:scaled").memory
+    model = Scaled(10, 3)
+    assert memory.parameters == 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert memory.buffers == sum(buffer.nbytes for buffer in model.buffers())
+    assert memory.activations > 0
 
 
 def test_half_precision_and_parts_save_less() -> None:
