@@ -12,13 +12,11 @@ import torch
 
 from addertrain import libraries
 from addertrain.bench.cuda_ops import DTYPES
+from addertrain.bench.layers import NETWORKS
 from addertrain.models import build_model
 from addertrain.proof import CompiledOperators, ProvenLayer, layers_of, prove
 from addertrain.proof.environment import environment_of
 
-_IMAGES_CHW = {
-    "lenet5bn": (1, 32, 32), "resnet20": (3, 32, 32), "resnet18": (3, 224, 224), "resnet50": (3, 224, 224),
-}  # fmt: skip
 _CLASSES = 1000
 
 
@@ -30,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     device = torch.device(arguments.device)
     print(f"{environment_of(device)['device']}; {libraries.status()}")
     records, is_right = [], True
-    for name in arguments.networks or list(_IMAGES_CHW):
+    for name in arguments.networks or NETWORKS:
         for dtype in arguments.dtype:
             layers = _layers(name, arguments.batch, DTYPES[dtype], arguments.device)
             outcome = prove(layers, CompiledOperators(device), with_int8=True)
@@ -53,7 +51,12 @@ def _layers(name: str, batch: int, dtype: torch.dtype, device_type: str) -> dict
         model = build_model(name, kind="adder", num_classes=_CLASSES)
     autocast = None if dtype == torch.float32 else dtype
     return layers_of(
-        model, _IMAGES_CHW[name], images=batch, autocast=autocast, channels_last=True, device_type=device_type
+        model,
+        NETWORKS[name].image,
+        images=batch,
+        autocast=autocast,
+        channels_last=True,
+        device_type=device_type,
     )
 
 
@@ -63,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         description="The compiled kernels beside the reference, on every different layer of networks.",
     )
     parser.add_argument(
-        "networks", nargs="*", choices=[[], *_IMAGES_CHW], metavar="NETWORK",
-        help=f"{', '.join(_IMAGES_CHW)} (default: all)",
+        "networks", nargs="*", choices=[[], *NETWORKS], metavar="NETWORK",
+        help=f"{', '.join(NETWORKS)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["float32"])

@@ -167,10 +167,9 @@ def _small(
 
 def _few_rows(height: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """The height that leaves _ROWS rows of outputs, and as many unseen rows of inputs at the end."""
-    reach = dilation * (kernel - 1) + 1
-    outputs = (height + 2 * padding - reach) // stride + 1
-    if outputs <= _ROWS:
+    if output_size(height, kernel, stride, padding, dilation) <= _ROWS:
         return height
+    reach = dilation * (kernel - 1) + 1
     rest = (height + 2 * padding - reach) % stride
     few = (_ROWS - 1) * stride + reach - 2 * padding + rest
     return few if 1 <= few <= height else height
