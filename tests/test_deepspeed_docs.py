@@ -1,4 +1,4 @@
-"""The script in docs/distributed.md runs as it stands, on two ranks."""
+"""The script in docs/deepspeed.md runs as it stands, on two ranks."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.distributed, needs_deepspeed]
 
 
 def _script() -> str:
-    text = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "deepspeed.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     return str(script)
 
@@ -27,7 +27,7 @@ def _run(script: str) -> str:
     os.environ["LOCAL_RANK"] = str(dist.get_rank())
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(script, "docs/distributed.md", "exec"), {"__name__": "__main__"})
+        exec(compile(script, "docs/deepspeed.md", "exec"), {"__name__": "__main__"})
     return printed.getvalue()
 
 
