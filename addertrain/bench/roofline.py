@@ -19,7 +19,7 @@ MEMORY_BYTES_PER_CLOCK = 4.0e12 / CLOCK_HZ
 """Of the whole chip, at the boost clock: what a copy reaches of 4.8 TB/s, assumed."""
 SHARED_BYTES_PER_CLOCK = 128
 PACKED_PER_CLOCK = {"min": 64, "saturated": 128}
-"""Packed 16-bit instructions of a multiprocessor a clock, in threads': assumed, see docs/cuda.md."""
+"""Packed 16-bit instructions, per clock and multiprocessor: assumed (docs/performance-gpu.md)."""
 MMA_CLOCKS = 6.5
 """One m16n8k16 on one of four tensor cores: the data sheet allows 4; assumed."""
 _WARP = 32

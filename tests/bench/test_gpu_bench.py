@@ -74,7 +74,7 @@ def test_step_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_shows_what_the_roofline_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert roofline.main(["resnet18", "resnet50", "resnet20"]) == 0
 
-    page = (ROOT / "docs" / "cuda.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "performance-gpu.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() in page
 
 
