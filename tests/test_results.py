@@ -53,6 +53,17 @@ def test_what_a_recipe_says_was_measured_is_in_a_table() -> None:
         assert claim.groups() in found, f"{path.name}: says {claim[0]}, the tables say {sorted(found)}"
 
 
+def test_what_the_summary_says_was_measured_is_in_a_table() -> None:
+    """The tables at the top of docs/reproducing.md are written by hand: they repeat the reports."""
+    text = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    summary = text.partition("\n## Results\n")[2].partition("\n### Where the reference numbers")[0]
+    claims = set(re.findall(r"(\d\d\.\d\d) ± (\d\.\d\d)", summary))
+    found = {(f"{row['top1']['mean']:.2f}", f"{row['top1']['std'] or 0:.2f}") for row in _accuracy_rows()}
+
+    assert len(claims) == 5
+    assert claims <= found
+
+
 def _accuracy_rows() -> list[dict[str, object]]:
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.rglob("report.json")]
     return [

@@ -1,6 +1,7 @@
 """The benchmarks of a GPU: their sums and words anywhere, their runs where one is."""
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,14 @@ def test_the_page_shows_what_the_roofline_prints(capsys: pytest.CaptureFixture[s
 
     page = (ROOT / "docs" / "performance-gpu.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() in page
+
+
+def test_the_summary_repeats_the_prediction() -> None:
+    page = (ROOT / "docs" / "performance-gpu.md").read_text(encoding="utf-8")
+    summary = re.findall(r"^\| ResNet-\d+, batch \d+ \| (.*) \|$", page, re.MULTILINE)
+    totals = re.findall(r"^\| \*\*all\*\* \| (.*) \|$", page, re.MULTILINE)
+
+    assert summary == [total.replace("**", "") for total in totals]
 
 
 def test_no_prediction_passes_its_own_pipes() -> None:
