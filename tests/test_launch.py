@@ -24,6 +24,7 @@ SCRIPTS = (
     "deepspeed",
     "study",
     "gpu-check",
+    "docs",
 )
 
 
@@ -40,7 +41,7 @@ def test_launch_script_explains_itself(script: str) -> None:
     assert result.stdout.startswith(f"usage: launch/{script}")
 
 
-@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages", "deepspeed", "study"])
+@pytest.mark.parametrize("script", ["setup", "quickstart", "system_packages", "deepspeed", "study", "docs"])
 def test_launch_script_refuses_what_it_does_not_know(script: str) -> None:
     result = run_command(f"launch/{script}", "nonsense")
 

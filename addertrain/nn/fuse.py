@@ -47,8 +47,8 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
 
     Raises:
         ValueError: if the network raises an error on the example.
-        RuntimeError: if the fused network's result differs on the example.
-        Whatever is raised, the network is as it was before.
+        RuntimeError: if the fused network's result differs on the example. After every error the network is
+            as it was before.
     """
     with _restored_on_error(model):
         for module in model.modules():

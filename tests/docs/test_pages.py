@@ -1,0 +1,82 @@
+"""Pages that are made from other files are what `launch/docs --write` would write."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.source_tree import PACKAGE, ROOT
+
+
+def docs_pages() -> ModuleType:
+    """launch/docs_pages.py, which no package holds."""
+    spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "launch" / "docs_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["docs_pages"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PAGES = docs_pages()
+MODULES = [module for modules in PAGES.PUBLIC_MODULES.values() for module in modules]
+
+
+@pytest.mark.parametrize("name", PAGES.WRITTEN)
+def test_a_made_page_equals_its_sources(name: str) -> None:
+    assert (ROOT / name).read_text(encoding="utf-8") == PAGES.WRITTEN[name](), "run launch/docs --write"
+
+
+def test_every_recipe_and_study_is_listed() -> None:
+    text = PAGES.recipes_page()
+    files = [path for path in (ROOT / "recipes").rglob("*") if path.suffix in (".yaml", ".txt")]
+
+    assert len(files) > 50
+    assert not [
+        path.name for path in files if f"]({path.relative_to(ROOT / 'recipes').as_posix()})" not in text
+    ]
+
+
+def test_a_head_that_lacks_its_source_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("# A network.\n#\n# expected  97 %\n# time      a minute\n# command   fit\nname: own\n")
+
+    with pytest.raises(ValueError, match="fields source, expected, time and command, got"):
+        PAGES.recipe_head(path)
+
+
+def test_a_field_of_a_head_may_have_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    lines = [
+        "A network,",
+        "on data.",
+        "",
+        "source    a book,",
+        "          page 3",
+        "expected  97 %",
+        "time      a minute",
+    ]
+    path.write_text("".join(f"# {line}\n" for line in [*lines, "command   fit"]) + "name: own\n")
+    head = PAGES.recipe_head(path)
+
+    assert (head.title, head.fields["source"]) == ("A network, on data.", "a book, page 3")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_public_name_is_there_under_its_module(module: str) -> None:
+    found = importlib.import_module(module)
+
+    assert not [each.name for each in PAGES.public_names(module) if not hasattr(found, each.name)]
+
+
+def test_every_package_with_public_names_is_in_the_reference() -> None:
+    packages = {
+        f"addertrain.{path.parent.name}"
+        for path in PACKAGE.glob("*/__init__.py")
+        if "__all__" in path.read_text()
+    }
+
+    assert packages - {"addertrain.cli", "addertrain.checkpoint"} <= set(MODULES)
