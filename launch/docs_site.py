@@ -23,7 +23,6 @@ FOLDER = ROOT / "build" / "pages"
 
 # Files elsewhere that are pages of the site, under these names.
 PAGES = {
-    "README.md": "readme.md",
     "recipes/README.md": "recipes.md",
     "launch/README.md": "launching.md",
     "kernels/README.md": "kernel-sources.md",
@@ -107,6 +106,8 @@ def _with_links_of_the_site(uri: str, origin: str, text: str) -> str:
 
 def site_uri(path: str) -> str:
     """The page or file of the site that shows a file or folder of the checkout."""
+    if path == "README.md":  # the site begins with a page of its own
+        return "index.md"
     if path in PAGES:
         return PAGES[path]
     if f"{path}/README.md" in PAGES:
