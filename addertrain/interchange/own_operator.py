@@ -1,7 +1,8 @@
 """A network for onnxruntime whose adder layers are one node each, computed by this package's CPU kernels.
 
 The node addertrain::AdderConv2d takes x_nchw and w_ocrs, has the attributes stride, padding, dilation and
-offset_free, and gives Eq. 2, or with offset_free Y + Σ|w|. The library that computes it needs no torch.
+offset_free, and gives Eq. 2, or with offset_free Y + Σ|w|; its groups follow from the channels of x and w.
+The library that computes it needs no torch.
 """
 
 from pathlib import Path

@@ -78,11 +78,17 @@ class _StandardAdder(nn.Module):
         )
         self.kernel_size, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
+        self.groups = layer.groups
         filters = self.similarity.filters
         for r, s in self._taps():
-            self.register_buffer(f"filters_{r}_{s}", filters[:, :, r, s, None, None].clone())  # (O, C, 1, 1)
-        self.register_buffer("ones", torch.ones(1, *filters.shape[1:]))
+            taps = filters[:, :, r, s, None, None].clone()  # (O, C, 1, 1)
+            self.register_buffer(f"filters_{r}_{s}", taps if self.groups == 1 else self._by_group(taps, 0))
+        self.register_buffer("ones", torch.ones(self.groups, *filters.shape[1:]))
         self.register_buffer("offset", self.similarity.offset((1, 2, 3))[:, None, None])
+
+    def _by_group(self, t: Tensor, axis: int) -> Tensor:
+        """(..., groups, what is left of the axis, ...)."""
+        return t.unflatten(axis, (self.groups, -1))
 
     def _taps(self) -> list[tuple[int, int]]:
         return [(r, s) for r in range(self.kernel_size[0]) for s in range(self.kernel_size[1])]
@@ -94,14 +100,15 @@ class _StandardAdder(nn.Module):
         ]
         total: Tensor | None = None
         for r, s in self._taps():
-            pixels = x[:, None, :, shifted[0][r], shifted[1][s]]
-            sums = self.similarity.terms(pixels, self.get_buffer(f"filters_{r}_{s}")).sum(2)
+            pixels = x[:, :, shifted[0][r], shifted[1][s]]
+            pixels = pixels.unsqueeze(1) if self.groups == 1 else self._by_group(pixels, 1).unsqueeze(2)
+            sums = self.similarity.terms(pixels, self.get_buffer(f"filters_{r}_{s}")).sum(-3)
             total = sums if total is None else total + sums
         assert total is not None
         if self.similarity.is_minimum:
-            sum_x = conv2d(x, self.get_buffer("ones"), None, self.stride, 0, self.dilation)
-            total = 2.0 * total - sum_x
-        y = total + self.get_buffer("offset")
+            sum_x = conv2d(x, self.get_buffer("ones"), None, self.stride, 0, self.dilation, self.groups)
+            total = 2.0 * total - (sum_x if self.groups == 1 else sum_x.unsqueeze(2))
+        y = (total if self.groups == 1 else total.flatten(1, 2)) + self.get_buffer("offset")
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
 

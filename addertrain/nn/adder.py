@@ -23,12 +23,15 @@ class AdderConv2d(nn.Module):
     With `offset_free` the response is Y + sum |F[o]|: the same network wherever a norm follows, and kinder to
     its running means and to 16 bits. Filters start from N(0, 1) whatever the fan-in; the bias, if any, from
     0. `rectified` promises that x is what a ReLU let through: the ReLU drops the gradient of its zeros, and
-    the input gradient may be left out where x = 0.
+    the input gradient may be left out where x = 0. In G `groups` filter o sees the channels of its group
+    alone, as in a grouped convolution; the adaptive learning rate stays one for the whole layer: k of
+    Eq. 13 counts all its filters' elements, O * C/G * R * S.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
 
     Raises:
-        ValueError, TypeError: sizes that are not positive (padding: negative), or groups other than 1.
+        ValueError, TypeError: sizes that are not positive (padding: negative), or groups that do not divide
+            the channels and the filters.
     """
 
     variant: Variant | None = None
@@ -53,19 +56,16 @@ class AdderConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if groups != 1:
-            raise ValueError(
-                f"AdderConv2d: expected groups=1, got {groups}; grouped adder layers are not supported."
-            )
         self.in_channels = _at_least(1, in_channels, "AdderConv2d", "in_channels")
         self.out_channels = _at_least(1, out_channels, "AdderConv2d", "out_channels")
+        self.groups = _divisor_of((self.in_channels, self.out_channels), groups)
         self.kernel_size = _pair_at_least(1, kernel_size, "kernel_size")
         self.stride = _pair_at_least(1, stride, "stride")
         self.padding = _pair_at_least(0, padding, "padding")
         self.dilation = _pair_at_least(1, dilation, "dilation")
         self.offset_free = offset_free
         self.rectified = rectified
-        shape = (self.out_channels, self.in_channels, *self.kernel_size)
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
@@ -73,7 +73,7 @@ class AdderConv2d(nn.Module):
     @property
     def filter_numel(self) -> int:
         """Elements of the whole filter, also where `weight` is sharded or not there yet."""
-        return self.out_channels * self.in_channels * math.prod(self.kernel_size)
+        return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
 
     def reset_parameters(self) -> None:
         """Draw the filters from N(0, 1); set the bias to 0."""
@@ -86,9 +86,9 @@ class AdderConv2d(nn.Module):
         self.was_called = True
         arguments = (x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
         if self.variant is None:
-            y = functional.adder2d(*arguments, rectified=self.rectified)
+            y = functional.adder2d(*arguments, rectified=self.rectified, groups=self.groups)
         else:
-            y = self.variant.adder2d(*arguments)
+            y = self.variant.adder2d(*arguments, groups=self.groups)
         # In the response's dtype: under autocast a float32 bias would widen it.
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
 
@@ -100,6 +100,8 @@ class AdderConv2d(nn.Module):
             text += f", padding={self.padding}"
         if self.dilation != (1, 1):
             text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
         text += f", bias={self.bias is not None}, offset_free={self.offset_free}"
         return f"{text}, rectified={self.rectified}"
 
@@ -171,6 +173,16 @@ def _at_least(smallest: int, value: Any, layer: str, name: str) -> int:
     if value < smallest:
         raise ValueError(f"{layer}: expected {name} >= {smallest}, got {value}.")
     return value
+
+
+def _divisor_of(channels: tuple[int, int], groups: Any) -> int:
+    number = _at_least(1, groups, "AdderConv2d", "groups")
+    if any(count % number for count in channels):
+        raise ValueError(
+            f"AdderConv2d: expected groups that divide in_channels={channels[0]} and "
+            f"out_channels={channels[1]}, got {number}."
+        )
+    return number
 
 
 def _pair_at_least(smallest: int, value: Any, name: str) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def _settings(layer: AdderConv2d, norm: BatchNorm2d) -> fusion.Pair:
 def _response(layer: AdderConv2d, x: Tensor, path: fusion.Path) -> Tensor:
     return functional.adder2d(
         x, layer.weight, layer.stride, layer.padding, layer.dilation, layer.offset_free,
-        rectified=layer.rectified, centred=path == "centred",
+        rectified=layer.rectified, centred=path == "centred", groups=layer.groups,
     )  # fmt: skip
 
 

@@ -146,7 +146,8 @@ def _adder_like(layer: _Layer, *, offset_free: bool) -> AdderConv2d | AdderLinea
         adder = AdderConv2d(
             layer.in_channels, layer.out_channels,
             _two(layer.kernel_size), _two(layer.stride), _two(layer.padding), _two(layer.dilation),
-            bias=has_bias, offset_free=offset_free, device=weight.device, dtype=weight.dtype,
+            bias=has_bias, offset_free=offset_free, groups=layer.groups,
+            device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
     return adder.train(layer.training)
 

@@ -97,21 +97,11 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
             f"convert: expected layer {name!r} to be a plain Conv2d or Linear, got {type(layer).__name__}, "
             f"whose forward may do more; {advice}"
         )
-    if isinstance(layer, nn.Conv2d):
-        if layer.groups != 1:
-            if sum(getattr(each, "groups", 1) != 1 for each in layers) > 1:
-                advice = (
-                    f"keep all of these by {_KEEP_ALL} isinstance(module, nn.Conv2d) and module.groups != 1]."
-                )
-            raise ValueError(
-                f"convert: expected layer {name!r} with groups=1, got groups={layer.groups}; grouped "
-                f"adder layers are not supported, {advice}"
-            )
-        if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-            raise ValueError(
-                f"convert: expected layer {name!r} with zero padding given in numbers, got "
-                f"padding={layer.padding!r}, padding_mode={layer.padding_mode!r}; {advice}"
-            )
+    if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+        raise ValueError(
+            f"convert: expected layer {name!r} with zero padding given in numbers, got "
+            f"padding={layer.padding!r}, padding_mode={layer.padding_mode!r}; {advice}"
+        )
 
 
 def _refuse_frozen(name: str, layer: nn.Module) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from addertrain.ops import reference
+from addertrain.ops.grouping import groups_of, is_grouped
 from addertrain.ops.tolerance import SAFETY, tolerance, unit_roundoff
 
 Sizes = tuple[Sequence[int], Sequence[int], Sequence[int]]
@@ -41,7 +42,8 @@ def forward_answer(
         wide_x, wide_w = wide_x * per_channel, wide_w * per_channel
         num_terms = int(channel_counts.sum()) * w.shape[2] * w.shape[3]
     y = reference.adder2d(wide_x, wide_w, *sizes, offset_free)
-    x_sums = -reference.adder2d(wide_x, torch.zeros_like(wide_w[:1]), *sizes, False)
+    zeros = torch.zeros_like(wide_w if is_grouped(x, w) else wide_w[:1])
+    x_sums = -reference.adder2d(wide_x, zeros, *sizes, False)
     magnitude = x_sums + wide_w.abs().sum((1, 2, 3)).view(1, -1, 1, 1)
     return Answer(y, tolerance(x.dtype, num_terms, magnitude, y))
 
@@ -63,7 +65,7 @@ def grad_input_answer(
         filter_counts: [O], of a layer that has each filter so often, with the same dY.
     """
     wide_dy, wide_x, wide_w = dy.double(), x.double(), w.double()
-    num_terms = w.numel() // w.shape[1]
+    num_terms = w.numel() // x.shape[1]
     if filter_counts is not None:
         wide_dy = wide_dy * filter_counts.double().view(1, -1, 1, 1)
         num_terms = int(filter_counts.sum()) * w.shape[2] * w.shape[3]
@@ -74,7 +76,9 @@ def grad_input_answer(
     if is_saturated:
         # The same gather with (1 + |w|)^2 in the place of HT: a convolution's input gradient.
         stride, padding, dilation = (tuple(size) for size in sizes)
-        squares = conv2d_input(list(x.shape), (1 + wide_w.abs()) ** 2, wide_dy**2, stride, padding, dilation)
+        squares = conv2d_input(
+            list(x.shape), (1 + wide_w.abs()) ** 2, wide_dy**2, stride, padding, dilation, groups_of(x, w)
+        )
         element = torch.float16 if x.dtype.itemsize == 2 else x.dtype
         allowed = allowed + SAFETY * unit_roundoff(element) * squares.sqrt()
     return Answer(dx, allowed)

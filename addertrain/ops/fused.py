@@ -33,7 +33,7 @@ AFFINE = torch.ops.addertrain.adder2d_affine
 
 
 def adder2d_with_sums(
-    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *, groups: int = 1
 ) -> tuple[Tensor, Tensor]:
     """The offset-free response y_nopq, and sums [2, O] of y and of y^2 per channel, float64.
 
@@ -42,9 +42,11 @@ def adder2d_with_sums(
     They carry no gradient: a norm's backward knows its own.
 
     Raises:
-        RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
+        RuntimeError: on a GPU, for float64, for groups and for layers that no tile holds (docs/cuda.md).
     """
-    check_arguments(x, weight, stride, padding, dilation, is_autocast=is_autocast(x.device.type))
+    check_arguments(
+        x, weight, stride, padding, dilation, groups=groups, is_autocast=is_autocast(x.device.type)
+    )
     y, sums = WITH_SUMS(x, weight, stride, padding, dilation)
     return y, sums
 
@@ -60,6 +62,7 @@ def adder2d_affine(
     shift: Tensor,
     residual: Tensor | None = None,
     relu: bool = False,
+    groups: int = 1,
 ) -> Tensor:
     """relu(y * scale + shift + residual) of the offset-free response y, for evaluation: it has no gradient.
 
@@ -67,9 +70,11 @@ def adder2d_affine(
     `residual` has the shape, dtype and layout of the result.
 
     Raises:
-        RuntimeError: on a GPU, for float64 and for layers that no tile holds (docs/cuda.md).
+        RuntimeError: on a GPU, for float64, for groups and for layers that no tile holds (docs/cuda.md).
     """
-    check_arguments(x, weight, stride, padding, dilation, is_autocast=is_autocast(x.device.type))
+    check_arguments(
+        x, weight, stride, padding, dilation, groups=groups, is_autocast=is_autocast(x.device.type)
+    )
     result: Tensor = AFFINE(x, weight, stride, padding, dilation, scale, shift, residual, relu)
     return result
 

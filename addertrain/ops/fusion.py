@@ -21,6 +21,7 @@ from torch import Tensor
 from addertrain import libraries
 from addertrain.ops import schemas
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.grouping import is_grouped
 from addertrain.ops.layout import memory_format
 from addertrain.ops.precision import is_autocast
 
@@ -73,6 +74,7 @@ def tiles_serve(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
     """
     return (
         x.device.type == "cuda"
+        and not is_grouped(x, weight)
         and libraries.is_loaded("_C_cuda")
         and response_dtype(x, weight, stride) in _TYPES
         and max(weight.shape[2:]) <= _MAX_TAPS

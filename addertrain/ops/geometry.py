@@ -42,13 +42,14 @@ def check_arguments(
     padding: Sizes,
     dilation: Sizes,
     *,
+    groups: int = 1,
     is_autocast: bool,
 ) -> None:
     """Refuses what no kernel can compute. Raises ValueError (shapes, numbers) or TypeError (dtypes).
 
     Under autocast the dtypes may differ: it makes them one.
     """
-    _check_shapes(x, weight)
+    _check_shapes(x, weight, groups)
     _check_kinds(x, weight, is_autocast=is_autocast)
     _check_numbers(stride, padding, dilation)
     if min(output_shape(x, weight, stride, padding, dilation)[2:]) < 1:
@@ -59,16 +60,24 @@ def check_arguments(
         )
 
 
-def _check_shapes(x: Tensor, weight: Tensor) -> None:
+def _check_shapes(x: Tensor, weight: Tensor, groups: int) -> None:
     if x.dim() != 4 or weight.dim() != 4:
         raise ValueError(
             f"adder2d: expected x_nchw and w_ocrs with 4 dimensions each, got {tuple(x.shape)} and "
             f"{tuple(weight.shape)}; add the missing dimensions with unsqueeze."
         )
-    if x.shape[1] != weight.shape[1]:
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"adder2d: expected groups as an int of at least 1, got {groups!r}.")
+    if x.shape[1] != weight.shape[1] * groups:
+        of = "" if groups == 1 else f" in {groups} groups"
         raise ValueError(
-            f"adder2d: expected weight with C={x.shape[1]} input channels, got w_ocrs={tuple(weight.shape)}; "
-            "grouped adder layers are not supported."
+            f"adder2d: expected weight for C={x.shape[1]} input channels{of}, w_ocrs=(O, "
+            f"{x.shape[1] / groups:g}, R, S), got w_ocrs={tuple(weight.shape)}; give the layer's groups."
+        )
+    if weight.shape[0] % groups != 0:
+        raise ValueError(
+            f"adder2d: expected a number of filters that {groups} groups divide, got "
+            f"w_ocrs={tuple(weight.shape)}; change the number of filters or of groups."
         )
     if min(weight.shape) < 1 or min(x.shape[1:]) < 1:
         raise ValueError(

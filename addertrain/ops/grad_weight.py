@@ -5,15 +5,16 @@
 
 with stride u, dilation e and zero padding a. cuDNN and oneDNN do the first at full speed, and torch calls
 them. Two kinds of layers are not given to oneDNN: pointwise layers with a stride, and filters as large as
-their input. Both are matrix products. On CPUs 16 bits are widened first, so that sums are in float32 on every
-processor. An adder layer's second term vanishes behind a training-mode batch norm, and only there: its
-gradient is centred.
+their input. Both are matrix products, one for each group. On CPUs 16 bits are widened first, so that sums are
+in float32 on every processor. An adder layer's second term vanishes behind a training-mode batch norm, and
+only there: its gradient is centred.
 """
 
 import torch
 from torch import Tensor
 
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.grouping import grad_weight_by_group, groups_of
 from addertrain.ops.precision import needs_float32
 
 
@@ -27,12 +28,13 @@ def conv2d_grad_weight(
     if needs_float32(x):
         dy, x, weight = dy.float(), x.float(), weight.float()
     if is_strided_pointwise(x, weight, stride):
-        return _of_seen_pixels(dy, x, stride, padding)
+        return _of_seen_pixels(dy, x, weight, stride, padding)
     if tuple(x.shape[2:]) == tuple(weight.shape[2:]) and max(padding) == 0:
         return _of_whole_inputs(dy, x, weight)
     dw: Tensor = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
-    )[1]
+        dy, x, weight, None, stride, padding, dilation, False, [0, 0], groups_of(x, weight),
+        [False, True, False],
+    )[1]  # fmt: skip
     return dw
 
 
@@ -65,7 +67,8 @@ def is_strided_pointwise(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
     return x.device.type == "cpu" and tuple(weight.shape[2:]) == (1, 1) and max(stride) > 1
 
 
-def _of_seen_pixels(dy: Tensor, x: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
+@grad_weight_by_group
+def _of_seen_pixels(dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes) -> Tensor:
     """[O, M] x [M, C] over the M outputs of a 1x1 filter that see a pixel; those that see padding add 0."""
     (rows, p), (columns, q) = (
         _seen(x.shape[2 + axis], dy.shape[2 + axis], stride[axis], padding[axis]) for axis in (0, 1)
@@ -87,6 +90,7 @@ def _by_pixel(t: Tensor) -> Tensor:
     return t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])
 
 
+@grad_weight_by_group
 def _of_whole_inputs(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """[O, N] x [N, K]; rows of `x` as they lie in memory, so that channels-last is not copied."""
     dy_on = dy.flatten(1).t()

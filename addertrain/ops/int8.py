@@ -10,6 +10,7 @@ from torch import Tensor
 from addertrain.ops import schemas
 from addertrain.ops.flops import count_response
 from addertrain.ops.geometry import Sizes, output_shape
+from addertrain.ops.grouping import is_grouped
 from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, register_no_backward
 
 MAX_TERMS = 32_768
@@ -36,6 +37,8 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
             f"adder2d_int8: expected at most {MAX_TERMS} terms a sum, got w_ocrs={tuple(weight.shape)}; "
             "evaluate this layer in float32."
         )
+    if x.is_cuda and is_grouped(x, weight):  # words of four channels would span groups
+        return reference_distances(x, weight, stride, padding, dilation)
     if x.is_cuda:
         x, weight = in_words(x), in_words(weight)
     result: Tensor = _ADDER2D_INT8(x, weight, stride, padding, dilation)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from addertrain.ops.geometry import Sizes, output_shape
+from addertrain.ops.grouping import grad_input_by_group, grad_weight_by_group, response_by_group
 from addertrain.ops.layout import empty_like_input
 
 _CACHE_FLOATS, _DEVICE_FLOATS = 2**18, 2**24
@@ -77,6 +78,7 @@ def _side_by_side(images: Tensor) -> Tensor:
     return images.transpose(0, 1).flatten(1).contiguous()
 
 
+@response_by_group
 def response(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *, p: float, offset_free: bool
 ) -> Tensor:
@@ -91,6 +93,7 @@ def response(
     return y
 
 
+@grad_input_by_group
 def grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *, p: float
 ) -> Tensor:
@@ -107,6 +110,7 @@ def grad_input(
     return dx
 
 
+@grad_weight_by_group
 def grad_weight(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, *, p: float
 ) -> Tensor:

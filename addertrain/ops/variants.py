@@ -57,13 +57,15 @@ class Variant:
         padding: IntPair = 0,
         dilation: IntPair = 1,
         offset_free: bool = False,
+        *,
+        groups: int = 1,
     ) -> Tensor:
         """The response of this variant; arguments and errors as `addertrain.ops.functional.adder2d`."""
         has_sign_filter = self.filter_gradient == "sign"
         if self.p == 1.0 and not has_sign_filter and self.slope == 1.0:
-            return functional.adder2d(x, weight, stride, padding, dilation, offset_free)
+            return functional.adder2d(x, weight, stride, padding, dilation, offset_free, groups=groups)
         sizes = (pair(stride, "stride"), pair(padding, "padding"), pair(dilation, "dilation"))
-        check_arguments(x, weight, *sizes, is_autocast=is_autocast(x.device.type))
+        check_arguments(x, weight, *sizes, groups=groups, is_autocast=is_autocast(x.device.type))
         y: Tensor
         if self.p == 1.0:
             y = ADDER2D_SURROGATE(x, weight, *sizes, offset_free, has_sign_filter, self.slope)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from addertrain.ops import pairwise, schemas, variants_surrogate
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.grouping import grad_input_by_group, response_by_group
 from addertrain.ops.layout import empty_like_input
 from addertrain.ops.pairwise import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
@@ -34,6 +35,7 @@ def _response(
     return pairwise.response(x, weight, *sizes, p=p, offset_free=offset_free)
 
 
+@response_by_group
 def _squared_response(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool
 ) -> Tensor:
@@ -59,6 +61,7 @@ def _grad_input(
     return pairwise.grad_input(dy, x, weight, *sizes, p=p)
 
 
+@grad_input_by_group
 def _squared_grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:

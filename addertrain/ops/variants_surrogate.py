@@ -16,6 +16,7 @@ from torch import Tensor
 
 from addertrain.ops import pairwise, schemas
 from addertrain.ops.geometry import Sizes
+from addertrain.ops.grouping import grad_weight_by_group
 from addertrain.ops.pairwise import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
 
@@ -38,6 +39,7 @@ def _grad_input(
     return result
 
 
+@grad_weight_by_group
 def _grad_weight_sign(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:

@@ -49,6 +49,7 @@ class ProvenLayer:
     is_rectified: bool
     forward_images: int
     gradient_images: int
+    groups: int = 1
 
     @property
     def sizes(self) -> tuple[list[int], list[int], list[int]]:
@@ -74,6 +75,7 @@ class ProvenLayer:
         return (
             f"{self.R}x{self.S} {self.C}->{self.O} on {self.H}x{self.W}, stride {self.stride}, padding "
             f"{self.padding}, dilation {self.dilation}, {str(self.dtype).removeprefix('torch.')}, "
+            + (f"{self.groups} groups, " if self.groups > 1 else "")
             + ", ".join(words)
         )
 
@@ -162,6 +164,7 @@ def _small(
         dilation=dilation, dtype=dtype, is_channels_last=is_channels_last,
         is_offset_free=layer.offset_free, is_rectified=isinstance(layer, AdderConv2d) and layer.rectified,
         forward_images=batches[0], gradient_images=batches[1],
+        groups=layer.groups if isinstance(layer, AdderConv2d) else 1,
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 A batch repeats a few different images, channels and filters, so that the reference has little to do for a
 wide layer: a sum over channels is one over the few, each as often as it is there. The numbers of different
 ones are primes, so that tiles, registers and words, powers of two, never meet the same ones twice: a number
-from another image, row, channel or filter is a number that is wrong.
+from another image, row, channel or filter is a number that is wrong. A layer in groups has little to do for
+each of its filters and repeats images alone.
 """
 
 import zlib
@@ -38,7 +39,7 @@ class Operands:
     @property
     def whole_w(self) -> Tensor:
         """The filters of the layer."""
-        return self.w[self.filters][:, self.channels].contiguous()
+        return self.of_filters(self.w).contiguous()
 
     @property
     def whole_dy(self) -> Tensor:
@@ -55,7 +56,8 @@ class Operands:
 
     def of_filters(self, few: Tensor) -> Tensor:
         """A number for each of [few filters, few channels, R, S], for all of them."""
-        return few[self.filters][:, self.channels]
+        seen = few.shape[1] < self.x.shape[1]  # a group's channels, none of them repeated
+        return few[self.filters] if seen else few[self.filters][:, self.channels]
 
     def _laid_out(self, t: Tensor) -> Tensor:
         """By strides, also where sizes of one would allow either layout."""
@@ -69,12 +71,16 @@ def operands(
     generator = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()))
     few_filters = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()) + 1)
     n, c, o = min(num_images, _IMAGES), min(layer.C, _CHANNELS), min(layer.O, _FILTERS)
+    if layer.groups > 1:
+        c, o = layer.C, layer.O
     (p, q), dtype = layer.output, layer.dtype
     x = 1.5 * torch.randn(n, c, layer.H, layer.W, generator=generator)
     if layer.is_rectified:
         shares = torch.tensor(zeros)[torch.arange(n) % len(zeros)].view(-1, 1, 1, 1)
         x = x.abs() * (torch.rand(x.shape, generator=generator) >= shares)
-    w = 2.0 * torch.randn(o, c, layer.R, layer.S, generator=few_filters)  # the same beside any x
+    w = 2.0 * torch.randn(
+        o, c // layer.groups, layer.R, layer.S, generator=few_filters
+    )  # the same beside any x
     dy = torch.randn(n, o, p, q, generator=generator)
     places = (torch.arange(whole) % few for whole, few in ((num_images, n), (layer.C, c), (layer.O, o)))
     layout = torch.channels_last if layer.is_channels_last else torch.contiguous_format

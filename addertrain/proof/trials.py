@@ -40,12 +40,12 @@ def trials_of(
     yield from _responses(layer, operators)
     yield from _gradients(layer, operators)
     if layer.is_offset_free and layer.dtype != torch.float64:
-        if operators.has_sums and layer.is_channels_last:
+        if operators.has_sums and layer.is_channels_last and layer.groups == 1:
             yield from _fused(layer, operators)
         if layer.is_channels_last and with_norm:
             for kernel, run, answers in norm_trials(layer, operators):
                 yield Trial(kernel, run, answers)
-    if with_int8 and layer.C * layer.R * layer.S <= MAX_TERMS:
+    if with_int8 and layer.C // layer.groups * layer.R * layer.S <= MAX_TERMS:
         yield _distances(layer, operators)
     yield _squares(layer, operators)
 
@@ -90,8 +90,9 @@ def _spread(over: Callable[[Tensor], Tensor], few: Answer) -> Answer:
 def _response(layer: ProvenLayer, given: Operands, *, offset_free: bool | None = None) -> Answer:
     """Of the few images and filters."""
     offset_free = layer.is_offset_free if offset_free is None else offset_free
+    channel_counts = counts(given.channels) if layer.groups == 1 else None  # in groups each is there once
     return forward_answer(
-        given.x, given.w, layer.sizes, offset_free=offset_free, channel_counts=counts(given.channels)
+        given.x, given.w, layer.sizes, offset_free=offset_free, channel_counts=channel_counts
     )
 
 
@@ -180,8 +181,8 @@ def _squares(layer: ProvenLayer, operators: Operators) -> Trial:
 
     def answers() -> tuple[Answer, ...]:
         squares = given.w.float().double().square()
-        per_place = counts(given.filters).view(-1, 1, 1, 1) * counts(given.channels).view(1, -1, 1, 1)
-        total = (squares * per_place).sum().view(1)
+        filter_squares = squares if layer.groups > 1 else squares * counts(given.channels).view(1, -1, 1, 1)
+        total = (filter_squares * counts(given.filters).view(-1, 1, 1, 1)).sum().view(1)
         return (Answer(total, tolerance(torch.float64, gradients.numel(), total, total)),)
 
     return Trial("sums_of_squares", lambda: (operators.sums_of_squares([gradients]),), answers)

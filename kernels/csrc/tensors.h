@@ -53,10 +53,20 @@ inline torch::stable::Tensor empty_like_input(const Sizes& sizes, const torch::s
   return torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format_of(x));
 }
 
-inline Layer layer_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w, const Sizes& stride,
+// How many groups of channels a layer has: filters see the channels of their own group.
+inline int64_t groups_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w) {
+  STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4, "adder2d: expected x_nchw and w_ocrs with 4 dimensions each");
+  const int64_t groups = w.size(1) > 0 ? x.size(1) / w.size(1) : 0;
+  STD_TORCH_CHECK(groups > 0 && groups * w.size(1) == x.size(1) && w.size(0) % groups == 0,
+                  "adder2d: expected x_nchw and w_ocrs of the same C, or groups whose number divides the channels of x "
+                  "and the filters");
+  return groups;
+}
+
+// One group of a layer, the only one of most.
+inline Layer group_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w, const Sizes& stride,
                       const Sizes& padding, const Sizes& dilation) {
-  STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4 && x.size(1) == w.size(1),
-                  "adder2d: expected x_nchw and w_ocrs with 4 dimensions each and the same C");
+  const int64_t groups = groups_of(x, w);
   STD_TORCH_CHECK(x.scalar_type() == w.scalar_type() && x.device() == w.device(),
                   "adder2d: expected x and weight of one dtype on one device");
   STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
@@ -65,8 +75,8 @@ inline Layer layer_of(const torch::stable::Tensor& x, const torch::stable::Tenso
     return (size + 2 * a - e * (taps - 1) - 1) / u + 1;
   };
   Layer d{};
-  d.N = x.size(0), d.C = x.size(1), d.H = x.size(2), d.W = x.size(3);
-  d.O = w.size(0), d.R = w.size(2), d.S = w.size(3);
+  d.N = x.size(0), d.C = w.size(1), d.H = x.size(2), d.W = x.size(3);
+  d.O = w.size(0) / groups, d.R = w.size(2), d.S = w.size(3);
   d.stride_h = stride[0], d.stride_w = stride[1];
   d.padding_h = padding[0], d.padding_w = padding[1];
   d.dilation_h = dilation[0], d.dilation_w = dilation[1];
@@ -75,8 +85,15 @@ inline Layer layer_of(const torch::stable::Tensor& x, const torch::stable::Tenso
   return d;
 }
 
-inline void check_grad_output(const Layer& d, const torch::stable::Tensor& dy, const torch::stable::Tensor& x) {
-  STD_TORCH_CHECK(dy.dim() == 4 && dy.size(0) == d.N && dy.size(1) == d.O && dy.size(2) == d.P && dy.size(3) == d.Q,
+inline Layer layer_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w, const Sizes& stride,
+                      const Sizes& padding, const Sizes& dilation) {
+  STD_TORCH_CHECK(groups_of(x, w) == 1, "adder2d: expected x_nchw and w_ocrs of the same C: this operator has no groups");
+  return group_of(x, w, stride, padding, dilation);
+}
+
+inline void check_grad_output(const Layer& d, const torch::stable::Tensor& dy, const torch::stable::Tensor& x,
+                              int64_t groups = 1) {
+  STD_TORCH_CHECK(dy.dim() == 4 && dy.size(0) == d.N && dy.size(1) == groups * d.O && dy.size(2) == d.P && dy.size(3) == d.Q,
                   "adder2d_grad_input: expected dy_nopq of the response's shape");
   STD_TORCH_CHECK(dy.scalar_type() == x.scalar_type() && dy.device() == x.device(),
                   "adder2d_grad_input: expected dy and x of one dtype on one device");

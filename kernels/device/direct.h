@@ -73,7 +73,8 @@ struct Element {
   }
 };
 
-// The passes as lists of outputs: call with every i in [0, count()), in any order, on any thread.
+// The passes as lists of outputs: call with every i in [0, count()), in any order, on any thread. `d` holds the sizes of
+// one group; all of a layer's groups lie side by side along the channels of x, y and dY and along the filters.
 template <typename Acc, typename T>
 struct DirectForward {
   Layer d;
@@ -84,12 +85,14 @@ struct DirectForward {
   T* y;
   ImageStrides y_strides;
   bool offset_free;
+  int64_t groups = 1;
 
-  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * d.O * d.P * d.Q; }
+  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * groups * d.O * d.P * d.Q; }
   ADDERTRAIN_HOST_DEVICE void operator()(int64_t i) const {
-    const Element at(i, d.O, d.P, d.Q, y_strides);
+    const Element at(i, groups * d.O, d.P, d.Q, y_strides);
+    const T* x_group = x + at.c / d.O * d.C * x_strides.c;
     y[at.offset(y_strides)] =
-        T(direct_forward<Acc>(d, x, x_strides, w, w_strides, offset_free, at.n, at.c, at.h, at.w));
+        T(direct_forward<Acc>(d, x_group, x_strides, w, w_strides, offset_free, at.n, at.c, at.h, at.w));
   }
 };
 
@@ -104,12 +107,17 @@ struct DirectGradInput {
   ImageStrides w_strides;
   T* dx;
   ImageStrides dx_strides;
+  int64_t groups = 1;
 
-  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * d.C * d.H * d.W; }
+  ADDERTRAIN_HOST_DEVICE int64_t count() const { return d.N * groups * d.C * d.H * d.W; }
   ADDERTRAIN_HOST_DEVICE void operator()(int64_t i) const {
-    const Element at(i, d.C, d.H, d.W, dx_strides);
-    dx[at.offset(dx_strides)] =
-        T(direct_grad_input<Acc>(d, dy, dy_strides, x, x_strides, w, w_strides, at.n, at.c, at.h, at.w));
+    const Element at(i, groups * d.C, d.H, d.W, dx_strides);
+    const int64_t group = at.c / d.C;
+    const T* dy_group = dy + group * d.O * dy_strides.c;
+    const T* x_group = x + group * d.C * x_strides.c;
+    const T* w_group = w + group * d.O * w_strides.n;
+    dx[at.offset(dx_strides)] = T(direct_grad_input<Acc>(d, dy_group, dy_strides, x_group, x_strides, w_group, w_strides,
+                                                         at.n, at.c % d.C, at.h, at.w));
   }
 };
 

@@ -59,11 +59,15 @@ def test_standard_operations_give_the_same_logits(
 
 @pytest.mark.parametrize(("offset_free", "rectified"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_standard_layers_match_with_every_geometry(offset_free: bool, rectified: bool, bias: bool) -> None:
+@pytest.mark.parametrize(("filters", "groups"), [(4, 1), (6, 3)])
+def test_standard_layers_match_with_every_geometry(
+    offset_free: bool, rectified: bool, bias: bool, filters: int, groups: int
+) -> None:
     settings = {"offset_free": offset_free, "bias": bias}
     conv = AdderConv2d(
-        3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), rectified=rectified, **settings
-    )
+        3, filters, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), rectified=rectified,
+        groups=groups, **settings,
+    )  # fmt: skip
     linear = AdderLinear(6, 5, **settings)
     for layer in (conv, linear):
         if layer.bias is not None:

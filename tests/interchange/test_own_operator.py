@@ -51,8 +51,13 @@ def test_a_node_computes_what_its_layer_does(
 ) -> None:
     settings: dict[str, Any] = {"bias": bias, "offset_free": offset_free}
     conv = AdderConv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), **settings)
+    grouped = AdderConv2d(6, 4, (3, 2), stride=(2, 1), padding=(1, 2), groups=2, **settings)
     linear = AdderLinear(6, 5, **settings)
-    for layer, x in ((conv, torch.randn(2, 3, 7, 8)), (linear, torch.randn(3, 6))):
+    for layer, x in (
+        (conv, torch.randn(2, 3, 7, 8)),
+        (grouped, torch.randn(2, 6, 7, 8)),
+        (linear, torch.randn(3, 6)),
+    ):
         if layer.bias is not None:
             nn.init.normal_(layer.bias)
 

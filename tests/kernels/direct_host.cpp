@@ -34,37 +34,39 @@ void run(const Pass& pass) {
 }
 
 template <typename Acc, typename T>
-void forward(const Layer& d, const ImageStrides* strides, const void* x, const void* w, void* y, bool offset_free) {
+void forward(const Layer& d, const ImageStrides* strides, const void* x, const void* w, void* y, bool offset_free,
+             int64_t groups) {
   run(DirectForward<Acc, T>{d, static_cast<const T*>(x), strides[0], static_cast<const T*>(w), strides[1],
-                            static_cast<T*>(y), strides[2], offset_free});
+                            static_cast<T*>(y), strides[2], offset_free, groups});
 }
 
 template <typename Acc, typename T>
-void grad_input(const Layer& d, const ImageStrides* strides, const void* dy, const void* x, const void* w, void* dx) {
+void grad_input(const Layer& d, const ImageStrides* strides, const void* dy, const void* x, const void* w, void* dx,
+                int64_t groups) {
   run(DirectGradInput<Acc, T>{d, static_cast<const T*>(dy), strides[0], static_cast<const T*>(x), strides[1],
-                              static_cast<const T*>(w), strides[2], static_cast<T*>(dx), strides[3]});
+                              static_cast<const T*>(w), strides[2], static_cast<T*>(dx), strides[3], groups});
 }
 
 }  // namespace
 
 // The types in the order of launchers.h: float64, float32, float16, bfloat16.
 extern "C" void adder2d(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w, void* y,
-                        bool offset_free) {
+                        bool offset_free, int64_t groups) {
   switch (type) {
-    case 0: return forward<double, double>(*d, strides, x, w, y, offset_free);
-    case 1: return forward<float, float>(*d, strides, x, w, y, offset_free);
-    case 2: return forward<float, _Float16>(*d, strides, x, w, y, offset_free);
-    case 3: return forward<float, Bfloat16>(*d, strides, x, w, y, offset_free);
+    case 0: return forward<double, double>(*d, strides, x, w, y, offset_free, groups);
+    case 1: return forward<float, float>(*d, strides, x, w, y, offset_free, groups);
+    case 2: return forward<float, _Float16>(*d, strides, x, w, y, offset_free, groups);
+    case 3: return forward<float, Bfloat16>(*d, strides, x, w, y, offset_free, groups);
   }
 }
 
 extern "C" void adder2d_grad_input(int type, const Layer* d, const ImageStrides* strides, const void* dy,
-                                   const void* x, const void* w, void* dx) {
+                                   const void* x, const void* w, void* dx, int64_t groups) {
   switch (type) {
-    case 0: return grad_input<double, double>(*d, strides, dy, x, w, dx);
-    case 1: return grad_input<float, float>(*d, strides, dy, x, w, dx);
-    case 2: return grad_input<float, _Float16>(*d, strides, dy, x, w, dx);
-    case 3: return grad_input<float, Bfloat16>(*d, strides, dy, x, w, dx);
+    case 0: return grad_input<double, double>(*d, strides, dy, x, w, dx, groups);
+    case 1: return grad_input<float, float>(*d, strides, dy, x, w, dx, groups);
+    case 2: return grad_input<float, _Float16>(*d, strides, dy, x, w, dx, groups);
+    case 3: return grad_input<float, Bfloat16>(*d, strides, dy, x, w, dx, groups);
   }
 }
 

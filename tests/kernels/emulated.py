@@ -71,7 +71,8 @@ class EmulatedKernels:
     @staticmethod
     def serves(layer: Layer) -> bool:
         """Whether tiles, not the direct kernel, compute dense tensors of this layer."""
-        return max(layer.R, layer.S) <= 16
+        is_large = min(layer.C, layer.O) >= 32 * layer.groups
+        return max(layer.R, layer.S) <= 16 and (layer.groups == 1 or is_large)
 
     def forward(
         self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False, fused: Fused = Fused()
@@ -88,6 +89,7 @@ class EmulatedKernels:
             *(_pointer(tensor) for tensor in (fused.scale, fused.shift, fused.residual)),
             ctypes.c_bool(fused.relu),
             _pointer(fused.sums),
+            ctypes.c_int64(layer.groups),
         )
         _check(code, f"no tile serves {layer}")
         return y
@@ -156,6 +158,7 @@ class EmulatedKernels:
             layer_numbers(layer),
             stride_numbers(dy, x, w, dx),
             *(_pointer(tensor) for tensor in (dy, x, w, dx)),
+            ctypes.c_int64(layer.groups),
         )
         _check(code, f"no tile serves {layer}")
         return dx

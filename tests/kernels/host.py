@@ -51,8 +51,9 @@ def _numbers(*values: int) -> ctypes.Array[ctypes.c_int64]:
 
 
 def layer_numbers(layer: Layer) -> ctypes.Array[ctypes.c_int64]:
-    """`Layer` of device/layer.h."""
-    sizes = (layer.N, layer.C, layer.H, layer.W, layer.O, layer.R, layer.S, *layer.output)
+    """`Layer` of device/layer.h: the sizes of one group."""
+    channels, filters = layer.C // layer.groups, layer.O // layer.groups
+    sizes = (layer.N, channels, layer.H, layer.W, filters, layer.R, layer.S, *layer.output)
     return _numbers(*sizes, *layer.stride, *layer.padding, *layer.dilation)
 
 
@@ -74,7 +75,12 @@ class HostKernels:
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, w, y)]
         type_ = TYPES.index(x.dtype)
         self.library.adder2d(
-            type_, layer_numbers(layer), stride_numbers(x, w, y), *pointers, ctypes.c_bool(offset_free)
+            type_,
+            layer_numbers(layer),
+            stride_numbers(x, w, y),
+            *pointers,
+            ctypes.c_bool(offset_free),
+            ctypes.c_int64(layer.groups),
         )
         return y
 
@@ -82,7 +88,11 @@ class HostKernels:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (dy, x, w, dx)]
         self.library.adder2d_grad_input(
-            TYPES.index(x.dtype), layer_numbers(layer), stride_numbers(dy, x, w, dx), *pointers
+            TYPES.index(x.dtype),
+            layer_numbers(layer),
+            stride_numbers(dy, x, w, dx),
+            *pointers,
+            ctypes.c_int64(layer.groups),
         )
         return dx
 

@@ -248,7 +248,8 @@ def test_emulated_distances_of_bytes_are_exact(
     wrong = []
     emulator.library.set_byte_maxima(by_maxima)
     try:
-        for layer in filter(EmulatedKernels.serves, TABLE[group][int(by_maxima) :: 3]):
+        ungrouped = [layer for layer in TABLE[group] if layer.groups == 1]  # words would span groups
+        for layer in filter(EmulatedKernels.serves, ungrouped[int(by_maxima) :: 3]):
             x, w = bytes_of(layer)
             if not torch.equal(emulator.distances(layer, x, w), expected_distances(layer, x, w)):
                 wrong.append(str(layer))

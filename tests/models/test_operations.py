@@ -60,6 +60,15 @@ def test_kinds_take_the_same_pairs_in_different_operations() -> None:
     assert adder.norm_elements == conv.norm_elements == binary.norm_elements == 200_714
 
 
+def test_a_filter_in_groups_meets_the_channels_of_its_group() -> None:
+    layer = AdderConv2d(8, 12, 3, padding=1, groups=4)
+
+    count = count_operations(layer, (8, 5, 6))
+
+    assert count.adder_elements == 12 * (8 // 4) * 9 * 5 * 6
+    assert count.additions == 2 * count.adder_elements
+
+
 def test_any_model_is_counted_by_hooks_and_left_alone() -> None:
     shared = nn.Conv2d(4, 4, 3, padding=1, groups=2)
     model = nn.Sequential(

@@ -130,7 +130,9 @@ def test_can_be_built_without_memory() -> None:
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: AdderConv2d(4, 8, 3, groups=2), ValueError, "grouped adder layers are not supported"),
+        (lambda: AdderConv2d(4, 8, 3, groups=3), ValueError, "groups that divide in_channels=4 and out_chan"),
+        (lambda: AdderConv2d(4, 6, 3, groups=4), ValueError, "out_channels=6, got 4"),
+        (lambda: AdderConv2d(4, 8, 3, groups=0), ValueError, "expected groups >= 1, got 0"),
         (lambda: AdderConv2d(0, 8, 3), ValueError, "AdderConv2d: expected in_channels >= 1, got 0"),
         (lambda: AdderConv2d(4, 8.0, 3), TypeError, "AdderConv2d: expected out_channels as an int, got 8.0"),
         (lambda: AdderConv2d(4, 8, (3, 3, 3)), TypeError, "expected kernel_size as an int or a pair of ints"),
@@ -145,7 +147,7 @@ def test_can_be_built_without_memory() -> None:
         (
             lambda: AdderConv2d(4, 8, 3)(torch.ones(1, 3, 5, 5)),
             ValueError,
-            "expected weight with C=3 input channels",
+            "expected weight for C=3 input channels",
         ),
         (
             lambda: AdderConv2d(4, 8, 3)(torch.ones(4, 5, 5)),

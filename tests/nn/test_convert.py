@@ -11,6 +11,7 @@ from torchvision.models import resnet18
 
 from addertrain.models import build_model
 from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, convert
+from addertrain.ops import reference
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +89,6 @@ def _grouped() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "keep", "error", "message"),
     [
-        (_grouped, (), ValueError, r"layer '1.0' with groups=1, got groups=4; grouped .* add '1.0' to keep"),
-        (
-            lambda: nn.Sequential(_grouped(), _grouped()),
-            (),
-            ValueError,
-            r"'0.1.0' with groups=1, .*keep all of these by keep=\[.* module.groups != 1\]",
-        ),
         (
             lambda: nn.ModuleList(nn.MultiheadAttention(4, 2) for _ in range(2)),
             (),
@@ -129,18 +123,48 @@ def test_refusals_name_the_layer(
     assert "\n" not in str(caught.value)
 
 
+class _Doubled(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def _doubled() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(_Doubled(4, 4, 3)))
+
+
 def test_what_a_refusal_advises_keeps_all_layers_of_its_kind() -> None:
-    model = nn.Sequential(_grouped(), nn.ConvTranspose2d(4, 4, 1, groups=2), _grouped())
+    model = nn.Sequential(_doubled(), nn.ConvTranspose2d(4, 4, 1, groups=2), _doubled())
     with pytest.raises(ValueError, match="keep all of these by ") as caught:
         convert(model)
     advice = str(caught.value).rpartition("keep=")[2].rstrip(".")
 
-    converted = convert(model, keep=eval(advice, {"model": model, "nn": nn}))
+    converted = convert(model, keep=eval(advice, {"model": model, "nn": nn, "_Doubled": _Doubled}))
 
-    assert {name for name, module in converted.named_modules() if type(module) is nn.Conv2d} == {
+    assert {name for name, module in converted.named_modules() if isinstance(module, _Doubled)} == {
         "0.1.0",
         "2.1.0",
     }
+
+
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(6, 6, 6), (4, 12, 4), (6, 9, 3)])
+def test_grouped_convolutions_become_layers_in_as_many_groups(
+    channels: int, filters: int, groups: int
+) -> None:
+    layer = nn.Conv2d(channels, filters, (3, 2), (2, 1), (1, 0), groups=groups, bias=False)
+    network = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), layer, nn.BatchNorm2d(filters))
+    x = torch.randn(2, channels, 8, 7)
+
+    twin = convert(network, example=x)
+
+    assert twin[2].weight.shape == layer.weight.shape
+    assert twin[2].filter_numel == layer.weight.numel()
+    assert twin[2].groups == groups
+    assert twin.conversion.fusion.layers == {"2": True}
+    y = twin(x)
+    expected = nn.functional.relu(nn.functional.batch_norm(x, None, None, training=True))
+    response = reference.adder2d(expected.double(), twin[2].weight.double(), (2, 1), (1, 0), (1, 1), False)
+    normalised = nn.functional.batch_norm(response, None, None, training=True)
+    torch.testing.assert_close(y.double(), normalised, rtol=1e-4, atol=1e-4)
 
 
 def test_grouped_convolution_may_be_kept() -> None:

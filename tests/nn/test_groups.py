@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, param_groups
+from addertrain.optim import AdderSGD
 
 
 class _Net(nn.Module):
@@ -31,6 +32,20 @@ def test_filters_are_group_0_in_the_models_order_with_true_sizes() -> None:
     assert group["layer_names"] == ["first", "block.0", "downsample.0"]
     assert group["layer_numel"] == [54, 12, 9]
     assert _names(model, group["params"]) == ["first.weight", "block.0.weight", "downsample.0.weight"]
+
+
+def test_a_layer_in_groups_is_one_layer_whose_k_counts_all_its_filters_elements() -> None:
+    """Eq. 13 is by layer: 8 filters of 6 / 2 channels and 3 x 3 taps, and one norm over all of them."""
+    layer = AdderConv2d(6, 8, 3, groups=2)
+
+    group = param_groups(layer, weight_decay=0.0)[0]
+    layer(torch.randn(2, 6, 5, 5)).square().sum().backward()
+    before, gradient = layer.weight.detach().clone(), layer.weight.grad.clone()
+    AdderSGD([group], lr=1.0, momentum=0.0, nesterov=False, eta=0.2).step()
+
+    assert group["layer_numel"] == [8 * 3 * 9]
+    step = 0.2 * (8 * 3 * 9) ** 0.5 * gradient / gradient.norm()
+    torch.testing.assert_close(before - layer.weight.detach(), step)
 
 
 def test_everything_else_decays_by_default() -> None:

@@ -31,7 +31,7 @@ def data_of(layer: Layer, dtype: torch.dtype, behind_relu: bool = False) -> Data
     """Behind a ReLU x >= 0, half of it 0: kernels may take another path there."""
     generator = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()))
     x = 1.5 * torch.randn(layer.N, layer.C, layer.H, layer.W, generator=generator)
-    w = 2.0 * torch.randn(layer.O, layer.C, layer.R, layer.S, generator=generator)
+    w = 2.0 * torch.randn(layer.filter_shape, generator=generator)
     dy = torch.randn(layer.N, layer.O, *layer.output, generator=generator)
     return Data((x.relu() if behind_relu else x).to(dtype), w.to(dtype), dy.to(dtype))
 

@@ -23,9 +23,10 @@ class Layer:
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    groups: int = 1
 
     def __str__(self) -> str:
-        x, w = f"{self.N}x{self.C}x{self.H}x{self.W}", f"{self.O}x{self.C}x{self.R}x{self.S}"
+        x, w = f"{self.N}x{self.C}x{self.H}x{self.W}", "x".join(map(str, self.filter_shape))
         return f"x {x}, w {w}, stride {self.stride}, padding {self.padding}, dilation {self.dilation}"
 
     @property
@@ -38,6 +39,11 @@ class Layer:
             )
         )
         return p, q
+
+    @property
+    def filter_shape(self) -> tuple[int, int, int, int]:
+        """Of w_ocrs: (O, C / groups, R, S)."""
+        return self.O, self.C // self.groups, self.R, self.S
 
     @property
     def sizes(self) -> tuple[list[int], list[int], list[int]]:
@@ -129,6 +135,43 @@ def _drawn(count: int = 80) -> list[Layer]:
     return layers
 
 
+def _small_groups() -> list[Layer]:
+    """Depthwise layers, with several filters a channel, and groups of a few channels."""
+    geometries = (
+        (9, 8, 3, 3, (1, 1), (1, 1), (1, 1)), (8, 13, 3, 3, (2, 2), (1, 1), (1, 1)),
+        (7, 7, 5, 5, (1, 1), (2, 2), (1, 1)), (11, 10, 5, 5, (2, 1), (3, 0), (1, 2)),
+        (7, 9, 7, 7, (1, 1), (3, 3), (1, 1)), (10, 11, 2, 3, (3, 2), (0, 1), (2, 1)),
+        (4, 5, 1, 1, (1, 1), (0, 0), (1, 1)), (5, 6, 1, 1, (2, 2), (1, 0), (1, 1)),
+    )  # fmt: skip
+    widths = ((2, 2, 2), (5, 5, 5), (16, 16, 16), (19, 19, 19), (33, 33, 33), (4, 8, 4), (7, 21, 7))
+    widths += ((8, 12, 4), (18, 6, 6), (12, 9, 3), (64, 64, 16))
+    layers = [
+        Layer(2, c, o, *geometry, groups=groups)
+        for (c, o, groups), geometry in itertools.product(widths, geometries)
+    ]
+    layers += [Layer(1, 17, 17, 4, columns, 3, 3, padding=(1, 1), groups=17) for columns in range(1, 20)]
+    layers += [
+        Layer(2, 24, 24, 61, 40, 3, 3, padding=(1, 1), groups=24),
+        Layer(1, 130, 130, 45, 44, 3, 3, (2, 2), (1, 1), groups=130),
+        Layer(35, 9, 9, 5, 5, 3, 3, padding=(1, 1), groups=9),
+        Layer(3, 12, 12, 3, 4, 3, 4, groups=12),
+        Layer(4, 10, 20, 1, 1, 3, 3, padding=(1, 1), groups=10),
+    ]
+    return layers
+
+
+def _large_groups() -> list[Layer]:
+    """Groups as large as layers of their own, odd splits, and filters as large as their input."""
+    return [
+        Layer(2, 64, 64, 6, 7, 3, 3, padding=(1, 1), groups=2),
+        Layer(2, 66, 99, 5, 6, 3, 3, (2, 2), (1, 1), groups=3),
+        Layer(1, 96, 34, 7, 6, 1, 1, groups=2),
+        Layer(3, 50, 75, 6, 5, 1, 1, (2, 2), groups=5),
+        Layer(2, 20, 30, 4, 3, 4, 3, groups=2),
+        Layer(2, 68, 40, 9, 8, 2, 5, (1, 2), (0, 2), (2, 1), groups=2),
+    ]
+
+
 TABLE: dict[str, list[Layer]] = {
     **{f"{r}x{s}": _geometry((r, s)) for r, s in KERNELS},
     "tiles": _tiles(),
@@ -136,5 +179,11 @@ TABLE: dict[str, list[Layer]] = {
     "whole inputs": _whole_inputs(),
     "rows": _rows(),
     "drawn": _drawn(),
-    "empty batch": [Layer(0, 3, 5, 7, 6, 3, 3, (2, 2), (1, 1)), Layer(0, 4, 2, 1, 1, 1, 1)],
+    "small groups": _small_groups(),
+    "large groups": _large_groups(),
+    "empty batch": [
+        Layer(0, 3, 5, 7, 6, 3, 3, (2, 2), (1, 1)),
+        Layer(0, 4, 2, 1, 1, 1, 1),
+        Layer(0, 4, 8, 5, 5, 3, 3, groups=4),
+    ],
 }

@@ -18,7 +18,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another number of channels": (
         {"weight": torch.zeros(4, 1, 3, 3)},
         ValueError,
-        r"with C=3 input channels, got w_ocrs=\(4, 1, 3, 3\); grouped adder layers are not supported",
+        r"for C=3 input channels, w_ocrs=\(O, 3, R, S\), got w_ocrs=\(4, 1, 3, 3\); give the layer's groups",
     ),
     "integers": (
         {"x": X.long()},

@@ -16,7 +16,7 @@ LAYERS = [layer for group in TABLE.values() for layer in group][::5]
 def bytes_of(layer: Layer) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(layer.C + 31 * layer.O)
     x = torch.randint(0, 256, (layer.N, layer.C, layer.H, layer.W), dtype=torch.uint8, generator=generator)
-    w = torch.randint(0, 256, (layer.O, layer.C, layer.R, layer.S), dtype=torch.uint8, generator=generator)
+    w = torch.randint(0, 256, layer.filter_shape, dtype=torch.uint8, generator=generator)
     return x, w
 
 
@@ -25,10 +25,15 @@ def expected_distances(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
     (a, b), (u, v), (e, f) = layer.padding, layer.stride, layer.dilation
     p, q = layer.output
     padded = torch.nn.functional.pad(x.int(), (b, b, a, a))
+    x_groups, w_groups = padded.chunk(layer.groups, 1), w.int().chunk(layer.groups)
     total = torch.zeros(layer.N, layer.O, p, q, dtype=torch.int32)
     for r, s in itertools.product(range(layer.R), range(layer.S)):
-        seen = padded[:, :, r * e : r * e + (p - 1) * u + 1 : u, s * f : s * f + (q - 1) * v + 1 : v]
-        total += (seen.unsqueeze(1) - w.int()[None, :, :, r, s, None, None]).abs().sum(2, dtype=torch.int32)
+        rows, columns = slice(r * e, r * e + (p - 1) * u + 1, u), slice(s * f, s * f + (q - 1) * v + 1, v)
+        parts = [
+            (x_group[:, None, :, rows, columns] - w_group[None, :, :, r, s, None, None]).abs().sum(2)
+            for x_group, w_group in zip(x_groups, w_groups, strict=True)
+        ]
+        total += torch.cat(parts, 1).int()
     return total
 
 

@@ -6,9 +6,11 @@ from typing import NoReturn
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from addertrain.bench.proof import main
 from addertrain.models import build_model
+from addertrain.nn import AdderConv2d
 from addertrain.ops import reference
 from addertrain.proof import CompiledOperators, ProofStore, ProvenLayer, layers_of, prove
 from addertrain.proof import operands as operands_of
@@ -35,6 +37,46 @@ def test_every_instruction_set_is_right_on_a_whole_network(implementation: Imple
 
     assert not outcome.failures, "\n".join(map(str, outcome.failures))
     assert outcome.num_proven == outcome.num_layers == 7
+
+
+class _InGroups(nn.Sequential):
+    def __init__(self) -> None:
+        layers = (
+            AdderConv2d(72, 72, 3, 2, 1, groups=72, offset_free=True, rectified=True),
+            AdderConv2d(72, 48, 3, padding=1, groups=6, offset_free=True),
+            AdderConv2d(48, 40, 1, groups=2),
+        )
+        super().__init__(*layers)
+
+
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels-last", "NCHW"])
+def test_layers_in_groups_are_proven(channels_last: bool) -> None:
+    def proven(dtype: torch.dtype | None) -> dict[ProvenLayer, list[str]]:
+        return layers_of(
+            _InGroups(), (72, 9, 10), images=4, autocast=dtype, channels_last=channels_last, device_type="cpu"
+        )
+
+    layers = proven(None)
+    outcome = prove(layers, CompiledOperators(CPU), with_int8=True)
+
+    assert [layer.groups for layer in layers] == [72, 6, 2]
+    assert not outcome.failures, "\n".join(map(str, outcome.failures))
+    assert not prove(proven(torch.bfloat16), CompiledOperators(CPU)).failures
+
+
+def test_a_layer_whose_groups_are_mixed_up_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = CompiledOperators(CPU)
+    layers = layers_of(
+        _InGroups(), (72, 9, 10), images=4, autocast=None, channels_last=True, device_type="cpu"
+    )
+    whole = CompiledOperators.forward
+
+    def rolled(self: CompiledOperators, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor:
+        return whole(self, layer, x.roll(layer.C // layer.groups, 1), w)
+
+    monkeypatch.setattr(CompiledOperators, "forward", rolled)
+
+    assert len(prove(layers, operators).failures) == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

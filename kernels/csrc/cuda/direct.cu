@@ -1,5 +1,6 @@
 // One thread an output, straight from the equations: right for every type, layout and geometry, and slow. It serves
-// float64 and what the tiles' numbers cannot hold (plan.h).
+// float64 and what the tiles' numbers cannot hold (plan.h). Of depthwise layers and other small groups it is the kernel:
+// a sum of few terms whose operands neighbouring threads share through the caches.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -35,7 +36,8 @@ cudaError_t launch(const ForwardCall& call, cudaStream_t stream) {
                                    call.w.strides,
                                    static_cast<T*>(call.y.data),
                                    call.y.strides,
-                                   call.offset_free};
+                                   call.offset_free,
+                                   call.groups};
   adder_direct_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
 }
@@ -50,7 +52,8 @@ cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
                                      static_cast<const T*>(call.w.data),
                                      call.w.strides,
                                      static_cast<T*>(call.dx.data),
-                                     call.dx.strides};
+                                     call.dx.strides,
+                                     call.groups};
   adder_direct_grad_input_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
 }

@@ -1,5 +1,6 @@
 // Which kernel serves a call: tiles for float32 and 16 bits, the direct kernel for float64 and for what does
-// not fit tiles (docs/cuda.md lists both).
+// not fit tiles (docs/cuda.md lists both). Large groups take turns on the tiles, small ones, which would leave most of a
+// tile empty, share one launch of the direct kernel.
 #include "csrc/cuda/direct.h"
 #include "csrc/cuda/plan.h"
 #include "csrc/cuda/tiled.h"
@@ -7,35 +8,87 @@
 namespace addertrain::cuda {
 namespace {
 
-bool is_tiled(const GradInputCall& call) {
-  return call.type != Type::kFloat64 && fits_grad_tiles(call.layer, call.dy.strides);
+constexpr int64_t kLargeGroup = 32;  // channels and filters of it, each
+
+bool fills_tiles(const Layer& d, int64_t groups) {
+  return groups == 1 || (d.C >= kLargeGroup && d.O >= kLargeGroup);
+}
+
+bool has_tiles(const ForwardCall& call) {
+  return call.type != Type::kFloat64 && fills_tiles(call.layer, call.groups) &&
+         fits_forward_tiles(call.layer, call.x.strides);
+}
+
+bool has_tiles(const GradInputCall& call) {
+  return call.type != Type::kFloat64 && fills_tiles(call.layer, call.groups) &&
+         fits_grad_tiles(call.layer, call.dy.strides);
+}
+
+int64_t bytes_of(Type type) { return type == Type::kFloat64 ? 8 : type == Type::kFloat32 ? 4 : 2; }
+
+Image moved(const Image& image, int64_t elements, Type type) {
+  return {static_cast<const char*>(image.data) + elements * bytes_of(type), image.strides};
+}
+Result moved(const Result& result, int64_t elements, Type type) {
+  return {static_cast<char*>(result.data) + elements * bytes_of(type), result.strides};
+}
+
+// One group of a call: the same strides, from its first channel and filter on.
+ForwardCall group_of(const ForwardCall& call, int64_t group) {
+  const Layer& d = call.layer;
+  ForwardCall one = call;
+  one.groups = 1;
+  one.x = moved(call.x, group * d.C * call.x.strides.c, call.type);
+  one.w = moved(call.w, group * d.O * call.w.strides.n, call.type);
+  one.y = moved(call.y, group * d.O * call.y.strides.c, call.type);
+  return one;
+}
+
+GradInputCall group_of(const GradInputCall& call, int64_t group) {
+  const Layer& d = call.layer;
+  GradInputCall one = call;
+  one.groups = 1;
+  one.dy = moved(call.dy, group * d.O * call.dy.strides.c, call.type);
+  one.x = moved(call.x, group * d.C * call.x.strides.c, call.type);
+  one.w = moved(call.w, group * d.O * call.w.strides.n, call.type);
+  one.dx = moved(call.dx, group * d.C * call.dx.strides.c, call.type);
+  return one;
+}
+
+// The groups of a call one after the other on its stream; they use the workspace in turn.
+template <class Call, class Run>
+cudaError_t run_groups(const Call& call, const Run& run) {
+  for (int64_t group = 0; group < call.groups; ++group) {
+    const cudaError_t error = run(group_of(call, group));
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace
 
-bool is_tiled(const ForwardCall& call) {
-  return call.type != Type::kFloat64 && fits_forward_tiles(call.layer, call.x.strides);
-}
+bool is_tiled(const ForwardCall& call) { return call.groups == 1 && has_tiles(call); }
 
 int64_t workspace_bytes(const ForwardCall& call) {
-  if (!is_tiled(call)) return 0;
+  if (!has_tiles(call)) return 0;
   return call.type == Type::kFloat32 ? forward_f32_bytes(call) : forward_pairs_bytes(call);
 }
 
 int64_t workspace_bytes(const GradInputCall& call) {
-  if (!is_tiled(call)) return 0;
+  if (!has_tiles(call)) return 0;
   return call.type == Type::kFloat32 ? grad_input_f32_bytes(call) : grad_input_pairs_bytes(call);
 }
 
 cudaError_t adder2d_cuda(const ForwardCall& call, void* workspace, cudaStream_t stream) {
-  if (!is_tiled(call)) return direct_forward(call, stream);
-  return call.type == Type::kFloat32 ? forward_f32(call, workspace, stream) : forward_pairs(call, workspace, stream);
+  if (!has_tiles(call)) return direct_forward(call, stream);
+  const auto run = call.type == Type::kFloat32 ? forward_f32 : forward_pairs;
+  return run_groups(call, [&](const ForwardCall& one) { return run(one, workspace, stream); });
 }
 
 cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, void* workspace, cudaStream_t stream) {
-  if (!is_tiled(call)) return direct_grad_input(call, stream);
-  return call.type == Type::kFloat32 ? grad_input_f32(call, workspace, stream)
-                                     : grad_input_pairs(call, workspace, stream);
+  if (!has_tiles(call)) return direct_grad_input(call, stream);
+  const auto run = call.type == Type::kFloat32 ? grad_input_f32 : grad_input_pairs;
+  return run_groups(call, [&](const GradInputCall& one) { return run(one, workspace, stream); });
 }
 
 }  // namespace addertrain::cuda

@@ -29,6 +29,7 @@ struct Evaluation {
   bool relu;
 };
 
+// `layer` holds the sizes of one of the layer's groups.
 struct ForwardCall {
   Layer layer;
   Type type;
@@ -37,6 +38,7 @@ struct ForwardCall {
   bool offset_free;
   Evaluation evaluation;
   double* sums;  // [2][O]: the response's sum and sum of squares per filter, or null
+  int64_t groups = 1;  // with more than one neither `evaluation` nor `sums`
 };
 
 struct GradInputCall {
@@ -44,6 +46,7 @@ struct GradInputCall {
   Type type;
   Image dy, x, w;
   Result dx;
+  int64_t groups = 1;
 };
 
 // uint8 images and filters, int32 sums of |x - w|.

@@ -10,11 +10,12 @@ Image image_of(const Tensor& t) { return {t.const_data_ptr(), strides_of(t)}; }
 Result result_of(const Tensor& t) { return {t.mutable_data_ptr(), strides_of(t)}; }
 
 Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
-  const Layer d = layer_of(x, w, stride, padding, dilation);
+  const Layer d = group_of(x, w, stride, padding, dilation);
   const DeviceGuard guard(x.get_device_index());
-  const Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
+  const Tensor y = empty_like_input({d.N, w.size(0), d.P, d.Q}, x);
   if (y.numel() == 0) return y;
-  const ForwardCall call{d, type_of(x), image_of(x), image_of(w), result_of(y), offset_free, {}, nullptr};
+  const ForwardCall call{d,  type_of(x), image_of(x),   image_of(w), result_of(y), offset_free,
+                         {}, nullptr,    groups_of(x, w)};
   const Tensor workspace = workspace_for(call, x);
   check_launch(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
@@ -22,12 +23,13 @@ Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Si
 
 Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                           Sizes dilation) {
-  const Layer d = layer_of(x, w, stride, padding, dilation);
-  check_grad_output(d, dy, x);
+  const Layer d = group_of(x, w, stride, padding, dilation);
+  const int64_t groups = groups_of(x, w);
+  check_grad_output(d, dy, x, groups);
   const DeviceGuard guard(x.get_device_index());
-  const Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
+  const Tensor dx = empty_like_input({d.N, x.size(1), d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
-  const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx)};
+  const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx), groups};
   const Tensor workspace = workspace_for(call, x);
   check_launch(adder2d_grad_input_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return dx;

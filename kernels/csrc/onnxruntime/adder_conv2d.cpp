@@ -1,7 +1,7 @@
 // onnxruntime's operator addertrain::AdderConv2d, on the CPU kernels: x_nchw, w_ocrs -> y_nopq, float32.
 //
 // Plain C++ on onnxruntime's C interface, no torch: a session in any language registers this library and runs the files
-// that `addertrain ckpt convert --operators own` writes. Attributes: stride, padding and dilation, two integers each,
+// that `addertrain ckpt convert --operators own` writes. Groups follow from the channels of x and w. Attributes: stride, padding and dilation, two integers each,
 // and offset_free, 0 or 1 (Eq. 2 without or with the sum of |w|).
 #include <onnxruntime_c_api.h>
 
@@ -65,9 +65,11 @@ struct Node {
     check(api->KernelContext_GetInput(context, 0, &x));
     check(api->KernelContext_GetInput(context, 1, &w));
     const Shape x_nchw = shape_of(x), w_ocrs = shape_of(w);
-    if (x_nchw.size() != 4 || w_ocrs.size() != 4 || x_nchw[1] != w_ocrs[1]) {
-      refuse("expected x [N, C, H, W] and w [O, C, R, S] with as many channels");
+    if (x_nchw.size() != 4 || w_ocrs.size() != 4 || w_ocrs[1] < 1 || x_nchw[1] % w_ocrs[1] != 0) {
+      refuse("expected x [N, C, H, W] and w [O, C / groups, R, S]");
     }
+    const int64_t groups = x_nchw[1] / w_ocrs[1];
+    if (groups < 1 || w_ocrs[0] % groups != 0) refuse("expected a number of filters that the groups divide");
     const Layer d = layer_of(x_nchw, w_ocrs);
     if (d.P < 1 || d.Q < 1) refuse("expected an image that is at least as large as the filter");
     const Shape y_nopq{d.N, d.O, d.P, d.Q};
@@ -77,8 +79,11 @@ struct Node {
     // The interface has no read-only access; x and w are only read.
     const float* pixels = data_of(const_cast<OrtValue*>(x));
     const float* filters = data_of(const_cast<OrtValue*>(w));
-    run(context, {d, {pixels, Layout::kNchw}, filters, FilterOrder::kChannelsOutermost, data_of(y), Layout::kNchw,
-                  offset_free != 0});
+    const DenseForwardCall call{d, {pixels, Layout::kNchw}, filters, FilterOrder::kChannelsOutermost, data_of(y),
+                                Layout::kNchw, offset_free != 0};
+    if (groups == 1) return run(context, call);
+    for (int64_t g = 0; g < groups; ++g)
+      for (int64_t n = 0; n < d.N; ++n) run(context, group_of(call, groups, g, n));
   }
 
  private:
@@ -121,6 +126,17 @@ struct Node {
     };
     return {x[0],      x[1],      x[2],       x[3],       w[0],        w[2],       w[3], outputs(x[2], w[2], 0),
             outputs(x[3], w[3], 1), stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
+  }
+
+  // One group of one image, whose channels lie side by side in the planes of NCHW.
+  static DenseForwardCall group_of(const DenseForwardCall& whole, int64_t groups, int64_t g, int64_t n) {
+    DenseForwardCall call = whole;
+    Layer& d = call.layer;
+    d.N = 1, d.C /= groups, d.O /= groups;
+    call.x.data += (n * groups + g) * d.C * d.H * d.W;
+    call.w += g * d.O * d.C * d.R * d.S;
+    call.y += (n * groups + g) * d.O * d.P * d.Q;
+    return call;
   }
 
   // Packs, then computes, on onnxruntime's own threads; a unit has one order of sums, so their number changes no bit.

@@ -1,7 +1,7 @@
 // The operators on CPUs: allocation, layouts, types and threads. Python has checked the arguments.
 //
 // float32 runs the tiled kernels; float16 and bfloat16 are widened, computed in float32 and rounded once at the end;
-// float64 runs the direct kernels.
+// float64 runs the direct kernels. Groups are computed one after the other, on slices of the channels.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -92,19 +92,25 @@ void run_direct(const Direct& pass) {
 
 void forward_double(const Layer& d, const Tensor& x, const Tensor& w, bool offset_free, Tensor& y) {
   run_direct(DirectForward<double, double>{d, x.const_data_ptr<double>(), strides_of(x), w.const_data_ptr<double>(),
-                                           strides_of(w), y.mutable_data_ptr<double>(), strides_of(y), offset_free});
+                                           strides_of(w), y.mutable_data_ptr<double>(), strides_of(y), offset_free,
+                                           groups_of(x, w)});
 }
 
 void grad_input_double(const Layer& d, const Tensor& dy, const Tensor& x, const Tensor& w, Tensor& dx) {
   run_direct(DirectGradInput<double, double>{d, dy.const_data_ptr<double>(), strides_of(dy), x.const_data_ptr<double>(),
                                              strides_of(x), w.const_data_ptr<double>(), strides_of(w),
-                                             dx.mutable_data_ptr<double>(), strides_of(dx)});
+                                             dx.mutable_data_ptr<double>(), strides_of(dx), groups_of(x, w)});
 }
 
+// Part `group` of `count` channels, or of `count` filters.
+Tensor channels_of(Tensor t, int64_t group, int64_t count) { return torch::stable::narrow(t, 1, group * count, count); }
+Tensor filters_of(Tensor w, int64_t group, int64_t count) { return torch::stable::narrow(w, 0, group * count, count); }
+
 Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
-  const Layer d = layer_of(x, w, stride, padding, dilation);
+  const int64_t groups = groups_of(x, w);
+  const Layer d = group_of(x, w, stride, padding, dilation);
   const MemoryFormat format = format_of(x);
-  Tensor y = empty_like_input({d.N, d.O, d.P, d.Q}, x);
+  Tensor y = empty_like_input({d.N, groups * d.O, d.P, d.Q}, x);
   if (y.numel() == 0) return y;
   if (is_sixteen_bit(x)) {
     const Tensor wide = adder2d_cpu(convert(dense(x, format), ScalarType::Float), convert(w, ScalarType::Float), stride,
@@ -116,6 +122,14 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
     return y;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
+  if (groups > 1) {
+    for (int64_t g = 0; g < groups; ++g) {
+      Tensor part = channels_of(y, g, d.O);
+      torch::stable::copy_(part, adder2d_cpu(channels_of(x, g, d.C), filters_of(w, g, d.O), stride, padding, dilation,
+                                             offset_free));
+    }
+    return y;
+  }
   const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
   const DenseForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
                          y.mutable_data_ptr<float>(), layout_of(format), offset_free};
@@ -130,10 +144,11 @@ void run_grad_input(DenseGradInputCall call, const Tensor& x, bool is_rectified)
 
 Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
                   bool is_rectified) {
-  const Layer d = layer_of(x, w, stride, padding, dilation);
+  const int64_t groups = groups_of(x, w);
+  const Layer d = group_of(x, w, stride, padding, dilation);
   const MemoryFormat format = format_of(x);
-  check_grad_output(d, dy, x);
-  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x);
+  check_grad_output(d, dy, x, groups);
+  Tensor dx = empty_like_input({d.N, groups * d.C, d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
   if (is_sixteen_bit(x)) {
     const Tensor wide = grad_input(convert(dense(dy, format), ScalarType::Float),
@@ -146,6 +161,14 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
     return dx;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
+  if (groups > 1) {
+    for (int64_t g = 0; g < groups; ++g) {
+      Tensor part = channels_of(dx, g, d.C);
+      torch::stable::copy_(part, grad_input(channels_of(dy, g, d.O), channels_of(x, g, d.C), filters_of(w, g, d.O),
+                                            stride, padding, dilation, is_rectified));
+    }
+    return dx;
+  }
   const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
   const Tensor filters = dense(w, MemoryFormat::Contiguous);
   DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},

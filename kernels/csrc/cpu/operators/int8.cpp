@@ -22,11 +22,22 @@ Tensor channels_last(const Tensor& t) {
 }
 
 Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
-  const Layer d = layer_of(given, w, stride, padding, dilation);
+  const int64_t groups = groups_of(given, w);
+  const Layer d = group_of(given, w, stride, padding, dilation);
   STD_TORCH_CHECK(given.scalar_type() == ScalarType::Byte, "adder2d_int8: expected x and weight in uint8");
-  const Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(),
-                                        std::nullopt, MemoryFormat::ChannelsLast);
+  Tensor y = torch::stable::empty({d.N, groups * d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(),
+                                  std::nullopt, MemoryFormat::ChannelsLast);
   if (y.numel() == 0) return y;
+  if (groups > 1) {
+    Tensor x = given, filters = w;
+    for (int64_t g = 0; g < groups; ++g) {
+      Tensor part = torch::stable::narrow(y, 1, g * d.O, d.O);
+      torch::stable::copy_(part, adder2d_int8(torch::stable::narrow(x, 1, g * d.C, d.C),
+                                              torch::stable::narrow(filters, 0, g * d.O, d.O), stride, padding,
+                                              dilation));
+    }
+    return y;
+  }
   const Tensor x = channels_last(given);
   const ByteCall call(d, x.const_data_ptr<uint8_t>(), w.const_data_ptr<uint8_t>(), strides_of(w));
   int32_t* out = y.mutable_data_ptr<int32_t>();
