@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from addertrain.cli.countdown import Countdown
 from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
@@ -20,6 +20,7 @@ _EPILOG = f"""examples:
   addertrain data write data/imagenet/train data/imagenet/train.beton --max-size 400
   addertrain data write pictures.tsv pictures.beton --format raw     lines of path<TAB>label
   addertrain data write torchvision:CIFAR10 cifar10.beton --root data --split train
+  addertrain data write pictures pictures.beton --max-size 0 --keep-jpegs     JPEGs are not compressed again
   addertrain data write icons icons.beton --background "#808080"     behind transparent pixels
   addertrain data verify data/imagenet/train.beton --deep
   addertrain data info data/imagenet/train.beton
@@ -69,6 +70,10 @@ def _add_write(parser: CommandParser) -> None:
     parser.add_argument(
         "--restart-interval", type=_count, default=2,
         help="macroblocks of JPEGs between restart markers, default %(default)s; 0: none, slower to read",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-jpegs", action="store_true",
+        help="do not compress JPEGs again that --max-size leaves as they are: only their markers are put in",
     )  # fmt: skip
     parser.add_argument(
         "--proportion", type=float, default=0.5, help="share of JPEGs in --format proportion (0.5)"
@@ -126,6 +131,7 @@ def _write(arguments: argparse.Namespace) -> None:
         max_size=arguments.max_size or None,
         quality=arguments.quality,
         restart_interval=arguments.restart_interval,
+        jpegs=_jpegs(arguments),
         proportion=arguments.proportion,
         page_size=arguments.page_mib << 20,
     )
@@ -140,6 +146,22 @@ def _write(arguments: argparse.Namespace) -> None:
             say=warn,
         )
     print("\n".join([f"{path}: written", *describe(*verify_structure(path))]))
+
+
+def _jpegs(arguments: argparse.Namespace) -> Literal["compressed", "kept", "unmarked"]:
+    """What becomes of JPEGs whose pixels stay what they are; without a library for markers they have none."""
+    from addertrain.data.beton.kept import can_mark
+
+    if not arguments.keep_jpegs:
+        return "compressed"
+    if arguments.restart_interval and can_mark():
+        return "kept"
+    if arguments.restart_interval:
+        warn(
+            "no library _C_pictures, for libjpeg-turbo's headers were missing when addertrain was installed: "
+            "JPEGs that are kept get no restart markers, and reading them takes longer"
+        )
+    return "unmarked"
 
 
 def _source(arguments: argparse.Namespace) -> "PictureSource":

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from addertrain.cli import main
+from addertrain.data.beton import part_decoder
 from addertrain.data.beton.format import read_index
+from addertrain.data.beton.kept import can_mark
 from addertrain.data.beton.side_file import side_path
 from tests.data.photographs import write_folder
 
@@ -21,7 +23,7 @@ def few(tmp_path: Path) -> Path:
 @pytest.mark.distributed
 def test_write_verify_and_info(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "small.beton"
-    words = ["--max-size", "300", "--quality", "80", "--workers", "1", "--page-mib", "2"]
+    words = ["--max-size", "300", "--quality", "80", "--workers", "1", "--page-mib", "2", "--keep-jpegs"]
     assert main(["data", "write", str(few), str(path), *words]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(
@@ -34,9 +36,24 @@ def test_write_verify_and_info(few: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["data", "verify", str(path), "--deep", "--threads", "2"]) == 0
     assert "whole, every page and every image" in capsys.readouterr().out
     assert main(["data", "info", str(path)]) == 0
-    assert "max_size 300, quality 80" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "max_size 300, quality 80" in described
+    assert f"markers    in {6 if can_mark() else 3} of 6 JPEGs; 3 kept as they came" in described
     assert main(["data", "write", str(few), str(path)]) == 1
     assert "expected no file there yet" in capsys.readouterr().err
+
+
+def test_where_no_markers_can_be_put_in_that_is_said_first(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(part_decoder, "library", lambda: None)
+    (tmp_path / "there.beton").touch()  # so that nothing is written
+
+    assert main(["data", "write", str(few), str(tmp_path / "there.beton"), "--keep-jpegs"]) == 1
+
+    warning, refusal = capsys.readouterr().err.splitlines()
+    assert "no library _C_pictures" in warning
+    assert "expected no file there yet" in refusal
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addertrain.data.beton.format import JPEG, RAW, image_checksum
+from addertrain.data.beton.kept import dividing_interval, kept_jpeg
+from addertrain.data.decoding.modes import Change
 from addertrain.data.randomness import Stream, draw, uniforms
 from addertrain.data.sources.source import PictureSource
 from addertrain.errors import DataError, PictureError
@@ -34,6 +36,8 @@ class BetonSettings:
         quality: of the JPEGs; above 97 FFCV's fast inverse transform loses what the files gain.
         restart_interval: macroblocks of a JPEG between restart markers, at which a crop is cut out before it
             is decoded; less where it does not divide a row of them; 0: none.
+        jpegs: what becomes of JPEGs whose pixels stay what they are: "compressed" again like other images,
+            "kept" with their own coefficients and restart markers, or "unmarked", kept byte for byte.
         page_size: bytes; no image lies across two pages.
     """
 
@@ -41,6 +45,7 @@ class BetonSettings:
     max_size: int | None = 400
     quality: int = 90
     restart_interval: int = 2
+    jpegs: Literal["compressed", "kept", "unmarked"] = "compressed"
     proportion: float = 0.5
     page_size: int = 8 << 20
 
@@ -50,6 +55,12 @@ class BetonSettings:
             ("max_size", self.max_size is None or 8 <= self.max_size < 65536, "8 to 65535 pixels"),
             ("quality", 1 <= self.quality <= 100, "1 to 100"),
             ("restart_interval", 0 <= self.restart_interval < 65536, "0 to 65535 macroblocks"),
+            (
+                "jpegs",
+                self.jpegs == "compressed"
+                or (self.format != "raw" and (self.jpegs == "unmarked" or self.restart_interval > 0)),
+                "kept JPEGs in a file that holds some, and an interval for their markers or jpegs='unmarked'",
+            ),
             ("proportion", 0 <= self.proportion <= 1, "0 to 1"),
             ("page_size", is_page and self.page_size < 1 << 32, "a power of two from 4096 to 2^31 bytes"),
         ):
@@ -90,17 +101,13 @@ def store(picture: NDArray[np.uint8], settings: BetonSettings, *, sample: int) -
             stream,
             "JPEG",
             quality=settings.quality,
-            restart_marker_blocks=dividing_interval(picture.shape[1], settings.restart_interval),
+            restart_marker_blocks=dividing_interval(
+                -(-picture.shape[1] // _MACROBLOCK), settings.restart_interval
+            ),
         )
         content = np.frombuffer(stream.getbuffer(), dtype=np.uint8)
     height, width = picture.shape[:2]
     return Stored(mode, height, width, image_checksum(content), content.tobytes())
-
-
-def dividing_interval(width: int, most: int) -> int:
-    """The largest interval up to `most` whose markers stand at the same columns in every row; 0 for 0."""
-    columns = -(-width // _MACROBLOCK)
-    return max((interval for interval in range(1, most + 1) if columns % interval == 0), default=0)
 
 
 def stored_mode(settings: BetonSettings, sample: int) -> int:
@@ -144,6 +151,9 @@ def too_large(num_bytes: int, page_size: int) -> str:
 def _store_one(source: PictureSource, k: int, sample: int, settings: BetonSettings) -> Stored | str:
     try:
         pixels, change = source.picture(k)
+        kept = _kept(source, k, pixels, settings, sample)
+        if kept is not None:
+            return kept._replace(change=int(change | Change.KEPT))
         pixels = shrunk(pixels, settings.max_size)
         height, width = pixels.shape[:2]
         if max(height, width) > _MAX_SIDE:
@@ -158,6 +168,22 @@ def _store_one(source: PictureSource, k: int, sample: int, settings: BetonSettin
         return f"{type(error).__name__}: {error}"
     size = len(stored.content)
     return stored if size <= settings.page_size else too_large(size, settings.page_size)
+
+
+def _kept(
+    source: PictureSource, k: int, pixels: NDArray[np.uint8], settings: BetonSettings, sample: int
+) -> Stored | None:
+    """The JPEG of a picture that is not compressed again; None for all others, and where no page holds it."""
+    height, width = pixels.shape[:2]
+    is_wanted = settings.jpegs != "compressed" and stored_mode(settings, sample) == JPEG
+    if not is_wanted or shrunk_size(height, width, settings.max_size) != (height, width):
+        return None
+    encoded = source.encoded(k)
+    interval = settings.restart_interval if settings.jpegs == "kept" else 0
+    content = None if encoded is None else kept_jpeg(encoded, pixels, interval=interval)
+    if content is None or len(content) > settings.page_size:
+        return None
+    return Stored(JPEG, height, width, image_checksum(np.frombuffer(content, dtype=np.uint8)), content)
 
 
 def begin_worker() -> None:

@@ -51,6 +51,9 @@ def library() -> Any:
     decode = loaded.addertrain_decode_part
     decode.restype = ctypes.c_int32
     decode.argtypes = [pointer, number, number, number, pointer, pointer, pointer, number, pointer]
+    mark = loaded.addertrain_restart_markers
+    mark.restype = number
+    mark.argtypes = [pointer, number, number, pointer, number]
     shrink = loaded.addertrain_shrink_box
     shrink.restype = ctypes.c_int32
     shrink.argtypes = [pointer, *[number] * 5, pointer, number, number]

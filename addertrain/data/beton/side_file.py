@@ -21,7 +21,8 @@ class SideFile:
 
     `page_sha256` are checksums of the image data in pieces of `page_size` bytes, `index_sha256` is that of
     all the rest of the file; `skipped` names pictures that could not be stored, and why; `remarks` tell
-    what was passed over, and what was done to pictures beyond decoding them.
+    what was passed over, and what was done to pictures beyond decoding them. `kept_jpegs` were stored without
+    being compressed again, and `marked_jpegs` have restart markers; earlier versions counted neither.
     """
 
     count: int
@@ -35,6 +36,8 @@ class SideFile:
     page_sha256: tuple[str, ...]
     addertrain: str
     remarks: tuple[str, ...] = ()
+    kept_jpegs: int = 0
+    marked_jpegs: int | None = None
     format: int = _FORMAT
 
     def to_json(self) -> str:
@@ -110,7 +113,7 @@ def describe(side: SideFile, index: BetonIndex) -> list[str]:
     counts = np.bincount(index.labels, minlength=len(side.classes))
     share = float(np.mean(index.modes == JPEG))
     form = {0.0: "raw", 1.0: "jpg"}.get(share, f"{100 * share:.1f} % jpg, the rest raw")
-    unused = {"jpg": ("proportion",), "raw": ("proportion", "quality", "restart_interval")}.get(
+    unused = {"jpg": ("proportion",), "raw": ("proportion", "quality", "restart_interval", "jpegs")}.get(
         side.settings.get("format", ""), ()
     )
     settings = ", ".join(f"{name} {value}" for name, value in side.settings.items() if name not in unused)
@@ -124,7 +127,20 @@ def describe(side: SideFile, index: BetonIndex) -> list[str]:
         f"checksums  of {what}; of the index {index.sha256}",
         f"source     {side.source}",
         f"written    with addertrain {side.addertrain}{': ' if settings else ''}{settings}",
+        *_markers(side, int(np.count_nonzero(index.modes == JPEG))),
         *(f"remark     {line}" for line in side.remarks),
         f"left out   {len(side.skipped)} that could not be stored",
     ]
     return lines + [f"           {name}: {reason}" for name, reason in side.skipped]
+
+
+def _markers(side: SideFile, num_jpegs: int) -> list[str]:
+    """How many JPEGs a crop can be cut out of, and how many were not compressed again."""
+    interval = side.settings.get("restart_interval")
+    marked = side.marked_jpegs
+    if marked is None and interval is not None:
+        marked = num_jpegs if interval else 0
+    if not num_jpegs or marked is None:
+        return []
+    kept = f"; {side.kept_jpegs} kept as they came, not compressed again" if side.kept_jpegs else ""
+    return [f"markers    in {marked} of {num_jpegs} JPEGs{kept}"]

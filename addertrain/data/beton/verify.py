@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import addertrain
-from addertrain.data.beton.encode import dividing_interval
 from addertrain.data.beton.format import JPEG, BetonIndex, image_checksum, read_index
+from addertrain.data.beton.kept import dividing_interval
 from addertrain.data.beton.side_file import SideFile, side_path
+from addertrain.data.decoding import jpeg
 from addertrain.data.loaders.workers import Workers
 from addertrain.data.sources.source import check_labels
 from addertrain.durable import write_text
@@ -52,10 +54,12 @@ def verify_images(
     side, index = verify_structure(path)
     complaints = []
     interval = side.settings.get("restart_interval")  # earlier versions wrote none
-    for number, (sha256, found) in enumerate(_pages(index, num_threads, progress, interval)):
-        if sha256 != side.page_sha256[number]:
+    if side.settings.get("jpegs") == "unmarked":
+        interval = None  # of what is kept byte for byte
+    for number, page in enumerate(_pages(index, num_threads, progress, interval)):
+        if page.sha256 != side.page_sha256[number]:
             complaints.append(f"{path}: page {number}: its checksum differs from the side file's")
-        complaints += found
+        complaints += page.complaints
     return complaints
 
 
@@ -71,7 +75,7 @@ def adopt(path: Path, *, num_threads: int = 1, progress: Progress = lambda done,
     num_classes = int(index.labels.max()) + 1
     check_labels(index.labels, num_classes, where=path)
     pages = list(_pages(index, num_threads, progress))
-    complaints = [line for _, found in pages for line in found]
+    complaints = [line for page in pages for line in page.complaints]
     if complaints:
         raise DataError(f"{complaints[0]} ({len(complaints) - 1} more such)")
     side = SideFile(
@@ -83,8 +87,9 @@ def adopt(path: Path, *, num_threads: int = 1, progress: Progress = lambda done,
         skipped=(),
         page_size=index.page_size,
         index_sha256=index.sha256,
-        page_sha256=tuple(sha256 for sha256, _ in pages),
+        page_sha256=tuple(page.sha256 for page in pages),
         addertrain=addertrain.__version__,
+        marked_jpegs=sum(page.num_marked for page in pages),
     )
     write_text(side_path(path), side.to_json())
     return side
@@ -96,8 +101,8 @@ def _num_pages(index: BetonIndex) -> int:
 
 def _pages(
     index: BetonIndex, num_threads: int, progress: Progress, interval: int | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    """The SHA-256 of every page and what is wrong with its images; page by page, so each is read once."""
+) -> Iterator["_Page"]:
+    """What every page turned out to be; page by page, so each is read once."""
     numbers = (index.offsets.astype(np.int64) - index.data_start) // index.page_size
     order = np.argsort(numbers, kind="stable")
     num_pages = _num_pages(index)
@@ -105,7 +110,7 @@ def _pages(
     file = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with closing(Workers(num_threads, name="verify")) as workers:
-            checks: list[Future[tuple[str, list[str]]]] = []
+            checks: list[Future[_Page]] = []
             for page in range(num_pages):
                 samples = order[starts[page] : starts[page + 1]]
                 checks.append(workers.submit(_check_page, file, index, page, samples, interval))
@@ -120,18 +125,28 @@ def _pages(
         os.close(file)
 
 
+class _Page(NamedTuple):
+    """A page's SHA-256, what is wrong with its images, and how many have markers that divide their rows."""
+
+    sha256: str
+    complaints: list[str]
+    num_marked: int
+
+
 def _check_page(
     file: int, index: BetonIndex, page: int, samples: NDArray[np.int64], interval: int | None
-) -> tuple[str, list[str]]:
+) -> _Page:
     start = index.data_start + page * index.page_size
     content = os.pread(file, min(index.page_size, index.data_end - start), start)
-    found = []
+    found, num_marked = [], 0
     for sample in samples.tolist():
         first = int(index.offsets[sample]) - start
-        problem = _problem(index, sample, content[first : first + int(index.sizes[sample])], interval)
-        if problem:
+        encoded = content[first : first + int(index.sizes[sample])]
+        if problem := _problem(index, sample, encoded, interval):
             found.append(f"{index.path}: sample {sample}: {problem}")
-    return hashlib.sha256(content).hexdigest(), found
+        head = jpeg.read_head(encoded) if index.modes[sample] == JPEG else None
+        num_marked += head is not None and head.can_be_cut
+    return _Page(hashlib.sha256(content).hexdigest(), found, num_marked)
 
 
 def _problem(index: BetonIndex, sample: int, encoded: bytes, interval: int | None) -> str | None:
@@ -150,7 +165,6 @@ def _jpeg_problem(encoded: bytes, height: int, width: int, interval: int | None)
     """What the decoder that trains would stumble on; without FFCV, what the others here do."""
     # Here: torchvision takes seconds to import, which the structure does not need.
     from addertrain.data.beton import reader
-    from addertrain.data.decoding import jpeg
     from addertrain.data.decoding.picture import decode_picture
 
     head = jpeg.read_head(encoded) if encoded.startswith(jpeg.START) else None
@@ -160,7 +174,7 @@ def _jpeg_problem(encoded: bytes, height: int, width: int, interval: int | None)
         return f"expected {height} x {width} pixels, got {head.height} x {head.width}"
     if head.channels == 4:
         return "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write it anew"
-    wanted = head.restart_interval if interval is None else dividing_interval(width, interval)
+    wanted = head.restart_interval if interval is None else dividing_interval(head.columns, interval)
     if head.restart_interval != wanted:
         return (
             f"expected an interval of {wanted} macroblocks between restart markers, by the side file, got "

@@ -32,8 +32,9 @@ from addertrain.data.beton.encode import (
     stored_mode,
     too_large,
 )
-from addertrain.data.beton.format import RAW, read_index
+from addertrain.data.beton.format import JPEG, RAW, BetonIndex, read_index
 from addertrain.data.beton.journal import Journal, Row
+from addertrain.data.beton.kept import can_mark
 from addertrain.data.beton.pages import PageFile
 from addertrain.data.beton.repage import repage
 from addertrain.data.beton.side_file import SideFile, side_path
@@ -79,6 +80,11 @@ def write_beton(
         raise DataError(f"{path}: expected no file there yet, got one; remove it, or choose another name")
     if not len(source):
         raise DataError(f"{source.description}: expected pictures, got none")
+    if settings.jpegs == "kept" and not can_mark():
+        raise DataError(
+            "jpegs: expected the library _C_pictures, which puts restart markers into kept JPEGs, got none; "
+            "install libjpeg-turbo's headers and addertrain again, or set 'unmarked'"
+        )
     part = path.with_name(path.name + ".part")
     for line in (*source.remarks, *settings.remarks):
         say(line)
@@ -220,6 +226,7 @@ def _publish(
 ) -> SideFile:
     """Reads the index back, writes the side file, and gives the file its name; the order matters."""
     index = read_index(part)
+    kept = sum(bool(row.change & Change.KEPT) for page in journal.pages for row in page.rows)
     side = SideFile(
         count=len(index),
         num_bytes=index.num_bytes,
@@ -236,12 +243,22 @@ def _publish(
         page_sha256=tuple(page.sha256 for page in journal.pages),
         addertrain=addertrain.__version__,
         remarks=remarks,
+        kept_jpegs=kept,
+        marked_jpegs=_marked(index, settings, kept),
     )
     write_text(side_path(path), side.to_json())
     part.rename(path)
     flush_directory(path.parent)
     journal.path.unlink()
     return side
+
+
+def _marked(index: BetonIndex, settings: BetonSettings, kept: int) -> int:
+    """How many JPEGs have the settings' markers; those that are kept byte for byte count as having none."""
+    if not settings.restart_interval:
+        return 0
+    num_jpegs = int(np.count_nonzero(index.modes == JPEG))
+    return num_jpegs - kept if settings.jpegs == "unmarked" else num_jpegs
 
 
 def _changes(rows: list[Row], source: PictureSource) -> list[str]:

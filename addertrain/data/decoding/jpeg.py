@@ -20,6 +20,7 @@ _RGB, _CMYK = 0, 11  # TJPF_RGB, TJPF_CMYK
 _ONLY_A_WARNING = 0  # TJERR_WARNING
 # TJFLAG_STOPONWARNING; without it an error that follows a warning has the code of a warning.
 _STOP_ON_WARNING = 8192
+_BLOCK = 8  # pixels of a block of coefficients
 _CHECK_SCALE = 8  # an eighth of the size needs all of the data and hardly any transform
 _ORIENTATION = 0x0112
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -40,7 +41,14 @@ class JpegHead(NamedTuple):
     may_be_zeros: bool  # whether many zero bytes can stand for pixels
     tables: bytes
     scans: bytes
+    is_one_scan: bool  # sequential, with all components in the first scan
+    columns: int  # macroblocks of a row
     restart_interval: int = 0  # macroblocks between restart markers; 0: there are none
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether restart markers stand at the same columns in every row of macroblocks."""
+        return self.is_one_scan and self.restart_interval > 0 and self.columns % self.restart_interval == 0
 
     @property
     def pixel_data(self) -> bytes:
@@ -53,6 +61,7 @@ def read_head(encoded: bytes) -> JpegHead | None:
     """The head of a JPEG; None where there is none."""
     size: tuple[int, int, int] | None = None
     orientation, kept, place, is_sequential, restart_interval = 1, [b"\xff\xd8"], 2, False, 0
+    macroblock = _BLOCK
     zero_codes: dict[int, int] = {}
     try:
         while True:
@@ -68,6 +77,7 @@ def read_head(encoded: bytes) -> JpegHead | None:
                 break
             if marker in _FRAMES:
                 size, is_sequential = struct.unpack_from(">HHB", segment, 1), marker in _SEQUENTIAL
+                macroblock = _macroblock_width(segment)
             elif marker == _APP1:
                 orientation = _orientation(segment, orientation)
             elif marker == _INTERVAL:
@@ -78,14 +88,21 @@ def read_head(encoded: bytes) -> JpegHead | None:
                 kept.append(encoded[place - 1 : place + 1 + length])
             place += 1 + length
         # Blocks of luminance in every unit, and no code for their end that is all zeros.
-        is_together = size is not None and segment[0] == size[2]
-        may_be_zeros = not is_sequential or not is_together or zero_codes.get(segment[2] & 15, 0) == 0
+        is_one_scan = is_sequential and size is not None and segment[0] == size[2]
+        may_be_zeros = not is_one_scan or zero_codes.get(segment[2] & 15, 0) == 0
     except (ValueError, IndexError, struct.error):
         return None
     if size is None or not all(size):
         return None
     tables, scans = b"".join(kept), encoded[place - 1 :]
-    return JpegHead(*size, orientation, may_be_zeros, tables, scans, restart_interval)
+    columns = -(-size[1] // macroblock)
+    return JpegHead(*size, orientation, may_be_zeros, tables, scans, is_one_scan, columns, restart_interval)
+
+
+def _macroblock_width(frame: bytes) -> int:
+    """Pixels of a macroblock of the scan that holds all components; of a single component it is a block."""
+    factors = [component >> 4 for component in frame[7::3][: frame[5]]]
+    return _BLOCK * max(1, *factors) if len(factors) > 1 else _BLOCK
 
 
 def _zero_codes(tables: bytes) -> dict[int, int]:

@@ -28,6 +28,7 @@ class Change(enum.IntFlag):
     LAID = 2  # transparent pixels on the ground
     SCALED = 4  # grey of more than 8 bits to 8
     DIM = 8  # scaled, and all of it in the darkest eighth: perhaps its white was another
+    KEPT = 16  # nothing at all: its JPEG was stored without being compressed again
 
 
 class Decoded(NamedTuple):

@@ -53,6 +53,10 @@ class PictureFiles:
 
         return picture_size(self.root / self.paths[sample])
 
+    def encoded(self, sample: int) -> bytes | None:
+        """The bytes of the file."""
+        return (self.root / self.paths[sample]).read_bytes()
+
     def some(self, samples: Sequence[int]) -> "PictureFiles":
         """These files alone."""
         chosen = tuple(self.paths[sample] for sample in samples)

@@ -54,6 +54,9 @@ class PictureSource(LabelledPictures, Protocol):
     def size(self, sample: int) -> tuple[int, int] | None:
         """The picture's sides from its head alone, in any order; None where that takes decoding it."""
 
+    def encoded(self, sample: int) -> bytes | None:
+        """The bytes of the picture's own file; None where it has none."""
+
     def some(self, samples: Sequence[int]) -> Self:
         """A source of these pictures alone, small enough to be sent to another process."""
 

@@ -51,11 +51,8 @@ class TorchvisionPictures:
         """The picture in RGB; raises a PictureError that names it."""
         try:
             found, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
-            # A path by our loader, a picture that a set has opened, or one that it made from an array.
-            path = found if isinstance(found, Path) else getattr(found, "filename", None)
-            if path:
-                return read_picture(Path(path), self.rendering)
-            return to_rgb(found, self.rendering)
+            path = _path_of(found)
+            return to_rgb(found, self.rendering) if path is None else read_picture(path, self.rendering)
         except PictureError as error:
             raise PictureError(self.name(sample), error.reason) from None
         except Exception as error:  # sets and decoders raise whatever a damaged file leads them to
@@ -66,10 +63,22 @@ class TorchvisionPictures:
     def size(self, sample: int) -> tuple[int, int] | None:
         """The sets tell no picture's size without decoding it."""
 
+    def encoded(self, sample: int) -> bytes | None:
+        """The bytes of the file; None for a set that makes its pictures from arrays."""
+        found, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
+        path = _path_of(found)
+        return None if path is None else path.read_bytes()
+
     def some(self, samples: Sequence[int]) -> "TorchvisionPictures":
         """These pictures alone."""
         chosen = list(samples)
         return replace(self, samples=self.samples[chosen], labels=self.labels[chosen], remarks=())
+
+
+def _path_of(found: Any) -> Path | None:
+    """The file of what a set gives: a path by our loader, or a picture that the set has opened itself."""
+    name = found if isinstance(found, Path) else getattr(found, "filename", None)
+    return Path(name) if name else None
 
 
 def torchvision_pictures(

@@ -1,11 +1,11 @@
 // Decodes the part of a JPEG that a crop shows, with the pixels that decoding all of it would give, through the
 // system's libjpeg-turbo: the source of the TurboJPEG that FFCV is linked with.
-#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 
 #include <jpeglib.h>
 
+#include "csrc/pictures/errors.h"
 #include "csrc/pictures/restart.h"
 
 namespace addertrain::pictures {
@@ -15,13 +15,8 @@ namespace {
 class Decoder {
  public:
   Decoder() {
-    state_.err = jpeg_std_error(&errors_);
-    errors_.error_exit = [](j_common_ptr state) {
-      std::longjmp(static_cast<Decoder*>(state->client_data)->on_error_, 1);
-    };
-    errors_.emit_message = [](j_common_ptr state, int level) { state->err->num_warnings += level < 0; };
-    state_.client_data = this;
-    if (setjmp(on_error_)) return;
+    state_.err = &errors_;
+    if (setjmp(errors_.on_error)) return;
     jpeg_create_decompress(&state_);
     is_made_ = true;
   }
@@ -35,7 +30,7 @@ class Decoder {
   bool decode(const uint8_t* encoded, int64_t size, int64_t height, int64_t width, const Rectangle& box,
               uint8_t* pixels, int64_t capacity, Rectangle& shown) {
     if (!is_made_) return false;
-    if (setjmp(on_error_)) {
+    if (setjmp(errors_.on_error)) {
       jpeg_abort_decompress(&state_);
       return false;
     }
@@ -84,8 +79,7 @@ class Decoder {
 
   static constexpr int64_t kMargin = 16, kLines = 16;
   jpeg_decompress_struct state_{};
-  jpeg_error_mgr errors_{};
-  std::jmp_buf on_error_;
+  Errors errors_;
   bool is_made_ = false;
 };
 

@@ -1,7 +1,5 @@
 """Parts of JPEGs: the pixels that decoding all of it gives, for every sampling, size and box; or none."""
 
-import ctypes
-import io
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,41 +11,18 @@ from PIL import Image
 
 from addertrain.data import PictureLoader
 from addertrain.data.beton import part_decoder
-from addertrain.data.beton.part_decoder import Part, decode_part, gives_the_pixels_of
+from addertrain.data.beton.part_decoder import decode_part, gives_the_pixels_of
 from addertrain.data.beton.reader import BetonReader, decode
 from addertrain.data.crops import Box, random_crops
 from addertrain.data.decoding import jpeg
-from tests.data.photographs import real_folder, waves
+from tests.data.jpegs import SAMPLINGS, assert_same, jpeg_of, photograph, turbo_jpeg
+from tests.data.photographs import real_folder
 
 pytestmark = pytest.mark.skipif(
     part_decoder.library() is None, reason="libjpeg-turbo's headers were not there"
 )
 
-# TurboJPEG's numbers of samplings; 4:4:0 halves chroma's rows, 4:1:1 has a quarter of its columns.
-SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2, "grey": 3, "4:4:0": 4, "4:1:1": 5}
 SIZES = [(160, 200), (75, 101), (33, 17), (16, 16), (5, 40), (3, 2), (1, 1)]
-
-
-def turbo_jpeg(pixels: NDArray[np.uint8], sampling: int) -> bytes:
-    """A JPEG of any sampling; Pillow writes three of them."""
-    library: Any = ctypes.CDLL("libturbojpeg.so.0")
-    library.tjInitCompress.restype = ctypes.c_void_p
-    handle, place, size = ctypes.c_void_p(library.tjInitCompress()), ctypes.c_void_p(), ctypes.c_ulong()
-    pixels = np.ascontiguousarray(pixels)
-    height, width = pixels.shape[:2]
-    source = ctypes.c_void_p(pixels.ctypes.data)
-    assert not library.tjCompress2(
-        handle, source, width, 0, height, 0, ctypes.byref(place), ctypes.byref(size), sampling, 90, 0
-    )
-    content = ctypes.string_at(place, size.value)
-    library.tjFree(place)
-    library.tjDestroy(handle)
-    return content
-
-
-def photograph(height: int, width: int) -> NDArray[np.uint8]:
-    noise = np.random.default_rng(height).integers(-40, 40, (height, width, 3))
-    return np.clip(waves(2, height, width) + noise, 0, 255).astype(np.uint8)
 
 
 def boxes(height: int, width: int) -> list[Box]:
@@ -60,14 +35,6 @@ def boxes(height: int, width: int) -> list[Box]:
         *(Box(row, column, 1, 1) for row, column in corners),
         Box(height // 2, width // 2, 1, 1),
     ]
-
-
-def assert_same(content: bytes, height: int, width: int, box: Box) -> None:
-    whole = Part(Box(0, 0, height, width), np.empty((height, width, 3), dtype=np.uint8))
-    assert decode(content, whole.pixels)
-    part = decode_part(content, height, width, box)
-    assert part is not None
-    assert np.array_equal(part.cut(box), whole.cut(box)), box
 
 
 @pytest.mark.skipif(not jpeg.has_turbojpeg(), reason="no libturbojpeg.so.0 on this machine")
@@ -84,12 +51,6 @@ def test_a_part_has_the_pixels_of_the_whole(
         assert (b"\xff\xdd\x00\x04" in content) == bool(interval)
         for box in boxes(height, width):
             assert_same(content, height, width, box)
-
-
-def jpeg_of(image: Image.Image, **settings: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", **settings)
-    return stream.getvalue()
 
 
 def test_with_restart_markers_less_is_decoded_than_lies_above_the_box() -> None:
