@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import addertrain
+from addertrain import models, nn, optim
 from tests.commands import run_command
 from tests.source_tree import PACKAGE, ROOT, imports, python_files
 
@@ -21,6 +23,18 @@ def test_import_is_quiet_and_light() -> None:
 
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", result.stdout)
+
+
+def test_names_of_the_package_are_those_of_its_parts() -> None:
+    assert sorted(addertrain.__all__) == addertrain.__all__
+    for name in addertrain.__all__:
+        value = getattr(addertrain, name)
+        homes = [part for part in (nn, optim, models) if name in part.__all__]
+
+        assert [getattr(part, name) for part in homes] == [value]
+        assert name in dir(addertrain)
+    with pytest.raises(AttributeError, match="no attribute 'AdderConv3d'"):
+        _ = addertrain.AdderConv3d  # type: ignore[attr-defined]
 
 
 def test_every_module_imports_without_the_optional_packages() -> None:
