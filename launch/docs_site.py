@@ -86,7 +86,11 @@ def _own_pages() -> Iterator[tuple[str, tuple[str, str]]]:
 def _media() -> set[str]:
     """Files below docs/ that are no pages: pictures, results, what the pages load."""
     files = (path for path in (ROOT / "docs").rglob("*") if path.is_file())
-    return {_place(path) for path in files if path.suffix not in (".md", ".ipynb") and path.name[0] != "."}
+    return {
+        _place(path)
+        for path in files
+        if path.suffix not in (".md", ".ipynb", ".py", ".pyc") and path.name[0] != "."
+    }
 
 
 def _place(path: Path) -> str:

@@ -183,7 +183,7 @@ def _example(page: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", ["README.md", "docs/lightning.md"])
+@pytest.mark.parametrize("page", ["docs/layer.md", "docs/lightning.md"])
 def test_the_examples_train_with_a_plain_data_loader(page: str, tmp_path: Path) -> None:
     module = _example(page)["module"]
     data = TensorDataset(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4))
@@ -195,7 +195,7 @@ def test_the_examples_train_with_a_plain_data_loader(page: str, tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_script_of_the_readme_reaches_what_addertrain_does(
+def test_the_script_of_the_layer_page_reaches_what_addertrain_does(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights of a run of `addertrain fit`, and the accuracies of `addertrain evaluate`, to the bit."""
@@ -214,7 +214,7 @@ def test_the_script_of_the_readme_reaches_what_addertrain_does(
         num_steps=3 * recipe.steps_per_epoch(len(train)),
     )
 
-    _example("README.md")["train"](module, train, test, num_epochs=3, num_workers=0)
+    _example("docs/layer.md")["train"](module, train, test, num_epochs=3, num_workers=0)
 
     run = final_weights(finished)
     assert_same_bits(module.model.state_dict(), {name: run[name] for name in module.model.state_dict()})
