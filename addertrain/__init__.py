@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from addertrain.models import build_model
-    from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, convert, fuse, param_groups, recalibrated
+    from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, param_groups, recalibrated
+    from addertrain.nn.convert import convert
+    from addertrain.nn.fuse import fuse
     from addertrain.optim import AdderSGD
 
 __version__ = "0.1.0"
