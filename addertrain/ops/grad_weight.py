@@ -16,6 +16,11 @@ from torch import Tensor
 from addertrain.ops.geometry import Sizes
 from addertrain.ops.grouping import grad_weight_by_group, groups_of
 from addertrain.ops.precision import needs_float32
+from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, register_no_backward
+
+_SMALL_GROUP = 8  # of kernels/csrc/cpu/choices.h
+
+LIBRARY.define(f"grouped_grad_weight(Tensor dy, Tensor x, Tensor weight, {SIZES}) -> Tensor")
 
 
 def conv2d_grad_weight(
@@ -27,15 +32,44 @@ def conv2d_grad_weight(
     """
     if needs_float32(x):
         dy, x, weight = dy.float(), x.float(), weight.float()
+    if _share_registers(x, weight):
+        small: Tensor = torch.ops.addertrain.grouped_grad_weight(dy, x, weight, stride, padding, dilation)
+        return small
     if is_strided_pointwise(x, weight, stride):
         return _of_seen_pixels(dy, x, weight, stride, padding)
     if tuple(x.shape[2:]) == tuple(weight.shape[2:]) and max(padding) == 0:
         return _of_whole_inputs(dy, x, weight)
+    return of_the_library(dy, x, weight, stride, padding, dilation)
+
+
+def of_the_library(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    """dW by torch's convolution, in any number of groups."""
     dw: Tensor = torch.ops.aten.convolution_backward(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], groups_of(x, weight),
         [False, True, False],
     )[1]  # fmt: skip
     return dw
+
+
+# On CPUs a kernel of our own has it, with one order of sums for any number of threads.
+LIBRARY.impl("grouped_grad_weight", of_the_library, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake(f"{NAMESPACE}::grouped_grad_weight", lib=LIBRARY)
+def _fake(dy: Tensor, x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(weight)
+
+
+register_no_backward("grouped_grad_weight")
+
+
+def _share_registers(x: Tensor, weight: Tensor) -> bool:
+    """Whether the layer has many small groups, on a CPU in float32 (kernels/csrc/cpu/grouped)."""
+    groups = groups_of(x, weight)
+    largest = max(weight.shape[1], weight.shape[0] // groups)
+    return groups > 1 and largest <= _SMALL_GROUP and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def adder2d_grad_weight(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from addertrain.ops import fused, int8, norm, norm_residual, reference, schemas
+from addertrain.ops import fused, grad_weight, int8, norm, norm_residual, reference, schemas
 from addertrain.optim import squares
 
 # Of every operator that a compiled library registers.
@@ -27,6 +27,7 @@ _REFERENCES: dict[str, Callable[..., Any]] = {
     "batch_norm_residual_relu": norm_residual.reference_residual,
     "batch_norm_residual_relu_backward": norm_residual.reference_residual_backward,
     "sums_of_squares": squares.reference_sums,
+    "grouped_grad_weight": grad_weight.of_the_library,
 }
 
 

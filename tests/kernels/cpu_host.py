@@ -48,7 +48,7 @@ class HostProgram:
 def _line(layer: Layer) -> str:
     stride, padding, dilation = layer.sizes
     sizes = (layer.N, layer.C, layer.O, layer.H, layer.W, layer.R, layer.S)
-    return " ".join(str(number) for number in (*sizes, *stride, *padding, *dilation))
+    return " ".join(str(number) for number in (*sizes, *stride, *padding, *dilation, layer.groups))
 
 
 def every(step: int) -> list[Layer]:

@@ -41,12 +41,21 @@ inline bool uses_lists(const Layer& d, const float* x) {
          has_many_zeros(x, d.N * d.C * d.H * d.W, taps >= kManyTaps ? kSomeZeros : kManyZeros);
 }
 
+// Whether the groups are so small that those of a whole layer share registers (grouped/lanes.h); larger ones are layers
+// of their own.
+inline bool share_registers(const Layer& group) {
+  constexpr int64_t kSmallGroup = 8;
+  return group.C <= kSmallGroup && group.O <= kSmallGroup;
+}
+
 inline const PassFunctions<DenseForwardCall>& pass_of(const DenseForwardCall& call) {
+  if (call.groups > 1) return kernels_for(call.groups * call.layer.O).grouped_forward;
   return kernels_for(call.layer.O).forward;
 }
 
 inline const PassFunctions<DenseGradInputCall>& pass_of(const DenseGradInputCall& call) {
   const Layer& d = call.layer;
+  if (call.groups > 1) return kernels_for(call.groups * d.C).grouped_grad_input;
   return kernels_for(call.only_non_zeros || d.C <= kThinChannels ? d.O : d.C).grad_input;
 }
 

@@ -24,6 +24,7 @@ struct DenseImage {
 // How dense filters lie: as w_ocrs, or w_orsc (channels-last).
 enum class FilterOrder { kChannelsOutermost, kChannelsInnermost };
 
+// `layer` holds the sizes of one of the groups, here and below.
 struct DenseForwardCall {
   Layer layer;
   DenseImage x;
@@ -32,6 +33,7 @@ struct DenseForwardCall {
   float* y;
   Layout y_layout;
   bool offset_free;
+  int64_t groups = 1;
 };
 
 struct DenseGradInputCall {
@@ -42,6 +44,23 @@ struct DenseGradInputCall {
   FilterOrder w_order;
   float* dx;  // in the layout of x
   bool only_non_zeros;  // where x is 0, so is dX
+  int64_t groups = 1;
+};
+
+// sum dY X of a layer in groups.
+struct DenseGradWeightCall {
+  Layer layer;
+  DenseImage dy;
+  DenseImage x;
+  int64_t groups;
+};
+
+// Filter gradients of layers in many small groups (grouped/grad_weight.h): the sums of every unit, then all of them.
+struct GroupedGradWeight {
+  int64_t (*num_units)(const DenseGradWeightCall&);
+  int64_t (*unit_floats)(const DenseGradWeightCall&);
+  void (*compute)(const DenseGradWeightCall&, int64_t unit_begin, int64_t unit_end, float* sums);
+  void (*merge)(const DenseGradWeightCall&, const float* sums, int64_t filter_begin, int64_t filter_end, float* dw);
 };
 
 // The functions of one pass: pack the filters once (a block of filters at a time), then compute units. `packed` has
@@ -88,6 +107,10 @@ struct Kernels {
   SquareSums squares;
   PassFunctions<DenseForwardCall> forward;
   PassFunctions<DenseGradInputCall> grad_input;
+  // Of layers in many small groups.
+  PassFunctions<DenseForwardCall> grouped_forward;
+  PassFunctions<DenseGradInputCall> grouped_grad_input;
+  GroupedGradWeight grouped_grad_weight;
   // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.
   int64_t (*spin)(bool is_forward, int64_t variant, int64_t iterations);
 };

@@ -82,6 +82,8 @@ struct Node {
     const DenseForwardCall call{d, {pixels, Layout::kNchw}, filters, FilterOrder::kChannelsOutermost, data_of(y),
                                 Layout::kNchw, offset_free != 0};
     if (groups == 1) return run(context, call);
+    const DenseForwardCall small = whole_of(call, groups);
+    if (share_registers(small.layer)) return run(context, small);
     for (int64_t g = 0; g < groups; ++g)
       for (int64_t n = 0; n < d.N; ++n) run(context, group_of(call, groups, g, n));
   }
@@ -126,6 +128,13 @@ struct Node {
     };
     return {x[0],      x[1],      x[2],       x[3],       w[0],        w[2],       w[3], outputs(x[2], w[2], 0),
             outputs(x[3], w[3], 1), stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
+  }
+
+  // All groups at once, by the sizes of one.
+  static DenseForwardCall whole_of(const DenseForwardCall& call, int64_t groups) {
+    DenseForwardCall whole = call;
+    whole.layer.C /= groups, whole.layer.O /= groups, whole.groups = groups;
+    return whole;
   }
 
   // One group of one image, whose channels lie side by side in the planes of NCHW.

@@ -1,6 +1,6 @@
 // csrc/cpu without torch: every instruction set of this machine over layers that standard input lists, one a line:
 //
-//   N C O H W R S stride_h stride_w padding_h padding_w dilation_h dilation_w
+//   N C O H W R S stride_h stride_w padding_h padding_w dilation_h dilation_w groups
 //
 // Prints one line an instruction set, the first wrong results before it, and ends with exit code 1 where there are any.
 #include <iostream>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "groups.h"
 #include "layers.h"
 #include "norms.h"
 #include "special_values.h"
@@ -20,7 +21,8 @@ constexpr int64_t kSmallElements = 20000;
 
 struct NamedLayer {
   std::string name;
-  Layer d;
+  Layer d;  // the sizes of one group
+  int64_t groups;
 };
 
 bool read_layer(std::istream& from, NamedLayer& to) {
@@ -28,11 +30,12 @@ bool read_layer(std::istream& from, NamedLayer& to) {
   std::istringstream line(to.name);
   Layer d{};
   line >> d.N >> d.C >> d.O >> d.H >> d.W >> d.R >> d.S >> d.stride_h >> d.stride_w >> d.padding_h >> d.padding_w >>
-      d.dilation_h >> d.dilation_w;
+      d.dilation_h >> d.dilation_w >> to.groups;
   if (!line) {
-    std::fprintf(stderr, "cpu_host: expected thirteen numbers, got '%s'\n", to.name.c_str());
+    std::fprintf(stderr, "cpu_host: expected fourteen numbers, got '%s'\n", to.name.c_str());
     std::exit(2);
   }
+  d.C /= to.groups, d.O /= to.groups;
   d.P = (d.H + 2 * d.padding_h - d.dilation_h * (d.R - 1) - 1) / d.stride_h + 1;
   d.Q = (d.W + 2 * d.padding_w - d.dilation_w * (d.S - 1) - 1) / d.stride_w + 1;
   to.d = d;
@@ -72,11 +75,15 @@ void check_squares(InstructionSet set, Report& report) {
 
 void check(InstructionSet set, const std::vector<NamedLayer>& layers, Report& report) {
   uint64_t seed = 0;
-  for (const auto& [name, d] : layers) {
+  for (const auto& [name, d, groups] : layers) {
     ++seed;
     if (d.N == 0) continue;  // no operator computes an empty result
     report.begin(name);
     use_instruction_set(set);
+    if (groups > 1 && share_registers(d)) {
+      check_groups(d, groups, seed, report);
+      continue;
+    }
     check_layer(d, seed, report);
     if (d.N * d.O * d.P * d.Q * d.C * d.R * d.S > kSmallElements) continue;
     check_integers(set, d, seed, report);
@@ -91,7 +98,7 @@ void check(InstructionSet set, const std::vector<NamedLayer>& layers, Report& re
 // What is the same whichever instruction set is in use.
 void check_beside(const std::vector<NamedLayer>& layers, Report& report) {
   uint64_t seed = 0;
-  for (const auto& [name, d] : layers) {
+  for (const auto& [name, d, groups] : layers) {
     report.begin(name);
     check_double(d, Data(d, ++seed, 24, false), report);
     check_bytes(d, seed, report);

@@ -16,6 +16,9 @@ static_assert(SimdOperations<Simd>, "Simd lacks an operation that simd/operation
 #include "csrc/cpu/ceilings.h"
 #include "csrc/cpu/forward/units.h"
 #include "csrc/cpu/grad_input/units.h"
+#include "csrc/cpu/grouped/forward.h"
+#include "csrc/cpu/grouped/grad_input.h"
+#include "csrc/cpu/grouped/grad_weight.h"
 #include "csrc/cpu/kernels.h"
 #include "csrc/cpu/norm/passes.h"
 #include "csrc/cpu/squares.h"
@@ -24,7 +27,15 @@ namespace addertrain::cpu {
 namespace {
 
 constexpr Kernels all_passes(const char* name) {
-  return {name, kNormPasses, kSquareSums, kForwardPass, kGradInputPass, spin};
+  return {name,
+          kNormPasses,
+          kSquareSums,
+          kForwardPass,
+          kGradInputPass,
+          kGroupedForwardPass,
+          kGroupedGradInputPass,
+          kGroupedGradWeight,
+          spin};
 }
 
 }  // namespace

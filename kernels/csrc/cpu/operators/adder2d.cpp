@@ -1,7 +1,8 @@
 // The operators on CPUs: allocation, layouts, types and threads. Python has checked the arguments.
 //
 // float32 runs the tiled kernels; float16 and bfloat16 are widened, computed in float32 and rounded once at the end;
-// float64 runs the direct kernels. Groups are computed one after the other, on slices of the channels.
+// float64 runs the direct kernels. Small groups share registers (grouped/lanes.h), large ones are computed one after the
+// other, on slices of the channels.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -75,7 +76,7 @@ void run(const Call& call, const Tensor& like) {
   torch::stable::parallel_for(0, blocks, pack_grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) pass.pack(call, block, filters);
   });
-  const int64_t compute_grain = grain_of(kComputeGrain, units, elements(call.layer));
+  const int64_t compute_grain = grain_of(kComputeGrain, units, call.groups * elements(call.layer));
   torch::stable::parallel_for(0, units, compute_grain, [&](int64_t begin, int64_t end) {
     pass.compute(call, filters, begin, end);
   });
@@ -122,7 +123,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
     return y;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d: expected a floating-point x");
-  if (groups > 1) {
+  if (groups > 1 && !share_registers(d)) {
     for (int64_t g = 0; g < groups; ++g) {
       Tensor part = channels_of(y, g, d.O);
       torch::stable::copy_(part, adder2d_cpu(channels_of(x, g, d.C), filters_of(w, g, d.O), stride, padding, dilation,
@@ -132,7 +133,7 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   }
   const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
   const DenseForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
-                         y.mutable_data_ptr<float>(), layout_of(format), offset_free};
+                         y.mutable_data_ptr<float>(), layout_of(format), offset_free, groups};
   run(call, x);
   return y;
 }
@@ -161,7 +162,7 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
     return dx;
   }
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "adder2d_grad_input: expected a floating-point x");
-  if (groups > 1) {
+  if (groups > 1 && !share_registers(d)) {
     for (int64_t g = 0; g < groups; ++g) {
       Tensor part = channels_of(dx, g, d.C);
       torch::stable::copy_(part, grad_input(channels_of(dy, g, d.O), channels_of(x, g, d.C), filters_of(w, g, d.O),
@@ -172,7 +173,11 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
   const Tensor filters = dense(w, MemoryFormat::Contiguous);
   DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
-                     filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false};
+                     filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false, groups};
+  if (groups > 1) {
+    run(call, x);
+    return dx;
+  }
   if (is_fully_connected(d) && d.H * d.W > 1) {
     const Tensor flat = torch::stable::contiguous(w, format);  // in the order of the pixels
     call.layer = fully_connected(d);
@@ -183,6 +188,30 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   }
   run_grad_input(call, source, is_rectified);
   return dx;
+}
+
+// sum dY X of small groups, dw_ocrs contiguous (addertrain/ops/grad_weight.py).
+Tensor grouped_grad_weight(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                           Sizes dilation) {
+  const int64_t groups = groups_of(x, w);
+  const Layer d = group_of(x, w, stride, padding, dilation);
+  check_grad_output(d, dy, x, groups);
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "grouped_grad_weight: expected a float32 x");
+  Tensor dw = torch::stable::empty({groups * d.O, d.C, d.R, d.S}, ScalarType::Float, std::nullopt, x.device());
+  const Tensor g = dense(dy, format_of(x)), source = dense(x, format_of(x));
+  const DenseGradWeightCall call{d, image_of(g), image_of(source), groups};
+  const GroupedGradWeight& pass = kernels_for(groups * d.O).grouped_grad_weight;
+  const int64_t units = pass.num_units(call);
+  const Tensor sums = torch::stable::empty({units * pass.unit_floats(call)}, ScalarType::Float, std::nullopt, x.device());
+  float* parts = sums.mutable_data_ptr<float>();
+  const int64_t grain = grain_of(kComputeGrain, units, groups * elements(d));
+  torch::stable::parallel_for(0, units, grain,
+                              [&](int64_t begin, int64_t end) { pass.compute(call, begin, end, parts); });
+  const int64_t merge_grain = grain_of(kPackGrain, groups * d.O, sums.numel());
+  torch::stable::parallel_for(0, groups * d.O, merge_grain, [&](int64_t begin, int64_t end) {
+    pass.merge(call, parts, begin, end, dw.mutable_data_ptr<float>());
+  });
+  return dw;
 }
 
 Tensor adder2d_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
@@ -215,6 +244,7 @@ STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cpu::adder2d_cpu));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_grad_input_cpu));
   m.impl("adder2d_rectified_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_rectified_grad_input_cpu));
+  m.impl("grouped_grad_weight", TORCH_BOX(&addertrain::cpu::grouped_grad_weight));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(addertrain, m) {

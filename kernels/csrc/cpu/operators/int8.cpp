@@ -1,5 +1,7 @@
-// adder2d_int8 on CPUs: allocation, layout and threads around int8/byte_patches.h.
+// adder2d_int8 on CPUs: allocation, layout and threads around int8/byte_patches.h and, for depthwise layers,
+// int8/depthwise_bytes.h.
 #include "csrc/cpu/int8/byte_patches.h"
+#include "csrc/cpu/int8/depthwise_bytes.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -28,6 +30,15 @@ Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes pa
   Tensor y = torch::stable::empty({d.N, groups * d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(),
                                   std::nullopt, MemoryFormat::ChannelsLast);
   if (y.numel() == 0) return y;
+  if (groups > 1 && DepthwiseByteCall::serves(d)) {
+    const Tensor x = channels_last(given);
+    const DepthwiseByteCall call(d, groups, x.const_data_ptr<uint8_t>(), w.const_data_ptr<uint8_t>(), strides_of(w));
+    int32_t* out = y.mutable_data_ptr<int32_t>();
+    const int64_t grain = 1 + (int64_t{1} << 20) / (groups * d.R * d.S);
+    torch::stable::parallel_for(0, call.positions(), grain,
+                                [&](int64_t begin, int64_t end) { call.compute(begin, end, out); });
+    return y;
+  }
   if (groups > 1) {
     Tensor x = given, filters = w;
     for (int64_t g = 0; g < groups; ++g) {

@@ -73,6 +73,13 @@ struct Simd {
   static Reg add_min(Reg sum, Reg x, Reg w) {
     return _mm512_fmadd_ps(_mm512_min_ps(x, w), _mm512_set1_ps(1.0f), sum);
   }
+  // sum + (offset - |x - w|): two of the additions are multiplications by one, which shares the work between the pipes.
+  static Reg add_similarity(Reg sum, Reg offset, Reg x, Reg w) {
+    const Reg one = _mm512_set1_ps(1.0f);
+    const Reg distance = _mm512_abs_ps(_mm512_sub_ps(x, w));
+    return _mm512_fmadd_ps(_mm512_fmsub_ps(offset, one, distance), one, sum);
+  }
+  static Reg multiply_add(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   // sum + g * HT(w - x). vrangeps takes the smaller magnitude of its operands with the first one's sign, which is HT.
   // Every other difference is a multiplication by one, which shares the work between the pipes.
   static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool is_odd) {

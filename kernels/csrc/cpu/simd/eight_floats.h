@@ -45,6 +45,12 @@ struct EightFloats : LaneByLane<RegisterOfEight> {
   static Reg add_min(Reg sum, Reg x, Reg w) {
     return _mm256_fmadd_ps(_mm256_min_ps(x, w), _mm256_set1_ps(1.0f), sum);
   }
+  static Reg add_similarity(Reg sum, Reg offset, Reg x, Reg w) {
+    const Reg one = _mm256_set1_ps(1.0f);
+    const Reg distance = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_sub_ps(x, w));
+    return _mm256_fmadd_ps(_mm256_fmsub_ps(offset, one, distance), one, sum);
+  }
+  static Reg multiply_add(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm256_fmadd_ps(_mm256_set1_ps(scale), a, b); }
   static Reg keep_nan(Reg value, Reg x) { return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
 };

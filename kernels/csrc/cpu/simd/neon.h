@@ -70,6 +70,10 @@ struct Simd : LaneByLane<RegisterOfFour> {
   // sum + min(x, w). A multiplication by one, because GCC moves plain additions behind all minima of a tile and then
   // runs out of registers. FMIN gives NaN where either is: so does the response, by its sums of x and of w.
   static Reg add_min(Reg sum, Reg x, Reg w) { return vfmaq_f32(sum, vminq_f32(x, w), broadcast(1.0f)); }
+  static Reg add_similarity(Reg sum, Reg offset, Reg x, Reg w) {
+    return vaddq_f32(sum, vsubq_f32(offset, vabdq_f32(x, w)));
+  }
+  static Reg multiply_add(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
   static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool) {
     const Reg clipped = vmaxnmq_f32(vminnmq_f32(vsubq_f32(w, x), broadcast(1.0f)), broadcast(-1.0f));
     return vfmaq_f32(sum, clipped, g);

@@ -44,6 +44,11 @@ struct Simd : LaneByLane<VectorOfFour> {
   static float sum(Reg value) { return (value[0] + value[2]) + (value[1] + value[3]); }
 
   static Reg add_min(Reg sum, Reg x, Reg w) { return sum + min(x, w); }
+  static Reg add_similarity(Reg sum, Reg offset, Reg x, Reg w) {
+    const Reg difference = x - w;
+    return sum + (offset - (difference < Reg{} ? -difference : difference));
+  }
+  static Reg multiply_add(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg add_clipped(Reg sum, Reg g, Reg w, Reg x, bool) {
     const Reg one = broadcast(1.0f);
     Reg clipped = w - x;
