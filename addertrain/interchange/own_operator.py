@@ -14,6 +14,7 @@ from addertrain import compiled
 from addertrain.errors import InterchangeError
 from addertrain.interchange.standard import with_adders
 from addertrain.nn import AdderConv2d, AdderLinear
+from addertrain.nn.padding import PaddingMode, padded
 from addertrain.ops.geometry import output_shape
 
 DOMAIN = "addertrain"
@@ -56,10 +57,13 @@ class _Node(nn.Module):
         )
         self.stride, self.padding, self.dilation = sizes
         self.offset_free = int(layer.offset_free)
+        self.edges = layer.edges if isinstance(layer, AdderConv2d) else None
+        self.padding_mode: PaddingMode = layer.padding_mode if isinstance(layer, AdderConv2d) else "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.get_buffer("weight")
         pixels = x.reshape(-1, x.shape[-1], 1, 1) if self.is_linear else x
+        pixels = padded(pixels, self.edges, self.padding_mode)
         y: Tensor = torch.onnx.ops.symbolic(
             f"{DOMAIN}::AdderConv2d",
             (pixels, weight),

@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, pad
 from addertrain.errors import InterchangeError
 from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
+from addertrain.nn.padding import padded
 from addertrain.ops.geometry import output_size
 
 Replacement = Callable[[AdderConv2d | AdderLinear], nn.Module]
@@ -78,7 +79,7 @@ class _StandardAdder(nn.Module):
         )
         self.kernel_size, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
-        self.groups = layer.groups
+        self.groups, self.edges, self.padding_mode = layer.groups, layer.edges, layer.padding_mode
         filters = self.similarity.filters
         for r, s in self._taps():
             taps = filters[:, :, r, s, None, None].clone()  # (O, C, 1, 1)
@@ -94,7 +95,8 @@ class _StandardAdder(nn.Module):
         return [(r, s) for r in range(self.kernel_size[0]) for s in range(self.kernel_size[1])]
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        x = pad(x_nchw, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        x = padded(x_nchw, self.edges, self.padding_mode)
+        x = pad(x, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
         shifted = [
             _windows(x.shape[2 + d], self.kernel_size[d], self.stride[d], self.dilation[d]) for d in (0, 1)
         ]

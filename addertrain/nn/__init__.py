@@ -9,11 +9,13 @@ from addertrain.nn.convert import convert
 from addertrain.nn.fuse import fuse
 from addertrain.nn.groups import param_groups
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.one_dimension import AdderConv1d
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
 from addertrain.nn.recalibrate import average_buffers, recalibrated
 from addertrain.nn.sync_norm import SyncBatchNorm2d, synchronise_norms
 
 __all__ = [
+    "AdderConv1d",
     "AdderConv2d",
     "AdderLinear",
     "BatchNorm2d",

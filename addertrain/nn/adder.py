@@ -5,11 +5,12 @@ the learning rate is the optimizer's.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from addertrain.nn.padding import PaddingMode, check_mode, padded, same_padding, split_padding
 from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops import functional
 from addertrain.ops.variants import Variant
@@ -25,13 +26,14 @@ class AdderConv2d(nn.Module):
     0. `rectified` promises that x is what a ReLU let through: the ReLU drops the gradient of its zeros, and
     the input gradient may be left out where x = 0. In G `groups` filter o sees the channels of its group
     alone, as in a grouped convolution; the adaptive learning rate stays one for the whole layer: k of
-    Eq. 13 counts all its filters' elements, O * C/G * R * S.
+    Eq. 13 counts all its filters' elements, O * C/G * R * S. `padding` and `padding_mode` are torch's; a
+    padded zero takes part in the sum as any x does.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
 
     Raises:
-        ValueError, TypeError: sizes that are not positive (padding: negative), or groups that do not divide
-            the channels and the filters.
+        ValueError, TypeError: sizes that are not positive (padding: negative), groups that do not divide the
+            channels and the filters, another padding or mode than torch's, "same" with a stride.
     """
 
     variant: Variant | None = None
@@ -45,13 +47,14 @@ class AdderConv2d(nn.Module):
         out_channels: int,
         kernel_size: Size2d,
         stride: Size2d = 1,
-        padding: Size2d = 0,
+        padding: Size2d | Literal["same", "valid"] = 0,
         dilation: Size2d = 1,
         *,
         bias: bool = False,
         offset_free: bool = False,
         rectified: bool = False,
         groups: int = 1,
+        padding_mode: PaddingMode = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -61,8 +64,14 @@ class AdderConv2d(nn.Module):
         self.groups = _divisor_of((self.in_channels, self.out_channels), groups)
         self.kernel_size = _pair_at_least(1, kernel_size, "kernel_size")
         self.stride = _pair_at_least(1, stride, "stride")
-        self.padding = _pair_at_least(0, padding, "padding")
         self.dilation = _pair_at_least(1, dilation, "dilation")
+        self.padding_mode = check_mode("AdderConv2d", padding_mode)
+        if padding == "same":
+            _expect_no_stride(self.stride)
+            self.padding, self.edges = same_padding(self.kernel_size, self.dilation, self.padding_mode)
+        else:
+            zeros = (0, 0) if padding == "valid" else _pair_at_least(0, padding, "padding")
+            self.padding, self.edges = split_padding(zeros, self.padding_mode)
         self.offset_free = offset_free
         self.rectified = rectified
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
@@ -84,6 +93,7 @@ class AdderConv2d(nn.Module):
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
         self.was_called = True
+        x = self.padded(x)
         arguments = (x, self.weight, self.stride, self.padding, self.dilation, self.offset_free)
         if self.variant is None:
             y = functional.adder2d(*arguments, rectified=self.rectified, groups=self.groups)
@@ -91,6 +101,10 @@ class AdderConv2d(nn.Module):
             y = self.variant.adder2d(*arguments, groups=self.groups)
         # In the response's dtype: under autocast a float32 bias would widen it.
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """x with the edges that the operator, which pads by `padding`, does not give it."""
+        return padded(x, self.edges, self.padding_mode)
 
     def extra_repr(self) -> str:
         text = (
@@ -102,6 +116,8 @@ class AdderConv2d(nn.Module):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
+        if self.edges is not None:
+            text += f", edges={self.edges}, padding_mode={self.padding_mode}"
         text += f", bias={self.bias is not None}, offset_free={self.offset_free}"
         return f"{text}, rectified={self.rectified}"
 
@@ -173,6 +189,13 @@ def _at_least(smallest: int, value: Any, layer: str, name: str) -> int:
     if value < smallest:
         raise ValueError(f"{layer}: expected {name} >= {smallest}, got {value}.")
     return value
+
+
+def _expect_no_stride(stride: tuple[int, int]) -> None:
+    if stride != (1, 1):
+        raise ValueError(
+            f'AdderConv2d: expected padding in numbers beside stride={stride}, got "same"; give its pixels.'
+        )
 
 
 def _divisor_of(channels: tuple[int, int], groups: Any) -> int:

@@ -72,7 +72,9 @@ def _pair(layer: nn.Module, norm: nn.Module) -> tuple[AdderConv2d, BatchNorm2d] 
     """Both, if neither is altered or watched: an operator may stand for their calls."""
     if type(layer) is not AdderConv2d or type(norm) is not BatchNorm2d:
         return None
-    if layer.bias is not None or layer.variant is not None or is_watched(layer, norm):
+    if layer.bias is not None or layer.variant is not None or layer.edges is not None:
+        return None
+    if is_watched(layer, norm):
         return None
     layer.was_called = True
     return layer, norm

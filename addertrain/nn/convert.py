@@ -6,6 +6,7 @@ Leaves what cannot be converted to convert_checks.py and the report to conversio
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from addertrain.nn.conversion import Conversion, Fusion
 from addertrain.nn.fuse import Example, fuse
 from addertrain.nn.fusing.chains import is_torchs_norm
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.padding import check_mode
 
 _Layer = nn.Conv2d | nn.Linear
 
@@ -142,14 +144,19 @@ def _adder_like(layer: _Layer, *, offset_free: bool) -> AdderConv2d | AdderLinea
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
     else:
-        assert not isinstance(layer.padding, str)
         adder = AdderConv2d(
             layer.in_channels, layer.out_channels,
-            _two(layer.kernel_size), _two(layer.stride), _two(layer.padding), _two(layer.dilation),
+            _two(layer.kernel_size), _two(layer.stride), _padding_of(layer), _two(layer.dilation),
             bias=has_bias, offset_free=offset_free, groups=layer.groups,
-            device=weight.device, dtype=weight.dtype,
+            padding_mode=check_mode("convert", layer.padding_mode), device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
     return adder.train(layer.training)
+
+
+def _padding_of(layer: nn.Conv2d) -> tuple[int, int] | Literal["same", "valid"]:
+    if not isinstance(layer.padding, str):
+        return _two(layer.padding)
+    return "same" if layer.padding == "same" else "valid"
 
 
 def _two(sizes: tuple[int, ...]) -> tuple[int, int]:

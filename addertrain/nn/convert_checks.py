@@ -97,11 +97,6 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
             f"convert: expected layer {name!r} to be a plain Conv2d or Linear, got {type(layer).__name__}, "
             f"whose forward may do more; {advice}"
         )
-    if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
-        raise ValueError(
-            f"convert: expected layer {name!r} with zero padding given in numbers, got "
-            f"padding={layer.padding!r}, padding_mode={layer.padding_mode!r}; {advice}"
-        )
 
 
 def _refuse_frozen(name: str, layer: nn.Module) -> None:

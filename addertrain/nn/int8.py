@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addertrain.nn.adder import AdderConv2d
+from addertrain.nn.padding import padded
 from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
 
@@ -56,6 +57,7 @@ class Int8AdderConv2d(nn.Module):
         super().__init__()
         self.grid = grid
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.edges, self.padding_mode = layer.edges, layer.padding_mode
         w = layer.weight.detach().double()
         ends = grid.values_of(torch.tensor([0, LEVELS], device=w.device))
         beyond = (w - w.clamp(ends[0], ends[1])).abs().sum((1, 2, 3))
@@ -67,7 +69,7 @@ class Int8AdderConv2d(nn.Module):
 
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
-        bytes_ = self.grid.bytes_of(x)
+        bytes_ = self.grid.bytes_of(padded(x, self.edges, self.padding_mode))
         padding = self.padding
         if (
             self.grid.zero and max(padding) > 0

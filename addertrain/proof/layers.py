@@ -128,7 +128,8 @@ def _calls(
             calls.append((name, module, (x.numel() // module.in_features, module.in_features, 1, 1)))
         elif isinstance(module, AdderConv2d):
             n, c, h, w = x.shape
-            calls.append((name, module, (n, c, h, w)))
+            left, right, top, bottom = module.edges or (0, 0, 0, 0)  # the operator sees them in x
+            calls.append((name, module, (n, c, h + top + bottom, w + left + right)))
 
     watch_one_image(model, image_chw, note)
     return calls

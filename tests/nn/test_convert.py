@@ -110,8 +110,6 @@ def _grouped() -> nn.Module:
             ValueError,
             "to name a convolution or linear layer, a norm",
         ),
-        (lambda: nn.Conv2d(2, 2, 3, padding="same"), (), ValueError, "zero padding given in numbers"),
-        (lambda: nn.Conv2d(2, 2, 3, padding_mode="reflect"), (), ValueError, "padding_mode='reflect'"),
         (lambda: nn.MultiheadAttention(4, 2), (), ValueError, "'out_proj' to be a plain Conv2d or Linear"),
     ],
 )
