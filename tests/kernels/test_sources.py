@@ -22,7 +22,7 @@ FLOORS = [
     {"device"},
     {"csrc/cpu/kernels.h", "csrc/cpu/dispatch.h", "csrc/cpu/choices.h", "csrc/cpu/simd", "csrc/cpu/int8"},
     {"csrc/cpu/movement", "csrc/cpu/norm", "csrc/cpu/squares.h", "csrc/cpu/ceilings.h"},
-    {"csrc/cpu/forward", "csrc/cpu/grad_input"},
+    {"csrc/cpu/forward", "csrc/cpu/grad_input", "csrc/cpu/grouped"},
     {"csrc/cpu/instruction_sets", "csrc/cpu/dispatch.cpp"},
 ]
 KNOWS_TORCH = {

@@ -38,6 +38,7 @@ def _arguments() -> dict[str, tuple[Any, ...]]:
         "adder2d_rectified_grad_input": gradient,
         "adder2d_grad_input_slope": (*gradient, 2.0),
         "adder2d_grad_weight_sign": gradient,
+        "grouped_grad_weight": gradient,
         "adder2d_norm_grad_input": (*gradient, 1.5),
         "adder2d_norm_grad_weight": (*gradient, 1.5),
         "ordered_product": (scale.view(1, 4), dy.view(-1, 4)),
