@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # `__all__`, a module's are its functions, classes and documented variables without an underscore.
 PUBLIC_MODULES = {
     "Layers and networks": ("addertrain.nn", "addertrain.models", "addertrain.models.layers"),
-    "Operators": ("addertrain.ops", "addertrain.libraries"),
+    "Operators": ("addertrain.ops", "addertrain.ops.reference", "addertrain.libraries"),
     "Optimizer": ("addertrain.optim",),
     "Data": ("addertrain.data",),
     "Training": ("addertrain.recipe", "addertrain.train", "addertrain.train.run", "addertrain.errors"),
@@ -77,7 +77,7 @@ def recipes_page() -> str:
         "# Recipes\n\n"
         "A recipe is a YAML file that describes one training completely: network, data, optimizer,\n"
         "schedule and the result to expect. Every key can be overridden on the command line, as in\n"
-        "`--optim.lr 0.05`; [docs/training.md](../docs/training.md) explains the keys. This list is made\n"
+        "`--optim.lr 0.05`; [Training options](../docs/training.md) explains the keys. This list is made\n"
         "from the comments at the heads of the recipes: `launch/docs --write` writes it, and a test\n"
         "compares the two."
     ]
@@ -94,7 +94,7 @@ def recipes_page() -> str:
     parts += [
         "## Studies",
         "A study is a text file of many runs; `launch/study STUDY` trains them side by side and writes one\n"
-        "report ([docs/reproducing.md](../docs/reproducing.md)).",
+        "report ([Reproducing](../docs/reproducing.md)).",
         "\n".join(_study_entry(path) for path in studies),
     ]
     return "\n\n".join(parts) + "\n"

@@ -23,6 +23,7 @@ FOLDER = ROOT / "build" / "pages"
 
 # Files elsewhere that are pages of the site, under these names.
 PAGES = {
+    "docs/api.md": "api/index.md",
     "recipes/README.md": "recipes.md",
     "launch/README.md": "launching.md",
     "kernels/README.md": "kernel-sources.md",
@@ -45,14 +46,14 @@ def write_pages() -> None:
     wanted = {
         target
         for uri, (origin, text) in pages.items()
-        if uri != "api.md"  # its links go to docstrings instead
+        if uri != PAGES["docs/api.md"]  # its links go to docstrings instead
         for target in _targets(text, origin)
         if site_uri(target) not in pages and (ROOT / target).exists()
     }
     written = {
         uri: _with_links_of_the_site(uri, origin, text).encode() for uri, (origin, text) in pages.items()
     }
-    written["api.md"] = docs_pages.api_page(is_site=True).encode()
+    written[PAGES["docs/api.md"]] = docs_pages.api_page(is_site=True).encode()
     written |= {site_uri(target): _source_page(target).encode() for target in wanted - _media()}
     written |= {target.removeprefix("docs/"): (ROOT / target).read_bytes() for target in _media()}
     for modules in docs_pages.PUBLIC_MODULES.values():
@@ -75,11 +76,11 @@ def on_pre_build(**_: Any) -> None:
 def _own_pages() -> Iterator[tuple[str, tuple[str, str]]]:
     """(page, (file that it is made of, text)) of all that is written as text."""
     for path in sorted((ROOT / "docs").rglob("*.md")):
-        yield path.relative_to(ROOT / "docs").as_posix(), (_place(path), path.read_text(encoding="utf-8"))
+        yield site_uri(_place(path)), (_place(path), path.read_text(encoding="utf-8"))
     for path in sorted((ROOT / "docs").rglob("*.ipynb")):
         yield site_uri(_place(path)), (_place(path), notebook_page(path.read_text(encoding="utf-8")))
     for origin, uri in PAGES.items():
-        if (ROOT / origin).is_file():
+        if not origin.startswith("docs/") and (ROOT / origin).is_file():
             yield uri, (origin, (ROOT / origin).read_text(encoding="utf-8"))
 
 

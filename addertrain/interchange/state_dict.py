@@ -11,6 +11,7 @@ from addertrain.interchange.target import exported
 from addertrain.train.trained import Trained
 
 Layout = Literal["own", "authors"]
+"""Names of an exported state_dict: this package's own, or those of the authors' code."""
 
 
 def export_state_dict(trained: Trained, path: str | Path, *, layout: Layout = "own") -> None:

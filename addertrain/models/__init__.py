@@ -32,6 +32,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = WITHOUT_HEADS | {
     "resnet50": resnet50,
     "resnet101": resnet101,
 }
+"""The networks that `model.name` of a recipe can name, and the functions that build them."""
 
 __all__ = [
     "MODELS",

@@ -13,3 +13,6 @@ from addertrain.ops import (  # noqa: F401  they define what libraries implement
     schemas,
     variants,
 )
+from addertrain.ops.functional import adder2d
+
+__all__ = ["adder2d"]

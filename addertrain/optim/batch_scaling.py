@@ -16,6 +16,7 @@ import math
 from typing import Literal
 
 BatchScaling = Literal["none", "sqrt", "linear"]
+"""How a rate or a decay grows with the global batch: not at all, with its square root, or in proportion."""
 
 
 def scaling_factor(rule: BatchScaling, scale: float) -> float:

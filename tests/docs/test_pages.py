@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -80,3 +82,54 @@ def test_every_package_with_public_names_is_in_the_reference() -> None:
     }
 
     assert packages - {"addertrain.cli", "addertrain.checkpoint"} <= set(MODULES)
+
+
+def _public_objects(module: str) -> list[tuple[str, str, object]]:
+    """(name, docstring, object) of every public name of a module."""
+    found = importlib.import_module(module)
+    return [
+        (f"{module}.{each.name}", PAGES.docstring(each.file, each.name), getattr(found, each.name))
+        for each in PAGES.public_names(module)
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_public_name_says_what_it_is(module: str) -> None:
+    objects = _public_objects(module)
+    silent = [name for name, text, _ in objects if len(text.split()) < 2]
+
+    assert objects
+    assert not silent
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_arguments_that_a_docstring_explains_exist(module: str) -> None:
+    wrong = []
+    for name, text, found in _public_objects(module):
+        named = _explained(text)
+        if named and callable(found):
+            parameters = set(inspect.signature(found).parameters)
+            wrong += [f"{name}: {each}" for each in named if each not in parameters]
+
+    assert not wrong
+
+
+def _explained(text: str) -> list[str]:
+    """The names in the section Args of a docstring."""
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, flags=re.M)
+    lines = re.findall(r"^    (\w+(?:, \w+)*):", section[1], flags=re.M) if section else []
+    return [name for line in lines for name in line.split(", ")]
+
+
+def test_operators_and_layers_say_their_shapes_and_errors() -> None:
+    texts = {
+        name: text
+        for module in ("addertrain.ops", "addertrain.nn")
+        for name, text, _ in _public_objects(module)
+    }
+    own = ("addertrain.ops.adder2d", "addertrain.nn.AdderConv2d", "addertrain.nn.AdderLinear")
+
+    for name in own:
+        assert re.search(r"\w_nchw|\(\.\.\., ", texts[name]), name
+        assert "Raises:" in texts[name], name
+        assert re.search(r"Eq\. 2|-sum", texts[name]), name
