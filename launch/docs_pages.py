@@ -5,6 +5,7 @@ sentence of their docstrings; on the site each of them leads to the whole docstr
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Modules with public names, by area, in the order in which a reader meets them. A package's names are its
 # `__all__`, a module's are its functions, classes and documented variables without an underscore.
 PUBLIC_MODULES = {
+    "The names that a script needs most": ("addertrain",),
     "Layers and networks": ("addertrain.nn", "addertrain.models", "addertrain.models.layers"),
     "Operators": ("addertrain.ops", "addertrain.ops.reference", "addertrain.libraries"),
     "Optimizer": ("addertrain.optim",),
@@ -167,15 +169,24 @@ class PublicName:
 
 def public_names(module: str) -> list[PublicName]:
     """What a user imports from a module, in alphabetical order, read from its source; nothing is imported."""
-    file = _file_of(module)
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    origins = dict(_imported(tree))
     found = []
-    for name in sorted(_listed(tree), key=str.lower):
-        origin = origins.get(name, module)
+    for name in sorted(_listed(_tree_of(module)), key=str.lower):
+        origin = _home(module, name)
         source = _file_of(origin)
         found.append(PublicName(module, name, origin, source, _summary(source, name)))
     return found
+
+
+def _home(module: str, name: str) -> str:
+    """The module that defines a name, however many hand it on."""
+    while (origin := dict(_imported(_tree_of(module))).get(name)) is not None:
+        module = origin
+    return module
+
+
+@functools.cache
+def _tree_of(module: str) -> ast.Module:
+    return ast.parse(_file_of(module).read_text(encoding="utf-8"))
 
 
 def _file_of(module: str) -> Path:
@@ -258,8 +269,13 @@ def _api_row(each: PublicName, *, is_site: bool) -> str:
     return f"| {target} | {_escaped(each.summary)} |"
 
 
-def module_page(module: str) -> str:
-    """The page of one module on the site, for mkdocstrings to fill."""
+def module_pages() -> dict[str, str]:
+    """The page of each module on the site, for mkdocstrings to fill; the package itself hands names on."""
+    modules = [module for modules in PUBLIC_MODULES.values() for module in modules if "." in module]
+    return {module: _module_page(module) for module in modules}
+
+
+def _module_page(module: str) -> str:
     parts = [
         f"# {module}",
         f"::: {module}\n    options:\n      members: false\n      show_root_heading: false\n"

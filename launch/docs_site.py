@@ -36,6 +36,10 @@ LANGUAGES = {
     "": "bash", ".cpp": "cpp", ".cu": "cuda", ".h": "cpp", ".py": "python", ".sh": "bash", ".toml": "toml",
     ".yaml": "yaml",
 }  # fmt: skip
+_PICTURE = re.compile(
+    r"<picture>\s*<source media=\"\(prefers-color-scheme: dark\)\" srcset=\"([^\"]+)\">\s*"
+    r"<img alt=\"([^\"]*)\" src=\"([^\"]+)\"[^>]*>\s*</picture>"
+)
 _CODE = re.compile(r"^(```+|~~~+).*?^\1[ \t]*$|(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
@@ -56,8 +60,7 @@ def write_pages() -> None:
     written[PAGES["docs/api.md"]] = docs_pages.api_page(is_site=True).encode()
     written |= {site_uri(target): _source_page(target).encode() for target in wanted - _media()}
     written |= {target.removeprefix("docs/"): (ROOT / target).read_bytes() for target in _media()}
-    for modules in docs_pages.PUBLIC_MODULES.values():
-        written |= {f"api/{module}.md": docs_pages.module_page(module).encode() for module in modules}
+    written |= {f"api/{module}.md": page.encode() for module, page in docs_pages.module_pages().items()}
     for path in [path for path in FOLDER.rglob("*") if path.is_file()]:
         if path.relative_to(FOLDER).as_posix() not in written:
             path.unlink()
@@ -106,7 +109,12 @@ def _with_links_of_the_site(uri: str, origin: str, text: str) -> str:
         place = posixpath.relpath(site_uri(target), posixpath.dirname(uri) or ".")
         return f"{found[1]}{place}{anchor}{found[3]}"
 
-    return _outside_code(text, lambda part: _LINK.sub(link, part))
+    return _outside_code(text, lambda part: _LINK.sub(link, _with_pictures_of_both_schemes(part)))
+
+
+def _with_pictures_of_both_schemes(text: str) -> str:
+    """A picture that follows the system's colours becomes two; the theme shows the one of its own colours."""
+    return _PICTURE.sub(r"![\2](\3#only-light)\n![\2](\1#only-dark)", text)
 
 
 def site_uri(path: str) -> str:
@@ -117,7 +125,7 @@ def site_uri(path: str) -> str:
         return PAGES[path]
     if f"{path}/README.md" in PAGES:
         return PAGES[f"{path}/README.md"]
-    if path.startswith("docs/") and not (ROOT / path).is_dir():
+    if path.startswith("docs/") and not (ROOT / path).is_dir() and not path.endswith(".py"):
         name = path.removeprefix("docs/")
         return f"{name.removesuffix('.ipynb')}.md" if name.endswith(".ipynb") else name
     return f"source/{path}.md"
