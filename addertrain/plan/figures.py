@@ -12,6 +12,7 @@ from addertrain.data import Batch, ImageArrays, ImageData, load_data
 from addertrain.data.sets.registry import Place, data_places, facts_before_reading, image_shape
 from addertrain.models import OperationCount, count_operations
 from addertrain.optim import build_schedule
+from addertrain.plan.decoding import Decoding, decoding_of
 from addertrain.plan.memory import Memory, estimate_memory
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.building import initial_network
@@ -42,6 +43,7 @@ class Plan:
     free_bytes: int
     places: list[Place]
     images_per_second: float | None
+    decoding: Decoding | None
     rate: Callable[[int], float]
 
     @property
@@ -70,6 +72,7 @@ def make_plan(
     images_per_second: float | None = None,
     measure: bool = False,
     memory_gib: float | None = None,
+    decode_ms: float | None = None,
 ) -> Plan:
     """Works a plan out and holds it against what is possible.
 
@@ -77,6 +80,7 @@ def make_plan(
         out: the run directory, for the room on its disk.
         images_per_second: of one rank; `measure` finds it on this machine instead.
         memory_gib: of one rank's device, to hold the estimate against.
+        decode_ms: what reading an image costs a core of the user's machine, as `bench loader` prints it.
 
     Raises:
         PlanError: it is impossible.
@@ -100,6 +104,7 @@ def make_plan(
     if measure:
         images_per_second = measure_rate(recipe, data, image_shape=shape, batch_size=part_size)
     num_steps = recipe.schedule.epochs * steps_per_epoch
+    places = data_places(recipe.data)
     schedule = build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch)
     plan = Plan(
         recipe=recipe,
@@ -113,8 +118,9 @@ def make_plan(
         memory=memory,
         checkpoint_bytes=8 * operations.num_parameters + world_size * memory.buffers,
         free_bytes=free_bytes(out),
-        places=data_places(recipe.data),
+        places=places,
         images_per_second=images_per_second * world_size if images_per_second is not None else None,
+        decoding=decoding_of(recipe.data, places, decode_ms),
         rate=lambda step: recipe.optim.lr * schedule(step, num_steps),
     )
     _check_room(plan, memory_gib)

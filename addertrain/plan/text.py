@@ -1,5 +1,6 @@
 """A plan in lines for a person, with the rate drawn."""
 
+import math
 from collections.abc import Callable
 
 from addertrain.data.beton.page_cache import picture_needs
@@ -98,6 +99,7 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
         ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
         ("files", ", ".join(files) or "none: the images come with scikit-learn"),
         *_page_cache(plan),
+        *_decoding(plan),
         ("time", time),
     ]
 
@@ -112,6 +114,26 @@ def _page_cache(plan: Plan) -> list[tuple[str, str]]:
             rows.append(("page cache", f"{cache}; its loader: {_gib(needs.loader)} a rank"))
             if needs.warning:
                 rows.append(("warning", needs.warning))
+    return rows
+
+
+def _decoding(plan: Plan) -> list[tuple[str, str]]:
+    """How many cores decode at the plan's rate; a warning where the recipe gives them too few threads."""
+    decoding = plan.decoding
+    if decoding is None:
+        return []
+    cost = f"{decoding.ms:.3g} ms of a core an image ({decoding.source})"
+    if plan.images_per_second is None:
+        return [("decoding", f"{decoding.cores(1000):.3g} cores for every 1000 images/s: {cost}")]
+    cores = decoding.cores(plan.images_per_second)
+    share = cores / plan.world_size
+    each = f", {share:.1f} a rank" if plan.world_size > 1 else ""
+    rows = [("decoding", f"{cores:.1f} cores at {plan.images_per_second:.0f} images/s{each}: {cost}")]
+    threads = plan.recipe.data.threads
+    if threads is not None and threads < share:
+        most = f"at most {1e3 * threads / decoding.ms:.0f} images/s a rank"
+        advice = f"set {math.ceil(share)} or more, or null for the rank's share of the cores"
+        rows.append(("warning", f"data.threads {threads} decodes {most}, which is less; {advice}"))
     return rows
 
 

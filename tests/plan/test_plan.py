@@ -1,6 +1,7 @@
 """addertrain plan: figures against hand counts, every recipe on 1, 8 and 64 ranks, and what is refused."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.cli import main
+from addertrain.data.beton.side_file import SideFile, side_path
+from addertrain.data.sets.registry import Place
 from addertrain.nn import convert
 from addertrain.plan import Plan, PlanError, figures, make_plan, plan_text
+from addertrain.plan.decoding import MEASURED_MS, PROCESSOR, decoding_of
 from addertrain.plan.text import HEIGHT, WIDTH, rate_picture
 from addertrain.recipe import load_recipe
 from addertrain.train.network import build_classifier
@@ -127,6 +131,85 @@ def test_the_rate_gives_the_time() -> None:
     assert "41.6 min at 8000 images/s over all ranks" in plan_text(plan)
 
 
+def decoding_row(plan: Plan) -> str:
+    (row,) = re.findall(r"^decoding +(.*)$", plan_text(plan), re.MULTILINE)
+    return str(row)
+
+
+def without_what_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "estimate_memory", lambda *_, **__: figures.Memory(0, 0, 0, 0, 0))
+    monkeypatch.setattr(figures, "count_operations", lambda *_: figures.OperationCount((), 0, 0))
+
+
+def test_the_rate_gives_the_cores_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_what_takes_time(monkeypatch)
+    known = planned(RESNET50, 8, images_per_second=2800.0)
+    given = planned(RESNET50, 8, "--data.threads=2", images_per_second=2800.0, decode_ms=1.5)
+    originals = planned(RESNET50, 8, "--data.loader=torchvision")
+
+    ms = MEASURED_MS["jpg 400"]
+    assert decoding_row(known).startswith(f"{22.4 * ms:.1f} cores at 22400 images/s, {2.8 * ms:.1f} a rank: ")
+    assert f"{ms:.3g} ms of a core an image (jpg 400 at 224 pixels on {PROCESSOR}; --decode-ms" in plan_text(
+        known
+    )
+    assert decoding_row(given) == (
+        "33.6 cores at 22400 images/s, 4.2 a rank: 1.5 ms of a core an image (--decode-ms)"
+    )
+    assert "data.threads 2 decodes at most 1333 images/s a rank, which is less; set 5 or more" in plan_text(
+        given
+    )
+    assert "data.threads" not in plan_text(known)
+    assert decoding_row(originals).startswith(
+        f"{MEASURED_MS['original files']:.3g} cores for every 1000 images/s: "
+    )
+    assert "decoding" not in plan_text(planned(RESNET20, 8, images_per_second=1000.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "marked", "kind"),
+    [
+        ({"format": "jpg", "max_size": 400, "restart_interval": 2}, None, "jpg 400"),
+        ({"format": "jpg", "max_size": 400}, None, "jpg 400, whole"),
+        ({"format": "jpg", "max_size": 500, "restart_interval": 0}, 0, "jpg 500, whole"),
+        ({"format": "jpg", "max_size": None, "restart_interval": 2}, 9, "jpg 500"),
+        ({"format": "raw", "max_size": 500, "restart_interval": 2}, 0, "raw 500"),
+        ({}, 0, "jpg 500, whole"),
+    ],
+    ids=["marked", "earlier", "unmarked", "kept", "raw", "another program's"],
+)
+def test_the_cost_is_that_of_a_file_like_the_one_that_is_there(
+    settings: dict[str, Any], marked: int | None, kind: str, tmp_path: Path
+) -> None:
+    side = SideFile(
+        count=9, num_bytes=1, classes=("a",), source="x", settings=settings, skipped=(), page_size=4096,
+        index_sha256="", page_sha256=(), addertrain="", marked_jpegs=marked,
+    )  # fmt: skip
+    beton = tmp_path / "train.beton"
+    beton.touch()
+    side_path(beton).write_text(side.to_json())
+    recipe = load_recipe(RESNET50, [])
+
+    decoding = decoding_of(recipe.data, [Place(beton, is_there=True)], None)
+
+    assert decoding is not None
+    assert decoding.ms == MEASURED_MS[kind]
+    assert decoding.source.startswith(f"{kind} at 224 pixels")
+
+
+def test_the_costs_are_those_of_the_document() -> None:
+    table = section("docs/data.md", "## Speed and memory")
+    rows = dict(re.findall(r"^\| (.+?) \| ([0-9.]+) \|", table, re.MULTILINE))
+    names = {"original files": "original files, torchvision v2"} | {
+        f"jpg {size}, whole": f"jpg {size}, whole images decoded by FFCV's library" for size in (400, 500)
+    }
+    for kind, ms in MEASURED_MS.items():
+        assert float(rows[names.get(kind, f"FFCV's format, {kind}")]) == ms
+
+
+def section(document: str, title: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8").partition(f"{title}\n")[2].partition("\n## ")[0]
+
+
 def test_a_measured_rate_comes_from_real_steps() -> None:
     plan = planned(ROOT / "recipes" / "mnist" / "lenet5bn.yaml", 2, measure=True)
 
@@ -176,8 +259,7 @@ def test_one_image_a_rank_is_refused_where_a_norm_cannot_take_it() -> None:
 def test_every_recipe_can_be_planned(path: Path, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     is_variant = "_" in path.stem and path.stem != "vgg_small"
     if world_size != 64 or is_variant:  # what takes time is the same for every number of ranks
-        monkeypatch.setattr(figures, "estimate_memory", lambda *_, **__: figures.Memory(0, 0, 0, 0, 0))
-        monkeypatch.setattr(figures, "count_operations", lambda *_: figures.OperationCount((), 0, 0))
+        without_what_takes_time(monkeypatch)
     plan = planned(path, world_size)
 
     batch = plan.recipe.data.global_batch_size
@@ -198,3 +280,7 @@ def test_the_command_prints_the_plan_and_refuses_in_one_line(
     assert "an image for each of 7 ranks" in capsys.readouterr().err
     assert main(["plan", str(RESNET20), "--rate", "fast"]) == 2
     assert "--rate as images per second or 'measure', got 'fast'" in capsys.readouterr().err
+    assert main(["plan", str(RESNET50), "--decode-ms", "-1"]) == 2
+    assert "--decode-ms as milliseconds above 0, got '-1'" in capsys.readouterr().err
+    assert main(["plan", str(RESNET20), "--decode-ms", "0.5"]) == 2
+    assert "--decode-ms for data.loader ffcv or torchvision, got memory" in capsys.readouterr().err
