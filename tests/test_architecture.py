@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 KNOWN_ONLY_TO: dict[str, set[str]] = {
     "lightning": {"train"},
     "deepspeed": {"train"},
-    "ffcv": {"data"},
+    "ffcv": {"bench"},
     "numba": {"data"},
     "torchvision": {"data", "bench"},
     "sklearn": {"data"},

@@ -1,8 +1,8 @@
 """`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
 
-FFCV's files in three forms, the JPEGs also without restart markers and with every picture decoded whole;
-beside them torchvision on the original files, and the usual DataLoader around Pillow. Processor time is what
-to compare: it holds on a machine that others use as well.
+FFCV's files in three forms, the JPEGs also without restart markers and with every image decoded whole, and
+read by FFCV's own Loader where the package is; beside them torchvision on the original files, and the usual
+DataLoader around Pillow. Processor time is what to compare: it holds on a machine that others use as well.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from addertrain.bench import ffcv_loader
 from addertrain.data import PictureLoader, PictureReader
 from addertrain.data.beton.encode import BetonSettings
 from addertrain.data.beton.reader import BetonReader
@@ -134,6 +135,15 @@ def _table(ways: Sequence[Way], num_epochs: int, beside: Callable[[Any], object]
 
 def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, repeat: int) -> list[Way]:
     loader = partial(_picture_loader, batch=batch, num_threads=num_threads, repeat=repeat)
+    has_ffcv = ffcv_loader.is_there()
+    indices = np.tile(np.arange(len(files)), repeat)
+    ffcv = partial(
+        ffcv_loader.ffcv_epochs,
+        indices=indices,
+        batch=batch,
+        num_threads=num_threads,
+        image_size=_IMAGE_SIZE,
+    )
     ways = []
     for name, settings in _FORMS.items():
         path = folder / f"{name.replace(' ', '_')}.beton"
@@ -143,6 +153,8 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
             plain = path.with_stem(f"{path.stem}_plain")
             write_beton(files, plain, replace(settings, restart_interval=0), num_workers=num_threads)
             ways.append(Way(f"{name}, whole", partial(_opened, plain, loader, only_ffcv=True)))
+            if has_ffcv:
+                ways.append(Way(f"FFCV's Loader, {name.removeprefix('ffcv ')}", partial(ffcv, path)))
     ways.append(Way("torchvision v2", lambda: loader(TorchvisionReader(files))))
     many = files.some(list(range(len(files))) * repeat)
     ways.append(Way("Pillow, DataLoader", partial(_pillow, many, batch=batch, num_workers=num_threads)))
@@ -256,8 +268,14 @@ def anonymous_megabytes() -> float:
 
 
 def _children(pid: int) -> list[int]:
-    listed = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for children in listed for child in children]
+    found = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+        except OSError:  # it has ended since it was listed
+            continue
+        found += [int(child) for child in listed.split()]
+    return found
 
 
 def _anonymous_kilobytes(pid: int) -> int:
