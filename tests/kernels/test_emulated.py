@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from addertrain.ops import reference
-from addertrain.ops.tolerance import unit_roundoff
+from addertrain.ops.tolerance import SAFETY, unit_roundoff
 from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
 from tests.ops.answers import Answer, data_of, forward_answer, grad_input_answer
@@ -69,6 +69,20 @@ def test_emulated_forward(emulator: EmulatedKernels, dtype: torch.dtype, group: 
     mistakes = forward_mistakes(emulator, group, dtype)
 
     assert not mistakes, "\n".join(mistakes[:20])
+
+
+def test_float32_keeps_the_digits_of_the_plain_sum(emulator: EmulatedKernels) -> None:
+    """Near each other and far from 0: float32 adds |x - w| itself, without the identity that 16 bits use."""
+    layer = Layer(2, 64, 40, 9, 9, 3, 3)
+    generator = torch.Generator().manual_seed(0)
+    x = 1000 + torch.rand(layer.N, layer.C, layer.H, layer.W, generator=generator)
+    w = 1000 + torch.rand(layer.O, layer.C, layer.R, layer.S, generator=generator)
+    distance = -reference.adder2d(x.double(), w.double(), *layer.sizes, False)
+    allowed = SAFETY * w[0].numel() ** 0.5 * unit_roundoff(torch.float32) * distance
+
+    for layout in LAYOUTS.values():
+        y = emulator.forward(layer, x.to(memory_format=layout), w)
+        assert ((y.double() + distance).abs() <= allowed).all()
 
 
 @in_every_type
