@@ -28,7 +28,7 @@ def test_the_quoted_lines_are_printed(tmp_path: Path) -> None:
     depends_on_machine = ("disk", "files")
     quoted = [line[4:] for line in block.splitlines() if not line[4:].startswith(depends_on_machine)]
 
-    assert len(quoted) == 7
+    assert len(quoted) == 8
     assert not [line for line in quoted if line not in printed]
 
 
