@@ -5,26 +5,21 @@ SGD to descent.py, the authors' variant to local_scaling.py and refusals to vali
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from addertrain.optim.adder_optimizer import AdderOptimizer
 from addertrain.optim.descent import descend
 from addertrain.optim.gradient_norms import sq_norms
 from addertrain.optim.local_scaling import LocalScaling
 from addertrain.optim.scaling import AlrMode, as_factors, local_rate
-from addertrain.optim.shards import Original, Shards, dtensors, find_shards, local
-from addertrain.optim.validation import (
-    Group,
-    check_groups,
-    check_hyperparameters,
-    check_saved_state,
-)
+from addertrain.optim.shards import Shards, local
+from addertrain.optim.validation import Group, check_hyperparameters
 
 
-class AdderSGD(Optimizer):
+class AdderSGD(AdderOptimizer):
     """SGD with momentum whose adder filters get the adaptive learning rate of Eq. 13.
 
     In the order of the authors' code: alpha_l = eta * sqrt(k) / ||g_l|| scales the raw gradient of layer l,
@@ -66,44 +61,12 @@ class AdderSGD(Optimizer):
         }  # fmt: skip
         check_hyperparameters(defaults)
         super().__init__(params, defaults)
-        check_groups(self.param_groups)
-        self.built_groups: list[Group] = list(self.param_groups)
-        self.originals: list[list[Original]] = [
-            [Original.of(param) for param in group["params"]] for group in self.param_groups
-        ]
-        self.is_sound: Tensor | None = None
-        self.is_loaded = False  # whether the momentum may be a checkpoint's
-        self._shards: dict[tuple[int, ...], Shards] = {}
-        self._installed: dict[int, list[Shards]] = {}
-        group = self.built_groups[self.adder_index]
-        self.layer_names: list[str] = list(group["layer_names"])
-        device = self.filters[0].device if self.filters else None
-        self.last_sq_norms = torch.zeros(len(self.layer_names), device=device)
-        self.last_rates = torch.zeros(len(self.layer_names), device=device)
-        self._numel = torch.tensor(group["layer_numel"], dtype=torch.float64, device=device)
+        for each in self.param_groups:
+            check_hyperparameters(each)
         self._local: LocalScaling | None = None
+        group = self.built_groups[self.adder_index]
         if group["alr"] == "local":
             self._local = LocalScaling(self.filters, eta=group["eta"], owner=self)
-
-    @property
-    def adder_index(self) -> int:
-        """Number of the adder group among `built_groups`, which keep what engines take out as empty."""
-        return next(index for index, group in enumerate(self.built_groups) if group["adder"])
-
-    @property
-    def filters(self) -> list[Tensor]:
-        """The adder filters it was built with; whole, unless an engine has cut or emptied them."""
-        return [original.param for original in self.originals[self.adder_index]]
-
-    @property
-    def whole_filters(self) -> list[Tensor]:
-        """`filters` where this rank has them whole: all, or none under FSDP2 and stage 3 of ZeRO."""
-        originals = self.originals[self.adder_index]
-        is_whole = all(
-            original.shape == original.param.shape and not isinstance(original.param, dtensors())
-            for original in originals
-        )
-        return self.filters if is_whole else []
 
     def remove_hooks(self) -> None:
         """Take the backward hooks of alr="local" off; without them this optimizer refuses to step."""
@@ -111,21 +74,13 @@ class AdderSGD(Optimizer):
             self._local.remove()
             self._local = None
 
-    def install(self, index: int, shards: Sequence[Shards]) -> None:
-        """Take `shards` as those of built group number `index` from now on; what `bind` calls."""
-        self._installed[index] = list(shards)
-        self._shards |= {_key(each.tensors): each for each in shards}
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether `install` has been called."""
-        return bool(self._installed)
-
-    def shards_of(self, index: int) -> list[Shards]:
-        """The shards of built group number `index`; more than one where an engine splits it."""
-        if index in self._installed:
-            return self._installed[index]
-        return [find_shards(self.originals[index], self.built_groups[index]["params"])]
+    @torch.no_grad()
+    def prepare_state(self) -> None:
+        """Make the momentum of all parameters, as zeros; momentum that is there stays."""
+        for index, group in enumerate(self.built_groups):
+            if group["momentum"] != 0 and self.originals[index]:
+                for tensor in (tensor for shards in self.shards_of(index) for tensor in shards.tensors):
+                    self.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -158,29 +113,9 @@ class AdderSGD(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load momentum and hyperparameters; refuses the state of other layers before anything is changed."""
-        check_saved_state(state_dict, self.param_groups)
-        present = [any(group is kept for kept in self.param_groups) for group in self.built_groups]
         super().load_state_dict(state_dict)
-        self.is_loaded = True
-        loaded = iter(self.param_groups)
-        self.built_groups = [
-            next(loaded) if is_present else group
-            for group, is_present in zip(self.built_groups, present, strict=True)
-        ]
         if self._local is not None:
             self._local.eta = self.built_groups[self.adder_index]["eta"]
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError(
-            "AdderSGD: expected to be rebuilt, not copied or pickled; use state_dict and load_state_dict."
-        )
-
-    def _shards_in(self, group: Group) -> Shards:
-        """What the adder group holds now; engines exchange its tensors between calls of `step`."""
-        key = _key(group["params"])
-        if key not in self._shards:
-            self._shards[key] = find_shards(self.originals[self.adder_index], group["params"])
-        return self._shards[key]
 
     def _scaled(
         self, group: Group, shards: Shards, params: Sequence[Tensor], grads: list[Tensor]
@@ -205,20 +140,9 @@ class AdderSGD(Optimizer):
         scaled = shards.scaled(by_id, as_factors(rate, grads[0]).unbind())
         return [scaled[id(param)] for param in params], True
 
-    def _note(self, sq_norm: Tensor, rate: Tensor, shards: Shards) -> None:
-        """Keeps norms and rates for logging, of the layers that this call covered."""
-        sq_norm, rate = sq_norm.float(), rate.float()
-        if len(shards.covered) < len(self.layer_names):
-            covered = torch.tensor(shards.covered, device=sq_norm.device)
-            sq_norm = self.last_sq_norms.to(sq_norm.device).index_copy(0, covered, sq_norm[covered])
-            rate = self.last_rates.to(rate.device).index_copy(0, covered, rate[covered])
-        self.last_sq_norms, self.last_rates = sq_norm, rate
-
     def _rates(self, group: Group, sq_norm: Tensor) -> Tensor:
         if group["alr"] == "global":
-            # Made on the filters' device at construction: copies only what an engine has offloaded.
-            self._numel = self._numel.to(sq_norm.device)
-            return local_rate(sq_norm, self._numel, group["eta"])
+            return local_rate(sq_norm, self._numel_on(sq_norm.device), group["eta"])
         return torch.full_like(sq_norm, group["increase"] if group["alr"] == "increased" else 1.0)
 
     def _momentum_buffers(self, params: Sequence[Tensor], group: Group) -> list[Tensor]:
@@ -229,8 +153,3 @@ class AdderSGD(Optimizer):
             if "momentum_buffer" not in self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(param)
         return [local(self.state[param]["momentum_buffer"]) for param in params]
-
-
-def _key(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """Tells lists of tensors apart by identity; the shards that are kept under it keep the tensors alive."""
-    return tuple(id(tensor) for tensor in tensors)

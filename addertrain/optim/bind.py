@@ -1,4 +1,4 @@
-"""`bind(engine)`: makes AdderSGD exact under a DeepSpeed engine, or says why it cannot be.
+"""`bind(engine)`: makes our optimizers exact under a DeepSpeed engine, or says why they cannot be.
 
 Reads the engine by its attributes; DeepSpeed itself is not imported. Facts are of DeepSpeed 0.19.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.adder_optimizer import AdderOptimizer
 from addertrain.optim.engine_watch import BackwardWatch
 from addertrain.optim.shards import Shards
 from addertrain.optim.zero_layout import partition_shards, partitioned_parameters
@@ -16,12 +16,12 @@ from addertrain.optim.zero_layout import partition_shards, partitioned_parameter
 _FLAT = ("DeepSpeedZeroOptimizer", "BF16_Optimizer")
 _PARTITIONED = "DeepSpeedZeroOptimizer_Stage3"
 _COPIES = "FP16_UnfusedOptimizer"
-_WHOLE = ("AdderSGD", _COPIES)
+_WHOLE = ("AdderSGD", "AdaptiveLayerRate", _COPIES)
 _WATCH = "_addertrain_watch"
 
 
-def bind(engine: Any) -> AdderSGD:
-    """Tell the AdderSGD of `engine` where its layers lie; call it after `deepspeed.initialize`.
+def bind(engine: Any) -> AdderOptimizer:
+    """Tell the optimizer of `engine` where its layers lie; call it after `deepspeed.initialize`.
 
     Works out which slice of DeepSpeed's flat partitions belongs to which layer, compares each with the
     layer's values, makes the momentum and lets DeepSpeed link it for its own checkpoints. Momentum that is
@@ -30,7 +30,8 @@ def bind(engine: Any) -> AdderSGD:
     DeepSpeed has lost or divided twice raises ValueError. Returns the optimizer.
 
     Raises:
-        TypeError: `engine` is no DeepSpeed engine, or its optimizer no AdderSGD.
+        TypeError: `engine` is no DeepSpeed engine, or its optimizer no AdderSGD or
+            AdaptiveLayerRate.
         ValueError: a setting under which the result would be wrong, by its name in the configuration.
     """
     if not hasattr(engine, "basic_optimizer") or not hasattr(engine, "zero_optimization_stage"):
@@ -39,7 +40,7 @@ def bind(engine: Any) -> AdderSGD:
             "models under DDP or fully_shard need no bind."
         )
     optimizer = engine.basic_optimizer
-    if not isinstance(optimizer, AdderSGD):
+    if not isinstance(optimizer, AdderOptimizer):
         raise TypeError(
             f"bind: expected an engine with AdderSGD, got {type(optimizer).__name__}; pass "
             "optimizer=AdderSGD(param_groups(model)) to deepspeed.initialize."
@@ -51,18 +52,15 @@ def bind(engine: Any) -> AdderSGD:
     for index, shards in _shards(engine.optimizer, optimizer, kind).items():
         optimizer.install(index, shards)
     if kind in _FLAT or kind == _PARTITIONED:
-        _make_momentum(optimizer)
+        optimizer.prepare_state()
         if not hasattr(engine, _WATCH):
             setattr(engine, _WATCH, BackwardWatch(engine))
     if kind in _FLAT:
-        # DeepSpeed links the state after the first group's first step, when the other groups have none yet:
-        # safe_get_full_optimizer_state would not find theirs.
-        engine.optimizer._hp_optimizer_states_linked = False
-        engine.optimizer._lazy_init_hp_params_optimizer_state()
+        _link_state(engine.optimizer, optimizer)
     return optimizer
 
 
-def _shards(engine_optimizer: Any, optimizer: AdderSGD, kind: str) -> dict[int, list[Shards]]:
+def _shards(engine_optimizer: Any, optimizer: AdderOptimizer, kind: str) -> dict[int, list[Shards]]:
     """The shards of every group that is not empty, by its number."""
     present = [index for index, originals in enumerate(optimizer.originals) if originals]
     if kind in _WHOLE:
@@ -83,8 +81,27 @@ def _shards(engine_optimizer: Any, optimizer: AdderSGD, kind: str) -> dict[int, 
     }
 
 
+def _link_state(engine_optimizer: Any, optimizer: AdderOptimizer) -> None:
+    """Let DeepSpeed find the state of all groups: what is there now, and what their first steps make.
+
+    It links once, after the first group's first step, when the other groups have none yet, and
+    safe_get_full_optimizer_state would not find theirs.
+    """
+    num_steps = len(engine_optimizer.optimizer.param_groups)  # DeepSpeed steps one group at a time
+
+    def link_again(*_: Any) -> None:
+        nonlocal num_steps
+        if num_steps > 0:
+            num_steps -= 1
+            engine_optimizer._hp_optimizer_states_linked = False
+
+    optimizer.register_step_post_hook(link_again)
+    engine_optimizer._hp_optimizer_states_linked = False
+    engine_optimizer._lazy_init_hp_params_optimizer_state()
+
+
 @torch.no_grad()
-def _restore_copies(optimizer: AdderSGD) -> None:
+def _restore_copies(optimizer: AdderOptimizer) -> None:
     """Undo the step with zero gradients with which DeepSpeed made the state: it decays the weights."""
     for group, originals in zip(optimizer.param_groups, filter(None, optimizer.originals), strict=True):
         for copy, original in zip(group["params"], originals, strict=True):
@@ -92,15 +109,7 @@ def _restore_copies(optimizer: AdderSGD) -> None:
     optimizer.state.clear()
 
 
-@torch.no_grad()
-def _make_momentum(optimizer: AdderSGD) -> None:
-    for index, group in enumerate(optimizer.built_groups):
-        if group["momentum"] != 0 and optimizer.originals[index]:
-            for tensor in (tensor for shards in optimizer.shards_of(index) for tensor in shards.tensors):
-                optimizer.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor))
-
-
-def _check_settings(engine: Any, optimizer: AdderSGD) -> None:
+def _check_settings(engine: Any, optimizer: AdderOptimizer) -> None:
     """Refuse what would be silently wrong, each by its name in DeepSpeed's configuration."""
     config, stage = engine._config, engine.zero_optimization_stage()
     zero = config.zero_config

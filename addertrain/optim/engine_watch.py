@@ -53,13 +53,13 @@ class BackwardWatch:
         self._has_path = self._divides_twice = False
         if num_passes > 1:
             raise ValueError(
-                f"AdderSGD: expected one engine.backward before engine.step, got {num_passes}, of which "
+                f"optimizer: expected one engine.backward before engine.step, got {num_passes}, of which "
                 "DeepSpeed keeps only the last at stages 1 and 2; add up the losses, or set "
                 "gradient_accumulation_steps."
             )
         if divides_twice:
             raise ValueError(
-                "AdderSGD: expected engine.backward(loss) with gradient_accumulation_steps above 1, got "
+                "optimizer: expected engine.backward(loss) with gradient_accumulation_steps above 1, got "
                 "loss.backward() behind a forward that returns tensors made of each other, at each of which "
                 "DeepSpeed divides the gradient once more; call engine.backward(loss)."
             )

@@ -1,8 +1,10 @@
-"""Sharded parameters and momentum as whole tensors, and back: what a checkpoint holds under any sharding.
+"""Sharded parameters and optimizer state as whole tensors, and back: a checkpoint under any sharding.
 
     {"state": {number: {"momentum_buffer": tensor}}, "param_groups": [...]}
 
-the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with.
+the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with. Of a
+parameter's state, what has its shape (momentum, AdamW's moments) is cut as it is; the rest (the number of
+steps) is the same on every rank.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from addertrain.optim.adder_sgd import AdderSGD
+from addertrain.optim.adder_optimizer import AdderOptimizer
 from addertrain.optim.shards import Original, Shards, Slice, local, summed
-from addertrain.optim.validation import check_saved_groups
-
-_MOMENTUM = "momentum_buffer"
+from addertrain.optim.validation import check_saved_groups, misshapen
 
 
-def whole_parameters(optimizer: AdderSGD, *, keep: bool) -> list[Tensor]:
+def whole_parameters(optimizer: AdderOptimizer, *, keep: bool) -> list[Tensor]:
     """Every parameter as the optimizer steps on it (an engine's fp32 master copy), in the groups' order.
 
     A collective where parameters are sharded. Ranks with keep=False take part and get empty tensors.
@@ -29,12 +29,12 @@ def whole_parameters(optimizer: AdderSGD, *, keep: bool) -> list[Tensor]:
     return [found[number] for number in sorted(found)]
 
 
-def parts(optimizer: AdderSGD) -> list[Tensor]:
+def parts(optimizer: AdderOptimizer) -> list[Tensor]:
     """The tensors that the optimizer steps on: on this rank, the parts of all parameters, once each."""
     return [tensor for _, _, shards in _walk(optimizer) for tensor in shards.tensors]
 
 
-def joined(optimizer: AdderSGD, values: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
+def joined(optimizer: AdderOptimizer, values: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
     """As `whole_parameters`, of other values that lie as this rank's `parts` do."""
     by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
     found = _whole(optimizer, lambda tensor: by_id[id(tensor)], keep=keep)
@@ -42,7 +42,7 @@ def joined(optimizer: AdderSGD, values: Sequence[Tensor], *, keep: bool) -> list
 
 
 @torch.no_grad()
-def split_(optimizer: AdderSGD, values: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
+def split_(optimizer: AdderOptimizer, values: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
     """The inverse of `joined`: fills this rank's `values` from every parameter's whole tensor."""
     by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
     for first, _, shards in _walk(optimizer):
@@ -67,17 +67,28 @@ class OwnPieces:
     shapes: dict[int, torch.Size]
 
 
-def own_parameters(optimizer: AdderSGD) -> OwnPieces:
+def own_parameters(optimizer: AdderOptimizer) -> OwnPieces:
     """What this rank has of the parameters; all ranks together have each element once. No collective."""
     return _own_pieces(optimizer, local)
 
 
-def own_momentum(optimizer: AdderSGD) -> OwnPieces:
-    """The same of the momentum, as far as there is any yet."""
-    return _own_pieces(optimizer, lambda tensor: _momentum(optimizer, tensor))
+def own_state(optimizer: AdderOptimizer) -> dict[str, OwnPieces]:
+    """The same of the state, by its keys ("momentum_buffer"), as far as there is any yet."""
+    return {key: _own_pieces(optimizer, _part_of(optimizer, key)) for key in _element_keys(optimizer)}
 
 
-def _own_pieces(optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None]) -> OwnPieces:
+def shared_state(optimizer: AdderOptimizer) -> dict[int, dict[str, Any]]:
+    """What no rank has a part of, by a parameter's number: AdamW's number of steps."""
+    found: dict[int, dict[str, Any]] = {}
+    for first, _, shards in _walk(optimizer):
+        for tensor, indices in _held(shards):
+            state = optimizer.state.get(tensor, {})
+            if shared := {key: value for key, value in state.items() if not _is_cut(tensor, value)}:
+                found |= {first + index: shared for index in indices}
+    return found
+
+
+def _own_pieces(optimizer: AdderOptimizer, part_of: Callable[[Tensor], Tensor | None]) -> OwnPieces:
     found = OwnPieces([], {})
     is_first_rank = not dist.is_initialized() or dist.get_rank() == 0
     for first, originals, shards in _walk(optimizer):
@@ -93,12 +104,33 @@ def _own_pieces(optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None])
     return found
 
 
-def _momentum(optimizer: AdderSGD, tensor: Tensor) -> Tensor | None:
-    buffer = optimizer.state.get(tensor, {}).get(_MOMENTUM)
-    return None if buffer is None else local(buffer)
+def _is_cut(tensor: Tensor, value: object) -> bool:
+    """Whether a value of a tensor's state lies as the tensor does."""
+    return isinstance(value, Tensor) and (value.dim() > 0 or tensor.dim() == 0)
 
 
-def group_settings(optimizer: AdderSGD) -> list[dict[str, Any]]:
+def _element_keys(optimizer: AdderOptimizer) -> list[str]:
+    """The keys of all state that is cut as parameters are, in one order on all ranks."""
+    tensors = [tensor for _, _, shards in _walk(optimizer) for tensor in shards.tensors]
+    return sorted(
+        {
+            key
+            for tensor in tensors
+            for key, value in optimizer.state.get(tensor, {}).items()
+            if _is_cut(tensor, value)
+        }
+    )
+
+
+def _part_of(optimizer: AdderOptimizer, key: str) -> Callable[[Tensor], Tensor | None]:
+    def part(tensor: Tensor) -> Tensor | None:
+        value = optimizer.state.get(tensor, {}).get(key)
+        return None if value is None else local(value)
+
+    return part
+
+
+def group_settings(optimizer: AdderOptimizer) -> list[dict[str, Any]]:
     """The `param_groups` of a state: settings, and the numbers of the parameters."""
     number, groups = 0, []
     for group, originals in zip(optimizer.built_groups, optimizer.originals, strict=True):
@@ -108,40 +140,76 @@ def group_settings(optimizer: AdderSGD) -> list[dict[str, Any]]:
     return groups
 
 
-def whole_state(optimizer: AdderSGD, *, keep: bool) -> dict[str, Any]:
-    """Momentum of every parameter and the groups' settings; a collective where parameters are sharded.
+def whole_state(optimizer: AdderOptimizer, *, keep: bool) -> dict[str, Any]:
+    """State of every parameter and the groups' settings; a collective where parameters are sharded.
 
     Ranks with keep=False take part and get empty tensors.
     """
-    found = _whole(optimizer, lambda tensor: _momentum(optimizer, tensor), keep=keep)
-    return {
-        "state": {number: {_MOMENTUM: buffer} for number, buffer in found.items()},
-        "param_groups": group_settings(optimizer),
-    }
+    state: dict[int, dict[str, Any]] = {}
+    for key in _element_keys(optimizer):
+        for number, value in _whole(optimizer, _part_of(optimizer, key), keep=keep).items():
+            state.setdefault(number, {})[key] = value
+    for number, shared in shared_state(optimizer).items():
+        state.setdefault(number, {}).update(shared)
+    return {"state": state, "param_groups": group_settings(optimizer)}
 
 
 @torch.no_grad()
-def load_whole_state(optimizer: AdderSGD, state: Mapping[str, Any]) -> None:
+def load_whole_state(optimizer: AdderOptimizer, state: Mapping[str, Any]) -> None:
     """Give every rank its part of a state of `whole_state`, saved under any sharding.
 
     Raises:
         ValueError: the state is of other layers or of another rule; nothing is changed then.
     """
     check_saved_groups(state, optimizer.built_groups)
-    _check_shapes(optimizer, state["state"])
-    for group, saved in zip(optimizer.built_groups, state["param_groups"], strict=True):
-        group.update({key: value for key, value in saved.items() if key != "params"})
+    saved: Mapping[int, Mapping[str, Any]] = state["state"]
+    _check_shapes(optimizer, saved)
     for first, _, shards in _walk(optimizer):
-        if any(first + i in state["state"] for i in shards.covered):
-            for tensor in shards.tensors:
-                optimizer.state[tensor].setdefault(_MOMENTUM, torch.zeros_like(tensor))
-        _scatter(optimizer, shards, state["state"], first)
+        _check_shared(first, shards, saved)
+    for group, theirs in zip(optimizer.built_groups, state["param_groups"], strict=True):
+        group.update({key: value for key, value in theirs.items() if key != "params"})
+    for first, _, shards in _walk(optimizer):
+        _scatter(optimizer, shards, saved, first)
 
 
-def _scatter(optimizer: AdderSGD, shards: Shards, saved: Mapping[int, Any], first: int) -> None:
+def _scatter(
+    optimizer: AdderOptimizer, shards: Shards, saved: Mapping[int, Mapping[str, Any]], first: int
+) -> None:
+    for tensor, indices in _held(shards):
+        for key, value in _merged(saved, first, indices).items():
+            if _is_cut(tensor, value):
+                optimizer.state[tensor].setdefault(key, torch.zeros_like(tensor))
+            else:
+                optimizer.state[tensor][key] = value.clone() if isinstance(value, Tensor) else value
     for each in shards.slices:
-        if (values := saved.get(first + each.index)) is not None:
-            _copy_slice(each, local(optimizer.state[each.tensor][_MOMENTUM]), values[_MOMENTUM])
+        for key, value in saved.get(first + each.index, {}).items():
+            if _is_cut(each.tensor, value):
+                _copy_slice(each, local(optimizer.state[each.tensor][key]), value)
+
+
+def _held(shards: Shards) -> list[tuple[Tensor, Sequence[int]]]:
+    """Every tensor, and the numbers of the parameters that it holds over all ranks."""
+    if len(shards.tensors) == 1:
+        return [(shards.tensors[0], shards.covered)]
+    return [(tensor, [index]) for tensor, index in zip(shards.tensors, shards.covered, strict=True)]
+
+
+def _merged(saved: Mapping[int, Mapping[str, Any]], first: int, indices: Sequence[int]) -> dict[str, Any]:
+    return {key: value for index in indices for key, value in saved.get(first + index, {}).items()}
+
+
+def _check_shared(first: int, shards: Shards, saved: Mapping[int, Mapping[str, Any]]) -> None:
+    """Parameters that lie in one tensor share its number of steps."""
+    for tensor, indices in _held(shards):
+        merged = _merged(saved, first, indices)
+        for index in indices:
+            for key, value in saved.get(first + index, {}).items():
+                if not _is_cut(tensor, value) and value != merged[key]:
+                    raise ValueError(
+                        f"optimizer: expected one {key} for all parameters of a flat partition, got {value} "
+                        f"for parameter {first + index} and {merged[key]} for another; some have been "
+                        "trained for fewer steps: resume with train.strategy ddp or fsdp."
+                    )
 
 
 def _copy_slice(each: Slice, part: Tensor, whole: Tensor) -> None:
@@ -150,20 +218,18 @@ def _copy_slice(each: Slice, part: Tensor, whole: Tensor) -> None:
     target.copy_(whole.reshape(-1)[each.offset : each.offset + each.numel].view(target.shape))
 
 
-def _check_shapes(optimizer: AdderSGD, saved: Mapping[int, Any]) -> None:
+def _check_shapes(optimizer: AdderOptimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
     originals = [original for group in optimizer.originals for original in group]
     for number, values in saved.items():
-        if values[_MOMENTUM].shape != originals[number].shape:
-            raise ValueError(
-                f"AdderSGD: expected momentum of shape {tuple(originals[number].shape)} for parameter "
-                f"{number}, got {tuple(values[_MOMENTUM].shape)}; load a checkpoint of the same model and "
-                "recipe."
-            )
+        shape = originals[number].shape
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.dim() > 0 and value.shape != shape:
+                raise misshapen(key, shape, number, value)
 
 
 @torch.no_grad()
 def _whole(
-    optimizer: AdderSGD, part_of: Callable[[Tensor], Tensor | None], *, keep: bool
+    optimizer: AdderOptimizer, part_of: Callable[[Tensor], Tensor | None], *, keep: bool
 ) -> dict[int, Tensor]:
     """Number of a parameter -> its whole tensor, of this rank's parts that lie as those it steps on do."""
     found: dict[int, Tensor] = {}
@@ -187,7 +253,7 @@ def _whole(
     return found
 
 
-def _walk(optimizer: AdderSGD) -> Iterator[tuple[int, Sequence[Original], Shards]]:
+def _walk(optimizer: AdderOptimizer) -> Iterator[tuple[int, Sequence[Original], Shards]]:
     """Every Shards of every group, behind the number of the group's first parameter and its parameters."""
     first = 0
     for index, originals in enumerate(optimizer.originals):

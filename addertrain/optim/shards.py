@@ -131,7 +131,7 @@ def find_shards(originals: Sequence[Original], tensors: Sequence[Tensor]) -> Sha
     stranger = next(iter([*strangers, *resized]), None)
     what = "none" if stranger is None else f"a {type(stranger).__name__} of shape {tuple(stranger.shape)}"
     raise ValueError(
-        f"AdderSGD: expected the {len(originals)} parameters it was built with, got {len(tensors)} other or "
+        f"optimizer: expected the {len(originals)} parameters it was built with, got {len(tensors)} other or "
         f"resized tensors in their group ({what}); call addertrain.optim.bind(engine) after "
         "deepspeed.initialize, build the optimizer after fully_shard, or use DDP."
     )
@@ -160,18 +160,18 @@ def _dtensors(tensors: Sequence[Tensor]) -> Shards:
     meshes = {(t.device_mesh, t.placements) for t in tensors if isinstance(t, dtensors())}
     if len(meshes) != 1 or not all(isinstance(tensor, dtensors()) for tensor in tensors):
         raise ValueError(
-            "AdderSGD: expected all parameters of a group sharded alike, got several meshes, placements, or "
+            "optimizer: expected all parameters of a group sharded alike, got several meshes, placements, or "
             "plain tensors among them; apply fully_shard to the whole model with one mesh."
         )
     mesh, placements = meshes.pop()
     if not all(type(p) is Replicate or (type(p) is Shard and p.dim == 0) for p in placements):
         raise ValueError(
-            f"AdderSGD: expected parameters sharded along dimension 0 or replicated, got {placements}; "
+            f"optimizer: expected parameters sharded along dimension 0 or replicated, got {placements}; "
             "tensor parallelism is not supported, use fully_shard alone."
         )
     dims = [dim for dim, placement in enumerate(placements) if type(placement) is Shard]
     if len(dims) > 1:
-        raise ValueError(f"AdderSGD: expected one sharded mesh dimension, got {placements}; use one or two.")
+        raise ValueError(f"optimizer: expected one sharded mesh dimension, got {placements}; use one or two.")
     slices = []
     for index, tensor in enumerate(tensors):
         part, num_parts = (mesh.get_local_rank(dims[0]), mesh.size(dims[0])) if dims else (0, 1)
@@ -182,7 +182,7 @@ def _dtensors(tensors: Sequence[Tensor]) -> Shards:
         end = min((part + 1) * rows_a_part, rows) * (tensor.numel() // max(rows, 1))
         if offset + numel != end:
             raise ValueError(
-                f"AdderSGD: expected elements {offset} to {end} of {tuple(tensor.shape)} on this rank, got "
+                f"optimizer: expected elements {offset} to {end} of {tuple(tensor.shape)} on this rank, got "
                 f"{numel}; shard with torch's fully_shard."
             )
         if numel:

@@ -1,4 +1,4 @@
-"""What AdderSGD is built with: groups that name every layer's true size, and hyperparameters with a meaning.
+"""What optimizers of adder networks are built with: groups with every layer's true size, valid settings.
 
 An adder layer's rate needs the norm of its whole gradient. A parameter that is a part of a layer, or several
 layers in one, would train with a wrong rate and no error; so whatever is not recognised here, or in shards.py
@@ -16,6 +16,7 @@ from addertrain.optim.scaling import AlrMode
 from addertrain.optim.shards import Original, dtensors
 
 Group = dict[str, Any]
+_STATE_WORDS = {"momentum_buffer": "momentum"}
 
 
 def check_hyperparameters(group: Mapping[str, Any]) -> None:
@@ -55,15 +56,14 @@ def check_groups(groups: Sequence[Group]) -> None:
     num_adder = sum(bool(group.get("adder")) for group in groups)
     if num_adder != 1:
         raise ValueError(
-            "AdderSGD: expected exactly one parameter group with adder=True, holding all adder filters, got "
+            "optimizer: expected exactly one parameter group with adder=True, holding all adder filters, got "
             f"{num_adder} in {len(groups)} groups; build the groups with addertrain.nn.param_groups(model)."
         )
     for index, group in enumerate(groups):
-        check_hyperparameters(group)
         for param in group["params"]:
             if type(param) not in (Parameter, Tensor, *dtensors()) or not param.is_floating_point():
                 raise TypeError(
-                    "AdderSGD: expected floating-point parameters, whole or sharded by fully_shard, got a "
+                    "optimizer: expected floating-point parameters, whole or sharded by fully_shard, got a "
                     f"{type(param).__name__} of {param.dtype} in group {index}; build the optimizer after "
                     "the first forward of lazy layers, and use fully_shard in place of FSDP1."
                 )
@@ -79,14 +79,14 @@ def check_saved_groups(saved: Mapping[str, Any], groups: Sequence[Group]) -> Non
     """
     if len(saved["param_groups"]) != len(groups):
         raise ValueError(
-            f"AdderSGD: expected a state of {len(groups)} parameter groups, got "
+            f"optimizer: expected a state of {len(groups)} parameter groups, got "
             f"{len(saved['param_groups'])}; load a checkpoint of the same model and recipe."
         )
     for mine, theirs in zip(groups, saved["param_groups"], strict=True):
-        for key in ("adder", "layer_names", "layer_numel", "alr"):
+        for key in ("adder", "rule", "layer_names", "layer_numel", "alr"):
             if mine.get(key) != theirs.get(key):
                 raise ValueError(
-                    f"AdderSGD: expected a state with {key}={_short(mine.get(key))}, got "
+                    f"optimizer: expected a state with {key}={_short(mine.get(key))}, got "
                     f"{_short(theirs.get(key))}; load a checkpoint of the same model and recipe."
                 )
 
@@ -100,37 +100,47 @@ def check_saved_state(saved: Mapping[str, Any], groups: Sequence[Group]) -> None
     check_saved_groups(saved, groups)
     for mine, theirs in zip(groups, saved["param_groups"], strict=True):
         for param, index in zip(mine["params"], theirs["params"], strict=False):
-            buffer = saved["state"].get(index, {}).get("momentum_buffer")
-            if buffer is not None and buffer.shape != param.shape:
-                raise ValueError(
-                    f"AdderSGD: expected momentum of shape {tuple(param.shape)} for parameter {index}, got "
-                    f"{tuple(buffer.shape)}; load a checkpoint of the same model and recipe."
-                )
+            for key, value in saved["state"].get(index, {}).items():
+                if is_element_state(mine, value) and value.shape != param.shape:
+                    raise misshapen(key, param.shape, index, value)
+
+
+def is_element_state(group: Mapping[str, Any], value: object) -> bool:
+    """Whether a value of a parameter's state has an entry for each of its elements, as momentum has."""
+    return isinstance(value, Tensor) and value.dim() > 0 and bool(group.get("elementwise", True))
+
+
+def misshapen(key: str, shape: Sequence[int], number: int, value: Tensor) -> ValueError:
+    """The error about a state of another shape than its parameter's."""
+    return ValueError(
+        f"optimizer: expected {_STATE_WORDS.get(key, key)} of shape {tuple(shape)} for parameter {number}, "
+        f"got {tuple(value.shape)}; load a checkpoint of the same model and recipe."
+    )
 
 
 def _check_layers(index: int, group: Group) -> None:
     names, numels, params = group.get("layer_names"), group.get("layer_numel"), group["params"]
     if names is None or numels is None or not len(names) == len(numels) == len(params):
         raise ValueError(
-            f"AdderSGD: expected layer_names and layer_numel for each of the {len(params)} adder filters of "
+            f"optimizer: expected layer_names and layer_numel for each of the {len(params)} adder filters of "
             f"group {index}, got {_short(names)} and {_short(numels)}; build the groups with "
             "addertrain.nn.param_groups(model)."
         )
     for name, numel, param in zip(names, numels, params, strict=True):
         if Original.of(param).numel != numel:
             raise ValueError(
-                f"AdderSGD: expected the whole filter of layer {name} with {numel} elements, got a tensor of "
-                f"{param.numel()}; build it from the model's own parameters, or after fully_shard."
+                f"optimizer: expected the whole filter of layer {name} with {numel} elements, got a tensor "
+                f"of {param.numel()}; build it from the model's own parameters, or after fully_shard."
             )
-    if group["alr"] == "local" and any(isinstance(param, dtensors()) for param in params):
+    if group.get("alr") == "local" and any(isinstance(param, dtensors()) for param in params):
         raise ValueError(
-            'AdderSGD: expected whole gradients in backward with alr="local", got sharded parameters; use '
+            'optimizer: expected whole gradients in backward with alr="local", got sharded parameters; use '
             "one process or DDP."
         )
     places = {(param.device, param.dtype) for param in params}
     if len(places) > 1:
         raise ValueError(
-            "AdderSGD: expected all adder filters on one device in one dtype, got "
+            "optimizer: expected all adder filters on one device in one dtype, got "
             f"{_short(sorted(map(str, places)))}; move the model before building the optimizer."
         )
 

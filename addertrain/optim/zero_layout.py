@@ -73,7 +73,7 @@ def _checked(found: Slice, values: Tensor) -> Slice:
     in_partition = found.of(found.tensor.detach()).to(dtype=values.dtype, device=values.device)
     if not torch.equal(in_partition, values):
         raise ValueError(
-            f"AdderSGD: expected elements {found.offset} to {found.offset + found.numel} of parameter "
+            f"optimizer: expected elements {found.offset} to {found.offset + found.numel} of parameter "
             f"{found.index} at {found.start} of DeepSpeed's flat partition, got other values; {_CAUSE}."
         )
     return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from addertrain.data import ImageData
-from addertrain.recipe import Recipe
+from addertrain.recipe import OptimRecipe, Recipe
 from addertrain.train.building import initial_network
 from addertrain.train.loss import checked_logits
 from addertrain.train.normalisation import normalised, scale_and_shift
@@ -74,10 +74,15 @@ def estimate_memory(
     return Memory(
         parameters=_FLOAT_BYTES * share["parameters"],
         gradients=_FLOAT_BYTES * share["gradients"],
-        momentum=_FLOAT_BYTES * momentum if recipe.optim.momentum else 0,
+        momentum=_FLOAT_BYTES * momentum * _state_tensors(recipe.optim),
         buffers=buffers,
         activations=saved.bytes,
     )
+
+
+def _state_tensors(optim: OptimRecipe) -> int:
+    """How many tensors of a parameter's size the optimizer keeps."""
+    return {"sgd": int(optim.momentum > 0), "adamw": 2, "lion": 1}[optim.name]
 
 
 def _to_processor(model: nn.Module) -> None:

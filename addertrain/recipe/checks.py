@@ -161,6 +161,11 @@ def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
     is_norm = clip_norm is None or 0 < clip_norm < math.inf
     yield "optim.clip_norm", is_norm, clip_norm, "a finite number above 0, or null"
     yield "optim.nesterov", has_momentum, optim.nesterov, "false where optim.momentum is 0"
+    yield "optim.beta1", 0 <= optim.beta1 < 1, optim.beta1, "a number from 0 to below 1"
+    is_beta = optim.beta2 is None or 0 <= optim.beta2 < 1
+    yield "optim.beta2", is_beta, optim.beta2, "a number from 0 to below 1, or null"
+    is_known = optim.name == "sgd" or optim.alr in ("global", "off")
+    yield "optim.alr", is_known, optim.alr, f"global or off beside optim.name: {optim.name}"
 
 
 def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:

@@ -93,14 +93,27 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimRecipe:
-    """The optimizer: SGD with the adder layers' adaptive learning rate (ALR)."""
+    """The optimizer, with the adder layers' adaptive learning rate (ALR)."""
 
+    name: Annotated[
+        Literal["sgd", "adamw", "lion"],
+        "SGD, whose adder gradients ALR scales, or AdamW or Lion, whose adder updates it scales",
+    ] = "sgd"
     lr: Annotated[float, "the global rate γ, before the schedule"]
-    momentum: Annotated[float, "momentum of SGD"] = 0.9
-    nesterov: Annotated[bool, "Nesterov's form of the momentum"] = True
-    weight_decay: Annotated[float, "weight decay, added after ALR has scaled the gradient"]
+    momentum: Annotated[float, "momentum of optim.name sgd"] = 0.9
+    nesterov: Annotated[bool, "optim.name sgd: Nesterov's form of the momentum"] = True
+    beta1: Annotated[float, "optim.name adamw and lion: decay of the mean of gradients in a step"] = 0.9
+    beta2: Annotated[
+        float | None, "the same: decay of the mean of squares, Lion's momentum; null: 0.999, Lion's 0.99"
+    ] = None
+    weight_decay: Annotated[
+        float,
+        "weight decay; ALR scales neither SGD's, which is added to the gradient, nor AdamW's and Lion's",
+    ]
     decay_norm_and_bias: Annotated[bool, "whether norms and biases decay too"] = True
-    eta: Annotated[float, "η: the RMS that ALR gives to every adder layer's gradient"] = 0.2
+    eta: Annotated[
+        float, "η: the RMS that ALR gives to an adder layer's gradient, or to its update by AdamW or Lion"
+    ] = 0.2
     alr: Annotated[
         Literal["global", "local", "off", "increased"],
         "ALR after the reduction over ranks, before it (for comparison), not at all, or a constant factor",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from addertrain.nn import param_groups
-from addertrain.optim import SCHEDULES, AdderSGD, Schedule, scaling_factor
+from addertrain.optim import SCHEDULES, Schedule, build_optimizer, scaling_factor
 from addertrain.recipe import OptimRecipe
 from addertrain.train.batches import LabelledImages, labelled_images, unlabelled_images
 from addertrain.train.classification_counts import ClassificationCounts, Score
@@ -21,7 +21,7 @@ from addertrain.train.normalisation import normalised, scale_and_shift
 
 
 class AdderClassifier(LightningModule):
-    """Trains any image classifier with AdderSGD and a schedule that falls step by step.
+    """Trains any image classifier with the recipe's optimizer and a schedule that falls step by step.
 
     A batch is a pair (images, labels), a dict with these keys, or an object with these attributes: uint8
     images [N, C, H, W], which are normalised on the device to (x / 255 - mean) / std, and labels [N]. A
@@ -190,18 +190,8 @@ class AdderClassifier(LightningModule):
         return score
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdderSGD over the model's parameter groups, and the schedule per step."""
-        optim = self.optim
-        optimizer = AdderSGD(
-            [self._scaled(group) for group in self.parameter_groups()],
-            lr=optim.lr,
-            momentum=optim.momentum,
-            weight_decay=optim.weight_decay,
-            nesterov=optim.nesterov,
-            eta=optim.eta,
-            alr=optim.alr,
-            increase=optim.increase,
-        )
+        """The recipe's optimizer over the model's parameter groups, and the schedule per step."""
+        optimizer = build_optimizer([self._scaled(group) for group in self.parameter_groups()], self.optim)
         scheduler = LambdaLR(optimizer, lambda step: self.rate_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from addertrain.optim import AdderSGD, bind, whole_parameters, whole_state
+from addertrain.optim import AdderOptimizer, bind, whole_parameters, whole_state
 from addertrain.train.strategies.zero import import_deepspeed
 from tests.optim.deepspeed_training import answers, config, engine_for
-from tests.optim.smooth_net import loss_of, new_optimizer, share, smooth_net
+from tests.optim.smooth_net import Rule, loss_of, new_optimizer, share, smooth_net
 
 BEFORE, AFTER = 3, 2
 """Steps before a checkpoint, and after it."""
@@ -27,47 +27,49 @@ def _train(engine: Any, steps: range) -> None:
         engine.step()
 
 
-def _momentum(optimizer: AdderSGD) -> list[Tensor]:
-    return [each["momentum_buffer"].clone() for each in whole_state(optimizer, keep=True)["state"].values()]
+def _state(optimizer: AdderOptimizer) -> list[Tensor]:
+    """Momentum, or AdamW's moments and numbers of steps."""
+    states = whole_state(optimizer, keep=True)["state"].values()
+    return [value.clone() for each in states for value in each.values()]
 
 
-def _load_then_bind(engine: Any, folder: Path) -> AdderSGD:
+def _load_then_bind(engine: Any, folder: Path) -> AdderOptimizer:
     engine.load_checkpoint(str(folder))
     return bind(engine)
 
 
-def _bind_then_load(engine: Any, folder: Path) -> AdderSGD:
+def _bind_then_load(engine: Any, folder: Path) -> AdderOptimizer:
     optimizer = bind(engine)
     engine.load_checkpoint(str(folder))
     return optimizer
 
 
-def _bind_often(engine: Any, folder: Path) -> AdderSGD:
+def _bind_often(engine: Any, folder: Path) -> AdderOptimizer:
     bind(engine)
     engine.load_checkpoint(str(folder))
     bind(engine)
     return bind(engine)
 
 
-WAYS: list[Callable[[Any, Path], AdderSGD]] = [_load_then_bind, _bind_then_load, _bind_often]
+WAYS: list[Callable[[Any, Path], AdderOptimizer]] = [_load_then_bind, _bind_then_load, _bind_often]
 
 
-def resumed(settings: dict[str, Any], folder: Path) -> dict[str, tuple[bool, bool]]:
-    """Way of resuming -> whether momentum, and later the trained parameters, are those of a run in one."""
-    engine = engine_for(settings)
+def resumed(settings: dict[str, Any], folder: Path, rule: Rule = "sgd") -> dict[str, tuple[bool, bool]]:
+    """Way of resuming -> whether the state, and later the trained parameters, are those of a run in one."""
+    engine = engine_for(settings, rule)
     optimizer = bind(engine)
     _train(engine, range(BEFORE))
     engine.save_checkpoint(str(folder))
-    saved = _momentum(optimizer)
+    saved = _state(optimizer)
     assert all(each.any() for each in saved)
     _train(engine, range(BEFORE, BEFORE + AFTER))
     expected = [value.clone() for value in whole_parameters(optimizer, keep=True)]
     engine.destroy()
     found = {}
     for way in WAYS:
-        engine = engine_for(settings)
+        engine = engine_for(settings, rule)
         optimizer = way(engine, folder)
-        kept = all(map(torch.equal, _momentum(optimizer), saved))
+        kept = all(map(torch.equal, _state(optimizer), saved))
         _train(engine, range(BEFORE, BEFORE + AFTER))
         found[way.__name__] = (
             kept,
@@ -82,7 +84,7 @@ def weights_alone(settings: dict[str, Any], folder: Path) -> bool:
     engine = engine_for(settings)
     engine.load_checkpoint(str(folder), load_optimizer_states=False)
     optimizer = bind(engine)
-    empty = not any(each.any() for each in _momentum(optimizer))
+    empty = not any(each.any() for each in _state(optimizer))
     engine.destroy()
     return empty
 

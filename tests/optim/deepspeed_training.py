@@ -11,7 +11,7 @@ from torch import Tensor
 from addertrain.optim import bind, shards, whole_parameters, whole_state
 from addertrain.optim.zero_layout import partition_shards
 from addertrain.train.strategies.zero import import_deepspeed
-from tests.optim.smooth_net import GLOBAL_BATCH, NUM_STEPS, loss_of, new_optimizer, share, smooth_net
+from tests.optim.smooth_net import GLOBAL_BATCH, NUM_STEPS, Rule, loss_of, new_optimizer, share, smooth_net
 
 BASE: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,
@@ -31,20 +31,22 @@ def config(stage: int, accumulate: int = 1, **zero: Any) -> dict[str, Any]:
     }
 
 
-def engine_for(settings: dict[str, Any], **options: Any) -> Any:
+def engine_for(settings: dict[str, Any], rule: Rule = "sgd") -> Any:
     deepspeed = import_deepspeed("cpu")
     os.environ.setdefault("LOCAL_RANK", str(dist.get_rank()))  # DeepSpeed asks the launcher's variable
     model = smooth_net(torch.float32)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=new_optimizer(model, **options), config=copy.deepcopy(settings),
+        model=model, optimizer=new_optimizer(model, rule), config=copy.deepcopy(settings),
         dist_init_required=False,
     )  # fmt: skip
     return engine
 
 
-def train_engine(settings: dict[str, Any], num_steps: int = NUM_STEPS) -> dict[str, Tensor]:
+def train_engine(
+    settings: dict[str, Any], num_steps: int = NUM_STEPS, rule: Rule = "sgd"
+) -> dict[str, Tensor]:
     """Parameters by name, as the optimizer steps on them, on every rank."""
-    engine = engine_for(settings)
+    engine = engine_for(settings, rule)
     optimizer = bind(engine)
     dtype = next(engine.module.parameters()).dtype
     pieces = settings["gradient_accumulation_steps"]
@@ -61,8 +63,10 @@ def train_engine(settings: dict[str, Any], num_steps: int = NUM_STEPS) -> dict[s
     return dict(zip(order, values, strict=True))
 
 
-def train_cases(cases: dict[str, dict[str, Any]], num_steps: int = NUM_STEPS) -> dict[str, dict[str, Tensor]]:
-    return {name: train_engine(settings, num_steps) for name, settings in cases.items()}
+def train_cases(
+    cases: dict[str, dict[str, Any]], num_steps: int = NUM_STEPS, rule: Rule = "sgd"
+) -> dict[str, dict[str, Tensor]]:
+    return {name: train_engine(settings, num_steps, rule) for name, settings in cases.items()}
 
 
 def allow_fp16_on_cpus() -> None:

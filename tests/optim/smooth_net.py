@@ -4,13 +4,17 @@ No ReLU: where a rounding flips its kink, two exact runs part by 6e-3. No BatchN
 optimizer could tell ranks apart. Three filters of 135, 75 and 140 elements, which flat partitions cut.
 """
 
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, param_groups, synchronise_norms
-from addertrain.optim import AdderSGD, AlrMode
+from addertrain.optim import AdaptiveLayerRate, AdderOptimizer, AdderSGD, Lion
 
-GLOBAL_BATCH = 8
+Rule = Literal["sgd", "adamw", "lion"]
+GLOBAL_BATCH = 12
 NUM_STEPS = 20
 
 
@@ -48,17 +52,21 @@ def loss_of(model: nn.Module, x: Tensor, label: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(x).double(), label)
 
 
-def new_optimizer(model: nn.Module, alr: AlrMode = "global") -> AdderSGD:
-    return AdderSGD(param_groups(model, weight_decay=1e-4, decay_norm_and_bias=False), lr=0.1, alr=alr)
+def new_optimizer(model: nn.Module, rule: Rule = "sgd") -> AdderOptimizer:
+    groups = param_groups(model, weight_decay=1e-4, decay_norm_and_bias=False)
+    if rule == "sgd":
+        return AdderSGD(groups, lr=0.1)
+    inner = partial(torch.optim.AdamW, lr=0.01) if rule == "adamw" else partial(Lion, lr=0.01)
+    return AdaptiveLayerRate(groups, inner, eta=2.0)
 
 
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: param.detach().double() for name, param in model.named_parameters()}
 
 
-def train_serially(dtype: torch.dtype, *, batch_norm: bool = False) -> dict[str, Tensor]:
+def train_serially(dtype: torch.dtype, rule: Rule = "sgd", *, batch_norm: bool = False) -> dict[str, Tensor]:
     model = smooth_net(dtype, batch_norm=batch_norm)
-    optimizer = new_optimizer(model)
+    optimizer = new_optimizer(model, rule)
     for step in range(NUM_STEPS):
         optimizer.zero_grad()
         loss_of(model, *global_batch(step, dtype)).backward()

@@ -76,7 +76,8 @@ def _draw_equilibrium(axes: Axes, group: Group) -> None:
 
 def _has_balance(group: Group) -> bool:
     """Whether steps have a known length and decay is there to meet them."""
-    return _has_alr(group) and group.recipe.optim.weight_decay > 0
+    optim = group.recipe.optim
+    return _has_alr(group) and optim.weight_decay > 0 and optim.name == "sgd"
 
 
 def _has_alr(group: Group) -> bool:

@@ -4,7 +4,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from addertrain.optim import AdderSGD, clip_others_, clip_parts_, parts
+from addertrain.optim import AdderOptimizer, clip_others_, clip_parts_, parts
 from addertrain.optim.shards import local
 from addertrain.train.strategies.sharded import Sharded
 
@@ -26,7 +26,7 @@ class ClipNorm(Callback):
         if not isinstance(trainer.strategy, Sharded):
             clip_others_(optimizer.param_groups, self.max_norm)
             return
-        assert isinstance(optimizer, AdderSGD)
+        assert isinstance(optimizer, AdderOptimizer)
         gradients = trainer.strategy.gradients()
         filters = {id(param) for param in optimizer.filters}
         others = [

@@ -1,6 +1,6 @@
 """Keeps steps whose loss or gradients are not finite away from the weights, and decides what comes then.
 
-What is wrong, and where, is `diagnosis`'s business; AdderSGD leaves the step out (`is_sound`); this file
+What is wrong, and where, is `diagnosis`'s business; the optimizer leaves the step out (`is_sound`); this file
 says when to look and what follows.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from addertrain.errors import GoBack, NonFiniteError
-from addertrain.optim import AdderSGD
+from addertrain.optim import AdderOptimizer
 from addertrain.recipe import TrainRecipe
 from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.diagnosis import Finding, bad_gradients, clearest, find
@@ -112,7 +112,7 @@ class FiniteGuard(StatefulCallback):
                 self._is_finite.append(all_norms.isfinite().all())
                 norms = dict(zip(map(id, gradients.parameters), all_norms.unbind(), strict=True))
         is_sound = _agreed(torch.stack(self._is_finite), is_scale_fine)
-        if isinstance(optimizer, AdderSGD):
+        if isinstance(optimizer, AdderOptimizer):
             optimizer.is_sound = is_sound
         if self._before is not None:
             self._before.put_back_unless(is_sound)

@@ -1,7 +1,7 @@
 """Curves for TensorBoard, written by the first rank into the run directory; a user's loggers get them, too.
 
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
-AdderSGD: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
+optimizer: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
 weights where there are any, statistics recalibrated; `accuracy/val_top1_uncalibrated` is the network as
 training left it. Every ten epochs come pictures of what the network is given, augmentation and all. A
 resumption declares the points beyond its checkpoint void. `report` leaves them out; the program `tensorboard`
@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from addertrain.optim import AdderSGD
+from addertrain.optim import AdderOptimizer
 from addertrain.optim.squares import sums_of_squares
 from addertrain.train.batches import LabelledImages
 from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
@@ -91,7 +91,7 @@ class TensorBoard(Callback):
             return
         optimizer = trainer.optimizers[0]
         self._write(window_scalars(window, optimizer.param_groups[0]["lr"]), trainer.global_step)
-        if isinstance(optimizer, AdderSGD):
+        if isinstance(optimizer, AdderOptimizer):
             self._write(layer_scalars(optimizer), trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,7 +179,7 @@ def window_scalars(window: Window, lr: float) -> dict[str, float]:
 
 
 @torch.no_grad()
-def layer_scalars(optimizer: AdderSGD) -> dict[str, float]:
+def layer_scalars(optimizer: AdderOptimizer) -> dict[str, float]:
     """α_l, ‖g_l‖ and RMS(w) of every adder layer after the last step; one host sync.
 
     Without RMS(w) where a rank has no whole filters: gathering them is all ranks' business.

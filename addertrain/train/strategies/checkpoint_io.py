@@ -34,7 +34,6 @@ MODEL, OPTIMIZER, RANK_BUFFERS, AVERAGE = "model", "optimizer", "rank_buffers", 
 """Tensors by name: of the network, of momentum, of every rank's own buffers, averaged (if there are any)."""
 POSITION, STATE, FOREIGN = "position", "state", "foreign"
 """Plain values: where the training stands, what goes on from there, and what a user's own callbacks keep."""
-MOMENTUM = "momentum_buffer"
 COMPANIONS = "companions."
 """How names of modules begin that train beside the model: a teacher, and what only training needs."""
 

@@ -24,21 +24,22 @@ from addertrain.checkpoint.files import temporary_name
 from addertrain.checkpoint.part_names import piece_name
 from addertrain.errors import CheckpointError
 from addertrain.optim import (
-    AdderSGD,
+    AdderOptimizer,
     OwnPieces,
     group_settings,
     joined,
     load_whole_state,
-    own_momentum,
     own_parameters,
+    own_state,
     parts,
+    shared_state,
     split_,
     whole_parameters,
 )
 from addertrain.optim.shards import local
 from addertrain.train.module import AdderClassifier
 from addertrain.train.processes import on_first_rank
-from addertrain.train.strategies.checkpoint_io import MOMENTUM, DirectoryCheckpointIO, Pieces
+from addertrain.train.strategies.checkpoint_io import OPTIMIZER, DirectoryCheckpointIO, Pieces
 from addertrain.train.strategies.gradients import Gradients
 from addertrain.train.strategies.lightning_checkpoint import optimizer_of
 from addertrain.train.strategies.portable import NamedState, optimizer_by_index, optimizer_by_name
@@ -60,7 +61,7 @@ class Sharded(NamedState, DDPStrategy):
         self.model_to_device()
         if trainer.state.fn == TrainerFn.FITTING:
             self.shard(trainer)
-            self._parameter_names = self._names_of(self.adder_sgd())
+            self._parameter_names = self._names_of(self.adder_optimizer())
         self.setup_precision_plugin()
 
     @contextmanager
@@ -72,24 +73,24 @@ class Sharded(NamedState, DDPStrategy):
         """Cuts the network over the ranks and sets up optimizers; `setup_optimizers` is part of it."""
         raise NotImplementedError
 
-    def adder_sgd(self) -> AdderSGD:
+    def adder_optimizer(self) -> AdderOptimizer:
         """The optimizer of the training."""
         (optimizer,) = self.optimizers
         return _plain(optimizer)
 
     def gradients(self) -> Gradients:
         """This rank's parts, when a step is about to be made."""
-        return Gradients.of(self.adder_sgd())
+        return Gradients.of(self.adder_optimizer())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The groups' settings by parameter name; momentum is among the `pieces`."""
-        adder_sgd = _plain(optimizer)
-        state = {"state": {}, "param_groups": group_settings(adder_sgd)}
+        """The groups' settings and the state that is not cut, by parameter name; the rest is in `pieces`."""
+        plain = _plain(optimizer)
+        state = {"state": shared_state(plain), "param_groups": group_settings(plain)}
         return optimizer_by_name(state, self._parameter_names)
 
     def pieces(self) -> dict[str, OwnPieces]:
         """What every rank adds to a checkpoint, by the end of its tensors' names in "FILE/NAME"."""
-        return {f"optimizer/.{MOMENTUM}": own_momentum(self.adder_sgd())}
+        return {f"{OPTIMIZER}/.{key}": own for key, own in own_state(self.adder_optimizer()).items()}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
@@ -103,19 +104,21 @@ class Sharded(NamedState, DDPStrategy):
     def _share(self, path: Path) -> Pieces:
         folder = Path(on_first_rank(lambda: str(temporary_name(path))))
         names = self._parameter_names
-        values: dict[str, dict[str, Tensor]] = {}
-        shapes: dict[str, dict[str, torch.Size]] = {}
+        values: dict[str, dict[str, Tensor]] = {OPTIMIZER: {}}
+        shapes: dict[str, dict[str, torch.Size]] = {OPTIMIZER: {}}
         for key, own in self.pieces().items():
             file, _, end = key.partition("/")
-            values[file] = {
-                piece_name(names[each.number] + end, each.offset): each.values for each in own.pieces
-            }
-            shapes[file] = {names[number] + end: shape for number, shape in own.shapes.items()}
+            values.setdefault(file, {}).update(
+                {piece_name(names[each.number] + end, each.offset): each.values for each in own.pieces}
+            )
+            shapes.setdefault(file, {}).update(
+                {names[number] + end: shape for number, shape in own.shapes.items()}
+            )
         return Pieces(folder, self.global_rank, self.world_size, values, shapes)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Gives every rank its part of the momentum."""
-        optimizer = self.adder_sgd()
+        optimizer = self.adder_optimizer()
         named = optimizer_of(checkpoint)
         assert named is not None, "a checkpoint without momentum is refused before"
         try:
@@ -125,28 +128,28 @@ class Sharded(NamedState, DDPStrategy):
 
     def whole_parameters(self, *, keep: bool = True) -> dict[str, Tensor]:
         """The parameters by their names in the files; a collective. Without `keep` they come empty."""
-        optimizer = self.adder_sgd()
+        optimizer = self.adder_optimizer()
         values = whole_parameters(optimizer, keep=keep)
         return dict(zip(self._parameter_names, values, strict=True))
 
     def parts(self) -> list[Tensor]:
         """This rank's part of all parameters, as tensors that share their memory."""
-        return [local(part.detach()) for part in parts(self.adder_sgd())]
+        return [local(part.detach()) for part in parts(self.adder_optimizer())]
 
     def joined(self, values: Sequence[Tensor], *, keep: bool) -> dict[str, Tensor]:
         """Whole tensors by parameter name, of values that lie as `parts` do; a collective.
 
         Without `keep` they come empty.
         """
-        optimizer = self.adder_sgd()
+        optimizer = self.adder_optimizer()
         return dict(zip(self._parameter_names, joined(optimizer, values, keep=keep), strict=True))
 
     def split_(self, values: Sequence[Tensor], whole: Mapping[str, Tensor]) -> None:
         """The inverse of `joined`: fills this rank's `values`."""
-        optimizer = self.adder_sgd()
+        optimizer = self.adder_optimizer()
         split_(optimizer, values, [whole[name] for name in self._parameter_names])
 
-    def _names_of(self, optimizer: AdderSGD) -> list[str]:
+    def _names_of(self, optimizer: AdderOptimizer) -> list[str]:
         """The parameters' names in the files; taken early, for evaluations put another network in place."""
         names = {id(parameter): name for name, parameter in self._module().named_parameters()}
         originals = [original for group in optimizer.originals for original in group]
@@ -167,7 +170,7 @@ class PartedNetwork(Sharded):
 
     def pieces(self) -> dict[str, OwnPieces]:
         """The parameters' pieces, too."""
-        return {**super().pieces(), "model/": own_parameters(self.adder_sgd())}
+        return {**super().pieces(), "model/": own_parameters(self.adder_optimizer())}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Buffers alone; parameters are among the `pieces`."""
@@ -221,7 +224,7 @@ def gradients_of(trainer: Trainer, optimizer: Optimizer) -> Gradients:
     return strategy.gradients() if isinstance(strategy, Sharded) else Gradients.of(optimizer)
 
 
-def _plain(optimizer: Optimizer) -> AdderSGD:
+def _plain(optimizer: Optimizer) -> AdderOptimizer:
     plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-    assert isinstance(plain, AdderSGD), "sharded strategies train with AdderSGD"
+    assert isinstance(plain, AdderOptimizer), "sharded strategies train with an AdderOptimizer"
     return plain

@@ -39,7 +39,7 @@ class Zero(Sharded):
         scale = plugin.engine_scale if isinstance(plugin, MixedPrecision) else None
         engine, *_ = deepspeed.initialize(
             model=self._module(),
-            optimizer=self.adder_sgd(),
+            optimizer=self.adder_optimizer(),
             config=engine_settings(
                 self.stage,
                 device_type=self.root_device.type,
@@ -97,7 +97,7 @@ class Zero(Sharded):
         make_step = engine.optimizer.step
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            announce_step(self.precision_plugin, self._module(), self.adder_sgd())
+            announce_step(self.precision_plugin, self._module(), self.adder_optimizer())
             return make_step(*args, **kwargs)
 
         engine.optimizer.step = step
