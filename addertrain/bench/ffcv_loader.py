@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_LONGEST_END_S = 10.0  # of a thread that has nothing left to do; one that failed or waits is left alone
 _SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # the crops of data.crops: shares of the area, width by height
 
 
@@ -61,12 +62,15 @@ def _epoch(loader: Any) -> Iterator[Any]:
     with _TorchThreads():
         batches = iter(loader)
         try:
-            yield from batches
-        finally:
+            for batch in batches:  # noqa: UP028  (`yield from` would stop its thread without a last word)
+                yield batch
+        except GeneratorExit:
             # Its thread goes on where a caller stops, and whoever is timed next would pay: it ends here.
             for _ in batches:
                 pass
-            batches.join()
+            raise
+        finally:
+            batches.join(_LONGEST_END_S)
 
 
 class _TorchThreads:
