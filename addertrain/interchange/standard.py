@@ -84,7 +84,7 @@ class _StandardAdder(nn.Module):
         for r, s in self._taps():
             taps = filters[:, :, r, s, None, None].clone()  # (O, C, 1, 1)
             self.register_buffer(f"filters_{r}_{s}", taps if self.groups == 1 else self._by_group(taps, 0))
-        self.register_buffer("ones", torch.ones(self.groups, *filters.shape[1:]))
+        self.register_buffer("ones", filters.new_ones(self.groups, *filters.shape[1:]))
         self.register_buffer("offset", self.similarity.offset((1, 2, 3))[:, None, None])
 
     def _by_group(self, t: Tensor, axis: int) -> Tensor:
