@@ -74,7 +74,7 @@ def test_kill_9_ctrl_c_and_the_same_command_give_the_uninterrupted_run(tmp_path:
     assert "resuming epoch_" in said
     assert process.returncode == 130
     (line,) = errors.splitlines()
-    assert line.startswith("addertrain: interrupted; the same command will go on from epoch_")
+    assert line.startswith("addertrain: interrupted; the same command will resume from epoch_")
     assert line.endswith(f"in {run}")
     assert not (run / "summary.json").exists()
 

@@ -3,7 +3,6 @@
 Processor time is what to compare on a machine that others use as well: it counts every thread of the process.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.snapshot import snapshot
+from addertrain.command_parser import CommandParser, one_of
 from addertrain.models import MODELS, build_model
 
 _MINUTE_MS = 60_000.0
@@ -23,15 +23,22 @@ _State = Mapping[str, Mapping[str, Tensor]]
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="addertrain bench checkpoint",
-        description="What saving a network and its momentum costs: the copy that training waits for, and "
-        "hashing, writing and flushing, which a thread does.",
+        description="Measures how long saving a network and its momentum takes: the copy, for which "
+        "training waits, and hashing, writing and flushing, which run on a thread of their own.",
     )
-    parser.add_argument("network", nargs="?", choices=sorted(MODELS), default="resnet18")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where to write (default: here)")
-    parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
-    parser.add_argument("--saves", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument(
+        "network", nargs="?", type=one_of(sorted(MODELS)), default="resnet18", metavar="NETWORK",
+        help=f"the network: {', '.join(sorted(MODELS))} (default: resnet18)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), help="the folder to write to (default: this folder)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="the number of processor cores to use (default: 1)"
+    )
+    parser.add_argument("--saves", type=int, default=10, help="the number of saves to measure (default: 10)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     state = training_state(arguments.network)

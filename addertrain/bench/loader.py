@@ -5,7 +5,6 @@ read by FFCV's own Loader where the package is; beside them torchvision on the o
 DataLoader around Pillow. Processor time is what to compare: it holds on a machine that others use as well.
 """
 
-import argparse
 import gc
 import os
 import resource
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from addertrain.bench import ffcv_loader
+from addertrain.command_parser import CommandParser
 from addertrain.data import PictureLoader, PictureReader
 from addertrain.data.beton.encode import BetonSettings
 from addertrain.data.beton.reader import BetonReader
@@ -86,19 +86,26 @@ class Way:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="addertrain bench loader",
-        description="Processor time, speed, latency and memory of every way to read pictures at 224 x 224.",
+        description="Measures processor time, speed, latency and memory of all ways of reading images at "
+        "224 x 224.",
     )
-    parser.add_argument("pictures", help="a folder with a folder of pictures for each class")
-    parser.add_argument("--batch", type=int, default=64, help="images (default: 64)")
-    parser.add_argument("--threads", type=int, default=2, help="decoding threads or processes (default: 2)")
-    parser.add_argument("--epochs", type=int, default=3, help="turns that each way gets (default: 3)")
+    parser.add_argument("pictures", metavar="IMAGES", help="a folder with one folder of images per class")
+    parser.add_argument("--batch", type=int, default=64, help="the batch size (default: 64)")
     parser.add_argument(
-        "--repeat", type=int, default=8, help="showings of a picture in an epoch (default: 8)"
+        "--threads", type=int, default=2, help="the number of threads or processes that decode (default: 2)"
     )
     parser.add_argument(
-        "--step", metavar="MODEL", help="then again beside the training steps of a model, such as resnet18"
+        "--epochs", type=int, default=3, help="how many epochs each way is measured (default: 3)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=8, help="how often each image is read in an epoch (default: 8)"
+    )
+    parser.add_argument(
+        "--step",
+        metavar="MODEL",
+        help="measure again while a model, such as resnet18, is trained on the images",
     )
     arguments = parser.parse_args(argv)
     files = folder_of_classes(Path(arguments.pictures))

@@ -22,6 +22,7 @@ from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.operands import operands
 from addertrain.bench.timing import interleaved
+from addertrain.command_parser import CommandParser, one_of
 from addertrain.ops import schemas
 
 _HEAD = (
@@ -153,35 +154,55 @@ def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
     return f"{line} {row.cdist:6.2f} | {row.formula:.3f}, {row.training / row.formula:.0f} times slower"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="addertrain bench ops",
-        description="1e9 elements/s of the adder operators on this CPU or a GPU, layer by layer.",
-        epilog="Measure on an idle machine: a busy neighbour halves every figure, ceiling included.",
+        description="Measures the speed of the adder operators on this CPU or a GPU, in 1e9 elements/s, "
+        "for each layer of the networks.",
+        epilog="Measure on an idle machine, because other work on it can halve every figure.",
     )
     parser.add_argument(
         "networks",
         nargs="*",
-        choices=[[], *NETWORKS],
+        type=one_of(NETWORKS),
         metavar="NETWORK",
-        help=f"{', '.join(NETWORKS)} (default: all)",
+        help=f"the networks whose layers are measured: {', '.join(NETWORKS)} (default: all)",
     )
-    parser.add_argument("--threads", type=_positive, default=1, help="processor cores to use (default: 1)")
-    parser.add_argument("--batch", type=_positive, help="images (default: 256, 128 or 16 with the network)")
-    parser.add_argument("--layout", choices=["channels-last", "nchw"], default="channels-last")
-    parser.add_argument("--seconds", type=float, default=0.5, help="time for each layer (default: 0.5)")
-    parser.add_argument("--kernels-only", action="store_true", help="leave out cdist and the slow formulas")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--dtype", choices=cuda_ops.DTYPES, default="float32", help="on a GPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
+    parser.add_argument(
+        "--threads", type=_positive, default=1, help="the number of processor cores to use (default: 1)"
+    )
+    parser.add_argument(
+        "--batch", type=_positive, help="the batch size (default: 256, 128 or 16, depending on the network)"
+    )
+    parser.add_argument(
+        "--layout", choices=["channels-last", "nchw"], default="channels-last",
+        help="the memory format of images (default: channels-last)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="how long each layer is measured (default: 0.5)"
+    )
+    parser.add_argument(
+        "--kernels-only",
+        action="store_true",
+        help="do not measure torch.cdist and the slow formulas in PyTorch",
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="the device to measure (default: cpu)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=cuda_ops.DTYPES,
+        default="float32",
+        help="the data type on a GPU (default: float32)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     return parser
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
-    return value
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 What a run does before it trusts its kernels (`addertrain.proof`), without a run, data or a memory of it.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from addertrain import libraries
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.layers import NETWORKS
+from addertrain.command_parser import CommandParser, one_of
 from addertrain.models import build_model
 from addertrain.proof import CompiledOperators, ProvenLayer, layers_of, prove
 from addertrain.proof.environment import environment_of
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """Tries the layers of the networks; returns 1 where a kernel is wrong."""
     arguments = _parser().parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("bench proof: expected a CUDA device for --device cuda, got none; leave it out.")
+        raise RuntimeError("bench proof: expected a GPU for --device cuda, got none; leave the option out")
     device = torch.device(arguments.device)
     print(f"{environment_of(device)['device']}; {libraries.status()}")
     records, is_right = [], True
@@ -60,17 +60,27 @@ def _layers(name: str, batch: int, dtype: torch.dtype, device_type: str) -> dict
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="addertrain bench proof",
-        description="The compiled kernels beside the reference, on every different layer of networks.",
+        description="Compares the compiled kernels with the reference, on every different layer of the "
+        "networks.",
     )
     parser.add_argument(
-        "networks", nargs="*", choices=[[], *NETWORKS], metavar="NETWORK",
-        help=f"{', '.join(NETWORKS)} (default: all)",
+        "networks", nargs="*", type=one_of(NETWORKS), metavar="NETWORK",
+        help=f"the networks whose layers are compared: {', '.join(NETWORKS)} (default: all)",
     )  # fmt: skip
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=["float32"])
-    parser.add_argument("--batch", type=int, default=128, help="images of the real batch (default: 128)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE too")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="the device to check (default: cpu)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, nargs="+", default=["float32"], help="the data types (default: float32)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=128,
+        help="the batch size of training, on which kernels depend (default: 128)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     return parser

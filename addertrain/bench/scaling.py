@@ -17,6 +17,7 @@ import torch
 from addertrain.bench.local_ranks import LocalTimes, measure_ranks
 from addertrain.bench.projection import BUCKET_BYTES, Cluster, Projection, exposed_time, project
 from addertrain.bench.step import CASES
+from addertrain.command_parser import CommandParser, one_of
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,32 +102,56 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:6.2f} ms"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> CommandParser:
     cluster = Cluster()
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="addertrain bench scaling",
-        description="A training step on 1, 2, ... ranks of this machine, and on many GPUs by a model.",
-        epilog="Ranks that share cores slow each other's computation down: compare within a row.",
+        description="Measures a training step on 1, 2, ... ranks of this machine, and projects it to many "
+        "GPUs by a cost model.",
+        epilog="Ranks that share processor cores slow each other down, so compare figures within a row only.",
     )
-    parser.add_argument("network", choices=CASES, nargs="?", default="lenet5bn")
+    parser.add_argument(
+        "network", type=one_of(CASES), nargs="?", default="lenet5bn", metavar="NETWORK",
+        help=f"the network: {', '.join(CASES)} (default: lenet5bn)",
+    )  # fmt: skip
     parser.add_argument(
         "--ranks",
         type=_counts,
-        help="e.g. 1,2,4 (default: up to the number of GPUs, or 1,2; none with --compute-ms)",
+        help="the numbers of ranks to measure, such as 1,2,4 (default: powers of two up to the number of "
+        "GPUs, or 1,2 without a GPU; nothing is measured with --compute-ms)",
     )
-    parser.add_argument("--batch", type=int, default=32, help="images a rank (default: 32)")
-    parser.add_argument("--threads", type=int, default=1, help="processor cores a rank (default: 1)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time a number of ranks (default: 10)")
-    parser.add_argument("--gpus", type=_counts, default=[8, 64, 512], help="project to these (8,64,512)")
+    parser.add_argument("--batch", type=int, default=32, help="the number of images per rank (default: 32)")
     parser.add_argument(
-        "--compute-ms", type=float, help="a GPU's time for a step, instead of the measured one"
+        "--threads", type=int, default=1, help="the number of processor cores per rank (default: 1)"
     )
-    parser.add_argument("--gpus-per-machine", type=int, default=cluster.gpus_per_machine)
-    parser.add_argument("--bandwidth-in", type=float, default=cluster.bandwidth_in / 1e9, help="GB/s a GPU")
     parser.add_argument(
-        "--bandwidth-out", type=float, default=cluster.bandwidth_out / 1e9, help="GB/s a machine"
+        "--seconds", type=float, default=10.0,
+        help="how long each number of ranks is measured (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpus", type=_counts, default=[8, 64, 512],
+        help="the numbers of GPUs to project to (default: 8,64,512)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compute-ms",
+        type=float,
+        help="the time in ms that one GPU needs for a step, used instead of a measurement",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
+    parser.add_argument(
+        "--gpus-per-machine", type=int, default=cluster.gpus_per_machine,
+        help="the number of GPUs in a machine (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bandwidth-in", type=float, default=cluster.bandwidth_in / 1e9,
+        help="the bandwidth of a GPU within its machine in GB/s (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bandwidth-out",
+        type=float,
+        default=cluster.bandwidth_out / 1e9,
+        help="the bandwidth of a machine's network in GB/s (default: %(default)g)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     return parser
 
 
@@ -137,10 +162,10 @@ def _all_local_ranks() -> list[int]:
 
 
 def _counts(text: str) -> list[int]:
-    counts = [int(word) for word in text.split(",")]
-    if not counts or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"expected numbers above 0 with commas between them, got {text!r}")
-    return counts
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"expected whole numbers above 0, separated by commas, got {text!r}")
+    return [int(word) for word in words]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The twin has the same layers as torch convolutions, with torch's norm and ReLU, 
 `--converted` it stands beside torchvision's network of that name, converted, as its code is and fused.
 """
 
-import argparse
 import copy
 import dataclasses
 import difflib
@@ -20,6 +19,7 @@ from addertrain.bench import cuda_step
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import interleaved
+from addertrain.command_parser import CommandParser
 from addertrain.errors import UsageError
 from addertrain.models import Kind, build_model
 from addertrain.nn import BatchNorm2d, convert, fuse, param_groups
@@ -79,14 +79,15 @@ _TORCHVISIONS = ("resnet18", "resnet50")
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="addertrain bench step",
-        description="A training step beside the convolutional twin's, on this CPU or a GPU.",
+        description="Compares the time of a training step with that of the convolutional baseline, on this "
+        "CPU or a GPU.",
     )
     parser.add_argument(
         "network",
         metavar="NETWORK",
-        help=f"{', '.join(CASES)}, or package.module:function",
+        help=f"the network: {', '.join(CASES)}, or a function of your own as package.module:function",
     )
     parser.add_argument(
         "--image",
@@ -94,21 +95,37 @@ def main(argv: Sequence[str]) -> int:
         nargs=3,
         metavar=("C", "H", "W"),
         default=(3, 224, 224),
-        help="images of a network of your own (default: 3 224 224)",
+        help="the image shape of a network of your own (default: 3 224 224)",
     )
-    parser.add_argument("--classes", type=int, default=1000, help="and its classes (default: 1000)")
-    parser.add_argument("--threads", type=int, default=1, help="processor cores to use (default: 1)")
-    parser.add_argument("--batch", type=int, default=256, help="images (default: 256)")
-    parser.add_argument("--seconds", type=float, default=15.0, help="time in all (default: 15)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast's, on a GPU")
-    parser.add_argument("--size", type=int, help="pixels of an image's side (default: the data set's)")
+    parser.add_argument("--classes", type=int, default=1000, help="its number of classes (default: 1000)")
     parser.add_argument(
-        "--converted", action="store_true", help="torchvision's resnet18 or resnet50, converted, on a CPU"
+        "--threads", type=int, default=1, help="the number of processor cores to use (default: 1)"
+    )
+    parser.add_argument("--batch", type=int, default=256, help="the batch size (default: 256)")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="how long to measure in total (default: 15)"
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="the device to measure (default: cpu)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="the data type of autocast on a GPU"
+    )
+    parser.add_argument(
+        "--size", type=int, help="the height and width of images (default: those of the data set)"
+    )
+    parser.add_argument(
+        "--converted",
+        action="store_true",
+        help="also measure torchvision's resnet18 or resnet50 after addertrain.nn.convert, with and without "
+        "fusing (on a CPU)",
     )
     arguments = parser.parse_args(argv)
     if arguments.converted and (arguments.network not in _TORCHVISIONS or arguments.device != "cpu"):
-        parser.error(f"expected --converted with one of {', '.join(_TORCHVISIONS)} on a CPU")
+        parser.error(
+            f"expected --converted with {' or '.join(_TORCHVISIONS)} on a CPU, got {arguments.network} on "
+            f"{arguments.device}"
+        )
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     case = _chosen(arguments.network, tuple(arguments.image), arguments.classes)

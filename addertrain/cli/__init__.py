@@ -1,8 +1,8 @@
-"""The command line: what was asked for, what is said about it, and the exit code.
+"""The command line: finds the command, runs it, turns errors into one line, and returns the exit code.
 
-Every command is a file of this folder with `add_parser` and `run`, and stands in `_COMMANDS`. At its head it
-imports what reads words and complains about them; what it works with, `run` imports. Help and a mistyped
-option therefore answer at once.
+Every command is a file in this folder with `add_parser` and `run`, and is listed in `_COMMANDS`. A command's
+module imports only what its parser needs; `run` imports the rest. So help and a mistyped option answer at
+once.
 """
 
 import argparse
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from addertrain.cli import bench, ckpt, data, evaluate, fit, plan, preflight, report, reproduce, version
-from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands, split_overrides
+from addertrain.cli.parser import EXIT_CODES, Commands, split_overrides
 from addertrain.cli.ranks import is_first_of_machine, is_first_rank, rank
+from addertrain.command_parser import CommandParser
 from addertrain.errors import LostRankError, RecipeError, RunError, UsageError
 from addertrain.train.output import complain, forgiving_output
 
@@ -24,35 +25,38 @@ __all__ = ["main", "split_overrides"]
 
 
 class Command(Protocol):
-    """What a command's module has; its last name is the command's."""
+    """What the module of a command provides; the last part of its name is the name of the command."""
 
     __name__: str
 
     def add_parser(self, commands: Commands) -> None:
-        """Adds the command's words."""
+        """Adds the parser of the command."""
 
     def run(self, arguments: argparse.Namespace, overrides: list[str]) -> int:
-        """Does it; `overrides` are the words for the recipe. Returns the exit code."""
+        """Runs the command; `overrides` are the keys of the recipe on the command line.
+
+        Returns the exit code.
+        """
 
 
 _COMMANDS: tuple[Command, ...] = (fit, evaluate, reproduce, report, plan, preflight, bench, data, ckpt)
-# Those whose words may hold keys of a recipe.
+# The commands that take keys of a recipe as options.
 _TAKE_OVERRIDES: tuple[Command, ...] = (fit, reproduce, report, plan, preflight)
 
-# Their results are files: what they cannot print is no loss.
+# The results of these commands are files, so a failure to print loses nothing.
 _WRITE_FILES = (["fit"], ["reproduce"], ["report"])
 
 _SECONDS_FOR_THE_FIRST_RANK = 5.0
 
 _EPILOG = f"""examples:
-  addertrain fit recipes/digits/lenet5bn.yaml             train; run it again and it goes on where it stopped
-  addertrain evaluate runs/digits-lenet5bn                accuracy of the trained network
-  addertrain reproduce recipes/digits/lenet5bn.yaml       whether a recipe reaches what it says
-  addertrain report runs/digits-lenet5bn                  its tables and figures, as a page
-  addertrain plan recipes/imagenet/resnet50.yaml --world-size 64   batches, memory and time, before it runs
-  addertrain bench ops                                    speed of the adder operators
-  addertrain data write PICTURES FILE.beton               pictures, packed for data.loader: ffcv
-  torchrun --nproc-per-node 2 -m addertrain fit ...       the same on two processes (one for each GPU)
+  addertrain fit recipes/digits/lenet5bn.yaml         train a recipe; the same command resumes it
+  addertrain evaluate runs/digits-lenet5bn            measure the accuracy of the trained network
+  addertrain reproduce recipes/digits/lenet5bn.yaml   train, and check the accuracy that is expected
+  addertrain report runs/digits-lenet5bn              write an HTML page of tables and figures
+  addertrain plan recipes/imagenet/resnet50.yaml --world-size 64   estimate memory, disk and time
+  addertrain bench ops                                measure the speed of the adder operators
+  addertrain data write IMAGES FILE.beton             pack images for data.loader: ffcv
+  torchrun --nproc-per-node 2 -m addertrain fit ...   train on two processes, one for each GPU
 
 {EXIT_CODES}"""
 
@@ -64,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _answer([word for word in words if word != "--debug"], is_debug="--debug" in words)
         out.flush()
         if code == 0 and words[:1] not in _WRITE_FILES and out.failure is not None:
-            if out.failure.errno == errno.EPIPE:  # whoever reads has read enough
+            if out.failure.errno == errno.EPIPE:  # the reader, such as head, has closed the pipe
                 return 0
             _complain(
-                f"stdout: expected to write the result, got: {out.failure.strerror}; free the disk, say"
+                f"stdout: expected to print the result, got: {out.failure.strerror}; check where the output "
+                "goes"
             )
             return 1
         return code
@@ -89,7 +94,7 @@ def _answer(words: list[str], *, is_debug: bool) -> int:
 
 
 def _run(words: list[str]) -> int:
-    # Everything behind "bench" belongs to the benchmark's own parser.
+    # Each benchmark has a parser of its own, which reads everything after "bench".
     if words[:1] == ["bench"]:
         return bench.run(argparse.Namespace(words=words[1:]), [])
     if words[:1] == ["--version"]:
@@ -101,33 +106,37 @@ def _run(words: list[str]) -> int:
     if overrides and command not in _TAKE_OVERRIDES:
         takers = ", ".join(map(_name, _TAKE_OVERRIDES))
         raise UsageError(
-            f"{overrides[0]}: keys of a recipe can be given to {takers} alone; see addertrain --help"
+            f"{overrides[0]}: expected keys of a recipe with {takers} only, got one with "
+            f"{arguments.command}; leave it out"
         )
     return command.run(arguments, overrides)
 
 
 def _refuse_empty(words: list[str]) -> None:
-    """An empty word is what the shell makes of a variable that is not set; as a path it would mean here."""
+    """Refuses an empty argument, which an unset shell variable leaves and which would mean this folder."""
     for place, word in enumerate(words):
         if word == "" or (word.startswith("--") and word.endswith("=") and word.count("=") == 1):
             before = " ".join(["addertrain", *words[:place], word]).rstrip()
             raise UsageError(
-                f"expected a value behind {before!r}, got an empty word; is a variable of the shell not set?"
+                f"expected a value after {before!r}, got an empty word; check whether a shell variable is "
+                "unset"
             )
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="addertrain",
-        description="Trains AdderNets: networks whose layers add instead of multiply.",
+        description="Trains AdderNets: neural networks whose layers measure distances by additions instead "
+        "of computing products.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "--version",
         action="store_true",
-        help="print which torch and kernels are in use; --version --full: all that a problem's report needs",
+        help="print the versions of torch and of the kernels in use; with --full, everything that a bug "
+        "report should contain",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, too")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error as well")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
@@ -139,8 +148,8 @@ def _name(command: Command) -> str:
 
 
 def _is_own(error: Exception) -> bool:
-    """Whether the error is this rank's alone, or its machine's, rather than one that all ranks meet."""
-    if isinstance(error, LostRankError):  # each machine's log says what broke
+    """Whether only this rank, or only its machine, meets the error; most errors are met by all ranks."""
+    if isinstance(error, LostRankError):  # so that the log of each machine says what broke
         return is_first_of_machine()
     return getattr(error, "is_of_one_rank", not isinstance(error, RunError | ValueError | OSError))
 
@@ -149,21 +158,22 @@ def _one_line(error: Exception) -> str:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RunError | ValueError):
         return message
-    return f"{type(error).__name__}: {message:.500} (--debug shows where)"
+    return f"{type(error).__name__}: {message:.500} (--debug prints the traceback)"
 
 
 def _complain(
     message: str, *, prefix: str = "error: ", from_any_rank: bool = False, is_everyones: bool = True
 ) -> None:
-    """One line on stderr; ranks meet most errors together, and the first one speaks for all."""
+    """Prints one line on stderr; where all ranks meet an error, only the first rank prints it."""
     if is_first_rank():
         complain(f"addertrain: {prefix}{message}")
         return
     if not from_any_rank:
         if not prefix:
             return
-        # The launcher ends all ranks when one of them exits: let it be the first that does, having spoken.
-        # Who is still here afterwards is alone with the error, such as a picture that only this rank reads.
+        # The launcher ends all ranks when one of them exits, so the first rank gets the time to print and
+        # exit. A rank that is still running afterwards met the error alone, such as an image that only it
+        # reads.
         time.sleep(_SECONDS_FOR_THE_FIRST_RANK)
         if is_everyones:
             return

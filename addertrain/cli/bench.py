@@ -1,32 +1,45 @@
-"""`addertrain bench`: one table of benchmarks, each a module of `addertrain.bench` with its own options."""
+"""`addertrain bench`: lists the benchmarks and runs one; each is a module of `addertrain.bench`."""
 
 import argparse
 import importlib
 
 from addertrain.cli.parser import Commands
+from addertrain.command_parser import filled, help_width
 from addertrain.errors import UsageError
 
-# Name (the module in addertrain/bench), its words, and what it shows.
+# The name (a module in addertrain/bench), the arguments, and what the benchmark measures.
 _BENCHMARKS: tuple[tuple[str, str, str], ...] = (
-    ("ops", "[NETWORK ...]", "elements/s of every layer of a network, beside what this processor could do"),
-    ("proof", "[NETWORK ...]", "the kernels beside the reference, on every layer of a network"),
-    ("step", "NETWORK", "a training step, beside that of the convolutional twin"),
-    ("loader", "PICTURES", "every way to read pictures: FFCV's files, torchvision, Pillow"),
-    ("checkpoint", "[NETWORK]", "what a save costs training, and the thread that writes it"),
-    ("scaling", "[NETWORK]", "a step on 1, 2, ... ranks of this machine, projected to many GPUs"),
+    (
+        "ops",
+        "[NETWORK ...]",
+        "the adder operators on every layer of a network, against what the device can reach",
+    ),
+    (
+        "proof",
+        "[NETWORK ...]",
+        "whether the compiled kernels agree with the reference on every layer of a network",
+    ),
+    ("step", "NETWORK", "a training step, against that of the convolutional baseline"),
+    ("loader", "IMAGES", "all ways of reading images: FFCV files, torchvision, Pillow"),
+    (
+        "checkpoint",
+        "[NETWORK]",
+        "the time that saving a checkpoint takes from training and from its writer thread",
+    ),
+    ("scaling", "[NETWORK]", "a training step on 1, 2, ... ranks of this machine, projected to many GPUs"),
 )
 _NAMES = tuple(name for name, _, _ in _BENCHMARKS)
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command to the list; its words are read by the benchmark itself."""
+    """Adds the command to the list; each benchmark reads its own arguments."""
     commands.add_parser(
-        "bench", help="measure speed: " + ", ".join(f"bench {name}" for name in _NAMES), add_help=False
+        "bench", help=f"run a benchmark: {', '.join(_NAMES[:-1])} or {_NAMES[-1]}", add_help=False
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs the benchmark that `arguments.words` names with the words behind it."""
+    """Runs the benchmark that the first of `arguments.words` names; the rest are its arguments."""
     words: list[str] = arguments.words
     if words[:1] in ([], ["-h"], ["--help"]):
         print(_help())
@@ -35,7 +48,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if name not in _NAMES:
         expected = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
         raise UsageError(f"bench: expected {expected}, got '{name}'; see addertrain bench --help")
-    # Only the one that is asked for: they import torch and networks.
+    # Import only this benchmark, because it imports torch.
     benchmark = importlib.import_module(f"addertrain.bench.{name}")
     code: int = benchmark.main(rest)
     return code
@@ -45,12 +58,13 @@ def _help() -> str:
     rows = [(f"{name} {words}", what) for name, words, what in _BENCHMARKS]
     width = max(len(call) for call, _ in rows)
     lines = [f"  {call:{width}}   {what}" for call, what in rows]
-    return "\n".join(
-        [
-            f"usage: addertrain bench {{{','.join(_NAMES)}}} [options]",
-            "",
-            *lines,
-            "",
-            "See addertrain bench NAME --help.",
-        ]
-    )
+    text = [
+        f"usage: addertrain bench {{{','.join(_NAMES)}}} [options]",
+        "",
+        "Measures the speed of this package's parts, or checks the compiled kernels.",
+        "",
+        *lines,
+        "",
+        "addertrain bench NAME --help explains the arguments of a benchmark.",
+    ]
+    return filled("\n".join(text), width=help_width())

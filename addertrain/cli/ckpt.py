@@ -1,13 +1,15 @@
-"""`addertrain ckpt`: what checkpoints hold, whether they are whole, how far apart; other formats; means."""
+"""`addertrain ckpt`: inspects, verifies, compares, converts and averages checkpoints."""
 
 import argparse
 import json
 from pathlib import Path
 
 from addertrain.cli import ckpt_convert
-from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
+from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.command_parser import CommandParser
 from addertrain.train.output import warn
 
+_PATH = "a run directory, whose newest intact checkpoint is used, or a checkpoint"
 _EPILOG = f"""examples:
   addertrain ckpt inspect runs/cifar10-resnet20
   addertrain ckpt verify runs/cifar10-resnet20
@@ -16,18 +18,18 @@ _EPILOG = f"""examples:
   addertrain ckpt convert ResNet20-AdderNet.pth resnet20.safetensors --recipe recipes/cifar10/resnet20.yaml
   addertrain ckpt average runs/a runs/b runs/c --out mean
 
-A run stands for its newest whole checkpoint. addertrain ckpt ACTION --help says more of each.
-verify ends with 1 where something is damaged, diff where the two are not equal.
+Where a run is given instead of a checkpoint, its newest intact checkpoint is used. addertrain ckpt ACTION
+--help explains an action. verify exits with 1 if a file is damaged, diff if the two checkpoints differ.
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
+    """Adds the parser of the command."""
     parser = commands.add_parser(
         "ckpt",
-        help="look at checkpoints, verify, compare, convert and average them",
-        description="Looks at checkpoints, verifies, compares, converts and averages them.",
+        help="inspect, verify, compare, convert and average checkpoints",
+        description="Inspects, verifies, compares, converts and averages checkpoints.",
         epilog=_EPILOG,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -39,7 +41,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Does it; nothing is imported that it does not need."""
+    """Runs the action; only what it needs is imported."""
     action = {
         "inspect": _inspect,
         "verify": _verify,
@@ -53,41 +55,44 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _add_inspect(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser = actions.add_parser(
         "inspect",
-        help="what is in a checkpoint",
-        description="Says where the run stood, with which versions, and lists files and tensors.",
+        help="show what a checkpoint holds",
+        description="Prints the epoch and step of a checkpoint, the versions that wrote it, and its files "
+        "and tensors.",
     )
-    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT")
-    parser.add_argument("--json", action="store_true", help="the same and the whole recipe as JSON")
+    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT", help=_PATH)
+    parser.add_argument("--json", action="store_true", help="print the same as JSON, with the whole recipe")
 
 
 def _add_verify(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser = actions.add_parser(
         "verify",
-        help="whether checkpoints are whole",
-        description="Compares every file with its checksum, of a run in all of its checkpoints.",
+        help="check whether checkpoints are intact",
+        description="Compares every file of a checkpoint, or of all checkpoints of a run, with its checksum.",
     )
-    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT")
+    parser.add_argument(
+        "path", metavar="RUN_OR_CHECKPOINT", help="a checkpoint, or a run to check all of its checkpoints"
+    )
 
 
 def _add_diff(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser = actions.add_parser(
         "diff",
-        help="how far apart two checkpoints are",
-        description="Prints, of every tensor that differs, max |a - b| and max |a - b| / max(|a|, |b|).",
+        help="compare the tensors of two checkpoints",
+        description="Prints max |a - b| and max |a - b| / max(|a|, |b|) for every tensor that differs.",
     )
-    parser.add_argument("left", metavar="A", help="a run or checkpoint")
-    parser.add_argument("right", metavar="B", help="another one")
+    parser.add_argument("left", metavar="A", help="a run or a checkpoint")
+    parser.add_argument("right", metavar="B", help="the run or checkpoint to compare it with")
 
 
 def _add_average(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser = actions.add_parser(
         "average",
-        help="the mean of several checkpoints' weights",
-        description="Writes the mean of several checkpoints' weights as a checkpoint that evaluate, ckpt "
-        "convert and fit --init-from read.",
+        help="average the weights of several checkpoints",
+        description="Writes a checkpoint whose weights are the mean of several checkpoints' weights. "
+        "evaluate, ckpt convert and fit --init-from read it.",
     )
-    parser.add_argument("paths", metavar="RUN_OR_CHECKPOINT", nargs="+")
-    parser.add_argument("--out", metavar="DIR", required=True, help="the checkpoint to write")
+    parser.add_argument("paths", metavar="RUN_OR_CHECKPOINT", nargs="+", help=_PATH)
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder of the checkpoint to write")
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -112,7 +117,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             print(f"damaged  {error}")
         else:
             num_bytes = sum(file["bytes"] for file in manifest["files"].values())
-            print(f"whole    {path}: {len(manifest['files'])} files, {num_bytes} bytes")
+            print(f"intact   {path}: {len(manifest['files'])} files, {num_bytes} bytes")
     return 1 if num_damaged else 0
 
 
@@ -137,14 +142,15 @@ def _average(arguments: argparse.Namespace) -> int:
     write_mean([_located(path) for path in arguments.paths], target)
     print(f"{target}: the mean of {len(arguments.paths)} checkpoints, without momentum")
     print(
-        "Its running statistics are means too and fit no network: evaluate and ckpt convert recompute them "
-        "where the recipe's train.recalibrate_batches is not 0, ckpt convert also with --recalibrate N."
+        "The batch-norm statistics are means too and do not fit the averaged weights. evaluate and ckpt "
+        "convert recompute them unless train.recalibrate_batches is 0 in the recipe; ckpt convert "
+        "--recalibrate N does in any case."
     )
     return 0
 
 
 def _located(path: str) -> Path:
-    """The checkpoint that is meant, verified."""
+    """The checkpoint at `path`, or the newest intact one of the run there, verified."""
     from addertrain.checkpoint.store import locate_checkpoint
 
     return locate_checkpoint(Path(path), warn)

@@ -1,52 +1,63 @@
-"""`addertrain ckpt convert`: trained networks to other formats, and the authors' into ours."""
+"""`addertrain ckpt convert`: writes trained networks in other formats, and reads the authors' checkpoints."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addertrain.cli.parser import CommandParser
+from addertrain.command_parser import CommandParser
 from addertrain.errors import UsageError
 
 if TYPE_CHECKING:
     from addertrain.interchange import Trained
 
 _SUFFIXES = (".safetensors", ".pt", ".onnx")
-_EPILOG = """TO decides the format:
-  .safetensors   parameters and buffers, with the recipe in the file's metadata
-  .pt            a plain state_dict; torch.load(TO, weights_only=True) reads it
-  .onnx          standard operators only, checked by onnxruntime; takes uint8 images (N, C, H, W) of the
-                 recipe's size, whose normalisation is part of the file, and any number N of them
+_EPILOG = """The suffix of TO chooses the format:
+  .safetensors   parameters and buffers, with the recipe in the metadata of the file
+  .pt            a plain state_dict, which torch.load(TO, weights_only=True) reads
+  .onnx          standard operators only, checked with onnxruntime; takes uint8 images (N, C, H, W), for any N
 
-The network is written as evaluate reads it: averaged weights where the recipe keeps them, running
-statistics recomputed on training images. A checkpoint of the authors' code (ResNet-20 or ResNet-50)
-needs --recipe; --layout authors writes a .pt under their names. --operators own writes an .onnx with one
-node an adder layer, which onnxruntime computes with this package's CPU kernels; see docs/checkpoints.md."""
+The network is written as evaluate would evaluate it: with averaged weights if the recipe averages them, and
+with batch-norm statistics recomputed on training images. To read a checkpoint that the AdderNet authors' code
+wrote (ResNet-20 or ResNet-50), name its recipe with --recipe. docs/checkpoints.md explains the formats."""
 
 
 def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
-    """Adds the action's words."""
+    """Adds the parser of the action."""
     parser = actions.add_parser(
         "convert",
-        help="a trained network in another format, or the authors' in ours",
+        help="write a trained network as safetensors, state_dict or ONNX",
         description="Writes a trained network as safetensors, a plain state_dict or ONNX.",
         epilog=_EPILOG,
     )
-    parser.add_argument("source", metavar="FROM", help="a run, a checkpoint, or with --recipe the authors'")
-    parser.add_argument("target", metavar="TO", help=f"the file to write: {', '.join(_SUFFIXES)}")
-    parser.add_argument("--recipe", metavar="RECIPE", help="the recipe of the authors' network in FROM")
     parser.add_argument(
-        "--layout", choices=("own", "authors"), default="own", help="names in a .pt (default: own)"
+        "source", metavar="FROM", help="a run, a checkpoint, or, with --recipe, a file of the authors' code"
     )
     parser.add_argument(
-        "--operators", choices=("standard", "own"), default="standard", help="of an .onnx (default: standard)"
+        "target", metavar="TO", help=f"the file to write, which ends in {', '.join(_SUFFIXES)}"
+    )
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="the recipe of the network, if FROM is a file of the authors' code"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("own", "authors"),
+        default="own",
+        help="the parameter names in a .pt: this package's own (the default), or those of the authors' code",
+    )
+    parser.add_argument(
+        "--operators",
+        choices=("standard", "own"),
+        default="standard",
+        help="the operators in an .onnx: standard ones (the default), or one own node per adder layer, which "
+        "onnxruntime computes with this package's CPU kernels",
     )
     parser.add_argument(
         "--recalibrate",
         metavar="N",
         type=int,
-        help="training batches that recompute the statistics; 0: as training left them (default: as the "
-        "recipe says)",
+        help="the number of training batches on which batch-norm statistics are recomputed; 0 keeps those of "
+        "training (default: train.recalibrate_batches of the recipe)",
     )
 
 
@@ -61,11 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"ckpt convert: expected a name ending in .onnx for --operators own, got {target}")
     if arguments.recalibrate is not None and arguments.recalibrate < 0:
         raise UsageError(
-            "ckpt convert: expected --recalibrate as a number of batches from 0 on, got "
+            "ckpt convert: expected --recalibrate with a number of batches, 0 or above, got "
             f"{arguments.recalibrate}"
         )
     if target.exists() and os.path.exists(arguments.source) and target.samefile(arguments.source):
-        raise UsageError(f"ckpt convert: expected two files, got {target} as FROM and TO; choose another TO")
+        raise UsageError(
+            f"ckpt convert: expected two different files, got {target} as FROM and TO; choose another TO"
+        )
     trained = _trained(arguments)
     note = _write(trained, target, arguments)
     print(f"{target}: {target.stat().st_size} bytes{note}")
@@ -73,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(trained: "Trained", target: Path, arguments: argparse.Namespace) -> str:
-    """Writes the file and returns what else is to be said of it."""
+    """Writes the file and returns a note on it for the user."""
     from addertrain.interchange import export_onnx, export_safetensors, export_state_dict
 
     if target.suffix == ".safetensors":
@@ -97,12 +110,15 @@ def _trained(arguments: argparse.Namespace) -> "Trained":
     if arguments.recipe is None:
         if Path(arguments.source).is_file():
             raise UsageError(
-                f"ckpt convert: expected --recipe with the recipe of the network in {arguments.source}, got "
-                "none; a run or a checkpoint is a folder"
+                "ckpt convert: expected a run or checkpoint, which is a folder, got the file "
+                f"{arguments.source}; if the authors' code wrote it, name its recipe with --recipe"
             )
         return trained_network(arguments.source, recalibrate_batches=arguments.recalibrate)
     if arguments.recalibrate:
-        raise UsageError("ckpt convert: expected no --recalibrate beside --recipe; fit and evaluate do that")
+        raise UsageError(
+            "ckpt convert: expected --recalibrate only for runs of this package, got it with --recipe; "
+            "leave it out"
+        )
     from addertrain.data.sets.registry import facts_before_reading, image_shape
     from addertrain.recipe import load_recipe
 
@@ -110,8 +126,8 @@ def _trained(arguments: argparse.Namespace) -> "Trained":
     facts = facts_before_reading(recipe.data)
     if facts is None:
         raise UsageError(
-            f"ckpt convert: expected data of the authors' in --recipe, got data.name {recipe.data.name}; "
-            "their networks are of cifar10, cifar100 and imagenet"
+            "ckpt convert: expected a recipe for cifar10, cifar100 or imagenet, on which the authors "
+            f"trained, got data.name {recipe.data.name}; choose another --recipe"
         )
     model = load_official(arguments.source, recipe.model.name, num_classes=facts.num_classes)
     shape = image_shape(recipe.data)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is and when it will be done: a bar on a terminal, else a line now and then."""
+"""Shows the progress of long work: a bar on a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ _SECONDS_A_LINE = 10.0
 
 
 class Countdown:
-    """Reports on things of a kind; nothing before the first call, so that a quick failure is clean."""
+    """Reports how many items are done; prints nothing before the first call."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
@@ -19,9 +19,9 @@ class Countdown:
         self._first = self._calls = 0
 
     def __call__(self, done: int, total: int, bad: int = 0) -> None:
-        """`done` of `total` are over, of which `bad` went wrong."""
+        """Reports that `done` of `total` items are done, and that `bad` of them could not be read."""
         if self._calls < 2:
-            # From the first thing that is done on: what comes before it is starting up.
+            # Time counts from the first item that is done, because starting up takes time of its own.
             self._first = done
             self._since = self._said = time.monotonic()
             self._calls += 1
@@ -34,7 +34,7 @@ class Countdown:
             print(f"{line}, {problems}" if bad else line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Ends the bar and leaves it on the screen."""
         if self._bar is not None:
             self._bar.close()
 

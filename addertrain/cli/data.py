@@ -1,4 +1,4 @@
-"""`addertrain data`: pictures into FFCV's .beton files, and whether such a file is whole."""
+"""`addertrain data`: writes, verifies and describes FFCV's .beton files."""
 
 import argparse
 import math
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from addertrain.cli.countdown import Countdown
-from addertrain.cli.parser import EXIT_CODES, CommandParser, Commands
+from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.command_parser import CommandParser
 from addertrain.errors import RunError, UsageError
 from addertrain.train.output import warn
 
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
 
 _EPILOG = f"""examples:
   addertrain data write data/imagenet/train data/imagenet/train.beton --max-size 400
-  addertrain data write pictures.tsv pictures.beton --format raw     lines of path<TAB>label
+  addertrain data write images.tsv images.beton --format raw     the .tsv has lines of path<TAB>label
   addertrain data write torchvision:CIFAR10 cifar10.beton --root data --split train
+<<<<<<< HEAD
   addertrain data write pictures pictures.beton --max-size 0 --keep-jpegs     JPEGs are not compressed again
   addertrain data write icons icons.beton --background "#808080"     behind transparent pixels
+=======
+  addertrain data write icons icons.beton --background "#808080"     put grey behind transparent pixels
+>>>>>>> 8a25c85 (cli: help by section, as wide as the terminal, in full sentences)
   addertrain data verify data/imagenet/train.beton --deep
   addertrain data info data/imagenet/train.beton
 
-An interrupted `write` goes on where it was when it is started again. A .beton counts as whole when its side
-file (FILE.beton.json: count, classes, checksums, settings, source) lies beside it.
+An interrupted write resumes if the same command is started again. A finished FILE.beton has a side file
+FILE.beton.json next to it, with the number of images, classes, checksums, settings and source.
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
+    """Adds the parser of the command."""
     parser = commands.add_parser(
         "data",
         help="write, verify or describe .beton files for data.loader: ffcv",
@@ -40,65 +45,122 @@ def add_parser(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     actions: Commands = parser.add_subparsers(dest="action", metavar="write|verify|info", required=True)
-    _add_write(actions.add_parser("write", help="pictures into a .beton", epilog=_EPILOG))
-    verify = actions.add_parser("verify", help="whether a .beton is whole", epilog=_EPILOG)
-    verify.add_argument("file", metavar="FILE.beton")
-    verify.add_argument("--deep", action="store_true", help="also every page and image (minutes)")
-    verify.add_argument(
-        "--adopt", action="store_true", help="check another program's .beton and write the missing side file"
+    _add_write(
+        actions.add_parser(
+            "write",
+            help="pack images into a .beton file",
+            description="Packs images into a .beton file, which data.loader: ffcv reads.",
+            epilog=_EPILOG,
+        )
     )
-    verify.add_argument("--threads", type=_count, default=_cores(), help="default: %(default)s, all cores")
-    info = actions.add_parser("info", help="what a .beton holds", epilog=_EPILOG)
-    info.add_argument("file", metavar="FILE.beton")
+    verify = actions.add_parser(
+        "verify",
+        help="check whether a .beton file is intact",
+        description="Compares the structure of a .beton file with its side file; --deep checks all data.",
+        epilog=_EPILOG,
+    )
+    verify.add_argument("file", metavar="FILE.beton", help="the file to check")
+    verify.add_argument(
+        "--deep",
+        action="store_true",
+        help="also check every page and decode every image, which takes minutes",
+    )
+    verify.add_argument(
+        "--adopt",
+        action="store_true",
+        help="check a .beton that another program wrote, and write the side file that it lacks",
+    )
+    verify.add_argument(
+        "--threads", type=_count, default=_cores(),
+        help="the number of threads (default: %(default)s, all cores)",
+    )  # fmt: skip
+    info = actions.add_parser(
+        "info",
+        help="describe a .beton file",
+        description="Prints the number of images and classes of a .beton file and how it was written.",
+        epilog=_EPILOG,
+    )
+    info.add_argument("file", metavar="FILE.beton", help="the file to describe")
 
 
 def _add_write(parser: CommandParser) -> None:
     parser.add_argument(
-        "source", metavar="PICTURES", help="a folder of class folders, a list.tsv, or torchvision:NAME"
+        "source",
+        metavar="IMAGES",
+        help="a folder with one folder per class, a .tsv file with lines of path<TAB>label, or "
+        "torchvision:NAME for one of torchvision's data sets",
     )
-    parser.add_argument("file", metavar="FILE.beton")
-    parser.add_argument("--format", choices=("jpg", "raw", "proportion"), default="jpg", help="default: jpg")
+    parser.add_argument("file", metavar="FILE.beton", help="the file to write")
     parser.add_argument(
-        "--max-size", type=_count, default=400, help="longest side, default %(default)s; 0: as it is"
+        "--format",
+        choices=("jpg", "raw", "proportion"),
+        default="jpg",
+        help="how images are stored: as JPEG (the default), as raw pixels, or a --proportion as JPEG",
+    )
+    parser.add_argument(
+        "--max-size",
+        type=_count,
+        default=400,
+        help="shrink images whose longer side exceeds this many pixels (default: %(default)s); 0 shrinks "
+        "none",
     )
     parser.add_argument(
         "--quality",
         type=_count,
         default=90,
-        help="of JPEGs, default %(default)s; above 97 FFCV gains nothing",
+        help="the quality of JPEGs, 1 to 100 (default: %(default)s); FFCV's decoder gains nothing above 97",
     )
     parser.add_argument(
         "--restart-interval", type=_count, default=2,
-        help="macroblocks of JPEGs between restart markers, default %(default)s; 0: none, slower to read",
+        help="macroblocks between the restart markers of JPEGs (default: %(default)s); 0 writes no "
+        "markers, which makes crops slower to decode",
     )  # fmt: skip
     parser.add_argument(
         "--keep-jpegs", action="store_true",
-        help="do not compress JPEGs again that --max-size leaves as they are: only their markers are put in",
+        help="do not compress JPEGs again if --max-size does not shrink them; only their restart markers change",
     )  # fmt: skip
     parser.add_argument(
-        "--proportion", type=float, default=0.5, help="share of JPEGs in --format proportion (0.5)"
-    )
-    parser.add_argument("--page-mib", type=_page, default=8, help="size of a page, default %(default)s")
-    parser.add_argument("--workers", type=_count, default=_cores(), help="processes, default %(default)s")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out pictures that cannot be read, and list them"
+        "--proportion",
+        type=float,
+        default=0.5,
+        help="the fraction of images that --format proportion stores as JPEG (default: %(default)s)",
     )
     parser.add_argument(
-        "--allow-empty", action="store_true", help="classes may have no pictures, as in a validation part"
+        "--page-mib", type=_page, default=8, help="the size of a page in MiB (default: %(default)s)"
     )
     parser.add_argument(
-        "--background", type=_colour, default="white", help="behind transparent pixels, default %(default)s"
+        "--workers", type=_count, default=_cores(),
+        help="the number of processes (default: %(default)s, all cores)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out images that cannot be read, and list them"
+    )
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="accept classes without images, such as in a small validation set",
+    )
+    parser.add_argument(
+        "--background",
+        type=_colour,
+        default="white",
+        help="the colour behind transparent pixels, a name or #rrggbb (default: %(default)s)",
     )
     parser.add_argument(
         "--white", type=_white, metavar="VALUE",
-        help="value that becomes white in grey of more than 8 bits; default: what the format says",
+        help="the pixel value that becomes white in grey images of more than 8 bits (default: the maximum "
+        "of the file format)",
     )  # fmt: skip
-    parser.add_argument("--root", default="data", help="where the files of torchvision:NAME are (data)")
-    parser.add_argument("--split", default="train", help="which part of torchvision:NAME (train); all")
+    parser.add_argument(
+        "--root", default="data", help="the folder of torchvision:NAME (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split", default="train", help="the split of torchvision:NAME, or all (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Does what was asked for; 1 where a file turns out to be damaged."""
+    """Runs the action; raises a RunError if a file is damaged."""
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
         "write": _write,
         "verify": _verify,
@@ -111,7 +173,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _write(arguments: argparse.Namespace) -> None:
     import multiprocessing
 
-    # The server that processes are forked from imports what they need once; it starts with the first one.
+    # Worker processes are forked from a server, which imports these modules once for all of them.
     multiprocessing.set_forkserver_preload(
         ["addertrain.data.beton.encode", "addertrain.data.decoding.picture"]
     )
@@ -123,9 +185,12 @@ def _write(arguments: argparse.Namespace) -> None:
 
     path = Path(arguments.file)
     if path.suffix != ".beton":
-        raise UsageError(f"data write: expected a name that ends in .beton, got {path}")
+        raise UsageError(f"data write: expected an output file that ends in .beton, got {path}")
     if not has_turbojpeg():
-        warn("no libturbojpeg.so.0 on this machine: JPEGs that are damaged inside are not noticed")
+        warn(
+            "libturbojpeg.so.0 was not found, so JPEGs with damaged pixel data will not be noticed; "
+            "install it"
+        )
     settings = BetonSettings(
         format=arguments.format,
         max_size=arguments.max_size or None,
@@ -135,7 +200,7 @@ def _write(arguments: argparse.Namespace) -> None:
         proportion=arguments.proportion,
         page_size=arguments.page_mib << 20,
     )
-    with closing(Countdown("picture")) as countdown:
+    with closing(Countdown("image")) as countdown:
         write_beton(
             _source(arguments),
             path,
@@ -188,17 +253,19 @@ def _verify(arguments: argparse.Namespace) -> None:
     with closing(Countdown("page")) as countdown:
         if arguments.adopt:
             side = adopt(path, num_threads=threads, progress=countdown)
-            print(f"{path}: adopted, {side.count} images of {len(side.classes)} classes; all decode")
+            print(f"{path}: adopted, {side.count} images of {len(side.classes)} classes; all of them decode")
             return
         if not arguments.deep:
             side, _ = verify_structure(path)
-            print(f"{path}: whole by its structure ({side.count} samples); --deep checks every image")
+            print(f"{path}: the structure is intact ({side.count} images); --deep checks every image")
             return
         complaints = verify_images(path, num_threads=threads, progress=countdown)
     if complaints:
         print("\n".join(complaints))
-        raise RunError(f"{path}: {len(complaints)} pages or images are damaged; write it again")
-    print(f"{path}: whole, every page and every image")
+        raise RunError(
+            f"{path}: expected an intact file, got {len(complaints)} damaged pages or images; write it again"
+        )
+    print(f"{path}: intact, every page and every image")
 
 
 def _info(arguments: argparse.Namespace) -> None:

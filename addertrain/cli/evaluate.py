@@ -1,4 +1,4 @@
-"""`addertrain evaluate`: accuracy of a run or a checkpoint."""
+"""`addertrain evaluate`: measures the accuracy of a run or a checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -16,21 +16,25 @@ _EPILOG = f"""examples:
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
+    """Adds the parser of the command."""
     parser = commands.add_parser(
         "evaluate",
-        help="accuracy of a run or a checkpoint",
-        description="Measures a checkpoint on the test images of its recipe, every image once.",
+        help="measure the accuracy of a run or a checkpoint",
+        description="Measures the accuracy of a checkpoint on the test images of its recipe, each image "
+        "once.",
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "path", metavar="RUN_OR_CHECKPOINT", help="a run directory (its newest checkpoint) or a checkpoint"
+        "path",
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run directory, whose newest intact checkpoint is used, or a checkpoint",
     )
     parser.add_argument(
         "--precision",
         choices=["float32", "int8"],
         default="float32",
-        help="int8: adder layers on bytes, calibrated on a few training batches, beside float32 (default)",
+        help="the precision of adder layers: float32 (the default), or int8, which is calibrated on a few "
+        "training batches and reported together with float32",
     )
 
 
@@ -38,7 +42,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluates and prints the result."""
     from addertrain.train.run import evaluate
 
-    with SignalWatch(asking=()):  # for Ctrl-C while ranks wait for each other
+    with SignalWatch(asking=()):  # lets Ctrl-C end ranks that wait for each other
         result = evaluate(arguments.path, precision=arguments.precision)
     if is_first_rank():
         beside = ""

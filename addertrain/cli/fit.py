@@ -1,66 +1,71 @@
-"""`addertrain fit`: train a recipe, or go on with it."""
+"""`addertrain fit`: train a recipe, or resume its training."""
 
 import argparse
 import contextlib
 import shlex
 from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.parser import EXIT_CODES, Commands, add_command_with_keys
 from addertrain.cli.ranks import is_first_rank, is_launched
+from addertrain.command_parser import help_width
 from addertrain.errors import SavedAfterSignal
 from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
 
 SAVED = 75  # exit code
 
-_EPILOG = f"""examples:
+_EPILOG = f"""{{keys}}
+
+examples:
   addertrain fit recipes/digits/lenet5bn.yaml
   addertrain fit recipes/mnist/lenet5bn.yaml --out runs/small-lr --optim.lr 0.05
   torchrun --nproc-per-node 2 -m addertrain fit recipes/mnist/lenet5bn.yaml
 
-The run directory holds recipe.yaml (every key), environment.json, TensorBoard events, checkpoints/ and,
-written last, summary.json.
-
-keys of a recipe that can be overridden:
-{{keys}}
+The run directory holds recipe.yaml (with every key), environment.json, TensorBoard events, checkpoints/ and,
+when training has finished, summary.json.
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
-    parser = commands.add_parser(
+    """Adds the parser of the command."""
+    parser = add_command_with_keys(
+        commands,
         "fit",
-        help="train a recipe, or go on with it",
-        description="Trains the network that a recipe describes, or goes on where an earlier start stopped.",
+        help="train a recipe, or resume its training",
+        description="Trains the network that a recipe describes. If the run directory holds checkpoints of "
+        "the same recipe, training resumes from the newest one.",
         late_epilog=_epilog,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
-    parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/ and the recipe's name)")
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
+    parser.add_argument(
+        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
+    )
     parser.add_argument(
         "--resume",
         metavar="auto|none|PATH",
         default="auto",
-        help="auto (default): go on from the newest whole checkpoint in DIR, if any; none: start anew, only "
-        "where DIR holds no run; PATH: go on from that checkpoint or run",
+        help="auto (the default) resumes from the newest intact checkpoint in DIR, if there is one; none "
+        "starts a new run and refuses a DIR that already holds one; PATH resumes from that checkpoint or "
+        "run",
     )
-
     parser.add_argument(
         "--init-from",
         metavar="PATH",
         help="start a new run from the weights of a run, a checkpoint or a safetensors file (fine-tuning); "
-        "the last layer stays new where it has other classes",
+        "the classifier keeps its new weights if the number of classes differs",
     )
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="run three steps under torch's profiler: traces and a table of operators in DIR/profile/",
+        help="record three steps with torch's profiler, and write traces and a table of operators to "
+        "DIR/profile/",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Trains, and ends with the result and where everything is."""
-    with SignalWatch() as signals:  # before torch is imported: a start takes seconds, too
+    """Trains, and prints the result and where the files are."""
+    with SignalWatch() as signals:  # before torch is imported, because a signal can also come while it is
         if is_launched():
             end_with_launcher()
         from addertrain.recipe import load_recipe
@@ -87,7 +92,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             return SAVED
     if is_first_rank():
         checkpoint = _checkpoint_of(out, summary.checkpoint)
-        print(f"checkpoint   {checkpoint or 'none: they have been removed since'}")
+        print(f"checkpoint   {checkpoint or 'none: it has been removed since'}")
         print(f"curves       tensorboard --logdir {shlex.quote(str(out))}")
         print(f"evaluate     addertrain evaluate {shlex.quote(str(out))}")
         print(
@@ -99,13 +104,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _epilog() -> str:
-    from addertrain.recipe.keys import recipe_help
+    from addertrain.recipe.help import recipe_help
 
-    return _EPILOG.format(keys=recipe_help())
+    return _EPILOG.format(keys=recipe_help(width=help_width()))
 
 
 def _checkpoint_of(out: Path, name: str) -> Path | None:
-    """The checkpoint that was evaluated at the end; earlier versions did not note its name."""
+    """The checkpoint that was evaluated at the end; summaries of earlier versions do not name it."""
     from addertrain.train.run_directory import RunDirectory
 
     found = RunDirectory(out).store.newest_first()
@@ -119,5 +124,5 @@ def _how_to_resume(out: Path) -> str:
     newest = None
     with contextlib.suppress(CheckpointError):
         newest = RunDirectory(out).store.newest_whole(lambda _: None)
-    where = f"go on from {newest.name}" if newest else "start anew (nothing was saved yet)"
-    return f"interrupted; the same command will {where} in {out}"
+    what = f"resume from {newest.name} in {out}" if newest else f"start again in {out}: nothing was saved yet"
+    return f"interrupted; the same command will {what}"

@@ -1,46 +1,67 @@
-"""How a command line is read: our own words, those of the recipe, and one-line complaints about both."""
+"""What the commands' parsers share: exit codes, help on a section of a recipe, and the recipe's own words."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from addertrain.errors import UsageError
+from addertrain.command_parser import CommandParser, help_width
 
 EXIT_CODES = """exit codes:
-  0 done   1 failed   2 bad usage or recipe   3 not reproduced
-  75 saved after SIGTERM or SIGUSR1   130 interrupted by Ctrl-C   (75, 130: start again to resume)"""
+  0     The command is done.
+  1     It failed.
+  2     The command line or the recipe is wrong.
+  3     The result of the recipe was not reproduced.
+  75    The run was saved after SIGTERM or SIGUSR1; the same command resumes it.
+  130   Ctrl-C interrupted the run; the same command resumes it."""
 
-
-class CommandParser(argparse.ArgumentParser):
-    """Says what is wrong in one line; nothing is abbreviated, so that no option means another one later.
-
-    Args:
-        late_epilog: makes the end of the help where that is dear, when it is asked for.
-        settings: argparse's own.
-    """
-
-    def __init__(self, *, late_epilog: Callable[[], str] | None = None, **settings: Any) -> None:
-        super().__init__(
-            **{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **settings}
-        )
-        self._late_epilog = late_epilog
-
-    def format_help(self) -> str:
-        """The help, with the epilog that was put off."""
-        if self._late_epilog is not None:
-            self.epilog = self._late_epilog()
-        return super().format_help()
-
-    def error(self, message: str) -> NoReturn:
-        """Raises a UsageError, which becomes one line and exit code 2."""
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+KEYS_NOTE = """Every key of the recipe is also an option and overrides the file, for example --optim.lr 0.05.
+--help SECTION explains the keys of a section: model, data, optim, schedule, train, distill or expected."""
 
 
 class Commands(Protocol):
     """Takes the parsers of the commands; argparse has no public name for it."""
 
     def add_parser(self, name: str, **settings: Any) -> CommandParser:
-        """The parser of the command `name`, to be given its words."""
+        """The parser of the command `name`, to which its arguments are added."""
+
+
+def add_command_with_keys(commands: Commands, name: str, **settings: Any) -> CommandParser:
+    """The parser of a command that takes keys of a recipe as options; its --help takes a section's name."""
+    parser = commands.add_parser(name, add_help=False, recipe_keys=_recipe_keys, **settings)
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        metavar="SECTION",
+        action=_Help,
+        help="show this help, or only the keys in one section of the recipe, and exit",
+    )
+    return parser
+
+
+class _Help(argparse.Action):
+    """Prints the help of the command, or of the section that is named, and exits."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: object,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:
+            parser.print_help()
+        else:
+            from addertrain.recipe.help import recipe_help
+
+            print(recipe_help(values, width=help_width()))
+        parser.exit()
+
+
+def _recipe_keys() -> list[str]:
+    from addertrain.recipe.keys import known_keys
+
+    return list(known_keys())
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

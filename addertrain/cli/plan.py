@@ -1,9 +1,9 @@
-"""`addertrain plan`: what a recipe asks for, before it runs."""
+"""`addertrain plan`: estimates the steps, memory, disk space and time of a recipe before it runs."""
 
 import argparse
 from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
 from addertrain.errors import UsageError
 
 _EPILOG = f"""examples:
@@ -12,33 +12,45 @@ _EPILOG = f"""examples:
   addertrain plan recipes/imagenet/resnet18.yaml --world-size 8 --rate 2800 --decode-ms 0.6
   addertrain plan recipes/cifar10/resnet20.yaml --rate measure
 
-An impossible plan is refused with the reason. Any key of the recipe can be overridden, as with fit.
+A plan that cannot work is refused with the reason.
+
+{KEYS_NOTE}
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
-    parser = commands.add_parser(
+    """Adds the parser of the command."""
+    parser = add_command_with_keys(
+        commands,
         "plan",
-        help="batches, steps, operations, memory, disk and time of a recipe on N ranks",
-        description="Works out what a recipe asks for on any number of ranks. Runs without a GPU.",
+        help="estimate steps, memory, disk space and time of a recipe on N ranks",
+        description="Estimates batch sizes, steps, operations, memory, disk space and time of a recipe on "
+        "any number of ranks. It needs no GPU.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks in all (default: 1)")
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
+    parser.add_argument(
+        "--world-size", type=int, default=1, metavar="N", help="the number of ranks (default: 1)"
+    )
     parser.add_argument(
         "--rate",
         metavar="IMAGES_PER_SECOND|measure",
-        help="what one rank trains, or measure: find it on this machine with a few steps on noise",
+        help="the training speed of one rank, from which the time is estimated; measure finds it on this "
+        "machine with a few steps on random images",
     )
     parser.add_argument(
-        "--decode-ms",
-        metavar="MS",
-        help="processor time of reading an image here, as bench loader prints it (default: a Zen 5 core's)",
+        "--memory", type=float, metavar="GIB",
+        help="the memory of one rank's device, against which the estimate is checked",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
     )
-    parser.add_argument("--memory", type=float, metavar="GIB", help="memory of one rank's device")
-    parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/ and the recipe's name)")
+    parser.add_argument(
+        "--decode-ms", metavar="MS",
+        help="the processor time in ms that this machine needs to read an image, as bench loader prints it "
+        "(default: that of a Zen 5 core)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -49,13 +61,15 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     is_measured = arguments.rate == "measure"
     rate = None
     if not is_measured and arguments.rate is not None:
-        rate = _positive(arguments.rate, "--rate as images per second or 'measure'")
+        rate = _positive(arguments.rate, "--rate with images per second above 0, or 'measure'")
     decode_ms = None
     if arguments.decode_ms is not None:
-        decode_ms = _positive(arguments.decode_ms, "--decode-ms as milliseconds above 0")
+        decode_ms = _positive(arguments.decode_ms, "--decode-ms with milliseconds above 0")
         if recipe.data.loader == "memory":
-            raise UsageError("plan: expected --decode-ms for data.loader ffcv or torchvision, got memory")
-    # After the words are checked: this imports torch.
+            raise UsageError(
+                "plan: expected --decode-ms with data.loader: ffcv or torchvision, got memory; leave it out"
+            )
+    # After the arguments have been checked, because this imports torch.
     from addertrain.plan import make_plan, plan_text
 
     plan = make_plan(

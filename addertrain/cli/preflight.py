@@ -1,10 +1,10 @@
-"""`addertrain preflight`: find in seconds what would end a run hours later."""
+"""`addertrain preflight`: finds within seconds what would stop a run hours later."""
 
 import argparse
 import time
 from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
 from addertrain.cli.ranks import is_first_rank
 from addertrain.train.signals import SignalWatch
 
@@ -12,26 +12,32 @@ _EPILOG = f"""examples:
   addertrain preflight recipes/digits/lenet5bn.yaml
   launch/preflight --nnodes 2 --rdzv-endpoint node0:29400 recipes/imagenet/resnet50.yaml    on both machines
 
-Keys of the recipe can be overridden as in fit. Start it as the run will be started: all ranks check.
+Start it with the launcher and the number of ranks of the run, because every rank checks.
+
+{KEYS_NOTE}
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
-    parser = commands.add_parser(
+    """Adds the parser of the command."""
+    parser = add_command_with_keys(
+        commands,
         "preflight",
         help="check machines, network, operators, data and disk before a run",
-        description="Checks what a run of a recipe needs, on all ranks, one line each.",
+        description="Checks on all ranks whether a run of the recipe can work, and prints one line per "
+        "check.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
-    parser.add_argument("--out", metavar="DIR", help="run directory (default: runs/ and the recipe's name)")
-    parser.add_argument("--resume", help="taken and not used, so that the words of fit can stay as they are")
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
+    parser.add_argument(
+        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
+    )
+    parser.add_argument("--resume", help="accepted and ignored, so that the arguments of fit can be reused")
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Checks; the last line sums up."""
+    """Checks; the last line is the verdict."""
     began = time.perf_counter()
     from addertrain.recipe import load_recipe
 
@@ -39,9 +45,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     out = Path(arguments.out or Path("runs") / recipe.name)
     from addertrain.train.preflight import preflight
 
-    with SignalWatch(asking=()):  # for Ctrl-C while ranks wait for each other
+    with SignalWatch(asking=()):  # lets Ctrl-C end ranks that wait for each other
         is_fine = preflight(recipe, out, lambda result: print(result, flush=True))
     if is_first_rank():
-        verdict = "all fine" if is_fine else "not ready to run"
+        verdict = "ready to run" if is_fine else "not ready to run"
         print(f"preflight: {verdict}, in {time.perf_counter() - began:.1f} s")
     return 0 if is_fine else 1

@@ -1,10 +1,10 @@
-"""Which process of a launcher speaks for the others."""
+"""Decides which of the processes that a launcher started prints for all of them."""
 
 from addertrain.train.launcher import launcher_variables
 
 
 def rank() -> int:
-    """This process's number among all of them; 0 where no launcher has started it."""
+    """The rank of this process; 0 if no launcher started it."""
     values = launcher_variables()
     return values[0] if values else 0
 
@@ -15,11 +15,11 @@ def is_launched() -> bool:
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for all of them."""
+    """Whether this process prints for all ranks."""
     return rank() == 0
 
 
 def is_first_of_machine() -> bool:
-    """Whether this process speaks for those of its machine."""
+    """Whether this process prints for the ranks of its machine."""
     values = launcher_variables()
     return values is None or values[2] == 0

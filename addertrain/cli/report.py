@@ -1,4 +1,4 @@
-"""`addertrain report`: runs into the paper's tables and figures, and some of our own."""
+"""`addertrain report`: turns runs into the paper's tables and figures, and some of our own."""
 
 import argparse
 from pathlib import Path
@@ -11,29 +11,32 @@ _EPILOG = f"""examples:
   addertrain report runs/mnist-lenet5bn
   addertrain report runs/mnist-* --out report --data.root data
 
-Runs of one recipe count as its seeds. DIR gets index.html (one file, to be opened offline), every picture as
-PNG and SVG, report.json with all numbers, and report.md with the tables. Where the data are not there, what
-needs test images is left out, with a line that says so; nothing is downloaded.
+Runs of the same recipe are treated as its seeds. The report consists of index.html (one file, which works
+offline), every figure as PNG and SVG, report.json with all numbers, and report.md with the tables. If the
+data set is not found, figures that need test images are left out and named; nothing is downloaded.
+--data.root DIR names the folder of the data sets.
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
+    """Adds the parser of the command."""
     parser = commands.add_parser(
         "report",
-        help="tables and figures from runs, as a page",
-        description="Turns runs into the paper's tables and figures: one page that works offline.",
+        help="write an HTML page of tables and figures from runs",
+        description="Turns runs into the paper's tables and figures, as one HTML page that works offline.",
         epilog=_EPILOG,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, finished or not")
     parser.add_argument(
-        "--out", metavar="DIR", default="report", help="where the report goes (default: report)"
+        "runs", nargs="+", metavar="RUN", help="run directories, of finished or unfinished runs"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="report", help="the folder of the report (default: report)"
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Writes the report, and says where it is and what it lacks."""
+    """Writes the report, and prints where it is and which sections were left out."""
     data_root = _data_root(overrides)
     from addertrain.report.build import write_report
 
@@ -42,17 +45,18 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for absent in written.absent:
         print(f"not shown    {absent.title}: {absent.reason}")
     print(f"numbers      {written.page.with_name('report.json')}")
-    print(f"report       {written.page} ({written.num_pictures} pictures)")
+    print(f"report       {written.page} ({written.num_pictures} figures)")
     return 0
 
 
 def _data_root(overrides: list[str]) -> str | None:
-    """The value of --data.root, the one key of a recipe that a report may change."""
+    """The value of --data.root, the only key of a recipe that a report takes."""
     words = [part for word in overrides for part in word.split("=", 1)]
     if not words:
         return None
     if len(words) != 2 or words[0] != "--data.root":
         raise UsageError(
-            f"report: expected no key of a recipe but --data.root DIR, got {' '.join(overrides)}"
+            f"report: expected --data.root DIR as the only key of a recipe, got {' '.join(overrides)}; "
+            "leave the others out"
         )
     return words[1]

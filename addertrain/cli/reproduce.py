@@ -1,4 +1,4 @@
-"""`addertrain reproduce`: whether a recipe reaches what it says."""
+"""`addertrain reproduce`: trains a recipe's seeds and checks the result against its `expected` section."""
 
 import argparse
 import contextlib
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addertrain.cli.fit import SAVED
-from addertrain.cli.parser import EXIT_CODES, Commands
+from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
 from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.errors import SavedAfterSignal
 from addertrain.train.output import complain
@@ -19,36 +19,49 @@ if TYPE_CHECKING:
 NOT_REPRODUCED = 3
 
 _EPILOG = f"""examples:
-  addertrain reproduce recipes/digits/lenet5bn.yaml                  train the recipe's seeds, then judge
+  addertrain reproduce recipes/digits/lenet5bn.yaml                  train the seeds, then check them
   addertrain reproduce recipes/mnist/lenet5bn.yaml --seeds 1
-  addertrain reproduce recipes/mnist/lenet5bn.yaml --from runs/a runs/b    judge runs that have finished
+  addertrain reproduce recipes/mnist/lenet5bn.yaml --from runs/a runs/b    check finished runs
 
-Accuracy is measured anew from each run's checkpoint; what summary.json says is only compared. Started again,
-it goes on where it stopped. DIR gets a folder for each seed, and reproduction.json.
+The accuracy of every run is measured again from its checkpoint and compared with its summary.json. The same
+command resumes an interrupted reproduction. DIR gets one run directory per seed, and reproduction.json.
+
+{KEYS_NOTE}
 
 {EXIT_CODES}"""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command's words."""
-    parser = commands.add_parser(
+    """Adds the parser of the command."""
+    parser = add_command_with_keys(
+        commands,
         "reproduce",
-        help="train a recipe and say whether it reaches what it says",
-        description="Trains the seeds of a recipe, or takes finished runs, and judges them by `expected`.",
+        help="train a recipe's seeds and check the result against its expected section",
+        description="Trains the seeds of a recipe, or takes finished runs, and checks their mean accuracy "
+        "against the expected section of the recipe.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file; see recipes/")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: expected.seeds)")
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     parser.add_argument(
-        "--out", metavar="DIR", help="where the runs go (default: runs/ and the recipe's name, -reproduced)"
+        "--seeds", type=int, metavar="N", help="the number of seeds to train (default: expected.seeds)"
     )
     parser.add_argument(
-        "--from", dest="runs", nargs="+", metavar="RUN", default=[], help="judge these runs; train nothing"
+        "--out",
+        metavar="DIR",
+        help="the folder of the runs (default: runs/NAME-reproduced, where NAME is the recipe's name)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="runs",
+        nargs="+",
+        metavar="RUN",
+        default=[],
+        help="check these finished runs and train nothing",
     )
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the verdict last; 0 if reproduced, 3 if not."""
+    """Prints the verdict on the last line; returns 0 if the result was reproduced, 3 if not."""
     try:
         verdict = _verdict(arguments, overrides)
     except SavedAfterSignal as saved:
@@ -71,7 +84,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _verdict(arguments: argparse.Namespace, overrides: list[str]) -> "Reproduction":
-    """Trains, unless there are runs already, and judges; signals are watched for as long as it trains."""
+    """Trains, unless finished runs are given, and checks the result; watches for signals while it trains."""
     runs = [Path(run) for run in arguments.runs]
     with contextlib.nullcontext() if runs else SignalWatch() as signals:
         if is_launched():

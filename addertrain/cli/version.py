@@ -1,7 +1,8 @@
-"""`addertrain --version`: what is in use, in one line and without torch; `--full`: what a report needs.
+"""`addertrain --version`: prints the versions in use on one line, without torch; `--full` imports all
+packages.
 
-`import torch` takes longer than everything else that the line needs. Its version stands in a file of its own,
-and our libraries load as soon as its library has been loaded: then they load for the operators, too.
+`import torch` takes longer than everything else that the line needs. torch's version is in a file of its own,
+and our libraries load once torch's library has been loaded; if they do, they also load for the operators.
 """
 
 import ctypes
@@ -15,10 +16,10 @@ from addertrain.errors import UsageError
 
 
 def run(words: list[str]) -> int:
-    """Prints the line, or with `--full` all lines; these import torch and the other packages."""
+    """Prints the line, or all lines with `--full`, which imports torch and the other packages."""
     if words not in ([], ["--full"]):
         raise UsageError(
-            f"--version: expected nothing or --full behind it, got '{' '.join(words)}'; see addertrain --help"
+            f"--version: expected nothing or --full after it, got '{' '.join(words)}'; see addertrain --help"
         )
     if words:
         from addertrain.cli.version_full import lines
@@ -36,15 +37,15 @@ def run(words: list[str]) -> int:
 
 
 def line(torch_version: str, states: str, cpu_kernels: str) -> str:
-    """The line that says what is in use."""
+    """The line with all versions."""
     return f"addertrain {__version__} (torch {torch_version}; {states}; on CPUs: {cpu_kernels})"
 
 
 def _torch() -> tuple[Path, ModuleType]:
-    """torch's folder and its `torch.version`, which is a file of values.
+    """The folder of torch, and its module `torch.version`, which imports nothing.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: torch is not installed.
     """
     found = importlib.util.find_spec("torch")
     if found is None or not found.submodule_search_locations:
@@ -59,15 +60,15 @@ def _torch() -> tuple[Path, ModuleType]:
 
 
 def _state(name: str, torch_library: Path) -> str:
-    """What becomes of our library `name` behind the one of torch's that it needs."""
+    """Whether our library `name` loads after the library of torch that it needs, and why not otherwise."""
     try:
         ctypes.CDLL(str(torch_library))
-    except OSError as error:  # where only `import torch` finds what it needs in turn
+    except OSError as error:  # torch's own dependencies are found by `import torch` only
         return f"unknown ({str(error).splitlines()[0]}; addertrain --version --full asks torch)"
     return state_after(lambda path: ctypes.CDLL(str(path)), name)
 
 
 def _cpu_kernels() -> str:
-    """What `_C`, which has been loaded, computes with."""
+    """The instruction set of the loaded library `_C`."""
     path = find("_C")
     return CPU_KERNELS[ctypes.CDLL(str(path)).addertrain_cpu_instruction_set()]

@@ -1,6 +1,6 @@
-"""The lines of `addertrain --version --full`: all that a report of a problem is asked for, by what is in use.
+"""The lines of `addertrain --version --full`: everything that a bug report should contain.
 
-Every package is imported as commands import it, because one that is installed may still not load.
+Every package is imported as the commands import it, because an installed package may still fail to load.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _Load = Callable[[], object]
 
 
 def lines() -> list[str]:
-    """What is in use, the machine, and every package with its version or why it does not load."""
+    """The versions in use, the machine, and each package with its version or why it does not load."""
     rows = {
         "commit": source_commit() or "none: not a checkout",
         "Python": f"{platform.python_version()}, {platform.platform()}",
@@ -40,7 +40,7 @@ def lines() -> list[str]:
 
 
 def _packages() -> dict[str, _Load]:
-    """How commands load each package beside torch, by the name of its distribution."""
+    """How the commands load each package except torch, by the name of its distribution."""
     modules = {
         **{name: name for name in ("lightning", "torchvision", "jsonargparse", "numpy", "safetensors")},
         "pillow": "PIL",
@@ -58,7 +58,7 @@ def _packages() -> dict[str, _Load]:
 
 
 def _package(name: str, load: _Load) -> str:
-    """Its version; what stands in the way where it does not load."""
+    """The version of a package, and the error if it does not load."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -72,7 +72,7 @@ def _package(name: str, load: _Load) -> str:
 
 
 def _processor() -> str:
-    """Name, family and cores, as Linux has them."""
+    """Name, family and number of cores of the processor, as Linux reports them."""
     try:
         first, *_ = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")
     except OSError:

@@ -7,7 +7,7 @@ answers at once.
 
 from addertrain.errors import RecipeError
 from addertrain.recipe.checks import check_recipe
-from addertrain.recipe.keys import recipe_help
+from addertrain.recipe.help import recipe_help
 from addertrain.recipe.load import load_recipe, parse_recipe
 from addertrain.recipe.settings import (
     DataRecipe,

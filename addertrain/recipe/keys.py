@@ -31,6 +31,17 @@ class Key:
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else self.names
 
     @property
+    def summary(self) -> str:
+        """The first sentence of the meaning, to be put into a message of one line."""
+        sentence = self.meaning.partition(". ")[0].rstrip(".")
+        return sentence[0].lower() + sentence[1:]
+
+    @property
+    def types(self) -> tuple[Any, ...]:
+        """The types of its values, one of which may be that of None."""
+        return typing.get_args(self.hint) or (self.hint,)
+
+    @property
     def is_mapping(self) -> bool:
         """Whether the key holds names and values of a user's own choice."""
         return typing.get_origin(self.hint) is Mapping
@@ -38,7 +49,7 @@ class Key:
     @property
     def takes_text(self) -> bool:
         """Whether a word is a value of this key just as it stands."""
-        return bool(self.choices) or (not self.is_mapping and str in (self.hint, *typing.get_args(self.hint)))
+        return bool(self.choices) or (not self.is_mapping and str in self.types)
 
     @property
     def takes_null(self) -> bool:
@@ -122,25 +133,4 @@ def expected_value(key: Key) -> str:
         str: "text",
         types.NoneType: "null",
     }
-    return " or ".join(words[hint] for hint in typing.get_args(key.hint) or (key.hint,))
-
-
-def recipe_help() -> str:
-    """One line for every key: how to override it, what it takes, its default, what it means."""
-    rows = []
-    for key in known_keys().values():
-        own = ("package.module:function",) if key.names else ()
-        value = "|".join(key.choices + own) or expected_value(key)
-        default = "" if key.default is MISSING else f" [{_plain(key.default)}]"
-        rows.append((f"--{key.dotted}", value, key.meaning + default))
-    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return "\n".join(f"  {option:{first}}  {takes:{second}}  {meaning}" for option, takes, meaning in rows)
-
-
-def _plain(value: object) -> str:
-    """A default as YAML would write it."""
-    if value == {}:
-        return "none"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
+    return " or ".join(words[hint] for hint in key.types)

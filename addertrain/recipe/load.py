@@ -54,7 +54,7 @@ def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Re
             values[dotted] = key.default
         else:
             raise RecipeError(
-                f"{source}: expected {dotted} ({key.meaning}), got nothing; add it, {expected_value(key)}"
+                f"{source}: expected {dotted}, got nothing; add it as {expected_value(key)} ({key.summary})"
             )
     recipe = _build(values)
     check_recipe(recipe, source=source)
@@ -151,7 +151,7 @@ def _typed(key: Key, value: Any, where: str) -> Any:
         near = difflib.get_close_matches(str(value), key.choices, n=1)
         if key.names and not near and isinstance(value, str) and "." in value:
             near = [":".join(value.rsplit(".", 1))]
-        advice = f"did you mean {near[0]}?" if near else f"its meaning: {key.meaning}"
+        advice = f"did you mean {near[0]}?" if near else f"change it ({key.summary})"
         raise RecipeError(f"{where}: expected {expected_value(key)}, got {got}; {advice}") from None
 
 

@@ -1,0 +1,133 @@
+"""Help texts: grouped by section, as wide as the terminal, and a hint where an option is nearly right."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from addertrain.cli import main
+from addertrain.command_parser import filled, similar_options
+from addertrain.recipe import recipe_help
+from addertrain.recipe.keys import known_keys, sections
+
+WIDTHS = (60, 80, 120, 200)
+COMMANDS = (
+    *((), ("fit",), ("evaluate",), ("reproduce",), ("report",), ("plan",), ("preflight",), ("bench",)),
+    *(("data",), ("data", "write"), ("data", "verify"), ("data", "info")),
+    *(("ckpt",), ("ckpt", "inspect"), ("ckpt", "verify"), ("ckpt", "diff"), ("ckpt", "convert")),
+    *(("ckpt", "average"), ("bench", "ops"), ("bench", "proof"), ("bench", "step"), ("bench", "loader")),
+    *(("bench", "checkpoint"), ("bench", "scaling")),
+)
+
+
+def _help(words: Sequence[str], capsys: pytest.CaptureFixture[str], *section: str) -> str:
+    with contextlib.suppress(SystemExit):
+        main([*words, "--help", *section])
+    return capsys.readouterr().out
+
+
+def _complaint(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_help_is_as_wide_as_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns in WIDTHS:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for command in COMMANDS:
+            said = _help(command, capsys)
+            wide = [line for line in said.splitlines() if len(line) > min(columns, 120)]
+            # A command to copy, the name of an option with its value, and a table's last column stay whole.
+            commands = ("  addertrain", "  launch/", "  torchrun", "  --", "usage:", "    write|verify")
+            assert all(line.startswith(commands) for line in wide), (columns, command, wide)
+
+
+def test_help_that_no_terminal_reads_has_100_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.__stdout__", None)
+
+    longest = max(map(len, _help(["fit"], capsys).splitlines()))
+
+    assert 95 < longest <= 100
+
+
+@pytest.mark.parametrize("section", sections())
+def test_help_shows_one_section(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = _help(["fit"], capsys, section)
+
+    shown = [line.split()[0][2:] for line in said.splitlines() if line.startswith("  --") and "  (" in line]
+    assert shown == [dotted for dotted in known_keys() if dotted.startswith(f"{section}.")]
+    assert said.startswith(f"{section}: ")
+    assert _help(["plan"], capsys, section) == said
+
+
+def test_an_unknown_section_is_one_line_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    line = _complaint(["fit", "--help", "optimizer"], capsys)
+
+    assert f"expected a section of a recipe ({', '.join(sections())}), got 'optimizer'" in line
+
+
+def test_every_key_has_a_sentence_and_its_default_or_is_required() -> None:
+    blocks = recipe_help(width=100).split("\n  --")[1:]
+    assert len(blocks) == len(known_keys())
+    for block, (dotted, key) in zip(blocks, known_keys().items(), strict=True):
+        head = block.splitlines()[0]
+        assert head.split()[0] == dotted
+        assert ("(required)" in head) == (key.default is dataclasses.MISSING)
+        assert key.meaning[0].isupper(), dotted
+        assert key.meaning.endswith("."), dotted
+        assert key.default is not None or "null" in key.meaning, f"{dotted}: say what null means"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["fit", "recipe.yaml", "--lr", "0.1"], "got --lr; did you mean --optim.lr?"),
+        (["fit", "--lr=0.1", "recipe.yaml"], "got --lr; did you mean --optim.lr?"),
+        (["plan", "recipe.yaml", "--epochs", "3"], "got --epochs; did you mean --schedule.epochs?"),
+        (["fit", "recipe.yaml", "--batch-size", "8"], "--data.global_batch_size?"),
+        (
+            ["fit", "recipe.yaml", "--timeout-seconds", "8"],
+            "did you mean --data.timeout_seconds or --train.timeout_seconds?",
+        ),
+        (["fit", "recipe.yaml", "--resum", "none"], "did you mean --resume?"),
+        (["evaluate", "run", "--lr", "3"], "got --lr; see addertrain evaluate --help"),
+        (["data", "write", "a", "b.beton", "--qualty", "3"], "did you mean --quality?"),
+        (["fit", "recipe.yaml", "other.yaml"], "expected no more arguments, got 'other.yaml'"),
+    ],
+)
+def test_an_unknown_option_gets_a_hint(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hint in _complaint(words, capsys)
+
+
+def test_an_unknown_network_is_told_of_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    line = _complaint(["bench", "ops", "resnet19"], capsys)
+
+    assert "expected one of lenet5bn, resnet20, resnet18, resnet50, got 'resnet19'; did you mean" in line
+    assert "[]" not in line
+
+
+def test_an_exact_last_part_comes_before_what_is_only_similar() -> None:
+    assert similar_options("--out", ["--out-dir"], ["report.out"]) == ["--report.out"]
+    assert similar_options("--nothing-like-it", ["--out"], ["optim.lr"]) == []
+
+
+def test_commands_are_never_broken() -> None:
+    text = (
+        "A sentence of some words.\n\n  run --with a --long list of words   explains what it does, at length"
+    )
+
+    assert filled(text, width=40).splitlines() == [
+        "A sentence of some words.",
+        "",
+        "  run --with a --long list of words",
+        "      explains what it does, at length",
+    ]
