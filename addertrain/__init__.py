@@ -1,7 +1,7 @@
-"""addertrain: train AdderNets, networks whose layers measure similarity by -sum|x - w|, at scale.
+"""addertrain trains AdderNets, networks whose layers measure similarity by -sum|x - w|, at scale.
 
-The names that a script needs most can be read here, as in `addertrain.AdderConv2d`. Their modules, and torch
-with them, are imported when the first of the names is read: `import addertrain` alone takes milliseconds.
+The names that a script needs most are available here, as in `addertrain.AdderConv2d`. Their modules, and torch
+with them, are imported when the first of these names is used: `import addertrain` alone takes milliseconds.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""The compiled libraries that lie in the package: where they are, and what became of loading them.
+"""The compiled libraries of the package: their paths, and whether they load.
 
-Loads none itself and knows no torch: `libraries` loads them for the operators, `addertrain --version` to see
-whether they load.
+This module loads none and does not import torch: `libraries` loads them for the operators, `addertrain
+--version` to test them.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ _FOLDERS = tuple(Path(folder) for folder in addertrain.__path__)
 
 
 def find(name: str) -> Path | None:
-    """Where the compiled library `name` lies; None where it was not built."""
+    """The path of the compiled library `name`; None if it was not built."""
     return next((folder / f"{name}.so" for folder in _FOLDERS if (folder / f"{name}.so").exists()), None)
 
 
 def state_after(load: Callable[[Path], object], name: str) -> str:
-    """What became of the library `name` when `load` was called with its path: `LOADED`, or why not."""
+    """Calls `load` with the path of the library `name`; returns `LOADED`, or why it did not load."""
     path = find(name)
     if path is None:
         return "not built (install a C++ compiler, for _C_cuda nvcc too, and reinstall addertrain)"
@@ -39,5 +39,5 @@ def state_after(load: Callable[[Path], object], name: str) -> str:
 
 
 def in_one_line(states: dict[str, str]) -> str:
-    """Which libraries serve the operators, by name and state."""
+    """The states of the libraries on one line."""
     return ", ".join(f"{name} {state}" for name, state in states.items())

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: written under another name, flushed to the disk, then renamed.
+"""Files that are complete or absent: written under another name, flushed to disk, then renamed.
 
-A rename is atomic; the flushes put it after the data, so that a power cut leaves the old file or the new one.
-A process killed in between leaves the other name behind; whoever writes the same file next removes it.
+A rename is atomic; the data is flushed before it, so that a power cut leaves the old file or the new one. A
+process that is killed in between leaves a hidden file, which the next write of the same file removes.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ HASH_CHUNK_BYTES = 1 << 20
 
 
 def flush_file(path: Path) -> None:
-    """Returns once the contents of `path` are on the disk."""
+    """Returns when the contents of `path` are on disk."""
     _flush(path, os.O_RDONLY)
 
 
 def flush_directory(path: Path) -> None:
-    """Returns once the names in `path` are on the disk; some network file systems cannot, and need not."""
+    """Returns when the names in `path` are on disk; some network file systems cannot do this and need not."""
     with contextlib.suppress(OSError):
         _flush(path, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -43,9 +43,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name under which the block writes the new `path`, which takes its place when the block has ended.
+    """Yields the name under which the block writes the new `path`, which replaces it when the block ends.
 
-    Where the block raises, or the process is killed in it, `path` stays as it was.
+    If the block raises or the process is killed in it, `path` does not change.
     """
     remove_leftovers(path.parent, re.escape(path.name))
     temporary = hidden_name(path, "tmp")
@@ -59,14 +59,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def hidden_name(path: Path, ending: Literal["tmp", "old"]) -> Path:
-    """The name, this process's own, under which `path` is written ("tmp") or on its way out ("old")."""
+    """This process's hidden name under which `path` is written ("tmp") or removed ("old")."""
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
     """Removes what killed processes left in `folder` under hidden names of `names`, a regular expression.
 
-    What cannot be removed stays: no write may fail because of it.
+    Files that cannot be removed stay, because no write may fail because of them.
     """
     hidden = re.compile(rf"\.(?:{names})\.(?P<process>\d+)\.(?:tmp|old)")
     with contextlib.suppress(OSError):
@@ -81,7 +81,9 @@ def remove_leftovers(folder: Path, names: str) -> None:
 
 
 def _is_another_at_work(process_id: int) -> bool:
-    """Whether another process of this machine has that number: ranks whose launcher was killed still save."""
+    """Whether another process with that number runs on this machine, such as a rank whose launcher was
+    killed.
+    """
     if process_id == os.getpid():
         return False
     try:

@@ -1,8 +1,8 @@
-"""Every error that a user can mend; each message is one line: what was expected, what came, what to do."""
+"""Every error that a user can fix; its message is one line: what was expected, what came, what to do."""
 
 
 class _OneLine(Exception):
-    """Keeps the message on one line, whatever it quotes."""
+    """An error whose message is kept on one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -13,11 +13,11 @@ class RecipeError(_OneLine, ValueError):
 
 
 class CheckpointError(_OneLine, ValueError):
-    """A checkpoint that is damaged, incomplete, or belongs elsewhere."""
+    """A checkpoint that is damaged, incomplete, or of another run."""
 
 
 class InterchangeError(_OneLine, ValueError):
-    """A file of another format that is not what it should be, or a network that the format cannot hold."""
+    """A file of another program that cannot be read, or a network that the file format cannot represent."""
 
 
 class DataError(_OneLine, ValueError):
@@ -25,7 +25,7 @@ class DataError(_OneLine, ValueError):
 
 
 class PictureError(DataError):
-    """One picture that cannot be used; `reason` says what was expected and what came, without its name."""
+    """An image that cannot be used; `reason` says what was expected and what came, without its name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}; replace it or leave it out")
@@ -33,16 +33,16 @@ class PictureError(DataError):
 
 
 class ReadError(DataError):
-    """A picture that cannot be read in the middle of an epoch; the other ranks read others and know nothing.
+    """An image that cannot be read during an epoch; other ranks read other images and do not meet the error.
 
-    `is_of_one_rank` tells the command line to print the error on every rank that has it.
+    `is_of_one_rank` makes the command line print the error on every rank that has it.
     """
 
     is_of_one_rank = True
 
 
 class RunError(_OneLine, RuntimeError):
-    """A run that cannot start or go on."""
+    """A run that cannot start or continue."""
 
 
 class UsageError(RunError):
@@ -50,11 +50,11 @@ class UsageError(RunError):
 
 
 class NonFiniteError(RunError):
-    """A loss or a gradient that is NaN or infinite; the update it belongs to was not made."""
+    """A loss or a gradient that is NaN or infinite; its optimizer step was not made."""
 
 
 class GoBack(NonFiniteError):
-    """Asks whoever trains for the last checkpoint and another order; `rollbacks` counts this one."""
+    """Asks the training loop to roll back to the last checkpoint; `rollbacks` includes this one."""
 
     def __init__(self, message: str, rollbacks: int) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class GoBack(NonFiniteError):
 
 
 class OutOfMemory(RunError):
-    """An allocator, a GPU's or the host's, has no more to give; often one rank's alone."""
+    """A GPU or the host is out of memory, often on one rank only."""
 
     is_of_one_rank = True
 

@@ -1,6 +1,6 @@
-"""Loads the compiled operator libraries that lie in the package, and says which are in use.
+"""Loads the compiled operator libraries of the package, and says which are in use.
 
-Importing this module loads them. It knows no operator: the parts that import it define theirs.
+Importing this module loads them. It knows no operator; the modules that import it define theirs.
 """
 
 import torch
@@ -11,7 +11,9 @@ _status: dict[str, str] = {"_C": "not loaded", "_C_cuda": "not loaded"}
 
 
 def load() -> None:
-    """Loads `_C`, and `_C_cuda` where this torch is built for CUDA, behind `torch.ops.addertrain`."""
+    """Loads `_C`, and `_C_cuda` if torch is built for CUDA, which provide the kernels of
+    `torch.ops.addertrain`.
+    """
     _status["_C"] = state_after(torch.ops.load_library, "_C")
     _status["_C_cuda"] = (
         state_after(torch.ops.load_library, "_C_cuda") if torch.version.cuda else WITHOUT_CUDA
@@ -19,17 +21,17 @@ def load() -> None:
 
 
 def is_loaded(name: str) -> bool:
-    """Whether the compiled library `_C` or `_C_cuda` serves the operators."""
+    """Whether the compiled library `_C` or `_C_cuda` is loaded."""
     return _status[name] == LOADED
 
 
 def status() -> str:
-    """One line: which compiled libraries serve the operators."""
+    """One line that says which compiled libraries are loaded."""
     return in_one_line(_status)
 
 
 def cpu_kernels() -> str:
-    """What computes on CPUs: the `AVX-512`, `AVX2`, `NEON` or `portable` kernels, or the `reference`."""
+    """The kernels used on CPUs: the `AVX-512`, `AVX2`, `NEON` or `portable` kernels, or the `reference`."""
     if not is_loaded("_C"):
         return REFERENCE
     return CPU_KERNELS[torch.ops.addertrain.cpu_instruction_set()]

@@ -71,7 +71,7 @@ class OwnFunction:
             found = getattr(found, part)
         if not callable(found):
             raise RecipeError(
-                f"{key}: expected a function as {name}, got {type(found).__name__}; name another"
+                f"{key}: expected a function as {name}, got {type(found).__name__}; name a function"
             )
         return cls(key, name, found, tuple(given))
 
@@ -93,11 +93,14 @@ class OwnFunction:
             if not takes_any and name not in {each.name for each in named}:
                 raise RecipeError(
                     f"{self.key}: expected a function that takes {', '.join(self.given)} by keyword, got "
-                    f"{self.name}, which does not take {name}; add it, or **others"
+                    f"{self.name}, which does not take {name}; add that argument, or **kwargs"
                 )
         for name in arguments:
             if name in self.given:
-                raise RecipeError(f"{section}.{name}: expected another name, {name} is addertrain's to give")
+                raise RecipeError(
+                    f"{section}.{name}: expected another argument, got {name}, which addertrain passes "
+                    "itself; leave it out"
+                )
             if not takes_any and name not in own:
                 near = difflib.get_close_matches(name, own, n=1)
                 known = f"it takes {', '.join(own)}" if own else "it takes none; leave it out"
@@ -108,8 +111,8 @@ class OwnFunction:
         for each in named:
             if each.name in own and each.default is each.empty and each.name not in arguments:
                 raise RecipeError(
-                    f"{section}: expected {each.name}, which {self.name} needs, got nothing; add it, or "
-                    f"--{section}.{each.name} VALUE"
+                    f"{section}: expected {each.name}, which {self.name} needs, got nothing; add it there, "
+                    f"or with --{section}.{each.name} VALUE"
                 )
 
     def __call__(self, arguments: Mapping[str, Any], **given: Any) -> Any:
@@ -127,7 +130,7 @@ class OwnFunction:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunError(
-                f"{self.key}: expected a result of {self.name}, got {reason}; --debug shows where"
+                f"{self.key}: expected {self.name} to return, got {reason}; --debug prints the traceback"
             ) from error
 
     def record(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--resume", "none"], "holds a run already"),
+        (["--resume", "none"], "expected a new run directory for --resume none"),
         (["--optim.lr", "0.05"], "optim.lr: 0.1 there, 0.05 here"),
     ],
 )

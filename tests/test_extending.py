@@ -102,7 +102,7 @@ def test_a_network_and_a_data_set_of_ones_own_are_trained_evaluated_and_converte
     assert (fitted[0], evaluated[0], converted[0]) == (0, 0, 0), answers
     summary = json.loads((folder / "runs/cli/summary.json").read_text())
     assert f"{summary['top1']:.2f}" in evaluated[1]
-    assert "128 to train on, 64 to test on, (3, 16, 16)" in answers["plan own.yaml"][1]
+    assert "128 for training, 64 for testing, (3, 16, 16)" in answers["plan own.yaml"][1]
     with safe_open(folder / "net.safetensors", framework="pt") as file:
         assert "layers.2.weight" in file.keys()  # noqa: SIM118 (safetensors has no other way)
 

@@ -75,7 +75,7 @@ _LENET = "recipes/digits/lenet5bn.yaml"
 _WORDS_ALONE = (
     "--help", "--version", "evaluate --help", "reproduce --help", "report --help", "plan --help",
     "bench --help", "preflight --help", "data --help", "data write --help", "ckpt --help",
-    "ckpt convert --help", "misspelt", "--misspelt", "fit --misspelt", f"fit {_LENET} --misspelt",
+    "ckpt convert --help", "misspelt", "--misspelt", "ckpt --misspelt", "evaluate --misspelt",
     "ckpt misspelt", "--version --misspelt",
 )  # fmt: skip
 
@@ -84,7 +84,7 @@ _WORDS_ALONE = (
     ("commands", "expected"),
     [
         (_WORDS_ALONE, ""),
-        (["fit --help", "fit no_such_file.yaml", f"plan {_LENET} --optim.lrr 1"], "yaml"),
+        (["fit --help", "fit --misspelt", "fit no_such_file.yaml", f"plan {_LENET} --optim.lrr 1"], "yaml"),
         ([f"fit {_LENET} --optim.lr misspelt"], "jsonargparse yaml"),
         # torch computes shapes with parts of its compiler, which imports the sharded tensors.
         ([f"plan {_LENET}"], "PIL jsonargparse multiprocessing numpy torch torch.distributed.tensor yaml"),

@@ -62,7 +62,11 @@ def test_the_record_names_the_distribution() -> None:
     [
         ("Nets.wide", {"depth": 1, "witdh": 4}, r"model\.args\.witdh: .* got witdh; did you mean width\?"),
         ("Nets.wide", {"depth": 1, "x": 4}, r"model\.args\.x: .*; it takes width, depth"),
-        ("Nets.wide", {}, r"model\.args: expected depth, which .* needs, got nothing; add it, or --model"),
+        (
+            "Nets.wide",
+            {},
+            r"model\.args: expected depth, which .* needs, got nothing; add it there, or with --model",
+        ),
         ("Nets.wide", {"depth": 1, "kind": "conv"}, r"model\.args\.kind: .* kind is addertrain's to give"),
         ("narrow", {}, "takes num_classes, in_channels, kind by keyword, got .* does not take in_channels"),
         ("fails", {"x": 1}, r"model\.args\.x: .*; it takes none; leave it out"),
@@ -87,7 +91,7 @@ def test_what_cannot_be_imported_or_called_is_one_line(module: str, tmp_path: Pa
     ):
         with pytest.raises(RecipeError, match=message):
             _named(name)
-    with pytest.raises(RunError, match=r"expected a result of .*:fails, got KeyError: 'no such layer'"):
+    with pytest.raises(RunError, match=r"expected .*:fails to return, got KeyError: 'no such layer'"):
         _named(f"{module}:fails")({}, num_classes=1, in_channels=1, kind="adder")
 
 

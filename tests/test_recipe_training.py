@@ -27,7 +27,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
         (["--train.ema_decay=0.9", "--train.recalibrate_batches=0"], "train.recalibrate_batches above 0"),
         (["--schedule.p_start=2.5"], "schedule.p_start: expected a number from 1 to 2"),
         (["--schedule.p_start=2"], "schedule.p_epochs: expected 1 to schedule.epochs (40)"),
-        (["--schedule.p_epochs=2"], "where schedule.p_start is above 1, else 0, got 2"),
+        (["--schedule.p_epochs=2"], "if schedule.p_start is above 1, otherwise 0, got 2"),
         (["--model.input_slope=3"], "model.input_slope: expected a finite number above 0, and 1 unless"),
         (["--model.kind=conv", "--model.filter_gradient=sign"], "model.kind: expected adder beside other"),
         (

@@ -1,1 +1,1 @@
-"""Benchmarks: `addertrain bench ops` times operators by layer, `bench step` whole training steps."""
+"""Benchmarks: `addertrain bench ops` times operators layer by layer, `bench step` complete training steps."""

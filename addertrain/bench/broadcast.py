@@ -1,4 +1,4 @@
-"""What people write without kernels: the paper's formulas by broadcasting, and `torch.cdist`."""
+"""Adder layers without kernels: the paper's formulas by broadcasting, and `torch.cdist`."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ _MOST_ELEMENTS = (
 
 
 def images_that_fit(layer: LayerShape, batch: int) -> int:
-    """As many images as the broadcast formulas can take in a few GB, at least one."""
+    """How many images the broadcast formulas can process in a few GB; at least one."""
     return max(1, min(batch, _MOST_ELEMENTS // layer.elements_per_image))
 
 

@@ -1,4 +1,4 @@
-"""The most this processor could do: register-only loops of the kernels' own instructions."""
+"""The upper limit of this processor: loops of the kernels' own instructions that only use registers."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ def measure() -> Ceilings:
     """
     if not hasattr(torch.ops.addertrain, "cpu_ceiling_spin"):
         raise RuntimeError(
-            "bench: expected the compiled CPU library; install a C++ compiler and reinstall addertrain."
+            "bench: expected the compiled CPU library, got none; install a C++ compiler and run launch/setup"
         )
     return Ceilings(_best(is_forward=True), _best(is_forward=False))
 

@@ -1,6 +1,6 @@
-"""`addertrain bench checkpoint`: what a save costs the training thread, and what the one that writes.
+"""`addertrain bench checkpoint`: the time that a save takes on the training thread and on the writer thread.
 
-Processor time is what to compare on a machine that others use as well: it counts every thread of the process.
+On a machine that others use as well, compare processor time, which counts every thread of the process.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""`addertrain bench ops --device cuda`: the operators on a GPU, layer by layer and in sum over a network.
+"""`addertrain bench ops --device cuda`: the operators on a GPU, per layer and summed over a network.
 
 Each pass as 1e9 elements/s and as a share of the float32 ceiling (two instructions an element) at the clock
-that was sampled while the layer ran; 16 bits may pass 100 %. Beside them cuBLAS on a matrix product of the
-same sizes, `torch.cdist(p=1)` and the paper's formulas by broadcasting.
+that was sampled while the layer ran; 16 bits may pass 100 %. For comparison it also times cuBLAS on a matrix
+product of the same sizes, `torch.cdist(p=1)` and the paper's formulas by broadcasting.
 """
 
 import json

@@ -16,7 +16,7 @@ _KERNELS = {
 
 
 def part_of(kernel: str) -> str:
-    """Which part of a step a GPU kernel belongs to, by its name."""
+    """The phase of a step to which a GPU kernel belongs, by its name."""
     name = kernel.lower()
     return next((part for part, words in _KERNELS.items() if any(word in name for word in words)), "other")
 
@@ -42,7 +42,7 @@ def report(name: str, batch: int, median_s: float, split_ms: Mapping[str, float]
         f"{part} {ms:.2f} ms ({100 * ms / total:.0f} %)"
         for part, ms in sorted(split_ms.items(), key=lambda p: -p[1])
     )
-    return f"{name}: {batch / median_s:.0f} images/s, {1000 * median_s:.2f} ms a step; GPU time: {parts}"
+    return f"{name}: {batch / median_s:.0f} images/s, {1000 * median_s:.2f} ms per step; GPU time: {parts}"
 
 
 def device() -> torch.device:

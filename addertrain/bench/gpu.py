@@ -1,4 +1,4 @@
-"""What a GPU could do, and how long it takes: the ceiling at the clock that runs, times by its events."""
+"""The upper limit of a GPU at its current clock, and times measured by CUDA events."""
 
 import statistics
 import subprocess
@@ -17,7 +17,7 @@ _BUSY_S = 0.5
 
 @dataclass(frozen=True)
 class Gpu:
-    """A device, and what float32 CUDA cores can do on it: two instructions an element."""
+    """A device and the limit of its float32 CUDA cores, at two instructions per element."""
 
     name: str
     multiprocessors: int
@@ -35,11 +35,11 @@ def require_gpu() -> Gpu:
         RuntimeError: without one, or without the library that runs on it.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("bench: expected a CUDA device for --device cuda, got none; leave the option out.")
+        raise RuntimeError("bench: expected a GPU for --device cuda, got none; leave the option out")
     if not torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA"):
         raise RuntimeError(
-            "bench: expected the compiled CUDA library; install nvcc and a CUDA build of torch, and "
-            "reinstall addertrain."
+            "bench: expected the compiled CUDA library, got none; install nvcc and a CUDA build of torch, "
+            "and run launch/setup"
         )
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     lanes = _LANES // 2 if (properties.major, properties.minor) == (8, 0) else _LANES

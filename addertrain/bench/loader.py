@@ -1,8 +1,9 @@
-"""`addertrain bench loader`: what a picture costs by each way of reading it, in one run, in turns.
+"""`addertrain bench loader`: the cost of an image by each way of reading it, measured in turns in one run.
 
-FFCV's files in three forms, the JPEGs also without restart markers and with every image decoded whole, and
-read by FFCV's own Loader where the package is; beside them torchvision on the original files, and the usual
-DataLoader around Pillow. Processor time is what to compare: it holds on a machine that others use as well.
+It reads FFCV files with three settings, JPEGs also without restart markers, with every image decoded
+completely, and by FFCV's own Loader if the package is installed; the original files by torchvision, and by
+the usual DataLoader around Pillow. Compare processor time, which is meaningful on a machine that others use
+as well.
 """
 
 import gc
@@ -45,7 +46,7 @@ _IMAGE_SIZE = 224
 
 @dataclass
 class Way:
-    """One way to read the pictures: makes an epoch of batches, and what it was measured to cost."""
+    """One way to read the images: it makes an epoch of batches, and holds the measured costs."""
 
     name: str
     make: Callable[[], Callable[[], Iterable[Any]]]
@@ -56,7 +57,7 @@ class Way:
     images_per_second: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Opens it, takes one batch, and notes how long that takes and what memory it takes."""
+        """Opens the loader, takes one batch, and records the time and memory that this takes."""
         gc.collect()
         before, since = anonymous_megabytes(), time.perf_counter()
         self.epoch = self.make()
@@ -66,7 +67,7 @@ class Way:
         self.megabytes = anonymous_megabytes() - before
 
     def run(self, beside: Callable[[Any], object]) -> None:
-        """One epoch; `beside` is given each batch."""
+        """Reads one epoch and gives each batch to `beside`."""
         gc.collect()
         gc.freeze()  # so that the collection below looks at what this epoch made alone
         cpu, since, num_images = processor_seconds(), time.perf_counter(), 0
@@ -116,13 +117,13 @@ def main(argv: Sequence[str]) -> int:
         for way in ways:
             way.begin()
         print(
-            f"{len(files)} pictures x {arguments.repeat}, {_IMAGE_SIZE} px, batch {arguments.batch}, "
+            f"{len(files)} images x {arguments.repeat}, {_IMAGE_SIZE} px, batch {arguments.batch}, "
             f"{arguments.threads} threads or processes, {arguments.epochs} turns each (medians)"
         )
         _table(ways, arguments.epochs, lambda batch: None)
         print(f"order, boxes and flips: {1e3 * _seeding_ms(files):.1f} us an image")
         if arguments.step:
-            print(f"beside training steps of {arguments.step}:")
+            print(f"while {arguments.step} is trained:")
             _table(ways, 1, _training(arguments.step))
     return 0
 
@@ -188,7 +189,7 @@ def _picture_loader(
 
 
 class _Repeated:
-    """A reader's pictures several times over: a few hundred make an epoch long enough to time."""
+    """The images of a reader, repeated, so that a few hundred make an epoch long enough to time."""
 
     def __init__(self, reader: PictureReader, times: int) -> None:
         self._reader = reader
@@ -264,7 +265,7 @@ def _training(name: str) -> Callable[[Any], object]:
 
 
 def processor_seconds() -> float:
-    """Of this process, all its threads, and the children that have ended."""
+    """Processor time of this process, its threads, and its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)  # os.times counts in steps of 10 ms
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -286,7 +287,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _anonymous_kilobytes(pid: int) -> int:
-    """What a process shares with others counts in proportion, so that a family adds up."""
+    """Memory that processes share counts in proportion, so that the sum over them is right."""
     try:
         counts = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:  # it has ended meanwhile

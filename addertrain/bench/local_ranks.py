@@ -1,4 +1,4 @@
-"""Times training steps on several ranks of this machine, communication and computation apart."""
+"""Times training steps on several ranks of this machine, with communication and computation separated."""
 
 import math
 import multiprocessing
@@ -61,8 +61,8 @@ def measure_ranks(network: str, num_ranks: int, *, batch: int, threads: int, sec
         if any(process.exitcode for process in ranks):
             codes = [process.exitcode for process in ranks]
             raise ValueError(
-                f"bench scaling: expected {num_ranks} ranks to end well, got exit codes {codes}; "
-                "see above, and try fewer ranks or a smaller --batch"
+                f"bench scaling: expected {num_ranks} ranks to exit with code 0, got exit codes {codes}; "
+                "see the output above, and try fewer ranks or a smaller --batch"
             )
         times: LocalTimes = answers.get()
         return times

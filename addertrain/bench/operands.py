@@ -14,7 +14,7 @@ def operands(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x behind a ReLU, weight, dy; `layout` "channels-last" or "nchw"."""
+    """x after a ReLU, weight, and dy; `layout` "channels-last" or "nchw"."""
     memory_format = torch.channels_last if layout == "channels-last" else torch.contiguous_format
     size, out = layer.size, layer.output_size
     x = torch.randn(batch, layer.C, size, size, device=device).relu()

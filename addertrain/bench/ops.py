@@ -1,8 +1,8 @@
 """`addertrain bench ops`: elements/s of forward, input gradient and weight gradient, layer by layer.
 
-Beside them the ceiling of this processor (register-only loops in the same process), torch's convolution of
-the same shape, the paper's formulas by broadcasting and `torch.cdist(p=1)`. An element is one |x - w|, or one
-product in the weight gradient.
+For comparison it also measures the upper limit of this processor (loops that only use registers), torch's
+convolution of the same shape, the paper's formulas by broadcasting, and `torch.cdist(p=1)`. An element is one
+|x - w|, or one product in the weight gradient.
 """
 
 import argparse

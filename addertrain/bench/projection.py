@@ -1,4 +1,4 @@
-"""A step's time on many GPUs from one GPU's, by a stated model of data parallelism: pure arithmetic.
+"""Projects the time of a step from one GPU to many, by a cost model of data parallelism.
 
 Weak scaling: every GPU keeps its batch. All GPUs compute equally fast. B bytes of gradients are summed in K
 buckets of 25 MiB, as DistributedDataParallel cuts them, by a hierarchical all-reduce over g GPUs a machine
@@ -40,7 +40,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Projection:
-    """A step on `num_gpus`: seconds of computation, of the whole all-reduce, and of what of it shows."""
+    """A step on `num_gpus`: seconds of computation, of the complete all-reduce, and of its exposed part."""
 
     num_gpus: int
     compute: float
@@ -49,12 +49,12 @@ class Projection:
 
     @property
     def step(self) -> float:
-        """Seconds of a whole step."""
+        """Seconds of a step."""
         return self.compute + self.exposed
 
     @property
     def efficiency(self) -> float:
-        """Computation's share of the step: the speed per GPU beside that of a GPU alone."""
+        """Computation's share of the step, which is the speed per GPU relative to that of a single GPU."""
         return self.compute / self.step
 
 

@@ -1,6 +1,7 @@
-"""`addertrain bench proof`: the kernels beside the reference, on every different adder layer of networks.
+"""`addertrain bench proof`: compares the kernels with the reference on every different adder layer of
+networks.
 
-What a run does before it trusts its kernels (`addertrain.proof`), without a run, data or a memory of it.
+It makes the comparison of a run (`addertrain.proof`) without data, and does not remember the result.
 """
 
 import json
@@ -21,7 +22,7 @@ _CLASSES = 1000
 
 
 def main(argv: Sequence[str]) -> int:
-    """Tries the layers of the networks; returns 1 where a kernel is wrong."""
+    """Compares the layers of the networks; returns 1 if a kernel is wrong."""
     arguments = _parser().parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("bench proof: expected a GPU for --device cuda, got none; leave the option out")

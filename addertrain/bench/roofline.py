@@ -1,8 +1,8 @@
-"""What the GPU kernels are predicted to reach, from counts alone: python -m addertrain.bench.roofline
+"""Predicts the speed of the GPU kernels from instruction counts: python -m addertrain.bench.roofline
 
 Nothing here is measured on a GPU. A pass takes as long as the busiest multiprocessor needs for its blocks on
-the pipe that is fullest: issue slots, the pipe of the packed elements, tensor cores, shared memory, or the
-memory of the whole chip. Slots come from the disassembly that tests/kernels/test_sass.py holds kernels to.
+the pipe that is fullest: issue slots, the pipe of the packed elements, tensor cores, shared memory, or device
+memory. Slots come from the disassembly that tests/kernels/test_sass.py holds kernels to.
 """
 
 import sys

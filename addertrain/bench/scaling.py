@@ -1,7 +1,7 @@
 """`addertrain bench scaling`: a step on 1, 2, ... ranks of this machine, and a projection to many GPUs.
 
-The local figures separate computation from communication; the model behind the projection is
-`addertrain.bench.projection`'s.
+The local figures separate computation from communication; the cost model of the projection is in
+`addertrain.bench.projection`.
 """
 
 import argparse

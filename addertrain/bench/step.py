@@ -1,7 +1,8 @@
-"""`addertrain bench step`: a training step of an adder network beside its convolutional twin, in one run.
+"""`addertrain bench step`: compares a training step of an adder network with the convolutional baseline's.
 
-The twin has the same layers as torch convolutions, with torch's norm and ReLU, and torch's SGD. With
-`--converted` it stands beside torchvision's network of that name, converted, as its code is and fused.
+The baseline has torch convolutions in place of adder layers, torch's batch norm and ReLU, and torch's SGD.
+With `--converted` the comparison is with torchvision's network of that name, converted, both unchanged and
+fused.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Timing that a noisy machine cannot fool much: interleaved rounds, medians, processor time."""
+"""Timing that is robust on a noisy machine: interleaved rounds, medians, processor time."""
 
 import statistics
 import time

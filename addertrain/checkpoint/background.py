@@ -1,11 +1,13 @@
-"""A thread that writes while training goes on: jobs in order, one at a time, errors kept for the asker."""
+"""A thread that writes during training; it runs its jobs in order and keeps their errors until it is
+asked.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """Runs jobs on one thread; after one that fails the rest are left out until `finish` has said so.
+    """Runs jobs on one thread; after a job fails, later ones are skipped until `finish` has raised its error.
 
     No job may call a collective: ranks would meet in them in another order than in their steps.
     """
@@ -23,11 +25,11 @@ class BackgroundWriter:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a job has failed that `finish` has not told of yet."""
+        """Whether a job has failed whose error `finish` has not raised yet."""
         return any(job.done() and job.exception() is not None for job in self._jobs)
 
     def add(self, job: Callable[[], None]) -> None:
-        """Has `job` run after those before it, unless one of them fails."""
+        """Runs `job` after the earlier ones, unless one of them fails."""
         before = list(self._jobs)
 
         def after_others() -> None:

@@ -1,4 +1,4 @@
-"""What one checkpoint holds, in plain values and as text; reads the manifest and the files' headers alone."""
+"""The contents of a checkpoint as plain values and as text; only the manifest and file headers are read."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """`contents` for a reader: where the run stood, then the files, then the network."""
+    """`contents` as text: epoch and step of the run, then the files, then the network."""
     recipe = found["recipe"]
     lines = [
         f"{found['path']} (format {found['format_version']})",

@@ -1,4 +1,4 @@
-"""How far two checkpoints are apart, tensor by tensor."""
+"""The difference of two checkpoints, tensor by tensor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ _COMPARED = ("model", "optimizer", "average", "companions")
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one tensor: max |a - b|, and max |a - b| / max(|a|, |b|) over its elements; or why there is none."""
+    """The difference of one tensor: max |a - b| and max |a - b| / max(|a|, |b|), or why it has none."""
 
     file: str
     name: str
@@ -29,7 +29,7 @@ class Difference:
 
 
 def differences(left: Path, right: Path) -> list[Difference]:
-    """Of every tensor of one of the two checkpoints, in the order of their names.
+    """The difference of every tensor in either checkpoint, in the order of their names.
 
     Raises:
         CheckpointError: one of them cannot be read.

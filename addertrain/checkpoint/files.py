@@ -1,4 +1,4 @@
-"""One checkpoint on the disk: a directory of safetensors files and a manifest that vouches for them.
+"""One checkpoint on disk: a directory of safetensors files, and a manifest with their checksums.
 
     epoch_0003_step_000702/
         model.safetensors         parameters and buffers by name (buffers: the mean over the ranks)
@@ -6,13 +6,12 @@
         rank_buffers.safetensors  the buffers of every rank, as "RANK/NAME"
         average.safetensors       only where weights are averaged: the average by parameter name
         companions.safetensors    only where a teacher trains too: it, and what only training needs
-        optimizer.part_0002.safetensors   what rank 2 wrote, where momentum or parameters are cut (`parts`)
+        optimizer.part_0002.safetensors   the file of rank 2, if momentum or parameters are sharded (`parts`)
         manifest.json             position, recipe, versions, plain state, size and SHA-256 of every file
 
-The directory appears under its final name only when whole and flushed. This file knows names, tensors and
-JSON; what they mean to a trainer is the business of `train.strategies.checkpoint_io`, which checkpoint to
-take that of `store`. Who writes or reads tensors imports torch; who reads a manifest, verifies files or lists
-what they hold does not wait for it.
+The directory gets its final name only when it is complete and flushed. This file knows names, tensors and
+JSON; `train.strategies.checkpoint_io` knows what they mean to a trainer, and `store` chooses a checkpoint.
+Only reading and writing tensors imports torch; reading a manifest, verifying and listing files do not.
 """
 
 import hashlib
@@ -58,9 +57,9 @@ def write_checkpoint(
 
     Args:
         path: the final name; its parent has to exist.
-        tensors: for each of `TENSOR_FILES`, and any of `OPTIONAL_FILES`, the tensors by name; this process's
-            pieces by their `part_name`, too.
-        manifest: plain values, with `parts` where there are pieces: tensor file -> name -> shape; the format
+        tensors: the tensors by name for each of `TENSOR_FILES` and any of `OPTIONAL_FILES`, and this
+            process's pieces under their `part_name`.
+        manifest: plain values, with `parts` (tensor file -> name -> shape) if tensors are sharded; the format
             version and the checksums are added here.
         others: what other processes write into its `folder`, a `temporary_name` of this one.
 
@@ -92,22 +91,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the checkpoint `path` as format 3 has it, after its own checksum has been compared.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or of a later format.
+        CheckpointError: there is no manifest, or it is damaged or of a later format.
     """
     try:
         if not (path / MANIFEST).is_file():  # opening a pipe would wait for ever
-            raise CheckpointError(f"{path}: no {MANIFEST}, so this is no checkpoint or half of one")
+            raise CheckpointError(
+                f"{path}: expected a checkpoint with {MANIFEST}, got none; it is incomplete or no checkpoint"
+            )
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except CheckpointError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} cannot be read ({error})") from None
+        raise CheckpointError(f"{path}: expected a readable {MANIFEST}, got: {error}") from None
     if not isinstance(manifest, dict) or manifest.pop("manifest_sha256", None) != _fingerprint(manifest):
-        raise CheckpointError(f"{path}: {MANIFEST} does not match its own checksum")
+        raise CheckpointError(f"{path}: expected {MANIFEST} to match its own checksum, got a damaged one")
     if not _is_manifest(manifest):
-        raise CheckpointError(
-            f"{path}: {MANIFEST} is not what checkpoints have, though its checksum is right"
-        )
+        raise CheckpointError(f"{path}: expected {MANIFEST} of a checkpoint, got other contents")
     if manifest["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: expected format {FORMAT_VERSION} or older, got {manifest['format_version']}; "
@@ -117,8 +116,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         return upgraded(manifest)
     except (LookupError, TypeError, AttributeError, ValueError):
         raise CheckpointError(
-            f"{path}: {MANIFEST} is not what checkpoints of format {manifest['format_version']} have, though "
-            "its checksum is right"
+            f"{path}: expected {MANIFEST} of format {manifest['format_version']}, got other contents"
         ) from None
 
 
@@ -135,7 +133,7 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_manifest(manifest: dict[str, Any]) -> bool:
-    """Whether it has what every reader relies on; file names have to be plain, inside the checkpoint."""
+    """Whether it has the entries that every reader needs, and its file names stay inside the checkpoint."""
     files = manifest.get("files")
     numbers = [manifest.get(key, 0) for key in ("format_version", "epoch", "global_step")]
     return (
@@ -167,7 +165,7 @@ def has_tensors(manifest: Mapping[str, Any], name: str) -> bool:
 
 
 def read_tensors(path: Path, name: str) -> "dict[str, Tensor]":
-    """The tensors of one of the files on the CPU, whole, whoever wrote pieces of them."""
+    """The tensors of one of the files on the CPU, assembled if several ranks wrote pieces of them."""
     manifest = read_manifest(path)
     tensors = _load(path, f"{name}.safetensors")
     if (shapes := manifest.get("parts", {}).get(name)) is None:

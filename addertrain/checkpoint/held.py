@@ -1,7 +1,7 @@
-"""A checkpoint that stays while it is read, whatever the run that wrote it does meanwhile.
+"""Keeps a checkpoint from being removed while it is read.
 
-A run in progress removes checkpoints as it saves new ones. Links to a checkpoint's files, under a hidden name
-beside it, keep them for as long as they are needed and take no room.
+A run in progress removes old checkpoints when it saves new ones. Hard links to the files, in a hidden folder
+next to the checkpoint, keep them as long as they are needed and take no space.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from addertrain.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Held:
-    """A checkpoint by its own name, and a folder of the same last name that holds its files meanwhile."""
+    """A checkpoint's own path, and a folder of the same name that holds its files while it is read."""
 
     checkpoint: Path
     files: Path
@@ -28,10 +28,10 @@ class Held:
 def held_checkpoint(path: Path, warn: Callable[[str], None]) -> Iterator[Held]:
     """What `locate_checkpoint` finds, held for as long as the block lasts.
 
-    Where no links can be made (a folder of somebody else's, a file system without them) it is not held.
+    If links cannot be made (no permission, or a file system without them), the checkpoint is not held.
 
     Raises:
-        CheckpointError: there is none that can be used.
+        CheckpointError: there is no usable checkpoint.
     """
     with contextlib.ExitStack() as links:
         yield _held(path, warn, links)

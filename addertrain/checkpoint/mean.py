@@ -16,20 +16,22 @@ _FILES = ("model", "average")
 def write_mean(paths: Sequence[Path], target: Path) -> None:
     """Writes the mean over `paths`, summed in float64, as the checkpoint `target`, which must not exist.
 
-    Whole numbers, the position and the recipe are those of the checkpoint with the most steps. Averaged
-    weights are taken the mean of, too, where all have them. Running statistics become their mean, which is
-    right for no network: recompute them. The manifest's `averaged` names the sources.
+    Whole numbers, the position and the recipe are those of the checkpoint with the most steps. Moving
+    averages of the weights are averaged as well if all checkpoints have them. Running statistics are averaged
+    too, which fits no network: recompute them. The manifest's `averaged` names the sources.
 
     Raises:
         CheckpointError: they hold different networks, one is named twice or damaged, or `target` exists.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise CheckpointError(
-            f"{target}: expected different checkpoints to average, got one twice among "
+            f"{target}: expected different checkpoints to average, got the same one twice in "
             f"{', '.join(map(str, paths))}; name each once"
         )
     if target.exists():
-        raise CheckpointError(f"{target}: expected a new name to write to, got one that exists")
+        raise CheckpointError(
+            f"{target}: expected a new folder to write to, got one that exists; choose another --out"
+        )
     manifests = [verify_checkpoint(path) for path in paths]
     newest = max(range(len(paths)), key=lambda index: int(manifests[index]["global_step"]))
     files = [name for name in _FILES if all(has_tensors(manifest, name) for manifest in manifests)]
@@ -39,20 +41,20 @@ def write_mean(paths: Sequence[Path], target: Path) -> None:
     try:
         write_checkpoint(target, tensors, _manifest(manifests, paths, newest))
     except OSError as error:
-        raise CheckpointError(f"{target}: expected to write a checkpoint, got: {error}") from None
+        raise CheckpointError(f"{target}: expected to write a checkpoint there, got: {error}") from None
 
 
 def mean_of(
     networks: Sequence[Mapping[str, Tensor]], sources: Sequence[Path], *, newest: int
 ) -> dict[str, Tensor]:
-    """The mean of each tensor in its own type, of the `newest` network's where it counts something."""
+    """The mean of each tensor in its own data type; integer tensors are those of the `newest` network."""
     result = {}
     for name, last in networks[newest].items():
         for network, source in zip(networks, sources, strict=True):
             if network.keys() != networks[newest].keys() or network[name].shape != last.shape:
                 raise CheckpointError(
-                    f"{source}: expected the network of {sources[newest]}, got another one ({name} differs); "
-                    "average checkpoints of one recipe"
+                    f"{source}: expected the network of {sources[newest]}, got another one ({name} "
+                    "differs); average checkpoints of the same recipe"
                 )
         total = torch.zeros_like(last, dtype=torch.float64)
         for network in networks:

@@ -1,4 +1,4 @@
-"""What the files and the pieces of a checkpoint are called that several processes write; knows no torch."""
+"""The names of files and pieces in a checkpoint that several processes write; does not import torch."""
 
 
 def part_name(name: str, process: int) -> str:
@@ -7,10 +7,10 @@ def part_name(name: str, process: int) -> str:
 
 
 def is_part_of(file: str, name: str) -> bool:
-    """Whether a file's name is that of somebody's pieces of the tensors `name`."""
+    """Whether a file's name is that of a process's pieces of the tensors `name`."""
     return file.startswith(f"{name}.part_")
 
 
 def piece_name(tensor: str, offset: int) -> str:
-    """What the elements of `tensor` from number `offset` on are called."""
+    """The name of the piece of `tensor` that starts at element `offset`."""
     return f"{tensor}@{offset}"

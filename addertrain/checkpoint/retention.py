@@ -1,4 +1,4 @@
-"""Which of a run's checkpoints stay: the last whole ones and the best, whatever lies beside them."""
+"""Which checkpoints of a run are kept: the last intact ones and the best one."""
 
 import shutil
 from pathlib import Path
@@ -10,9 +10,10 @@ from addertrain.errors import CheckpointError
 
 
 class Retention:
-    """Keeps the last `keep` whole checkpoints of a run, and the best one.
+    """Keeps the last `keep` intact checkpoints of a run, and the best one.
 
-    What this session has saved is whole; what earlier ones left is compared with its checksums, once.
+    Checkpoints of this session are known to be intact; those of earlier sessions are compared with their
+    checksums once.
     """
 
     def __init__(self, store: CheckpointStore, keep: int) -> None:
@@ -21,10 +22,10 @@ class Retention:
         self._is_whole: dict[str, bool] = {}
 
     def prune(self, saved: Path, *, best: str | None) -> None:
-        """Removes what `saved`, the newest one, makes superfluous, and what dead processes left.
+        """Removes checkpoints that are no longer kept after `saved`, the newest, and files of dead processes.
 
-        A checkpoint of a later step stays where it is and counts for nothing: the run did not go on from it,
-        so it is damaged, or somebody put it there.
+        A checkpoint of a later step is left alone and not counted: the run did not resume from it, so it is
+        damaged or was put there by hand.
         """
         self._is_whole[saved.name] = True
         num_kept = 0
@@ -34,7 +35,7 @@ class Retention:
             if num_kept < self._keep:
                 num_kept += self._check(path)
             elif path.name != best:
-                # Out of sight first: a removal that dies half-way must not leave half a checkpoint under a
+                # Rename it first: an interrupted removal must not leave an incomplete checkpoint under a
                 # valid name.
                 shutil.rmtree(path.rename(hidden_name(path, "old")), ignore_errors=True)
         self._store.sweep()

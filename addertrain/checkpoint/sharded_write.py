@@ -1,10 +1,10 @@
-"""A checkpoint that several processes write at the same time, each its own pieces of tensors.
+"""A checkpoint that several processes write at the same time, each with its own pieces of tensors.
 
     optimizer.part_0003.safetensors   flat pieces of process 3, as "NAME@OFFSET"
-    part_0003.json                    while it is written: that these files are flushed, or what went wrong
+    part_0003.json                    while it is written: says that the files are flushed, or what went wrong
 
-They share a folder and nothing else: no process waits for another but the first one, whose thread waits for
-the files of all. It puts their checksums into the one manifest; readers see whole tensors.
+They share only a folder: no process waits for another except the first, whose writer thread waits for all
+files and puts their checksums into the manifest. Readers see unsharded tensors.
 """
 
 import json
@@ -28,7 +28,9 @@ _HURRIED_SECONDS = 3.0  # the same where a run ends by an error, most likely for
 
 
 def write_part(folder: Path, process: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Writes one process's files, then its record; a failure goes into the record, for the first process."""
+    """Writes one process's files, then its record; a failure is reported to the first process in the
+    record.
+    """
     record: dict[str, Any] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)  # the first process may be later
@@ -53,10 +55,11 @@ class OtherParts:
     is_in_a_hurry: Callable[[], bool] = lambda: False
 
     def collect(self) -> dict[str, Any]:
-        """Size and checksum of every file, once all are flushed; takes the records away.
+        """Size and checksum of every file, once all are flushed; removes the records.
 
         Raises:
-            OSError: a process could not write, or nothing has come for a minute, or seconds in a hurry.
+            OSError: a process could not write, or has written nothing for a minute (for seconds when the run
+                has to end).
         """
         files: dict[str, Any] = {}
         for process in range(1, self.count):
@@ -75,7 +78,7 @@ class OtherParts:
                 last, since = now, time.monotonic()
             still = time.monotonic() - since
             if still > (_HURRIED_SECONDS if self.is_in_a_hurry() else _STILL_SECONDS):
-                raise OSError(f"nothing came of rank {process} for {still:.0f} s")
+                raise OSError(f"rank {process} has written nothing for {still:.0f} s")
             time.sleep(_POLL_SECONDS)
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
@@ -84,10 +87,10 @@ class OtherParts:
 def assembled(
     parts: Iterable[Mapping[str, Tensor]], shapes: Mapping[str, list[int]], *, where: str
 ) -> dict[str, Tensor]:
-    """Whole tensors from all processes' pieces.
+    """The unsharded tensors from the pieces of all processes.
 
     Raises:
-        CheckpointError: elements are missing, or come twice.
+        CheckpointError: elements are missing or occur twice.
     """
     whole: dict[str, Tensor] = {}
     num_found = dict.fromkeys(shapes, 0)

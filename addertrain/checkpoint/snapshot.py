@@ -1,4 +1,4 @@
-"""What live tensors hold at this moment, so that a thread can write it while they go on changing."""
+"""Copies of live tensors, so that a thread can write them while training changes the originals."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def snapshot(
     tensors: Mapping[str, Mapping[str, Tensor]],
 ) -> tuple[dict[str, dict[str, Tensor]], Callable[[], None]]:
-    """Copies of files' tensors in the host's memory, and what to call before they are read.
+    """Copies of the tensors in host memory, and a function to call before they are read.
 
     From a GPU the copies are made to pinned memory, in the order of its stream: later steps do not touch
     them, and the host does not wait for them here.

@@ -1,6 +1,6 @@
-"""The checkpoints of one run: their names, and which one to take; which ones stay is `retention`'s business.
+"""The checkpoints of one run: their names, and which one to use; `retention` decides which are kept.
 
-`latest` is a small file that names the newest whole checkpoint; it moves only after the checkpoint has its
+`latest` is a small file that names the newest intact checkpoint; it changes only after the checkpoint has its
 final name.
 """
 
@@ -26,21 +26,21 @@ class CheckpointStore:
     folder: Path
 
     def path_for(self, *, epoch: int, global_step: int) -> Path:
-        """The final name of a checkpoint after `epoch` whole epochs and `global_step` steps."""
+        """The final path of a checkpoint after `epoch` complete epochs and `global_step` steps."""
         return self.folder / f"epoch_{epoch:04d}_step_{global_step:06d}"
 
     def newest_first(self) -> list[Path]:
-        """Every checkpoint by its name, whole or not, the one with the most steps first."""
+        """Every checkpoint, intact or not, ordered by its name, the one with the most steps first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
         return sorted(found, key=step_of, reverse=True)
 
     def newest_whole(self, warn: Callable[[str], None]) -> Path | None:
-        """The newest checkpoint whose files match their checksums; None where there is none, whole or not.
+        """The newest checkpoint whose files match their checksums; None if there are no checkpoints.
 
         Args:
-            warn: is told in one line which checkpoint is damaged and which one is taken instead.
+            warn: receives one line that says which checkpoint is damaged and which one is used instead.
 
         Raises:
             CheckpointError: there are checkpoints, and every one is damaged.
@@ -53,30 +53,35 @@ class CheckpointStore:
                 damaged.append(error)
                 continue
             for earlier in damaged:
-                warn(f"damaged checkpoint {earlier}; using {path.name}, the one before")
+                warn(f"checkpoint {earlier} is damaged; using the earlier {path.name} instead")
             return path
         if damaged:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} can be used: {'; '.join(map(str, damaged))}; "
-                "train anew with another --out, or remove the folder"
+                f"{self.folder}: expected an intact checkpoint, got only damaged ones "
+                f"({'; '.join(map(str, damaged))}); start a new run with another --out, or remove the folder"
             )
         return None
 
     def publish(self, path: Path) -> None:
-        """Moves `latest` to a checkpoint that is whole."""
+        """Makes `latest` name a checkpoint, which has to be intact."""
         write_text(self.folder / LATEST, path.name + "\n")
 
     def sweep(self) -> None:
-        """Removes what killed processes left half-written and half-removed."""
+        """Removes incomplete files and folders that killed processes left."""
         remove_leftovers(self.folder, f"{_NAME.pattern}|{LATEST}")
 
 
 def _check_name(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for one under another's name: the newest by name would be an old one."""
+    """Raises CheckpointError if a checkpoint has another's name, because the newest name could be an old
+    one.
+    """
     named = step_of(path)
     step = manifest.get("global_step", named[0]), manifest.get("epoch", named[1])
     if step != named:
-        raise CheckpointError(f"{path}: holds epoch {step[1]}, step {step[0]}, which its name does not say")
+        raise CheckpointError(
+            f"{path}: expected the epoch and step in its name, got epoch {step[1]}, step {step[0]}; give it "
+            "back its name"
+        )
 
 
 def step_of(path: Path) -> tuple[int, int]:
@@ -91,10 +96,10 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def checkpoints_of(path: Path) -> list[Path]:
-    """The checkpoint that `path` is, or every one of the run that it is, whole or not, the newest first.
+    """The checkpoint at `path`, or all checkpoints of the run there, damaged ones too, newest first.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: there is neither.
     """
     if not path.is_dir():
         raise CheckpointError(_expected_a_folder(path))
@@ -105,12 +110,12 @@ def checkpoints_of(path: Path) -> list[Path]:
 
 
 def locate_checkpoint(path: Path, warn: Callable[[str], None]) -> Path:
-    """The checkpoint that `path` means: itself, or the newest whole one of a run; verified.
+    """The checkpoint at `path`, or the newest intact one of the run there, verified.
 
     A run may be named by its directory or by its folder of checkpoints.
 
     Raises:
-        CheckpointError: there is none that can be used.
+        CheckpointError: there is no usable checkpoint.
     """
     if not path.is_dir():
         raise CheckpointError(_expected_a_folder(path))
@@ -134,7 +139,7 @@ def _expected_a_folder(path: Path) -> str:
 
 
 def what_is(path: Path) -> str:
-    """Of a path that is no folder, what an error says that it is."""
+    """What a path is that is not a folder, in words for an error."""
     return "a file" if path.exists() else "nothing there"
 
 

@@ -1,8 +1,8 @@
-"""Tensors by name in one safetensors file, written in a single pass that hashes them on the way.
+"""Writes tensors by name to a safetensors file, and hashes them in the same pass.
 
 The format is 8 bytes with the header's length, a header in JSON, and the tensors' bytes one after the other.
-Checksums are of what was meant, not of what a disk gives back. Nothing is copied, and Python's lock is free
-nearly all the time: a training thread goes on.
+Checksums are computed from the tensors, not from what is read back. Nothing is copied, and Python's lock is
+almost never held, so that a training thread can continue.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ _NAMES: dict[torch.dtype, str] = {
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, int | str]:
-    """Writes and flushes `path`; tensors may lie on any device, share memory and be cut out of others.
+    """Writes and flushes `path`; tensors may be on any device, share memory, and be views of others.
 
     Returns its size in bytes and its SHA-256, as manifests hold them.
 
     Raises:
-        TypeError: a type that the format here does not have.
+        TypeError: a data type that safetensors does not support.
         OSError: the disk is full, ...
     """
     # Wide types first, so that every tensor starts at a multiple of its item's size.
@@ -53,7 +53,9 @@ def _header(tensors: Mapping[str, Tensor]) -> bytes:
     entries, start = {}, 0
     for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:
-            raise TypeError(f"{name}: expected a type that safetensors has, got {tensor.dtype}; convert it")
+            raise TypeError(
+                f"{name}: expected a data type that safetensors supports, got {tensor.dtype}; convert it"
+            )
         end = start + tensor.numel() * tensor.element_size()
         entries[name] = {
             "dtype": _NAMES[tensor.dtype],
@@ -67,6 +69,6 @@ def _header(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """The tensor's elements in logical order; the same memory where it lies so on the host."""
+    """The tensor's elements in logical order; the same memory if it is contiguous on the host."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]

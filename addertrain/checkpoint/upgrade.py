@@ -1,4 +1,4 @@
-"""Manifests of formats 1 and 2, said in the words of format 3; the one place that knows how older ones look.
+"""Converts manifests of formats 1 and 2 to format 3; no other file knows the older formats.
 
 Those two formats kept the trainer's own dictionary: its loops' counters, its schedulers' attributes, and the
 callbacks' states under the names of their classes. All these names are history, so they are written down here
@@ -25,10 +25,10 @@ _REPEATED = ("epoch", "global_step", "pytorch-lightning_version")
 
 
 def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
-    """`manifest` as format 3 has it; its `format_version` goes on saying what is on the disk.
+    """`manifest` in format 3; its `format_version` is still that of the files on disk.
 
     Raises:
-        KeyError, TypeError, AttributeError, IndexError: it is no manifest of its format.
+        KeyError, TypeError, AttributeError, IndexError: it is not a manifest of its format.
     """
     if manifest["format_version"] >= 3:
         return manifest
@@ -62,7 +62,7 @@ def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _position(fit_loop: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the loops' counters stand; what the manifest itself says was not always set."""
+    """The position by the loops' counters, because older manifests did not always set their own."""
     if not fit_loop:  # of averaged checkpoints
         return {"batches_per_epoch": None, "is_evaluation_due": False}
     epochs, progress = fit_loop["epoch_progress"]["current"], fit_loop["epoch_loop.batch_progress"]

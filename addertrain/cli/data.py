@@ -278,7 +278,7 @@ def _info(arguments: argparse.Namespace) -> None:
 def _count(word: str) -> int:
     """A whole number, 0 or above."""
     if not (word.isascii() and word.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, got '{word}'")
+        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got '{word}'")
     return int(word)
 
 

@@ -1,8 +1,8 @@
-"""Images in, batches out: the same global batches on any number of ranks.
+"""Reads images and delivers batches; the global batches are the same on any number of ranks.
 
 `sets` opens a data set by its name, `loaders` decide which images make up a batch and deliver it, `sources`
-and `decoding` read pictures, `beton` packs them, `augment`, `crops` and `randomness` vary them. What is
-delivered is uint8 and channels-last; normalisation belongs to the device that trains.
+and `decoding` read images, `beton` packs them, and `augment`, `crops` and `randomness` augment them. Batches
+are uint8 and channels-last; images are normalised on the device that trains.
 """
 
 from addertrain.data.loaders.choice import ImageLoader, build_loader

@@ -1,7 +1,7 @@
-"""Which part of a picture an image shows: a box, and whether it is mirrored.
+"""Random and central crops: the box of an image, and whether it is flipped.
 
-The draws need no sizes, so they are made for a whole batch before anything is read; the box follows when the
-size of the picture is known. Two loaders that draw alike cut alike.
+The random draws need no sizes, so they are made for a batch before anything is read; the box is computed when
+the size of the image is known. Loaders with the same draws crop identically.
 """
 
 import math
@@ -19,7 +19,7 @@ _ASPECT_BITS = 16
 
 
 class Box(NamedTuple):
-    """A part of a picture, in pixels."""
+    """A box of an image, in pixels."""
 
     row: int
     column: int
@@ -29,13 +29,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """A part of 8 to 100 % of the area and of aspect 3/4 to 4/3, mirrored every other time.
+    """Boxes of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3, flipped with probability 1/2.
 
-    The distribution of GoogLeNet (Szegedy et al., 2015) as torchvision's RandomResizedCrop has it: ten tries
-    at a part that fits, else the largest part in the middle.
+    The distribution of GoogLeNet (Szegedy et al., 2015) as in torchvision's RandomResizedCrop: ten tries to
+    draw a box that fits, otherwise the largest central box.
 
     Args:
-        tries: (N, 10, 4): share of the area, aspect, and the corner's row and column as shares of the room.
+        tries: (N, 10, 4): fraction of the area, aspect ratio, and the corner's row and column as fractions of
+            the free space.
         is_flipped: (N,).
     """
 
@@ -43,7 +44,7 @@ class RandomCrops:
     is_flipped: NDArray[np.bool_]
 
     def box(self, k: int, height: int, width: int) -> Box:
-        """The part of the k-th picture, which has this size."""
+        """The box of the k-th image, which has this size."""
         area = height * width
         for share, aspect, row, column in self.tries[k].tolist():
             box_width = round(math.sqrt(area * share * aspect))
@@ -56,24 +57,24 @@ class RandomCrops:
         return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
     def part(self, where: slice) -> "RandomCrops":
-        """The crops of some of the pictures."""
+        """The crops of some of the images."""
         return RandomCrops(self.tries[where], self.is_flipped[where])
 
 
 @dataclass(frozen=True)
 class CenterCrops:
-    """The square in the middle whose side is a share of the picture's shorter side; never mirrored."""
+    """The central square whose side is a fraction of the image's shorter side; never flipped."""
 
     share: float
     is_flipped: NDArray[np.bool_]
 
     def box(self, k: int, height: int, width: int) -> Box:
-        """The part of a picture of this size."""
+        """The box of an image of this size."""
         side = max(1, int(self.share * min(height, width)))
         return Box((height - side) // 2, (width - side) // 2, side, side)
 
     def part(self, where: slice) -> "CenterCrops":
-        """The crops of some of the pictures."""
+        """The crops of some of the images."""
         return CenterCrops(self.share, self.is_flipped[where])
 
 
@@ -86,7 +87,7 @@ def center_crops(num_samples: int, *, share: float) -> CenterCrops:
 
 
 def random_crops(samples: NDArray[np.int64], *, seed: int, epoch: int, min_area: float = 0.08) -> RandomCrops:
-    """Crops for training, by (seed, epoch, sample); `min_area` is the smallest share of the area."""
+    """Crops for training, by (seed, epoch, sample); `min_area` is the smallest fraction of the area."""
     draws = draw_sequences(seed, epoch, samples, Stream.CROP_BOX, count=4 * _TRIES)
     draws = draws.reshape(len(samples), _TRIES, 4)
     tries = uniforms(draws)

@@ -1,4 +1,4 @@
-"""Locks on open files: held by another, or not to be had on this file system."""
+"""Locks on open files, which may be held by another process or unsupported by the file system."""
 
 import errno
 import fcntl
@@ -10,7 +10,8 @@ _MISSING = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def lock(descriptor: int, *, wait: bool = False) -> Literal["locked", "held", "missing"]:
-    """Locks a file until its descriptor is closed; "held" by another writer, or "missing" on the file system.
+    """Locks a file until its descriptor is closed; returns "held" if another process has it, "missing" if the
+    file system has no locks.
 
     Raises:
         OSError: anything else that went wrong.

@@ -1,7 +1,8 @@
-"""Random numbers that depend on (seed, epoch, sample, stream) and on nothing else.
+"""Random numbers that depend only on (seed, epoch, sample, stream).
 
 Counter-based: a draw is a hash of its coordinates, so it is the same on any rank, worker or thread, in any
-batch and after any resume, and there is no state to keep. The arithmetic stands here, whatever numpy does.
+batch and after any resume, and there is no state to store. The arithmetic is written out here, so that no
+version of numpy changes it.
 """
 
 from enum import IntEnum
@@ -16,7 +17,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 class Stream(IntEnum):
-    """What a draw is for; each stream is independent of the others. The numbers are for ever."""
+    """The purpose of a draw; streams are independent of each other. The numbers must never change."""
 
     ORDER = 0
     CROP_ROW = 1

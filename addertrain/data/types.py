@@ -1,4 +1,4 @@
-"""What data sets and loaders hand over: images in memory, pictures that are read as needed, batches."""
+"""The types that data sets and loaders deliver: images in memory, images that are read as needed, batches."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,29 +22,29 @@ class ImageArrays:
 
 
 class PictureReader(Protocol):
-    """Pictures that are cut and resized while they are read; several threads and loaders share one."""
+    """Images that are cropped and resized while they are read; several threads and loaders share a reader."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of every picture, (N,)."""
+        """The class of every image, (N,)."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
 
     def __len__(self) -> int:
-        """Pictures in all."""
+        """The number of images."""
 
     def check(self) -> None:
-        """Raises a DataError where the pictures have gone since they were opened; called for every batch."""
+        """Raises a DataError if the images have changed since they were opened; called for every batch."""
 
     def read(self, samples: NDArray[np.int64], crops: Crops, images_nhwc: NDArray[np.uint8]) -> None:
-        """Fills one image (H, W, 3) for each sample; a DataError names a picture that cannot be read."""
+        """Fills one image (H, W, 3) for each sample; a DataError names an image that cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set: what to train on, what to test on; mean and std per channel, of pixels scaled to 0 .. 1."""
+    """A data set: training and test images, and mean and std per channel of pixels scaled to 0 .. 1."""
 
     train: ImageArrays | PictureReader
     test: ImageArrays | PictureReader
@@ -54,10 +54,10 @@ class ImageData:
 
 
 class Batch(NamedTuple):
-    """This rank's part of a global batch.
+    """This rank's share of a global batch.
 
-    images: uint8 (N, C, H, W), channels-last in memory; labels: int64 (N,), or float (N, classes) where
-    images were mixed; samples: int64 (N,), which images of the data set these are.
+    images: uint8 (N, C, H, W), channels-last in memory; labels: int64 (N,), or float (N, classes) if images
+    were mixed; samples: int64 (N,), the numbers of the images in the data set.
     """
 
     images: Tensor

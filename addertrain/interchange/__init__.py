@@ -1,4 +1,4 @@
-"""Networks from elsewhere and for elsewhere: the authors' checkpoints, safetensors files, ONNX."""
+"""Imports and exports networks: the AdderNet authors' checkpoints, safetensors files, ONNX."""
 
 from addertrain.errors import InterchangeError
 from addertrain.interchange.authors import export_official, import_official, load_official

@@ -1,4 +1,4 @@
-"""A trained network in one safetensors file, with the recipe that made it in the file's metadata."""
+"""A trained network in one safetensors file, with its recipe in the file's metadata."""
 
 from pathlib import Path
 

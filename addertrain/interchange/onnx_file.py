@@ -1,4 +1,4 @@
-"""ONNX: the network for inference, with the pixels' normalisation in front of it."""
+"""Exports a network to ONNX for inference, including the normalisation of pixels."""
 
 import contextlib
 import importlib
@@ -27,13 +27,13 @@ def export_onnx(
     image_shape: tuple[int, int, int],
     operators: Literal["standard", "own"] = "standard",
 ) -> float:
-    """Writes uint8 images (N, C, H, W) to float32 logits (N, classes), N free, and has onnxruntime run it.
-
-    The recipe goes into the file's metadata. Returns the largest difference from PyTorch's logits.
+    """Writes a network from uint8 images (N, C, H, W) to float32 logits (N, classes), for any N, and runs it
+    with onnxruntime. The recipe is stored in the file's metadata. Returns the largest difference from
+    PyTorch's logits.
 
     Args:
-        operators: "standard": those that every runtime has. "own": one node an adder layer, for onnxruntime
-            with the library that `onnxruntime_library` names.
+        operators: "standard": operators that every runtime has. "own": one node per adder layer, for
+            onnxruntime with the library that `onnxruntime_library` names.
 
     Raises:
         InterchangeError: onnx, onnxscript, onnxruntime or the library is missing, onnxruntime does not agree
@@ -68,14 +68,14 @@ def export_onnx(
         difference = _difference(session, trained, network)
         if not difference <= _TOLERANCE:
             raise InterchangeError(
-                f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got "
-                f"{difference:g}; the file was not written"
+                f"{path}: expected onnxruntime's logits within {_TOLERANCE:g} of PyTorch's, got a "
+                f"difference of {difference:g}; the file was not written"
             )
     return difference
 
 
 class _FromPixels(nn.Module):
-    """Normalises uint8 images, then the network."""
+    """Normalises uint8 images and applies the network."""
 
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def _packages() -> tuple[Any, Any]:
         return importlib.import_module("onnx"), importlib.import_module("onnxruntime")
     except ImportError as error:
         raise InterchangeError(
-            f"ONNX: expected onnx, onnxscript and onnxruntime, got: {error}; pip install 'addertrain[onnx]'"
+            f"ONNX export needs onnx, onnxscript and onnxruntime ({error}): pip install 'addertrain[onnx]'"
         ) from None
 
 
@@ -106,7 +106,7 @@ def _check_domains(model: Any, own: set[str]) -> None:
 
 @torch.no_grad()
 def _difference(session: Any, trained: Trained, network: _FromPixels) -> float:
-    """Of the logits that onnxruntime finds from those of the network as it was trained."""
+    """The largest difference between onnxruntime's logits and those of the trained network."""
     shape = session.get_inputs()[0].shape[1:]
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     (found,) = session.run(None, {"images": images.numpy()})

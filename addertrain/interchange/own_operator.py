@@ -1,8 +1,8 @@
-"""A network for onnxruntime whose adder layers are one node each, computed by this package's CPU kernels.
+"""Networks for onnxruntime with one node per adder layer, computed by this package's CPU kernels.
 
 The node addertrain::AdderConv2d takes x_nchw and w_ocrs, has the attributes stride, padding, dilation and
-offset_free, and gives Eq. 2, or with offset_free Y + Σ|w|; its groups follow from the channels of x and w.
-The library that computes it needs no torch.
+offset_free, and computes Eq. 2, or with offset_free Y + Σ|w|; its groups follow from the channels of x and w.
+The library behind it needs no torch.
 """
 
 from pathlib import Path
@@ -21,22 +21,22 @@ DOMAIN = "addertrain"
 
 
 def onnxruntime_library() -> Path:
-    """What `SessionOptions.register_custom_ops_library` is to be given, in any language.
+    """The path of the library for `SessionOptions.register_custom_ops_library`, in any language.
 
     Raises:
-        InterchangeError: it was not built.
+        InterchangeError: the library was not built.
     """
     if (path := compiled.find("_C_onnxruntime")) is not None:
         return path
     raise InterchangeError(
-        "onnxruntime: expected the library _C_onnxruntime.so, got none; it is built where CMake finds "
-        "onnxruntime_c_api.h, of onnxruntime's release archive: pip install . "
-        "--config-settings cmake.define.ONNXRUNTIME_INCLUDE=FOLDER"
+        "--operators own needs the library _C_onnxruntime.so, which was not built; unpack onnxruntime's "
+        "release archive and run pip install . --config-settings cmake.define.ONNXRUNTIME_INCLUDE=FOLDER, "
+        "where FOLDER holds onnxruntime_c_api.h"
     )
 
 
 def in_own_operators(model: nn.Module) -> nn.Module:
-    """A copy for export alone, in evaluation mode: run in PyTorch, its adder layers give zeros.
+    """A copy in evaluation mode that is only for export: in PyTorch its adder layers return zeros.
 
     Raises:
         InterchangeError: an adder layer whose power is not 1.
@@ -45,7 +45,7 @@ def in_own_operators(model: nn.Module) -> nn.Module:
 
 
 class _Node(nn.Module):
-    """An adder layer as the exporter is to write it; a linear layer is one of a single pixel."""
+    """An adder layer as it is exported; a linear layer is treated as a layer on a single pixel."""
 
     def __init__(self, layer: AdderConv2d | AdderLinear) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network's twin for inference whose layers are written in operations that every format has."""
+"""A copy of a network for inference, whose layers consist of operations that every format has."""
 
 import copy
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def in_standard_operations(model: nn.Module) -> nn.Module:
 def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
     """A copy in evaluation mode, with another module for each adder layer.
 
-    Binary layers become convolutions, and convolutions and linear layers of our own torch's.
+    Binary layers become convolutions, and our own convolutions and linear layers become torch's.
 
     Raises:
         InterchangeError: an adder layer whose power is not 1.
@@ -60,8 +60,8 @@ def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
 def _check_power(name: str, layer: AdderConv2d | AdderLinear) -> None:
     if layer.variant is not None and layer.variant.p != 1:
         raise InterchangeError(
-            f"expected adder layers of power 1, got {layer.variant.p:g} in {name}; export a network whose "
-            "schedule has come to its end"
+            f"expected adder layers of power 1, got {layer.variant.p:g} in {name}; export a checkpoint from "
+            "after schedule.p_epochs"
         )
 
 
@@ -132,13 +132,13 @@ class _StandardAdderLinear(nn.Module):
 
 @dataclass(frozen=True)
 class _Similarity:
-    """How a layer's sum is written: with minima where a norm follows, as it stands elsewhere.
+    """How the sum of a layer is written: with minima if a norm follows, otherwise as in Eq. 2.
 
         Σ(|w| - |x - w|) = 2·Σ min(x, w) - Σx + Σ(|w| - w)                       (offset-free)
 
-    A minimum and its sum are two passes over the largest intermediate, where a difference, its absolute value
-    and two sums were four: onnxruntime takes half of the time. Behind a ReLU negative filters count as 0. Far
-    from 0 minima lose digits, so that layers without a norm behind them keep -Σ|x - w|.
+    A minimum and its sum are two passes over the largest intermediate, instead of four for a difference, its
+    absolute value and two sums, so onnxruntime takes half the time. After a ReLU negative filters count as 0.
+    Far from 0 minima lose digits, so layers without a norm after them keep -Σ|x - w|.
     """
 
     filters: Tensor
@@ -157,12 +157,12 @@ class _Similarity:
         return (self.filters.abs() - self.filters).sum(dims)
 
     def terms(self, x: Tensor, filters: Tensor) -> Tensor:
-        """What a layer adds up: min(x, w), or -|x - w|."""
+        """The terms of a layer's sum: min(x, w), or -|x - w|."""
         return torch.minimum(x, filters) if self.is_minimum else -(x - filters).abs()
 
 
 def _windows(size: int, taps: int, stride: int, dilation: int) -> list[slice]:
-    """For each tap of one dimension the padded positions that it meets."""
+    """The padded positions of each tap in one dimension."""
     outputs = output_size(size, taps, stride, 0, dilation)
     return [slice(t * dilation, t * dilation + (outputs - 1) * stride + 1, stride) for t in range(taps)]
 

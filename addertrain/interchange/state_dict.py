@@ -15,7 +15,8 @@ Layout = Literal["own", "authors"]
 
 
 def export_state_dict(trained: Trained, path: str | Path, *, layout: Layout = "own") -> None:
-    """Writes names and tensors, nothing else; `authors`: as their code reads them (ResNet-20, ResNet-50).
+    """Writes names and tensors only; layout "authors" is the one that their code reads (ResNet-20,
+    ResNet-50).
 
     Raises:
         InterchangeError: the authors have no such network, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Where an export is written: the whole file or none, and errors of the disk in one line."""
+"""Writes an exported file completely or not at all, and reports errors of the disk in one line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,28 +11,27 @@ from addertrain.errors import InterchangeError
 
 @contextlib.contextmanager
 def exported(path: str | Path) -> Iterator[Path]:
-    """The name to write under; when the block has ended, that file replaces the one at `path`.
+    """Yields the name to write to; when the block ends, that file replaces the one at `path`.
 
     Raises:
-        InterchangeError: the folder is missing or is a checkpoint, `path` is a folder, or the disk takes no
-            more.
+        InterchangeError: the folder is missing or is a checkpoint, `path` is a folder, or the file cannot be
+            written.
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise InterchangeError(
-            f"{target}: expected the folder {target.parent} to write into, got none; make it"
-        )
+        raise InterchangeError(f"{target}: expected an existing folder {target.parent}, got none; create it")
     if (target.parent / MANIFEST).exists():
         raise InterchangeError(
-            f"{target}: expected a folder of your own to write into, got a checkpoint, whose files have "
-            "checksums; choose another"
+            f"{target}: expected a folder that is no checkpoint, got a checkpoint, whose files have "
+            "checksums; choose another folder"
         )
     if target.is_dir():
-        raise InterchangeError(f"{target}: expected the name of a file to write, got a folder")
+        raise InterchangeError(f"{target}: expected a file to write, got a folder; name a file in it")
     try:
         with replacing(target) as temporary:
             yield temporary
     except OSError as error:
         raise InterchangeError(
-            f"{target}: expected to write it, got: {error.strerror or error}; an earlier file is unchanged"
+            f"{target}: expected to write the file, got: {error.strerror or error}; a file that was there "
+            "is unchanged"
         ) from None

@@ -1,4 +1,4 @@
-"""Networks by name, each built from adder layers, as its convolutional twin, or from binary layers."""
+"""Networks by name, built from adder layers, from convolutions (the baseline), or from binary layers."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -59,22 +59,22 @@ MODEL_GIVEN = ("num_classes", "in_channels", "kind")
 
 
 class NetworkFunction(Protocol):
-    """What `model.name: package.module:function` names."""
+    """The function that `model.name: package.module:function` names."""
 
     def __call__(self, *, num_classes: int, in_channels: int, kind: Kind, **arguments: Any) -> nn.Module:
         """A network from normalised images [N, in_channels, H, W] to logits [N, num_classes].
 
-        Its first weights come from torch's random state, which is set before. `kind` is the recipe's, "conv"
-        for the twin that teaches; `addertrain.models.layers` has layers of each kind. It is also called under
+        Its first weights come from torch's random state, which is set before. `kind` is the recipe's, or
+        "conv" for a teacher; `addertrain.models.layers` has layers of each kind. It is also called under
         `torch.device("meta")`, where tensors have shapes and no values.
         """
 
 
 def own_network(name: str, arguments: Mapping[str, Any]) -> OwnFunction:
-    """The function of a user's own that `name` means, its arguments checked, for `build_model`.
+    """Your own function that `name` names, with its arguments checked, for `build_model`.
 
     Raises:
-        RunError, RecipeError: there is none, or the arguments do not fit.
+        RunError, RecipeError: there is no such function, or its arguments do not fit.
     """
     function = OwnFunction.named("model.name", name, given=MODEL_GIVEN)
     function.check(arguments)
@@ -90,15 +90,16 @@ def build_model(
     in_channels: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The network called `name` in MODELS, or a user's own, freshly initialised from torch's random state.
+    """The network called `name` in MODELS, or one of your own, initialised from torch's random state.
 
     Args:
-        in_channels: of the images; networks in MODELS take those that they were made for.
-        arguments: keyword arguments of a user's own, "package.module:function".
+        in_channels: the channels of the images, which have to be those of the networks in MODELS.
+        arguments: keyword arguments of a function of your own, "package.module:function".
 
     Raises:
-        ValueError: for an unknown name, kind or head, and for head="linear" where the last layer is an adder.
-        RecipeError, RunError: a function of a user's own that cannot be used, or returns no module.
+        ValueError: for an unknown name, kind or head, and for head="linear" if the last layer is an adder
+            layer.
+        RecipeError, RunError: a function of your own cannot be used, or returns no module.
     """
     if is_own(name):
         function = own_network(name, arguments or {})
@@ -106,7 +107,8 @@ def build_model(
         model = function(arguments or {}, num_classes=num_classes, **channels)
         if not isinstance(model, nn.Module):
             raise RecipeError(
-                f"model.name: expected a torch.nn.Module from {name}, got {type(model).__name__}; return one"
+                f"model.name: expected a torch.nn.Module from {name}, got {type(model).__name__}; let the "
+                "function return a module"
             )
         return model
     if name not in MODELS:
@@ -117,6 +119,6 @@ def build_model(
         return MODELS[name](num_classes=num_classes, kind=kind, head=head)
     if head != "norm":
         raise ValueError(
-            f"build_model: expected head='norm' for {name}, whose last layer is an adder, got {head!r}."
+            f"build_model: expected head='norm' for {name}, whose last layer is an adder layer, got {head!r}."
         )
     return MODELS[name](num_classes=num_classes, kind=kind)

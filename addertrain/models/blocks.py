@@ -1,4 +1,4 @@
-"""Residual blocks (He et al. 2016) of any kind of layer, with torchvision's names for their parts."""
+"""Residual blocks (He et al. 2016) of any kind of layer, with torchvision's names for their submodules."""
 
 from torch import Tensor, nn
 
@@ -49,14 +49,16 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(kind: Kind, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Nothing where the block keeps its input's shape, else a 1x1 layer of the network's kind and a norm."""
+    """The identity if the block keeps its input's shape, otherwise a 1x1 layer of the network's kind and a
+    norm.
+    """
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return Shortcut(layer(kind, in_channels, out_channels, 1, stride), BatchNorm2d(out_channels))
 
 
 class Shortcut(nn.Sequential):
-    """A layer and a norm, by the names that a Sequential gives them."""
+    """A layer and a norm, under the names that a Sequential would give them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """norm(layer(x))."""

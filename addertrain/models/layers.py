@@ -1,4 +1,4 @@
-"""What the three kinds of network are made of; everything else about a network is the same for all kinds."""
+"""The layers of the three kinds of network; everything else about a network is the same for all kinds."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ from addertrain.nn import (
 )
 
 Kind = Literal["adder", "conv", "binary"]
-"""adder: AdderConv2d. conv: the convolutional twin. binary: XNOR-Net's layer."""
+"""adder: AdderConv2d. conv: a convolution, for the baseline. binary: XNOR-Net's layer."""
 
 Head = Literal["norm", "linear"]
 """norm: a convolution to the classes and a norm on the logits, the authors'. linear: torchvision's."""
@@ -32,7 +32,8 @@ def layer(
     *,
     rectified: bool = True,
 ) -> nn.Module:
-    """One layer without bias, for a norm to follow; an adder one starts from N(0, 1), the others as torch's.
+    """One layer without bias, to be followed by a norm; an adder layer starts from N(0, 1), others as in
+    torch.
 
     `rectified`: its input comes from a ReLU (see AdderConv2d).
 
@@ -64,7 +65,7 @@ def end_of_block(
 
 
 def last_layers(head: Head, num_features: int, num_classes: int) -> tuple[nn.Module, nn.Module]:
-    """The last layer, never an adder or binary one here, and the norm behind it.
+    """The last layer, which is never an adder or binary layer here, and the norm after it.
 
     Raises:
         ValueError: for another head.

@@ -1,4 +1,6 @@
-"""LeNets for MNIST: every layer is an adder, the fully connected ones too (Chen et al. 2020, 4.1 and 4.4)."""
+"""LeNets for MNIST: every layer is an adder layer, including fully connected ones (Chen et al. 2020, 4.1
+and 4.4).
+"""
 
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
@@ -8,10 +10,10 @@ from addertrain.nn import BatchNorm2d, adder_norm
 
 
 class LeNet5BN(nn.Module):
-    """32x32 images to logits: five layers with a norm behind each, on the logits as well.
+    """32x32 images to logits: five layers, each followed by a norm, which includes the logits.
 
     5x5 1->6, pool, 5x5 6->16, pool, 5x5 16->120, and the fully connected 120->84->classes as 1x1 layers, so
-    that tensors stay N,C,H,W to the end. ReLU behind every norm but the last.
+    that tensors stay N,C,H,W to the end. A ReLU follows every norm except the last.
 
     Args:
         kind: see `addertrain.models.layers`.
@@ -43,9 +45,9 @@ class LeNet5BN(nn.Module):
 
 
 class LeNetPlusPlus(nn.Module):
-    """32x32 images to two features that can be drawn, and from these to logits.
+    """32x32 images to two features that can be plotted, and from these to logits.
 
-    Six 5x5 layers of 32, 32, 64, 64, 128 and 128 filters with a pool behind each pair, a 2-wide fully
+    Six 5x5 layers of 32, 32, 64, 64, 128 and 128 filters with a pool after each pair, a 2-wide fully
     connected layer, and the classes (the network: Wen et al. 2016, section 4.1).
 
     Raises:
@@ -69,7 +71,7 @@ class LeNetPlusPlus(nn.Module):
         return y.flatten(1)
 
     def features(self, x_nchw: Tensor) -> Tensor:
-        """The two features, normalised but without a ReLU, so that they use the whole plane: (N, 2, 1, 1)."""
+        """The two features, normalised but without a ReLU, so that they use the full plane: (N, 2, 1, 1)."""
         x = x_nchw
         for index in range(1, 7):
             x = adder_norm(self.get_submodule(f"conv{index}"), self.get_submodule(f"norm{index}"), x)

@@ -1,8 +1,8 @@
-"""How many operations a network takes for one image, counted by hooks on any model, and what they cost.
+"""Counts the operations of any model for one image with hooks, and estimates their cost.
 
 A layer of E pairs (x, w) takes E multiplications and E additions as a convolution, 2 E additions as an
 adder layer, and E XNORs with E counted bits as a binary one. As in the papers, norms, pools and activations
-are left out; what norms do is counted beside the totals.
+are left out; operations of norms are counted separately.
 """
 
 import copy
@@ -60,7 +60,7 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class OperationCount:
-    """A whole network, for one image."""
+    """The operations of a network for one image."""
 
     layers: tuple[LayerCount, ...]
     norm_elements: int
@@ -88,12 +88,12 @@ class OperationCount:
 
     @property
     def adder_layers(self) -> tuple[LayerCount, ...]:
-        """The adder layers alone."""
+        """Only the adder layers."""
         return tuple(layer for layer in self.layers if layer.kind == "adder")
 
 
 def count_operations(model: nn.Module, input_size: Sequence[int]) -> OperationCount:
-    """Counts a forward pass over one image of `input_size`, (C, H, W); the model stays as it is.
+    """Counts a forward pass over one image of `input_size`, (C, H, W); the model does not change.
 
     A copy runs on torch's meta device, so that nothing is computed; a layer that runs twice counts twice.
 
@@ -122,10 +122,10 @@ def count_operations(model: nn.Module, input_size: Sequence[int]) -> OperationCo
 def watch_one_image(
     model: nn.Module, input_size: Sequence[int], watch: Callable[[str, nn.Module, Any, Any], None]
 ) -> None:
-    """Calls `watch` with each module's name, itself, its first input and its output, in a pass over an image.
+    """Calls `watch` with the name, module, first input and output of each module in a pass over an image.
 
-    A copy of the model runs in evaluation on torch's meta device: nothing is computed, and the model stays as
-    it is.
+    A copy of the model runs in evaluation mode on torch's meta device: nothing is computed, and the model
+    does not change.
     """
     shadow = copy.deepcopy(model).to("meta").eval()
     for name, module in shadow.named_modules():
@@ -149,7 +149,7 @@ def _count_layer(module: nn.Module, name: str, kind: LayerKind, y: Tensor) -> La
 
 
 def via_nano_cycles(count: OperationCount) -> float:
-    """Latency of one image in cycles, arithmetic alone."""
+    """Latency of one image in cycles, for the arithmetic only."""
     return (
         MULTIPLICATION_CYCLES * count.multiplications
         + ADDITION_CYCLES * count.additions
@@ -158,7 +158,7 @@ def via_nano_cycles(count: OperationCount) -> float:
 
 
 def energy_joules(count: OperationCount) -> float:
-    """Energy of one image's arithmetic in joules, memory left out."""
+    """Energy of one image's arithmetic in joules, without memory."""
     picojoules = (
         MULTIPLICATION_PJ * count.multiplications + ADDITION_PJ * count.additions + BINARY_PJ * count.xnors
     )

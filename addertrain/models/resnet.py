@@ -21,8 +21,9 @@ class ResNet(nn.Module):
     """A stem, stages of residual blocks, the mean over the image, and a last layer.
 
     Args:
-        block: which block.
-        depths, widths: for each stage, how many blocks and how wide; all but the first halve the image.
+        block: the kind of block.
+        depths, widths: the number of blocks and the width of each stage; all stages except the first halve
+            the image.
         stem: "cifar", a 3x3 convolution; "imagenet", a 7x7 one of stride 2 and a max pool, which together
             quarter the image. ImageNet networks start their convolutions from He's normal distribution,
             CIFAR networks from torch's own.
@@ -73,14 +74,14 @@ class ResNet(nn.Module):
 
 
 def _start_convolutions(model: nn.Module) -> None:
-    """He's normal distribution by the fan out, for convolutions alone."""
+    """Initialises convolutions from He's normal distribution by the fan-out."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def resnet8(*, num_classes: int = 10, kind: Kind = "adder", head: Head = "norm") -> ResNet:
-    """One basic block a stage, 16, 32 and 64 wide: nobody's row, for experiments of minutes on a CPU."""
+    """One basic block per stage, 16, 32 and 64 wide, for experiments of minutes on a CPU; no paper has it."""
     return _cifar(1, num_classes=num_classes, kind=kind, head=head)
 
 

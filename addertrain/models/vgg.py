@@ -10,11 +10,10 @@ WIDTHS = (128, 128, 256, 256, 512, 512)
 
 
 class VGGSmall(nn.Module):
-    """32x32 images to logits: 2x 128, 2x 256 and 2x 512 filters, a pool behind each pair, then the classes.
-
-    The first layer is a convolution, and the last one, which sees the flattened 4x4 map of 512 channels, is
-    one over 1x1. Pools stand before the norm, where binary networks need them; with the norm's positive
-    scales that is the same as behind the ReLU but for the statistics.
+    """32x32 images to logits: 2x 128, 2x 256 and 2x 512 filters, a pool after each pair, then the classes.
+    The first layer is a convolution, and the last one is a 1x1 convolution of the flattened 4x4 map of 512
+    channels. Pools come before the norm, where binary networks need them; with positive scales of the norm
+    this equals a pool after the ReLU except for the statistics.
 
     Raises:
         ValueError: for another kind or head.

@@ -1,4 +1,4 @@
-"""Adder layers and what a network of them needs: conversion, parameter groups, recalibrated norms."""
+"""Adder layers, and what networks of them need: conversion, parameter groups, recalibration of norms."""
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear, set_variant
 from addertrain.nn.adder_norm import adder_norm, adder_norm_residual

@@ -9,8 +9,8 @@ from addertrain.ops.convolution import conv2d
 class Conv2d(nn.Conv2d):
     """torch's Conv2d without groups, dilation and padding modes; the same parameters, start and state_dict.
 
-    On CPUs pointwise layers with a stride have a filter gradient of our own, and 16 bits are added up in
-    float32 (`ops.convolution`); in everything else it is torch's.
+    On CPUs pointwise layers with a stride have a filter gradient of our own, and 16-bit sums are accumulated
+    in float32 (`ops.convolution`); everything else is torch's.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What `convert` did to a network, `network.conversion`, and what `fuse` did: both print themselves."""
+"""The reports of `convert` (`network.conversion`) and of `fuse`, which can be printed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

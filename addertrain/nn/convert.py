@@ -1,6 +1,6 @@
-"""Turn a convolutional network into its adder twin.
+"""Converts a convolutional network to adder layers.
 
-Leaves what cannot be converted to convert_checks.py and the report to conversion.py.
+convert_checks.py refuses what cannot be converted, and conversion.py describes the result.
 """
 
 import difflib
@@ -33,8 +33,9 @@ def convert(
 
     The copy's adder filters are drawn anew from N(0, 1), because a convolution's weights mean nothing to an
     adder; all other layers keep theirs, and torch's BatchNorm2d become `addertrain.nn.BatchNorm2d`. The model
-    passed in stays as it is. Lists, dicts, partials and methods of the copy that hold a layer hold its twin,
-    and layers that share a filter share one. The copy's `conversion` says what became of every layer.
+    passed in stays as it is. Lists, dicts, partials and methods of the copy that hold a layer hold its adder
+    layer, and layers that share a filter still share one. The copy's `conversion` says what became of every
+    layer.
 
     Args:
         keep: dotted names of layers to leave alone, or of modules to leave alone with all they contain. The
@@ -43,9 +44,9 @@ def convert(
         example: a batch for `fuse`, which gives the copy the speed of our networks; None leaves that out.
 
     Raises:
-        ValueError: for a name in `keep` that the model does not have, for a layer that has no adder form or
-            that is not called but read, for a model without layers to convert, and for an example that the
-            model raises an error on.
+        ValueError: for a name in `keep` that the model does not have, for a layer that has no adder variant
+            or whose weight is read without calling it, for a model without layers to convert, and for an
+            example that the model raises an error on.
         TypeError: if `keep` is a single string, or `model` no module.
     """
     if not isinstance(model, nn.Module):
@@ -69,7 +70,7 @@ def convert(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to become of the modules of a network; layers with their first names."""
+    """What happens to each module of a network; layers are listed under their first names."""
 
     layers: dict[_Layer, str]
     norms: tuple[str, ...]
@@ -96,8 +97,8 @@ def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
         below = list(modules[name].modules()) if name in modules else []
         if not any(map(_is_concerned, below)):
             raise ValueError(
-                "convert: expected keep to name a convolution or linear layer, a norm or what holds one, got "
-                f"{name!r}; {_hint(name, modules)}"
+                "convert: expected keep to name a convolution, a linear layer, a norm, or a module that "
+                f"holds one, got {name!r}; {_hint(name, modules)}"
             )
         kept |= {module: name for module in below if module not in kept}
     rest = {module: name for name, module in reversed(modules.items()) if module not in kept}
@@ -117,12 +118,12 @@ def _hint(name: str, modules: dict[str, nn.Module]) -> str:
 
 
 def _is_concerned(module: nn.Module) -> bool:
-    """Whether the module makes a difference in `keep`."""
+    """Whether `keep` can apply to the module."""
     return isinstance(module, nn.Conv2d | nn.Linear | torch.jit.ScriptModule) or is_torchs_norm(module)
 
 
 def _twins_by_id(twins: dict[_Layer, AdderConv2d | AdderLinear]) -> dict[int, object]:
-    """What deepcopy is to put for each layer and its parameters; those that layers share stay shared."""
+    """The replacement for each layer and its parameters in deepcopy; shared parameters stay shared."""
     memo: dict[int, object] = {}
     for layer, adder in twins.items():
         for name, param in layer._parameters.items():

@@ -1,4 +1,4 @@
-"""What `convert` refuses, because the copy would not be what it looks like: one line that names the layer."""
+"""What `convert` refuses because the copy would compute something else; each error names the layer."""
 
 import copy
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Layers = Mapping[Any, str]
 
 
 def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> None:
-    """Refuses a network that has no adder twin.
+    """Refuses a network that cannot be converted.
 
     Raises:
         ValueError: with the name of the layer in question.
@@ -32,16 +32,18 @@ def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> No
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and module not in kept:
             raise ValueError(
-                f"convert: expected a network in Python, got {_called(name)} as a ScriptModule, whose layers "
-                f"cannot be exchanged; convert it before torch.jit.script{_or_keep(name)}."
+                f"convert: expected a network of Python modules, got {_called(name)} as a ScriptModule, "
+                "whose layers cannot be replaced; convert the network before "
+                f"torch.jit.script{_or_keep(name)}."
             )
         _refuse_computed_weights(name, module)
     if not layers:
         others = sorted({type(module).__name__ for module in model.modules() if why_skipped(module)})
         found = f", only {', '.join(others)}" if others else ""
         raise ValueError(
-            f"convert: expected a Conv2d or Linear to convert{', beside those in keep' if kept else ''}, got "
-            f"none{found}; no other layer has an adder form."
+            "convert: expected a Conv2d or Linear to "
+            f"convert{', other than those in keep' if kept else ''}, got none{found}; other layers have no "
+            "adder variant."
         )
     for layer, name in layers.items():
         _refuse_formless(name, layer, layers)
@@ -52,7 +54,9 @@ def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> No
 
 
 def why_skipped(module: nn.Module) -> str | None:
-    """Why a module beside Conv2d and Linear keeps its weights; None for norms and where there are none."""
+    """Why a module other than Conv2d and Linear keeps its weights; None for norms and modules without
+    weights.
+    """
     if isinstance(module, nn.Conv2d | nn.Linear | _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
         return None
     is_weighted = any(param is not None and param.dim() > 1 for param in module._parameters.values())
@@ -60,10 +64,11 @@ def why_skipped(module: nn.Module) -> str | None:
 
 
 def checked_copy(model: nn.Module, memo: dict[int, object]) -> nn.Module:
-    """A deep copy in which `memo` says what stands for a module or parameter, and nothing is the original's.
+    """A deep copy in which `memo` replaces modules and parameters, and which shares nothing with the
+    original.
 
     Raises:
-        ValueError: where the copy would go on using a layer of the original.
+        ValueError: if the copy would still use a layer of the original.
     """
     replaced = set(memo)
     try:
@@ -71,13 +76,14 @@ def checked_copy(model: nn.Module, memo: dict[int, object]) -> nn.Module:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"convert: expected a network that copy.deepcopy can copy, got: {reason}; remove what it cannot."
+            f"convert: expected a network that copy.deepcopy can copy, got: {reason}; remove what cannot be "
+            "copied."
         ) from error
     for path, held in references_to(set(model.modules()), twin):
         name = next(name for name, module in model.named_modules() if module is held)
         raise ValueError(
-            f"convert: expected that nothing but modules holds layers, got {path!r}, a function or weak "
-            f"reference that would go on using {_called(name)} of the network passed in; make it a method."
+            f"convert: expected layers to be held by modules only, got {path!r}, a function or weak "
+            f"reference that would still use {_called(name)} of the network passed in; make it a method."
         )
     _refuse_methods_of_layers(model, replaced)
     return twin
@@ -87,8 +93,8 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
     advice = f"add {name!r} to keep."
     if any(isinstance(param, UninitializedParameter) for param in layer._parameters.values()):
         raise ValueError(
-            f"convert: expected layer {name!r} to know its sizes, got a {type(layer).__name__} that has "
-            "seen no input; pass a batch through the network first."
+            f"convert: expected layer {name!r} to know its sizes, got a {type(layer).__name__} that has not "
+            "seen an input; pass a batch through the network first."
         )
     if type(layer) not in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
         if sum(type(each) is type(layer) for each in layers) > 1:
@@ -100,14 +106,14 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
 
 
 def _refuse_frozen(name: str, layer: nn.Module) -> None:
-    """Whoever freezes a layer wants its weights, and an adder layer's are drawn anew."""
+    """A frozen layer is meant to keep its weights, but an adder layer's are initialised again."""
     frozen = [
         key for key, param in layer._parameters.items() if param is not None and not param.requires_grad
     ]
     if frozen:
         raise ValueError(
-            f"convert: expected layer {name!r} to be trained, because its filters are drawn anew, got "
-            f"requires_grad=False for its {' and '.join(frozen)}; add {name!r} to keep, or call "
+            f"convert: expected layer {name!r} to be trainable, because its filters are initialised again, "
+            f"got requires_grad=False for its {' and '.join(frozen)}; add {name!r} to keep, or call "
             "requires_grad_(True) before and freeze the converted network."
         )
 
@@ -116,8 +122,8 @@ def _refuse_computed_weights(name: str, module: nn.Module) -> None:
     for attribute, value in vars(module).items():
         if isinstance(value, Tensor) and value.grad_fn is not None:
             raise ValueError(
-                f"convert: expected parameters that are their own, got {attribute!r} of {_called(name)}, "
-                f"which is computed from others (weight norm, spectral norm, pruning); {_COMPUTED}."
+                f"convert: expected independent parameters, got {attribute!r} of {_called(name)}, which is "
+                f"computed from others (weight norm, spectral norm, pruning); {_COMPUTED}."
             )
 
 
@@ -133,7 +139,7 @@ def _refuse_hooks(name: str, layer: nn.Module) -> None:
     if hooks:
         raise ValueError(
             f"convert: expected layer {name!r} without hooks, got {', '.join(sorted(hooks))}, which its "
-            "adder layer would not have; register them on the converted network instead."
+            "adder layer would lose; register them on the converted network instead."
         )
 
 
@@ -170,7 +176,7 @@ def _refuse_weight_reads(model: nn.Module, layers: Layers) -> None:
                 advice = f"keep all of these by {_KEEP_ALL} isinstance(module, {kind.__name__})]."
             raise ValueError(
                 f"convert: expected layer {layer!r} to be called, got {how} in {kind.__name__} "
-                f"({_called(name)}), which would multiply by an adder filter; {advice}"
+                f"({_called(name)}), which would multiply by the filter of an adder layer; {advice}"
             )
 
 
@@ -181,7 +187,7 @@ def _refuse_methods_of_layers(model: nn.Module, replaced: set[int]) -> None:
             if isinstance(value, MethodType) and id(value.__self__) in replaced:
                 raise ValueError(
                     f"convert: expected layers to be called, got {attribute!r} of {_called(name)}, a method "
-                    "of one that is to be converted; keep the layer itself there."
+                    "of a layer to convert; store the layer itself there."
                 )
 
 

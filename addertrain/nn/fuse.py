@@ -1,9 +1,9 @@
-"""Gives a network of one's own the fast path of the networks here, without a change to its code or its names.
+"""Gives a network of your own the fast path of the networks here, without changes to its code or names.
 
 The code of each module is followed with torch.fx (`fusing.follow`), not by a recorded run of hooks and
 tensors' identities: an example takes one branch and says nothing of the other ones, while torch.fx stops
 where control flow depends on a tensor. It goes module by module, so that one that cannot be followed stays as
-it is and hides nothing of those within. The example then confirms on real numbers what was found.
+it is and modules inside it are still found. The example then confirms the findings on real numbers.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ Example = Tensor | tuple[Any, ...]
 
 
 def fuse(model: nn.Module, example: Example) -> Fusion:
-    """Finds in `model` what can be computed in fewer passes, and from now on computes it so, in place.
+    """Finds in `model` what can be computed in fewer passes, and changes the model to do so, in place.
 
     - An adder layer that reads what a ReLU let through (also pooled, added, joined) becomes `rectified`.
     - norm(layer(x)), with a ReLU behind it or without, and relu(norm(y) + residual) become one call each
@@ -64,7 +64,7 @@ def fuse(model: nn.Module, example: Example) -> Fusion:
         if not _are_close(before, _evaluated(model, example)):
             raise RuntimeError(
                 "fuse: expected the fused network to give the same result on the example, got another one; "
-                "the network is as it was."
+                "the network was left unchanged."
             )
     return analysis.report(unproved)
 
@@ -165,7 +165,7 @@ def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> None:
 
 @contextmanager
 def _restored_on_error(model: nn.Module) -> Iterator[None]:
-    """Puts back, if the block raises, all that fusing alters: classes, flags and programs."""
+    """Restores everything that fusing changes (classes, flags and programs) if the block raises."""
     altered = ("relu", "rectified", "_fused_programs")
     states = {
         module: (type(module), {name: vars(module)[name] for name in altered if name in vars(module)})
@@ -196,8 +196,8 @@ def _taken(model: nn.Module, example: Example) -> list[Tensor]:
         shapes = [str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
         raise ValueError(
             f"fuse: expected an example that the network takes, got {' and '.join(shapes) or 'no tensor'}, "
-            f"on which it raised {type(error).__name__}: {first_line(error)}; pass a batch as training does, "
-            "or a tuple of all arguments."
+            f"on which it raised {type(error).__name__}: {first_line(error)}; pass a batch like those of "
+            "training, or a tuple of all arguments."
         ) from error
 
 
@@ -212,7 +212,7 @@ def _evaluated(model: nn.Module, example: Example) -> list[Tensor]:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Puts back every module's mode, and whether its layers have been called."""
+    """Restores the mode of every module, and whether its layers have been called."""
     modes = {module: module.training for module in model.modules()}
     calls = {layer: layer.was_called for layer in modes if isinstance(layer, AdderConv2d | AdderLinear)}
     try:

@@ -14,7 +14,7 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 def param_groups(
     model: nn.Module, *, weight_decay: float, decay_norm_and_bias: bool = True
 ) -> list[dict[str, Any]]:
-    """The groups AdderSGD expects, told apart by the type of a parameter's module, never by its name.
+    """The groups AdderSGD expects, chosen by the type of a parameter's module, never by its name.
 
     0. adder=True: the filters of all adder layers, in one group, with `layer_names` (dotted, in the model's
        order) and `layer_numel`, their true sizes.
@@ -47,10 +47,10 @@ def param_groups(
 
 
 def _expect_call_before_gradient(name: str, layer: AdderConv2d | AdderLinear) -> None:
-    """The filter's first gradient, of all that will come, finds out whether the layer computes with it.
+    """Checks at the filter's first gradient whether the layer itself computed with it.
 
     A module that reads `layer.weight` and multiplies by it gives it a gradient as well, and trains no adder
-    layer. Filters in shards (FSDP2) get their gradients past autograd's hooks, and are not asked.
+    layer. Filters in shards (FSDP2) get their gradients past autograd's hooks, and are not checked.
     """
     if not layer.weight.requires_grad:
         return
@@ -61,9 +61,9 @@ def _expect_call_before_gradient(name: str, layer: AdderConv2d | AdderLinear) ->
         layer = reference()
         if layer is not None and not layer.was_called:
             raise RuntimeError(
-                f"param_groups: expected the gradient of adder layer {name!r} to come from its forward pass, "
-                "got one although the layer was never called; a module multiplies by its weight: keep that "
-                f"layer (convert(..., keep=({name!r},)))."
+                f"param_groups: expected the gradient of adder layer {name!r} to come from its forward "
+                "pass, got one although the layer was never called; a module uses its weight directly; "
+                f"keep that layer with convert(..., keep=({name!r},))."
             )
 
     handle = layer.weight.register_post_accumulate_grad_hook(check)

@@ -1,4 +1,4 @@
-"""Evaluation in 8 bits: adder layers whose inputs and filters are bytes of one scale.
+"""Evaluation in 8 bits: inputs and filters of an adder layer are bytes with the same scale.
 
 An adder layer needs one scale s and zero point z for both operands, because it subtracts one from the other:
 q(v) = round(v / s) + z in 0 .. 255. Filters beyond the inputs' range lose nothing: where w < lo <= x,
@@ -36,11 +36,11 @@ class Grid:
         return cls(scale, min(LEVELS, round(-low / scale)))
 
     def bytes_of(self, values: Tensor) -> Tensor:
-        """Nearest bytes; what lies beyond the grid is clipped."""
+        """The nearest bytes; values beyond the grid are clipped."""
         return (values / self.scale + self.zero).round_().clamp_(0, LEVELS).to(torch.uint8)
 
     def values_of(self, bytes_: Tensor) -> Tensor:
-        """The numbers that bytes stand for."""
+        """The numbers that bytes represent."""
         return (bytes_.double() - self.zero) * self.scale
 
 
@@ -90,7 +90,7 @@ def _is_l1(layer: AdderConv2d) -> bool:
 
 
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
-    """For each adder layer that bytes can serve, by name, a grid over all inputs it sees in `batches`.
+    """A grid for each adder layer that can use bytes, by name, over all its inputs in `batches`.
 
     The batches pass through once, in the mode that the model is in, without gradients.
 
@@ -127,7 +127,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
 
 @contextmanager
 def in_int8(model: nn.Module, grids: dict[str, Grid]) -> Iterator[None]:
-    """Evaluate with these layers in 8 bits; afterwards the layers are back as they were."""
+    """Evaluates with these layers in 8 bits; afterwards the layers are restored."""
     layers = {name: model.get_submodule(name) for name in grids}
     try:
         for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""Batch normalisation with an optional ReLU, which every adder layer needs behind it."""
+"""Batch normalisation with an optional ReLU; every adder layer needs a norm after it."""
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self.normalised(input, relu=self.relu)
 
     def normalised(self, input: Tensor, *, relu: bool) -> Tensor:
-        """What a call computes, with a ReLU behind it or without."""
+        """What a call computes, followed by a ReLU or not."""
         wide = input.float() if self.training and needs_float32(input) else input
         if self.training and norm_pays(wide):
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
@@ -50,7 +50,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return y
 
     def with_residual(self, x: Tensor, residual: Tensor) -> Tensor:
-        """A training step's relu(forward(x) + residual), where `ops.fusion.end_path` says that it pays."""
+        """A training step's relu(forward(x) + residual), if `ops.fusion.end_path` finds it faster."""
         assert self.training
         assert self.momentum is not None
         y, mean, var = batch_norm_residual_relu(x, residual, self.weight, self.bias, eps=self.eps)
@@ -59,7 +59,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What evaluation multiplies a channel by and adds to it, [C] each."""
+        """The factor and the offset of each channel in evaluation, [C] each."""
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()

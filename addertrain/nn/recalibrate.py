@@ -1,8 +1,8 @@
-"""Running statistics fit for evaluation, for the length of a `with` block.
+"""Recomputes running statistics for evaluation, within a `with` block.
 
 BatchNorm's running means lag behind adder filters, which move further per step than a convolution's; in
-mid-training a network read with them looks far worse than it is. Training's own buffers are never altered:
-they are put back bit for bit.
+mid-training a network read with them looks far worse than it is. Training's own buffers are restored bit for
+bit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ def recalibrated(
 
     The batches, inputs as the model takes them, pass through once without gradients; norms normalise by the
     batch, as in training, and everything else (dropout) behaves as in evaluation. Inside the block the model
-    is in the mode it came in. A model without running statistics is left alone.
+    keeps its mode. A model without running statistics is not changed.
 
     Args:
         group: pool over its ranks, each giving its own batches; all of them must enter.

@@ -1,7 +1,7 @@
-"""Finds what a copied network still holds of the network it was copied from.
+"""Finds the modules of the original that a copied network still holds.
 
 `copy.deepcopy` follows containers, objects, partials and methods, but not what a function has closed over,
-its defaults, or weak references: there a copy goes on using the original's layers.
+its defaults, or weak references: there a copy still uses the original's layers.
 """
 
 import functools
@@ -29,7 +29,7 @@ def references_to(originals: set[nn.Module], network: nn.Module) -> Iterator[tup
 
 
 def _held_by(path: str, value: Any) -> list[tuple[str, Any]]:
-    """What `value` holds in turn."""
+    """What `value` itself holds."""
     if isinstance(value, str | bytes | int | float | Tensor | type | None):
         return []
     if isinstance(value, dict):

@@ -28,7 +28,7 @@ class SyncBatchNorm2d(BatchNorm2d):
     is_synchronised = True
 
     def normalised(self, input: Tensor, *, relu: bool) -> Tensor:
-        """What a call computes, with a ReLU behind it or without."""
+        """What a call computes, followed by a ReLU or not."""
         is_alone = not dist.is_initialized() or dist.get_world_size() == 1
         if not self.training or not self.is_synchronised or is_alone or self.momentum is None:
             return super().normalised(input, relu=relu)
@@ -58,8 +58,8 @@ def synchronise_norms(model: nn.Module) -> None:
             module.__class__ = SyncBatchNorm2d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SyncBatchNorm2d):
             raise ValueError(
-                f"synchronise_norms: expected BatchNorm2d alone, got a {type(module).__name__} at {name}; "
-                "use BatchNorm2d on [N, C, 1, 1], or leave norms to their ranks."
+                f"synchronise_norms: expected BatchNorm2d layers only, got a {type(module).__name__} at "
+                f"{name}; use BatchNorm2d on [N, C, 1, 1], or do not synchronise norms."
             )
 
 

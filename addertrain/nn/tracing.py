@@ -1,7 +1,7 @@
-"""Who looks at a module's call: torch.fx, which records it, and hooks, which wait for it.
+"""Whether a module's call is observed: by torch.fx, which records it, or by hooks.
 
-torch.fx sees a module of this package as it sees torch's own: one node, not what happens within. What a hook
-waits for has to be called, so that no operator stands for it, and so has a forward that lies on an object.
+torch.fx sees a module of this package like torch's own: as one node. A module with hooks, or with a forward
+on the object, has to be called and cannot be replaced by an operator.
 """
 
 import functools
@@ -18,12 +18,12 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 def is_traced(x: object) -> bool:
-    """Whether torch.fx records what is done to `x`, which then answers no questions."""
+    """Whether torch.fx records what is done to `x`, whose values are then unknown."""
     return isinstance(x, torch.fx.Proxy)
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether somebody waits for one of the modules to be called: a hook, or a forward laid on the object."""
+    """Whether one of the modules has hooks, or a forward on the object, and has to be called."""
     return bool(_has_any_global_hook()) or any(
         "forward" in module.__dict__
         or module._forward_hooks

@@ -2,7 +2,7 @@
 
 Shifted-window attention multiplies by `self.qkv.weight` itself, and so does torch's encoder layer in
 evaluation. Read from the source of `forward` and of the methods it uses, so it costs no example and runs
-nothing; what takes a layer along under another name is found at the first gradient (`groups`).
+nothing; a layer that is used under another name is found at the first gradient (`groups`).
 """
 
 import ast

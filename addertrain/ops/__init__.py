@@ -1,6 +1,6 @@
 """Adder operators: schemas, reference, autograd, autocast and the compiled libraries behind them.
 
-Importing this package defines `torch.ops.addertrain.*` and loads the compiled libraries that are there.
+Importing this package defines `torch.ops.addertrain.*` and loads the compiled libraries that exist.
 Without them every operator runs on the reference.
 """
 

@@ -1,8 +1,8 @@
-"""What an operator should give for a layer's tensors, and how far off each number of it may be.
+"""The correct result of an operator for a layer's tensors, and the tolerance of each number.
 
 Values are the paper's equations (`reference`) in float64; the tolerance of each output follows from the rule
-of `tolerance`. Tests and `addertrain.proof` hold kernels to these answers. Counts stand for a layer that
-repeats its operands: the same sums without the work.
+of `tolerance`. Tests and `addertrain.proof` compare kernels with these answers. Counts describe a layer that
+repeats its operands, which gives the same sums with less work.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Sizes = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What an operator should give, and how far off each output may be."""
+    """The correct result of an operator, and the tolerance of each output."""
 
     value: Tensor
     tolerance: Tensor
@@ -105,7 +105,7 @@ def grad_weight_answer(
 
 
 def mistake(got: Tensor, answer: Answer) -> str | None:
-    """What is wrong with `got`, in a few words; None where nothing is."""
+    """What is wrong with `got`, in a few words; None if it is right."""
     expected = answer.value
     if got.shape != expected.shape:
         return f"shape {tuple(got.shape)}, expected {tuple(expected.shape)}"

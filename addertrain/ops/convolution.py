@@ -1,7 +1,7 @@
-"""torch's convolution with two differences on CPUs: sums in float32, and filter gradients that are right.
+"""torch's convolution with two differences on CPUs: sums in float32, and correct filter gradients.
 
-For the convolutional and binary layers beside adder layers. `grad_weight` says which layers are not
-given to the library; every other one is torch's own convolution, bit for bit and at its speed.
+It serves the convolutional and binary layers. `grad_weight` says which layers are not given to the library;
+every other one is torch's own convolution, bit for bit and at its speed.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
-"""Which derivatives autograd has of an operator: one backward, or none. All others are refused in one line.
+"""Defines the derivatives of an operator: one backward pass, or none. All others are refused in one line.
 
 The gradients that the papers define are not the derivatives of the response: HT(F - X) stands for a sign, and
 X - F for another one. A second derivative would differentiate these stand-ins, and the forward-mode
 derivative that agrees with `backward` is sum HT(F - X) dX + sum (X - F) dF, which is not the directional
-derivative of Eq. 2. Neither is computed here. torch takes what it has no formula for to be a constant, so
-without the refusals both would be 0, and nothing would say so.
+derivative of Eq. 2. Neither is computed here. torch treats an operation without a formula as a constant, so
+without the refusals both would silently be 0.
 
 `torch.library.register_autograd` does the same for one backward, but neither works under torch.func nor hears
 of forward mode. What is private here of torch is what its own torch.func uses for autograd functions.
@@ -72,7 +72,7 @@ def _function(name: str, operator: Any, backward: Backward, keep: Keep | None) -
 
 
 def refuse_second_derivative(name: str) -> NoReturn:
-    """For what would be differentiated twice.
+    """Refuses a second derivative.
 
     Raises:
         NotImplementedError: always.

@@ -1,8 +1,8 @@
 """What torch's FlopCounterMode counts for the operators: two operations for each pair (x, w), in each pass.
 
 A response takes a subtraction and an addition a pair, as the papers and `addertrain.report` count them. Each
-of its two gradients counts as much, which is torch's rule for a convolution: a network counts what its
-convolutional twin does. Norms count nothing, as torch's do.
+of its two gradients counts as much, which is torch's rule for a convolution: a network counts the same as its
+convolutional baseline. Norms count as 0, like torch's.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Responses with what follows them: a norm's sums in training; norm, residual and ReLU in evaluation.
+"""Responses fused with what follows: a norm's sums in training; norm, residual and ReLU in evaluation.
 
 On GPUs each is one pass over the result (kernels/device/epilogue.h); everywhere else the reference here
-serves. Both take the offset-free response, which is what goes into norms; `ops.fusion` says where they
-pay, and `addertrain.nn.adder_norm` calls them.
+serves. Both take the offset-free response, which is what goes into norms; `ops.fusion` says where they are
+faster, and `addertrain.nn.adder_norm` calls them.
 """
 
 from typing import Any
@@ -143,8 +143,7 @@ register_backward("adder2d_with_sums", _backward, _keep_for_backward)
 
 def _no_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     raise NotImplementedError(
-        "adder2d_affine: expected an evaluation without gradients, got a backward pass; use adder2d and the "
-        "norm apart."
+        "adder2d_affine: expected no backward pass, got one; use adder2d and a separate norm."
     )
 
 

@@ -1,15 +1,15 @@
-"""The one decision of which operators compute a layer, the norm behind it, a residual's sum and a ReLU.
+"""Decides which operators compute a layer, the norm after it, a residual's sum and a ReLU.
 
 | path | what runs | where |
 |---|---|---|
-| plain | layer, norm, sum and ReLU apart; norm and ReLU in one pass where `norm_pays` | everywhere |
+| plain | layer, norm, sum and ReLU separately; norm and ReLU in one pass where `norm_pays` | everywhere |
 | centred | as plain; the filter gradient leaves out the sum of dY, 0 behind a training norm | rectified |
 | with_sums | the response comes with the norm's sums (`ops.fused`) | GPUs, training |
 | affine | response, norm, residual and ReLU in one pass (`ops.fused`) | GPUs, evaluation |
 | residual | norm, sum and ReLU in one pass (`ops.norm_residual`) | CPUs, training |
 
-It looks at tensors and at what a caller says of its modules; `addertrain.nn.adder_norm` asks it, after it has
-made sure that nobody waits for the modules' own calls.
+It looks at tensors and at what the caller says of its modules; `addertrain.nn.adder_norm` asks it after
+checking that no hooks wait for the modules' own calls.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _MAX_TAPS, _MAX_STRIDE = 16, 8  # along an axis, of kernels/device/geometry.h
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What a plain adder layer and the batch norm behind it, which alone reads its response, are set to.
+    """The settings of a plain adder layer and of the batch norm after it, which alone reads its response.
 
     Args:
         has_statistics: what the norm's mode needs: a momentum in training, running statistics in evaluation.
@@ -68,9 +68,10 @@ def end_path(y: Tensor, residual: Tensor) -> Path:
 
 
 def tiles_serve(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
-    """Whether the operators of `ops.fused` beat a response and a norm apart: on GPUs, channels-last.
+    """Whether the operators of `ops.fused` are faster than a separate response and norm: on GPUs,
+    channels-last.
 
-    docs/cuda.md has the reckoning.
+    docs/cuda.md has the cost model.
     """
     return (
         x.device.type == "cuda"

@@ -22,7 +22,7 @@ def pair(value: IntPair, name: str) -> list[int]:
 
 
 def output_size(size: int, filter_size: int, stride: int, padding: int, dilation: int) -> int:
-    """Number of output positions along one axis; <= 0 where the filter does not fit."""
+    """Number of output positions along one axis; <= 0 if the filter does not fit."""
     return (size + 2 * padding - dilation * (filter_size - 1) - 1) // stride + 1
 
 
@@ -54,9 +54,9 @@ def check_arguments(
     _check_numbers(stride, padding, dilation)
     if min(output_shape(x, weight, stride, padding, dilation)[2:]) < 1:
         raise ValueError(
-            f"adder2d: expected an input that the filter fits into, got x_nchw={tuple(x.shape)}, "
-            f"w_ocrs={tuple(weight.shape)}, padding={tuple(padding)}, dilation={tuple(dilation)}; "
-            "increase the padding or use a smaller filter."
+            f"adder2d: expected an input at least as large as the filter, got x_nchw={tuple(x.shape)}, "
+            f"w_ocrs={tuple(weight.shape)}, padding={tuple(padding)}, dilation={tuple(dilation)}; increase "
+            "the padding or use a smaller filter."
         )
 
 
@@ -81,8 +81,9 @@ def _check_shapes(x: Tensor, weight: Tensor, groups: int) -> None:
         )
     if min(weight.shape) < 1 or min(x.shape[1:]) < 1:
         raise ValueError(
-            "adder2d: expected images and filters of at least one element each (the batch may be empty), got "
-            f"x_nchw={tuple(x.shape)} and w_ocrs={tuple(weight.shape)}; check the sizes of the layer before."
+            "adder2d: expected images and filters of at least one element each (the batch may be empty), "
+            f"got x_nchw={tuple(x.shape)} and w_ocrs={tuple(weight.shape)}; check the sizes of the previous "
+            "layer."
         )
     if max(weight.shape[2:]) > MAX_FILTER_SIZE:
         raise ValueError(
@@ -105,13 +106,13 @@ def _check_kinds(x: Tensor, weight: Tensor, *, is_autocast: bool) -> None:
             )
     if x.dtype != weight.dtype and not is_autocast:
         raise TypeError(
-            f"adder2d: expected x and weight of one dtype, got {x.dtype} and {weight.dtype}; convert one of "
-            "them, or use torch.autocast."
+            f"adder2d: expected x and weight with the same dtype, got {x.dtype} and {weight.dtype}; convert "
+            "one of them, or use torch.autocast."
         )
     if x.device != weight.device:
         raise ValueError(
-            f"adder2d: expected x and weight on one device, got {x.device} and {weight.device}; move one of "
-            "them."
+            f"adder2d: expected x and weight on the same device, got {x.device} and {weight.device}; move "
+            "one of them."
         )
 
 

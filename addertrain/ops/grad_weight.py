@@ -1,4 +1,4 @@
-"""Filter gradients of convolutions and adder layers, by whichever way is right and fast.
+"""Filter gradients of convolutions and adder layers, by the fastest correct way.
 
     dW[o,c,r,s] = sum_{n,p,q} dY[n,o,p,q] X[n, c, p*u + r*e - a, q*u + s*e - a]
     dF = sum_n dY * (X - F) = dW - F * sum_{n,p,q} dY                                  (Eq. 5, opened)

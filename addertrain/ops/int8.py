@@ -1,4 +1,4 @@
-"""The l1 distance of bytes, which evaluation in 8 bits is made of: exact in integers.
+"""The l1 distance of bytes for evaluation in 8 bits, which is exact in integers.
 
 Processors add up the differences of many bytes in one instruction (vpsadbw: 64).
 """
@@ -30,11 +30,12 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
     """
     if x.dtype != torch.uint8 or weight.dtype != torch.uint8:
         raise ValueError(
-            f"adder2d_int8: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise them."
+            f"adder2d_int8: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise both "
+            "to uint8."
         )
     if weight[0].numel() > MAX_TERMS:
         raise ValueError(
-            f"adder2d_int8: expected at most {MAX_TERMS} terms a sum, got w_ocrs={tuple(weight.shape)}; "
+            f"adder2d_int8: expected at most {MAX_TERMS} terms in a sum, got w_ocrs={tuple(weight.shape)}; "
             "evaluate this layer in float32."
         )
     if x.is_cuda and is_grouped(x, weight):  # words of four channels would span groups
@@ -46,7 +47,9 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
 
 
 def in_words(bytes_: Tensor) -> Tensor:
-    """Channels-last, with zero channels up to a multiple of four: GPUs read words. |0 - 0| adds nothing."""
+    """Channels-last, padded with zero channels to a multiple of four, because GPUs read words. |0 - 0|
+    adds nothing.
+    """
     missing = -bytes_.shape[1] % 4
     padded = F.pad(bytes_, (0, 0, 0, 0, 0, missing)) if missing else bytes_
     return padded.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

@@ -2,8 +2,8 @@
 
 y = relu(weight * (x - mean) / sqrt(var + eps) + bias + residual),  mean, biased var per channel over N, H, W
 
-One pass over memory where norm, sum and ReLU are three; backward, the residual's gradient falls out of the
-pass that the norm's needs anyway.
+It makes one pass over memory instead of three for norm, sum and ReLU; in backward the residual's gradient
+comes from the pass that the norm's needs anyway.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
-"""Matrix products on CPUs whose sums have one order, whatever the batch and the number of threads.
+"""Matrix products on CPUs whose order of summation depends neither on the batch nor on the number of threads.
 
     C[m,n] = sum_k A[m,k] B[n,k]
 
-The K products are written down and the second half of them added to the first, until one is left: an order
-that K alone decides, of multiplications and additions that are each rounded once. Libraries are ten times as
-fast, and choose their order by the batch and the threads. It serves the one layer between the last adder
-layer and the logits.
+The second half of the K products is added to the first half until one is left, which is an order that only K
+decides, of multiplications and additions that are each rounded once. Libraries are ten times as fast, but
+their order depends on the batch and the threads. It serves the one layer between the last adder layer and the
+logits.
 """
 
 import math

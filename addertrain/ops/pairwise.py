@@ -1,4 +1,4 @@
-"""Sums over every pair of a patch and a filter, for forms of the adder layer that have no faster way.
+"""Sums over every pair of a patch and a filter, for variants of the adder layer without a faster method.
 
     Y[o,m] = sum_k |X - W|^p      dX[k,m] = sum_o G s(W - X)      dW[o,k] = sum_m G s(X - W)
     s(d) = p |d|^(p-1) sgn(d), for p = 1 the sign alone
@@ -27,7 +27,7 @@ def _slope_of(p: float) -> Callable[[Tensor], Tensor]:
 
 
 def _power_(d: Tensor, exponent: float) -> Tensor:
-    """|d|^exponent in place; log2 and exp2 take half the time of pow, and 0 comes out as 0."""
+    """|d|^exponent in place; log2 and exp2 take half the time of pow, and 0 gives 0."""
     return d.abs_().log2_().mul_(exponent).exp2_()
 
 

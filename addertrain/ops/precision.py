@@ -1,4 +1,4 @@
-"""In which type a sum is formed: what autocast asks for, and what CPUs have to be asked for beside it."""
+"""The data type of a sum: the one of autocast, and the one that CPUs need for correct results."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,8 @@ def is_autocast(device_type: str) -> bool:
 
 
 def dtype_of_autocast(*operands: Tensor) -> torch.dtype | None:
-    """What autocast makes of the operands of a product; None where it leaves them as they are.
-
-    It is off then, or one of them is float64: autocast never narrows what asked for float64.
+    """The data type to which autocast converts the operands of a product; None if it does not convert
+    them, because it is off or one of them is float64.
     """
     device_type = operands[0].device.type
     if not is_autocast(device_type) or any(operand.dtype == torch.float64 for operand in operands):
@@ -21,10 +20,10 @@ def dtype_of_autocast(*operands: Tensor) -> torch.dtype | None:
 
 
 def needs_float32(x: Tensor) -> bool:
-    """Whether a convolution of x has to be widened: 16 bits on a CPU.
+    """Whether a convolution of x has to be computed in float32, which is the case for 16 bits on a CPU.
 
     torch 2.14.1 adds float16 up in float16 there, and bfloat16 in bfloat16 on a processor without AVX-512,
-    which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients with a stride are not to be
-    relied on with AVX-512 either.
+    which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients with a stride are unreliable
+    with AVX-512 as well.
     """
     return x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)

@@ -1,4 +1,5 @@
-"""The adder layer written out from the paper's equations: oracle of every test, fallback where no kernel is.
+"""The adder layer written out from the paper's equations: the oracle of every test, and the fallback without
+kernels.
 
     Y[n,o,p,q]  = -sum_{c,r,s} |X - F|                                                             (Eq. 2)
     dF[o,c,r,s] = sum_{n,p,q} dY * (X - F)                                                         (Eq. 5)

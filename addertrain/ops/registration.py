@@ -1,4 +1,4 @@
-"""What operators have in common: shapes, fakes, autocast, operations, and how autograd finds gradients."""
+"""What all operators share: shapes, fakes, autocast, operation counts, and registration with autograd."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,7 @@
 """The operators' schemas, their shapes, their fallback, their derivative and their behaviour under autocast.
 
-Python owns all of it; a compiled library only registers kernels for its device. What has no kernel runs the
-reference, so no caller ever asks what was built.
+Python defines all of this; a compiled library only registers kernels for its device. An operator without a
+kernel runs the reference, so callers need not know what was built.
 """
 
 import warnings
@@ -19,13 +19,15 @@ _warned_of: set[str] = set()
 
 
 def _warn_of_reference(device_type: str) -> None:
-    """Once per device type, whatever the warning filters are: a training run has millions of calls."""
+    """Warns once per device type, independently of warning filters, because training makes millions of
+    calls.
+    """
     if device_type in _warned_of:
         return
     _warned_of.add(device_type)
     warnings.warn(
-        f"addertrain: no compiled kernels for {device_type}, adder layers run on the slow reference; "
-        "`addertrain --version` says what is missing.",
+        f"addertrain: there are no compiled kernels for {device_type}, so adder layers use the slow "
+        "reference; `addertrain --version` says what is missing.",
         stacklevel=2,
     )
 
@@ -53,7 +55,7 @@ def _rectified(
 def rectified_grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
-    """Eq. 6 everywhere: what a kernel may leave out behind a ReLU is computed as well."""
+    """Eq. 6 everywhere, including elements that a kernel may leave out after a ReLU."""
     result: Tensor = GRAD_INPUT(dy, x, weight, stride, padding, dilation)
     return result
 

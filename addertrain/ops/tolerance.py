@@ -1,4 +1,4 @@
-"""How far an operator may be from the float64 answer: one rule, with its derivation.
+"""The tolerance of an operator against the float64 answer: one rule and its derivation.
 
 An output is a sum of n terms. Rounded n times to unit roundoff u, a sum is off by about sqrt(n) u sum|terms|:
 the roundings are independent (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis"). So

@@ -1,4 +1,4 @@
-"""Variants of the adder layer by name: which power of the distance, and which gradients at p = 1."""
+"""Variants of the adder layer: the power of the distance, and the gradients at p = 1."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The adder layer with other gradients than Eq. 5 and 6: signs, and a clip of another slope.
+"""The adder layer with other gradients than Eq. 5 and 6: signs, or a clip with another slope.
 
     dF = sum_{n,p,q} dY * sgn(X - F)              in place of X - F      (Chen et al., CVPR 2020, Eq. 4)
     dX = sum_{o,r,s} dY * HT(c (F - X))           in place of c = 1; sgn(F - X) is c = infinity
@@ -43,10 +43,9 @@ def _grad_input(
 def _grad_weight_sign(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
-    """sum dY * sgn(X - F): no convolution, for the sign does not fall apart into X and F.
-
-    On CPUs it is computed as an input gradient with the parts exchanged: a layer of 1x1 whose input are the
-    filters and whose filters are the patches, dF[o,k] = sum_m dY[o,m] HT(steep (X[m,k] - F[o,k])).
+    """sum dY * sgn(X - F): not a convolution, because the sign does not separate into X and F. On CPUs it is
+    computed as an input gradient with the roles exchanged: a layer of 1x1 whose input are the filters and
+    whose filters are the patches, dF[o,k] = sum_m dY[o,m] HT(steep (X[m,k] - F[o,k])).
     """
     if x.device.type != "cpu" or x.dtype == torch.float64 or dy.numel() == 0:
         return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=1.0)

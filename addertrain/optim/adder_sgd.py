@@ -1,7 +1,7 @@
 """SGD for adder networks: the order of one update, in foreach operations and without a host sync.
 
-Leaves the rate to scaling.py, the norms to gradient_norms.py, what lies where to shards.py, the arithmetic of
-SGD to descent.py, the authors' variant to local_scaling.py and refusals to validation.py.
+The rate is in scaling.py, norms in gradient_norms.py, the layout of sharded tensors in shards.py, the
+arithmetic of SGD in descent.py, the authors' variant in local_scaling.py, and checks in validation.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,17 +24,17 @@ class AdderSGD(AdderOptimizer):
 
     In the order of the authors' code: alpha_l = eta * sqrt(k) / ||g_l|| scales the raw gradient of layer l,
     weight decay is added, then momentum, then lr. The gradient is the one `step` finds: after all-reduce,
-    accumulation and unscaling, whole or in shards (FSDP2; DeepSpeed after `bind`). Other parameters take
+    accumulation and unscaling, unsharded or sharded (FSDP2; DeepSpeed after `bind`). Other parameters take
     plain SGD. `p.grad` is left as it is.
 
     Args:
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
         eta: root mean square of a scaled gradient.
-        alr: see `addertrain.optim.scaling`; "local" hooks into backward, `remove_hooks` takes that back.
+        alr: see `addertrain.optim.scaling`; "local" adds hooks to backward, which `remove_hooks` removes.
         increase: alpha of alr="increased".
 
-    Where `is_sound` is set (0-dim bool on the parameters' device) and false, `step` changes no parameter and
-    no momentum, whatever the gradients hold, and a GPU's host need not wait to know.
+    To skip a step without a host sync, set `is_sound` to a 0-dim bool tensor on the parameters' device; if it
+    is false, `step` changes neither parameters nor momentum.
 
     After a step `last_sq_norms` and `last_rates` ([L], fp32, on the device; zeros before) hold ||g_l||^2 and
     alpha_l of the layers `layer_names`.
@@ -69,7 +69,7 @@ class AdderSGD(AdderOptimizer):
             self._local = LocalScaling(self.filters, eta=group["eta"], owner=self)
 
     def remove_hooks(self) -> None:
-        """Take the backward hooks of alr="local" off; without them this optimizer refuses to step."""
+        """Removes the backward hooks of alr="local"; without them this optimizer refuses to step."""
         if self._local is not None:
             self._local.remove()
             self._local = None
@@ -124,7 +124,8 @@ class AdderSGD(AdderOptimizer):
         if group["alr"] == "local":  # scaled in backward
             if self._local is None:
                 raise ValueError(
-                    'AdderSGD: expected the hooks of alr="local", got none; do not step after remove_hooks.'
+                    'AdderSGD: expected the gradient hooks of alr="local", got none; '
+                    "do not step after remove_hooks."
                 )
             self.last_sq_norms, self.last_rates = self._local.seen(grads[0])
             return grads, False
@@ -146,7 +147,7 @@ class AdderSGD(AdderOptimizer):
         return torch.full_like(sq_norm, group["increase"] if group["alr"] == "increased" else 1.0)
 
     def _momentum_buffers(self, params: Sequence[Tensor], group: Group) -> list[Tensor]:
-        """This rank's part of the momentum of `params`; none where there is no momentum."""
+        """This rank's shards of the momentum of `params`; none if there is no momentum."""
         if group["momentum"] == 0:
             return []
         for param in params:

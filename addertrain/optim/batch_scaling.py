@@ -1,4 +1,4 @@
-"""What a larger global batch asks of the rates: pure functions of s = batch / base batch.
+"""How learning rates scale with the global batch size: pure functions of s = batch / base batch.
 
 Plain SGD's step is gamma g: in s times fewer steps, linear scaling gamma -> s gamma goes the same way (Goyal
 et al. 2017). ALR's step has the length gamma eta sqrt(k) whatever the gradient's, so only its direction
@@ -20,7 +20,7 @@ BatchScaling = Literal["none", "sqrt", "linear"]
 
 
 def scaling_factor(rule: BatchScaling, scale: float) -> float:
-    """What a rate or decay is multiplied by when the batch is `scale` times the one it is meant for.
+    """The factor of a rate or decay if the batch is `scale` times the one that it is meant for.
 
     Raises:
         ValueError: if `scale` is not positive, or there is no such rule.

@@ -156,7 +156,7 @@ def _check_settings(engine: Any, optimizer: AdderOptimizer) -> None:
         (
             alr == "local",
             'alr "global", "off" or "increased", got "local"',
-            "it needs whole gradients in backward; use one process or DDP",
+            "it needs unsharded gradients in backward; use one process or DDP",
         ),
     ]
     for is_wrong, expected, advice in rules:

@@ -1,7 +1,7 @@
-"""Clipping by the global norm of all gradients but the adder filters'.
+"""Clipping by the global norm of all gradients except those of adder filters.
 
-ALR gives every adder layer a gradient of one length whatever comes in, so clipping it would do nothing but
-distort the norm of all others: ResNet-50's scaled adder gradient alone has a norm of 968.
+ALR gives every adder layer's gradient a fixed length, so clipping it would only distort the norm of all
+others: ResNet-50's scaled adder gradient alone has a norm of 968.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from addertrain.optim.squares import sums_of_squares
 
 
 def clip_factor(norm: Tensor, max_norm: float) -> Tensor:
-    """min(1, max_norm / norm): what takes a gradient to a norm of at most `max_norm`; NaN stays NaN."""
+    """min(1, max_norm / norm): the factor that limits a norm to `max_norm`; NaN stays NaN."""
     return (max_norm / norm).clamp(max=1.0)
 
 
@@ -25,7 +25,7 @@ def clip_others_(groups: Iterable[Mapping[str, Any]], max_norm: float) -> Tensor
     """Scales the gradients of all groups without adder=True in place; no host sync.
 
     Returns:
-        Their norm before, on their device; None where there is no gradient.
+        Their norm before, on their device; None if there is no gradient.
     """
     params = [param for group in groups if not group["adder"] for param in group["params"]]
     grads = [param.grad for param in params if param.grad is not None]
@@ -40,9 +40,8 @@ def clip_others_(groups: Iterable[Mapping[str, Any]], max_norm: float) -> Tensor
 def clip_parts_(
     parts: Sequence[Tensor], max_norm: float, *, group: dist.ProcessGroup, like: Tensor
 ) -> Tensor:
-    """Scales this rank's parts of gradients that are cut over `group`, by their norm over all of it.
-
-    Every rank of the group has to call it, those too that hold no part; `like` has the gradients' device and
+    """Scales this rank's shards of gradients that are sharded over `group`, by their norm over the group.
+    Every rank of the group has to call it, also ranks without a shard; `like` has the gradients' device and
     type. One all-reduce of one number, no host sync.
 
     Returns:

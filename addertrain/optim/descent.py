@@ -1,7 +1,7 @@
 """One SGD update of a list of tensors, in place: g += wd * p; m = mu * m + g; p -= lr * (g + mu * m).
 
 Without Nesterov's form the last is p -= lr * m. Knows neither layers nor shards. On a GPU torch's fused
-kernel does it in one pass, and leaves all as it is where a flag on the device says so; a CPU reads the flag.
+kernel does it in one pass, and changes nothing if a flag on the device says so; a CPU reads the flag.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,7 @@ def descend(
 ) -> None:
     """Update `params` and `buffers` (momentum, empty without) by the settings of `group`.
 
-    With `owns_grads` the gradients may be overwritten. Where `is_sound` (0-dim bool) is false not a bit
-    changes, whatever the gradients hold.
+    With `owns_grads` the gradients may be overwritten. If `is_sound` (0-dim bool) is false, nothing changes.
     """
     if params and params[0].device.type != "cpu":
         # One launch for all is what counts on a GPU, and that its host need not wait for the flag.
@@ -44,7 +43,7 @@ def descend_fused(
     *,
     is_sound: Tensor | None,
 ) -> None:
-    """`descend` by torch's own kernel, which returns at once where `found_inf` is 1; leaves `grads` alone."""
+    """`descend` by torch's own kernel, which returns at once if `found_inf` is 1; `grads` do not change."""
     found_inf = None if is_sound is None else (~is_sound).float()
     for dtype in dict.fromkeys(param.dtype for param in params):  # the kernel takes one at a time
         chosen = [index for index, param in enumerate(params) if param.dtype == dtype]

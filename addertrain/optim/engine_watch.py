@@ -14,11 +14,11 @@ _MARK = "addertrain: numbers of the outputs that an engine has returned"
 
 
 class BackwardWatch:
-    """What happened between two steps of an engine with ZeRO.
+    """The backward passes between two steps of an engine with ZeRO.
 
     Stages 1 and 2 overwrite the gradients of a finished accumulation with those of the next backward pass;
     stages 0 and 3 add. `loss.backward()` in place of `engine.backward(loss)` divides by the number of
-    accumulated steps at every tensor that the engine's forward returns: twice where one is made of another.
+    accumulated steps at every tensor that the engine's forward returns: twice if one depends on another.
     """
 
     def __init__(self, engine: Any) -> None:

@@ -1,8 +1,8 @@
-"""Squared norms of gradients, one number a layer; knows no learning rate.
+"""Squared norms of gradients, one number per layer; knows no learning rate.
 
     ||g_l||^2 = sum over ranks of the sum of squares of this rank's slice of g_l
 
-One all-reduce of the vector [L] where gradients are sharded; none where every rank holds them whole.
+One all-reduce of the vector [L] if gradients are sharded; none if every rank holds them unsharded.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def sq_norms(
 ) -> Tensor:
     """||g_l||_2^2 of every gradient, as one vector [L] in float64 on their device, without a host sync.
 
-    In float64 whatever the gradients' type, over the ranks too: a layer has one norm to 1e-14, whole or cut
-    anywhere. A layer without a gradient counts as 0.
+    In float64 whatever the gradients' type, over the ranks too: the norm of a layer is the same to 1e-14,
+    unsharded or sharded in any way. A layer without a gradient counts as 0.
 
     Args:
         grads: this rank's slice of every layer's gradient; None where it holds none.

@@ -19,8 +19,8 @@ class LocalScaling:
     """Tensor hooks that scale each adder filter's gradient by Eq. 13 as soon as backward has made it.
 
     DDP starts to reduce a gradient only after the tensor hooks of its parameter ran. The hooks are removed by
-    `remove`, and when the owner (the optimizer) is collected: one left behind would scale the
-    gradients of the next optimizer in silence.
+    `remove`, and when the optimizer that owns them is collected: a remaining one would silently scale the
+    gradients of the next optimizer.
     """
 
     def __init__(self, filters: Sequence[Tensor], *, eta: float, owner: object) -> None:
@@ -33,7 +33,7 @@ class LocalScaling:
         weakref.finalize(owner, _remove_all, self._handles)
 
     def remove(self) -> None:
-        """Take the hooks off; backward leaves the raw gradient from then on."""
+        """Removes the hooks; backward then leaves the raw gradient."""
         _remove_all(self._handles)
 
     def seen(self, like: Tensor) -> tuple[Tensor, Tensor]:

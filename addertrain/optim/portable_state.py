@@ -23,7 +23,7 @@ from addertrain.optim.validation import check_saved_groups, misshapen
 def whole_parameters(optimizer: AdderOptimizer, *, keep: bool) -> list[Tensor]:
     """Every parameter as the optimizer steps on it (an engine's fp32 master copy), in the groups' order.
 
-    A collective where parameters are sharded. Ranks with keep=False take part and get empty tensors.
+    It is a collective if parameters are sharded; ranks with keep=False take part and get empty tensors.
     """
     found = _whole(optimizer, local, keep=keep)
     return [found[number] for number in sorted(found)]
@@ -61,7 +61,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class OwnPieces:
-    """This rank's pieces, and number -> shape of all that the pieces of all ranks make up."""
+    """This rank's pieces, and number -> shape of the tensors that the pieces of all ranks form."""
 
     pieces: list[Piece]
     shapes: dict[int, torch.Size]
@@ -213,7 +213,7 @@ def _check_shared(first: int, shards: Shards, saved: Mapping[int, Mapping[str, A
 
 
 def _copy_slice(each: Slice, part: Tensor, whole: Tensor) -> None:
-    """Fills the slice's place in `part` from the whole tensor that it belongs to."""
+    """Fills the slice's place in `part` from its unsharded tensor."""
     target = each.of(part)
     target.copy_(whole.reshape(-1)[each.offset : each.offset + each.numel].view(target.shape))
 
@@ -231,7 +231,7 @@ def _check_shapes(optimizer: AdderOptimizer, saved: Mapping[int, Mapping[str, An
 def _whole(
     optimizer: AdderOptimizer, part_of: Callable[[Tensor], Tensor | None], *, keep: bool
 ) -> dict[int, Tensor]:
-    """Number of a parameter -> its whole tensor, of this rank's parts that lie as those it steps on do."""
+    """Number of a parameter -> its unsharded tensor, from this rank's shards."""
     found: dict[int, Tensor] = {}
     for first, originals, shards in _walk(optimizer):
         slices = {each.index: each for each in shards.slices}

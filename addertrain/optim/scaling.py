@@ -1,6 +1,6 @@
 """Eq. 13, the adaptive learning rate (ALR) of an adder layer, as a pure function.
 
-Decides the rate alone: it knows neither shards nor processes (gradient_norms.py) nor the order of an update
+It only decides the rate: it knows neither shards nor processes (gradient_norms.py) nor the order of an update
 (adder_sgd.py).
 """
 

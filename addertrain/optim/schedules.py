@@ -43,12 +43,12 @@ def stepwise(step: int, num_steps: int, *, every: int, factor: float) -> float:
 
 
 def warmed_up(step: int, num_steps: int, *, warmup_steps: int, after: Schedule) -> float:
-    """Linear warm-up, (step + 1) / (warmup_steps + 1), then all of `after` in the steps that are left.
+    """Linear warm-up, (step + 1) / (warmup_steps + 1), then `after` over the remaining steps.
 
-    The first step is small but not lost, and step number `warmup_steps` is made with the full rate.
+    The first step has a small rate above 0, and step number `warmup_steps` has the full rate.
 
     Raises:
-        ValueError: as `cosine`; a warm-up that leaves no step.
+        ValueError: as `cosine`; also if the warm-up leaves no step.
     """
     _check_steps("warmed_up", step, num_steps)
     if not 0 <= warmup_steps < num_steps:

@@ -1,9 +1,10 @@
-"""Which slice of which tensor holds which parameter: what this rank's optimizer steps on, described once.
+"""The layout of sharded parameters: which slice of which tensor on this rank holds which parameter.
 
 An engine that shards training puts other tensors into the optimizer's groups than the parameters it was
 built with. `Shards` says where each parameter's elements are on this rank, and over which process groups all
-of them are. This file knows whole parameters, copies in another precision and FSDP2's DTensors; DeepSpeed's
-flat partitions are `zero_layout`'s. It knows neither norms nor rates; what it does not recognise it refuses.
+of them are. This file handles unsharded parameters, copies in another precision and FSDP2's DTensors;
+`zero_layout` handles DeepSpeed's flat partitions. It knows neither norms nor rates, and refuses tensors that
+it does not recognise.
 """
 
 import sys
@@ -38,7 +39,7 @@ class Original:
 class Slice:
     """`numel` elements of parameter `index`, from its element `offset` on, in `tensor` from `start` on.
 
-    `is_whole` where this rank's part of `tensor` holds nothing else, so that it may lie in any memory layout.
+    `is_whole` if this rank's shard of `tensor` holds nothing else, so that it may have any memory layout.
     """
 
     index: int
@@ -49,7 +50,9 @@ class Slice:
     is_whole: bool
 
     def of(self, values: Tensor) -> Tensor:
-        """The slice of `values`, which lie as this rank's part of `tensor` does; shares their memory."""
+        """The slice of `values`, which have the layout of this rank's shard of `tensor`; shares their
+        memory.
+        """
         return values if self.is_whole else values.narrow(0, self.start, self.numel)
 
 
@@ -58,10 +61,11 @@ class Shards:
     """The slices of one optimizer group on this rank.
 
     Attributes:
-        tensors: what stands in the group; momentum is kept for each of them.
-        slices: at most one a parameter; ranks may hold none.
-        covered: the parameters that `tensors` hold, over all ranks; all of the group but where it is split.
-        groups: processes over which every parameter is spread, none where each rank holds it whole.
+        tensors: the tensors in the group; momentum is kept for each of them.
+        slices: at most one per parameter; a rank may hold none.
+        covered: the parameters that `tensors` hold over all ranks, which are all of the group unless it is
+            split.
+        groups: processes over which every parameter is sharded; none if each rank holds it unsharded.
     """
 
     tensors: tuple[Tensor, ...]
@@ -90,21 +94,22 @@ class Shards:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a DTensor; any other tensor itself."""
+    """This rank's shard of a DTensor; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, dtensors()) else tensor
 
 
 def dtensors() -> "tuple[type[DTensor], ...]":
     """The class of FSDP2's tensors, for `isinstance`; none where nobody has imported it, as fully_shard does.
 
-    Its import takes a third of the time that torch's takes, and training on whole parameters needs none.
+    Its import takes a third of the time that torch's takes, and training on unsharded parameters does not
+    need it.
     """
     module = sys.modules.get("torch.distributed.tensor")
     return (module.DTensor,) if module is not None else ()
 
 
 def summed(values: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The sum over `group`; what was offloaded to the host travels over the group's own device."""
+    """The sum over `group`; tensors that were offloaded to the host are summed on the group's device."""
     device = torch.device("cuda") if dist.get_backend(group) == "nccl" else values.device
     travelling = values.to(device)
     dist.all_reduce(travelling, group=group)
@@ -154,7 +159,7 @@ def _is_copy(param: Tensor, tensor: Tensor) -> bool:
 
 
 def _dtensors(tensors: Sequence[Tensor]) -> Shards:
-    """FSDP2: every parameter is cut along its first dimension, into equal parts but for the last ones."""
+    """FSDP2: every parameter is sharded along its first dimension, into equal shards except the last ones."""
     from torch.distributed.tensor import Replicate, Shard
 
     meshes = {(t.device_mesh, t.placements) for t in tensors if isinstance(t, dtensors())}

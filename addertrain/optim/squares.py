@@ -1,8 +1,8 @@
 """Sums of squares of many tensors: operator, fake, and the reference behind the compiled libraries.
 
-torch's norms add into eight float32 lanes on CPUs: that of a 25088 x 4096 layer is 1 % off, and the parts of
-a cut layer have another norm than the whole. Here squares and sums are float64, in an order that depends on a
-tensor's size and layout alone.
+torch's norms add into eight float32 lanes on CPUs: that of a 25088 x 4096 layer is 1 % off, and the shards of
+a layer give another norm than the unsharded layer. Here squares and sums are float64, in an order that
+depends only on a tensor's size and layout.
 """
 
 from collections.abc import Sequence

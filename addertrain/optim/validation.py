@@ -1,8 +1,8 @@
 """What optimizers of adder networks are built with: groups with every layer's true size, valid settings.
 
-An adder layer's rate needs the norm of its whole gradient. A parameter that is a part of a layer, or several
-layers in one, would train with a wrong rate and no error; so whatever is not recognised here, or in shards.py
-at the first step, is refused.
+The rate of an adder layer needs the norm of its unsharded gradient. A parameter that is a shard of a layer,
+or holds several layers, would train with a wrong rate and without an error; so everything that is not
+recognised here, or in shards.py at the first step, is refused.
 """
 
 import math

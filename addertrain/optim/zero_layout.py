@@ -1,10 +1,10 @@
 """DeepSpeed's flat partitions read as `Shards`; attributes only, DeepSpeed itself is not imported.
 
-Stages 1, 2 and BF16_Optimizer: a group's parameters one after the other, padded, cut into equal partitions:
-rank r holds [r P, (r + 1) P) of the concatenation, so layers are cut anywhere.
-Stage 3: every parameter cut into equal parts, the last one padded; part r of all of them one after the other.
+Stages 1, 2 and BF16_Optimizer: a group's parameters one after the other, padded, split into equal partitions:
+rank r holds [r P, (r + 1) P) of the concatenation, so a layer can be split anywhere. Stage 3: every parameter
+split into equal shards, the last one padded; rank r holds shard r of all of them one after the other.
 
-Every slice is compared with the parameter's own values before it is believed.
+Every slice is compared with the parameter's own values before it is used.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a recipe asks for on a number of ranks, worked out without a GPU and before anything runs."""
+"""Estimates what a recipe needs on any number of ranks, before it runs and without a GPU."""
 
 from addertrain.plan.figures import Plan, PlanError, make_plan
 from addertrain.plan.text import plan_text

@@ -1,4 +1,4 @@
-"""The numbers of a plan, and why some plans are impossible."""
+"""Computes the numbers of a plan, and refuses plans that cannot work."""
 
 import shutil
 import time
@@ -23,12 +23,14 @@ _MAX_TIMED_IMAGES = 32  # a step of ImageNet's networks takes a second for each 
 
 
 class PlanError(ValueError):
-    """A plan that cannot be carried out; the message says why and what to change."""
+    """A plan that cannot work; the message says why and what to change."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe on `world_size` ranks; bytes are a rank's, operations are for one image at full size."""
+    """A recipe on `world_size` ranks; bytes are those of one rank, operations are for one image at full
+    size.
+    """
 
     recipe: Recipe
     world_size: int
@@ -53,14 +55,14 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Training alone, at the rate that was given or measured."""
+        """Seconds of training at the given or measured rate."""
         if self.images_per_second is None:
             return None
         return self.num_steps * self.recipe.data.global_batch_size / self.images_per_second
 
     @property
     def disk_bytes(self) -> int:
-        """The checkpoints that are kept, and one that is being written."""
+        """Bytes of the checkpoints that are kept and of one that is being written."""
         return (self.recipe.train.keep_checkpoints + 1) * self.checkpoint_bytes
 
 
@@ -74,17 +76,17 @@ def make_plan(
     memory_gib: float | None = None,
     decode_ms: float | None = None,
 ) -> Plan:
-    """Works a plan out and holds it against what is possible.
+    """Computes a plan and checks whether it can work.
 
     Args:
-        out: the run directory, for the room on its disk.
+        out: the run directory, whose disk has to have enough space.
         images_per_second: of one rank; `measure` finds it on this machine instead.
-        memory_gib: of one rank's device, to hold the estimate against.
-        decode_ms: what reading an image costs a core of the user's machine, as `bench loader` prints it.
+        memory_gib: of one rank's device, against which the estimate is checked.
+        decode_ms: the time in ms that a core of your machine needs to read an image, as `bench loader` prints it.
 
     Raises:
-        PlanError: it is impossible.
-        DataError: for a data set whose images have to be counted, where there are none.
+        PlanError: the plan cannot work.
+        DataError: the images of the data set have to be counted and are missing.
     """
     data, num_train, num_test = _data_of(recipe.data)
     shape = image_shape(recipe.data, data)
@@ -128,7 +130,7 @@ def make_plan(
 
 
 def _data_of(settings: DataRecipe) -> tuple[ImageData, int, int]:
-    """A data set of no images, and how many there would be to train and to test on."""
+    """A data set without images, and the numbers of its training and test images."""
     facts = facts_before_reading(settings)
     if facts is None:
         data = load_data(settings)
@@ -145,8 +147,8 @@ def _rank_batch_size(recipe: Recipe, world_size: int, num_train: int) -> int:
         raise PlanError(f"plan: expected a world size of at least 1, got {world_size}")
     if batch < world_size * parts:
         raise PlanError(
-            f"plan: expected data.global_batch_size to hold an image for each of {world_size} ranks x "
-            f"{parts} parts (train.accumulate), got {batch}; change one of the three"
+            f"plan: expected data.global_batch_size to be at least {world_size} ranks x {parts} "
+            f"micro-batches (train.accumulate), got {batch}; change one of the three"
         )
     if batch > num_train:
         raise PlanError(
@@ -165,8 +167,8 @@ def _memory(
         return estimate_memory(recipe, data, image_shape=shape, batch_size=batch_size, world_size=world_size)
     except ValueError as error:  # a norm that has nothing to normalise by
         raise PlanError(
-            f"plan: expected a network that trains on {batch_size} image(s) a rank, got: {error} Take fewer "
-            "ranks, a larger data.global_batch_size or train.sync_batchnorm"
+            f"plan: expected a network that trains on {batch_size} image(s) per rank, got: {error} Use "
+            "fewer ranks, a larger data.global_batch_size, or train.sync_batchnorm"
         ) from None
 
 
@@ -175,18 +177,18 @@ def _check_room(plan: Plan, memory_gib: float | None) -> None:
         raise PlanError(
             f"plan: expected {plan.disk_bytes / GIB:.1f} GiB of disk for "
             f"{plan.recipe.train.keep_checkpoints} + 1 checkpoints, got {plan.free_bytes / GIB:.1f} GiB; "
-            "make room, or lower train.keep_checkpoints"
+            "free some space, or lower train.keep_checkpoints"
         )
     if memory_gib is not None and plan.memory.total > memory_gib * GIB:
         raise PlanError(
-            f"plan: expected at most {memory_gib:g} GiB a rank, got an estimate of "
-            f"{plan.memory.total / GIB:.1f} GiB ({plan.memory.activations / GIB:.1f} of activations); raise "
-            "train.accumulate, take more ranks, or train.precision bf16-mixed"
+            f"plan: expected at most {memory_gib:g} GiB per rank, got an estimate of "
+            f"{plan.memory.total / GIB:.1f} GiB ({plan.memory.activations / GIB:.1f} GiB of activations); "
+            "raise train.accumulate, use more ranks, or set train.precision: bf16-mixed"
         )
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk that will hold `path`, of which some parent exists."""
+    """Free bytes on the disk that will hold `path`, of which some parent exists."""
     existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 
@@ -194,7 +196,7 @@ def free_bytes(path: Path) -> int:
 def measure_rate(
     recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int
 ) -> float:
-    """Images per second of one process; the loader, other ranks and their communication are left out."""
+    """Images per second of one process; without the loader, other ranks and communication."""
     # Here: what trains needs Lightning, and a plan that measures nothing does not.
     from addertrain.train.network import build_classifier
 

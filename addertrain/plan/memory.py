@@ -1,4 +1,4 @@
-"""Memory of one rank in training, from the shapes that a step saves; nothing is computed."""
+"""Estimates the memory of one rank from the shapes of the tensors of a step; nothing is computed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _PRECISIONS = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one rank; activations are what a part of its batch saves for the backward pass."""
+    """Bytes of one rank; activations are what a micro-batch saves for the backward pass."""
 
     parameters: int
     gradients: int
@@ -37,14 +37,16 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it; the allocator, cuDNN's workspaces and the loader come on top."""
+        """The sum; the allocator, cuDNN's workspaces and the loader are not included."""
         return self.parameters + self.gradients + self.momentum + self.buffers + self.activations
 
 
 def estimate_memory(
     recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int, world_size: int
 ) -> Memory:
-    """Follows one forward pass over `batch_size` images on tensors that have shapes only; no teacher."""
+    """Follows one forward pass over `batch_size` images with tensors that only have shapes; without a
+    teacher.
+    """
     saved = _SavedBytes()
     dtype = _PRECISIONS.get(recipe.train.precision)
     with torch.device("meta"):  # as before a run; fake tensors answer fewer questions of a network's own code
@@ -86,7 +88,9 @@ def _state_tensors(optim: OptimRecipe) -> int:
 
 
 def _to_processor(model: nn.Module) -> None:
-    """Gives a network from the meta device tensors that say they are the processor's; shared ones stay so."""
+    """Replaces the tensors of a network on the meta device by ones that claim to be on the CPU; shared
+    ones stay so.
+    """
     twins: dict[Tensor, Tensor] = {}
     for module in model.modules():
         own: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))

@@ -1,4 +1,4 @@
-"""A plan in lines for a person, with the rate drawn."""
+"""A plan as text, with a plot of the learning rate."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 def plan_text(plan: Plan) -> str:
-    """The resolved recipe, every figure on a line, and the rate's picture."""
+    """The resolved recipe, every figure on a line, and a plot of the learning rate."""
     rows = [*_work(plan), *_network(plan), *_machine(plan)]
     width = max(len(name) for name, _ in rows)
     recipe = plan.recipe
@@ -36,31 +36,37 @@ def _work(plan: Plan) -> list[tuple[str, str]]:
     recipe = plan.recipe
     parts = recipe.train.accumulate
     share = plan.rank_batch_size // parts
-    cut = f", in {parts} parts of {share}" if parts > 1 else ""
+    cut = f", in {parts} micro-batches of {share}" if parts > 1 else ""
     return [
-        ("images", f"{plan.num_train} to train on, {plan.num_test} to test on, {plan.image_shape}"),
+        ("images", f"{plan.num_train} for training, {plan.num_test} for testing, {plan.image_shape}"),
         ("ranks", f"{plan.world_size}"),
-        ("batch", f"{recipe.data.global_batch_size} in all, {plan.rank_batch_size} a rank{cut}"),
+        ("batch", f"{recipe.data.global_batch_size} in all, {plan.rank_batch_size} per rank{cut}"),
         (
             "steps",
-            f"{plan.num_steps} ({plan.steps_per_epoch} an epoch, {recipe.schedule.epochs} epochs)",
+            f"{plan.num_steps} ({plan.steps_per_epoch} per epoch, {recipe.schedule.epochs} epochs)",
         ),
         *_batch_norm(plan, share),
     ]
 
 
 def _batch_norm(plan: Plan, share: int) -> list[tuple[str, str]]:
-    """What batch norm normalises by; a warning where that is little."""
+    """How many images batch norm normalises over, and a warning if they are few."""
     is_shared = plan.recipe.train.sync_batchnorm and plan.world_size > 1
     images = share * plan.world_size if is_shared else share
-    whose = "a rank's own" if plan.world_size > 1 else "a part's" if plan.recipe.train.accumulate > 1 else ""
-    whose = "of all ranks, train.sync_batchnorm true" if is_shared else whose
-    rows = [("batch norm", f"normalises by {images} images at a time{f' ({whose})' if whose else ''}")]
+    whose = (
+        "a rank's own"
+        if plan.world_size > 1
+        else "a micro-batch's"
+        if plan.recipe.train.accumulate > 1
+        else ""
+    )
+    whose = "of all ranks, because of train.sync_batchnorm" if is_shared else whose
+    rows = [("batch norm", f"normalises over {images} images at a time{f' ({whose})' if whose else ''}")]
     if images < _FEW_IMAGES:
-        ways = "fewer ranks or parts, or a larger batch"
+        ways = "use fewer ranks or micro-batches, or a larger batch"
         if plan.world_size > 1 and not is_shared:
-            ways = f"train.sync_batchnorm true normalises by the images of all ranks; else {ways}"
-        rows.append(("warning", f"statistics of {images} images are noise; {ways}"))
+            ways = f"train.sync_batchnorm: true normalises over all ranks; otherwise {ways}"
+        rows.append(("warning", f"statistics of {images} images are too noisy; {ways}"))
     return rows
 
 
@@ -68,13 +74,16 @@ def _network(plan: Plan) -> list[tuple[str, str]]:
     count = plan.operations
     return [
         ("parameters", f"{count.num_parameters} ({count.num_parameters / 1e6:.2f} M)"),
-        ("adder elements", f"{si_text(count.adder_elements)} an image, in {len(count.adder_layers)} layers"),
-        ("multiplications", f"{si_text(count.multiplications)} an image"),
-        ("additions", f"{si_text(count.additions)} an image"),
-        ("XNORs", f"{si_text(count.xnors)} an image, each with a bit counted"),
-        ("norms", f"{si_text(count.norm_elements)} elements an image, not in these counts"),
-        ("VIA Nano 2000", f"{si_text(via_nano_cycles(count))} cycles an image"),
-        ("energy at 45 nm", f"{1e3 * energy_joules(count):.3g} mJ an image, float32, arithmetic alone"),
+        ("adder elements", f"{si_text(count.adder_elements)} per image, in {len(count.adder_layers)} layers"),
+        ("multiplications", f"{si_text(count.multiplications)} per image"),
+        ("additions", f"{si_text(count.additions)} per image"),
+        ("XNORs", f"{si_text(count.xnors)} per image, each followed by a bit count"),
+        ("norms", f"{si_text(count.norm_elements)} elements per image, not included above"),
+        ("VIA Nano 2000", f"{si_text(via_nano_cycles(count))} cycles per image"),
+        (
+            "energy at 45 nm",
+            f"{1e3 * energy_joules(count):.3g} mJ per image in float32, for the arithmetic only",
+        ),
     ]
 
 
@@ -85,19 +94,19 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
         for name in ("parameters", "gradients", "momentum", "buffers", "activations")
     )
     if plan.recipe.distill.teacher != "none":
-        parts += "; the teacher comes on top"
+        parts += "; the teacher is not included"
     if plan.seconds is None or plan.images_per_second is None:
-        time = "unknown; --rate IMAGES_PER_SECOND of one rank, or --rate measure, estimates it"
+        time = "unknown; give the speed of one rank with --rate IMAGES_PER_SECOND, or --rate measure"
     else:
         time = (
-            f"{_duration(plan.seconds)} at {plan.images_per_second:.0f} images/s over all ranks, evaluations "
-            "and communication not included"
+            f"{_duration(plan.seconds)} at {plan.images_per_second:.0f} images/s over all ranks, without "
+            "evaluations and communication"
         )
     files = [f"{place.path} ({'there' if place.is_there else 'missing'})" for place in plan.places]
     return [
-        ("memory a rank", f"{_gib(memory.total)}: {parts}"),
+        ("memory per rank", f"{_gib(memory.total)}: {parts}"),
         ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
-        ("files", ", ".join(files) or "none: the images come with scikit-learn"),
+        ("files", ", ".join(files) or "none, because the images come with scikit-learn"),
         *_page_cache(plan),
         *_decoding(plan),
         ("time", time),
@@ -105,13 +114,13 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _page_cache(plan: Plan) -> list[tuple[str, str]]:
-    """How the .beton files that are there fit into memory."""
+    """Whether existing .beton files fit into memory."""
     rows = []
     for place in plan.places:
         if place.is_there and place.path.suffix == ".beton":
             needs = picture_needs(place.path, plan.recipe.data, world_size=plan.world_size)
             cache = f"{place.path.name}: {_gib(needs.file)} of {_gib(needs.memory)} on this machine"
-            rows.append(("page cache", f"{cache}; its loader: {_gib(needs.loader)} a rank"))
+            rows.append(("page cache", f"{cache}; its loader: {_gib(needs.loader)} per rank"))
             if needs.warning:
                 rows.append(("warning", needs.warning))
     return rows
@@ -149,7 +158,7 @@ def _duration(seconds: float) -> str:
 
 
 def rate_picture(rate: Callable[[int], float], num_steps: int, *, epochs: int) -> list[str]:
-    """Lines of a bar picture: time from left to right, the rate upwards from 0 to its largest value."""
+    """The lines of a bar chart: time from left to right, the rate upwards from 0 to its maximum."""
     values = [rate(round(column * (num_steps - 1) / (WIDTH - 1))) for column in range(WIDTH)]
     highest = max(values)
     labels = {0: f"{highest:.3g}", HEIGHT - 1: "0"}

@@ -1,4 +1,4 @@
-"""What a proof holds for: device, driver, versions, and the very library that was tried."""
+"""The environment for which a proof is valid: device, driver, versions, and the library's hash."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ _FORMAT = 1
 
 
 def environment_of(device: torch.device) -> dict[str, Any]:
-    """Plain values, the same for as long as proofs hold."""
+    """Plain values; while they do not change, proofs stay valid."""
     return {
         "format": _FORMAT,
         "addertrain": addertrain.__version__,
@@ -47,7 +47,7 @@ def _processor() -> dict[str, Any]:
 
 
 def _model_name() -> str:
-    """The processor's name as Linux has it."""
+    """The processor's name as Linux reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

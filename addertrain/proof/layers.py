@@ -1,9 +1,9 @@
-"""Which adder layers a network calls, and on how small a batch each of them shows its kernels' faults.
+"""The adder layers that a network calls, and the small batch on which each is compared.
 
 Kernels are chosen by a layer's channels, filters, stride, type and layout, which stay as they are. An image
 keeps its width, which decides how rows fill registers, and a few rows of the height. On GPUs the number of
-rows of the contraction decides whether k is split: where the real batch has enough of them that it is not,
-the small one has just enough.
+rows of the contraction decides whether k is split: if the real batch has enough rows that it is not, the
+small batch has just enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ _WIDE_TILE, _THIN_TILE, _THIN_COLUMNS = (128, 128), (256, 16), 32
 
 @dataclass(frozen=True, kw_only=True)
 class ProvenLayer:
-    """One adder layer on a small batch, by all that decides which kernels serve it; `str` names it.
+    """An adder layer on a small batch, with all properties that decide which kernels are used; `str` names
+    it.
 
     `forward_images` and `gradient_images` are the batches of the two passes.
     """
@@ -53,7 +54,7 @@ class ProvenLayer:
 
     @property
     def sizes(self) -> tuple[list[int], list[int], list[int]]:
-        """Stride, padding and dilation as the operators take them."""
+        """Stride, padding and dilation as arguments of the operators."""
         return list(self.stride), list(self.padding), list(self.dilation)
 
     @property
@@ -89,11 +90,11 @@ def layers_of(
     channels_last: bool,
     device_type: str,
 ) -> dict[ProvenLayer, list[str]]:
-    """Every distinct adder layer of a forward pass over a batch, with the names of those that are alike.
+    """Every distinct adder layer of a forward pass over a batch, with the names of identical layers.
 
     Args:
         images: of the real batch.
-        autocast: the type that autocast gives to responses which a norm follows; None: it is off.
+        autocast: the data type that autocast gives to responses before a norm; None if it is off.
     """
     found: dict[ProvenLayer, list[str]] = {}
     for name, layer, shape in _calls(model, image_chw):

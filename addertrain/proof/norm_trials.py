@@ -1,4 +1,4 @@
-"""A norm's kernels on the response of a layer, against its formulas in float64.
+"""Compares the kernels of a norm, on the response of a layer, with its formulas in float64.
 
 y = relu(s (x - mean) + bias + residual),  s = weight / sqrt(var + eps)
 dx = s (g - sum g / n - x^ sum(g x^) / n),  x^ = (x - mean) / sqrt(var + eps),  g = dy where y > 0
@@ -48,13 +48,13 @@ class _Norm:
 
     @cached_property
     def sum(self) -> Tensor:
-        """What the ReLU gets."""
+        """The input of the ReLU."""
         y = self.normalised * self.weight + self.bias
         return y if self.residual is None else y + self.residual
 
 
 def norm_trials(layer: ProvenLayer, operators: Operators) -> Iterator[_Parts]:
-    """(kernel, run, answers) of the norm's pass and of its gradient; on CPUs of the block's end too."""
+    """(kernel, run, answers) of the norm's pass and of its gradient; on CPUs also of the end of a block."""
     if operators.has_sums:
         yield from _trials("batch_norm_relu_of_sums", layer, operators, has_residual=False)
     elif layer.dtype == torch.float32 or layer.dtype.itemsize == 2:  # CPUs widen 16 bits
@@ -127,7 +127,7 @@ def _forward_answers(norm: _Norm, dtype: torch.dtype) -> tuple[Answer, ...]:
 
 
 def _backward_answers(norm: _Norm, dy: Tensor) -> tuple[Answer, ...]:
-    """dx, dweight, dbias; with a residual its gradient too."""
+    """dx, dweight, dbias; with a residual also its gradient."""
     f32, n, dtype = torch.float32, norm.count, dy.dtype
     g = dy.double().masked_fill(norm.sum <= 0, 0)
     total = lambda t: t.sum((0, 2, 3), keepdim=True)  # noqa: E731

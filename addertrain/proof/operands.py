@@ -1,10 +1,11 @@
-"""The numbers that a layer's kernels are tried on: drawn from the layer's name, so always the same ones.
+"""The operands on which a layer's kernels are compared; they are drawn from the layer's name, so always the
+same.
 
-A batch repeats a few different images, channels and filters, so that the reference has little to do for a
-wide layer: a sum over channels is one over the few, each as often as it is there. The numbers of different
-ones are primes, so that tiles, registers and words, powers of two, never meet the same ones twice: a number
-from another image, row, channel or filter is a number that is wrong. A layer in groups has little to do for
-each of its filters and repeats images alone.
+A batch repeats a few different images, channels and filters, so that the reference has little work for a wide
+layer: a sum over channels becomes a weighted sum over the few. The numbers of different ones are primes, so
+that they never align with tiles, registers and words, which are powers of two: a value from the wrong image,
+row, channel or filter is a wrong value. A layer in groups has little
+work for each of its filters and only repeats images.
 """
 
 import zlib
@@ -21,7 +22,7 @@ _IMAGES, _CHANNELS, _FILTERS = 3, 31, 37
 
 @dataclass(frozen=True)
 class Operands:
-    """x_nchw, w_ocrs and dy_nopq of the few, and which of them each image, channel and filter is."""
+    """x_nchw, w_ocrs and dy_nopq of the few, and which of them each image, channel and filter repeats."""
 
     x: Tensor
     w: Tensor
@@ -33,17 +34,17 @@ class Operands:
 
     @property
     def whole_x(self) -> Tensor:
-        """The input of the layer, in its layout."""
+        """The complete input of the layer, in its layout."""
         return self._laid_out(self.x[:, self.channels][self.images])
 
     @property
     def whole_w(self) -> Tensor:
-        """The filters of the layer."""
+        """The complete filters of the layer."""
         return self.of_filters(self.w).contiguous()
 
     @property
     def whole_dy(self) -> Tensor:
-        """The gradient of the response."""
+        """The complete gradient of the response."""
         return self._laid_out(self.dy[:, self.filters][self.images])
 
     def of_response(self, few: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Operands:
 def operands(
     layer: ProvenLayer, num_images: int, device: torch.device, *, zeros: Sequence[float] = (0.5, 0.05)
 ) -> Operands:
-    """For a batch of `num_images`; behind a ReLU so large a share of x is 0, image by image in turn."""
+    """For a batch of `num_images`; after a ReLU a fraction of x is 0, which varies from image to image."""
     generator = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()))
     few_filters = torch.Generator().manual_seed(zlib.crc32(str(layer).encode()) + 1)
     n, c, o = min(num_images, _IMAGES), min(layer.C, _CHANNELS), min(layer.O, _FILTERS)
@@ -90,5 +91,5 @@ def operands(
 
 
 def counts(places: Tensor) -> Tensor:
-    """How often each of the few is there, in float64."""
+    """How often each of the few occurs, in float64."""
     return places.bincount().double()

@@ -1,4 +1,4 @@
-"""Who computes what a proof looks at: the operators of this process, compiled or not, on one device."""
+"""The operators that a proof compares: those of this process, compiled or not, on one device."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -25,7 +25,7 @@ class Operators(Protocol):
 
     @property
     def has_sums(self) -> bool:
-        """Whether norms take sums that came with the response, as on GPUs."""
+        """Whether norms use sums that were computed with the response, as on GPUs."""
 
     def forward(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor: ...
 
@@ -48,14 +48,14 @@ class Operators(Protocol):
         self, dy: Tensor, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
         eps: float, residual: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """dx, dweight and dbias; with a residual its gradient behind them."""
+        """dx, dweight and dbias; followed by the gradient of a residual."""
 
     def distances(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor: ...
 
     def sums_of_squares(self, tensors: Sequence[Tensor]) -> Tensor: ...
 
     def wait(self) -> None:
-        """Returns once all is computed; raises what went wrong."""
+        """Returns when everything is computed; raises errors of the device."""
 
 
 class CompiledOperators:
@@ -66,13 +66,13 @@ class CompiledOperators:
         self.saturates = self.has_sums = device.type == "cuda"
 
     def forward(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor:
-        """The response, in the layer's form."""
+        """The response of the layer's variant."""
         operator = schemas.RECTIFIED if layer.is_rectified else schemas.ADDER2D
         y: Tensor = operator(x, w, *layer.sizes, layer.is_offset_free)
         return y
 
     def grad_input(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        """Eq. 6; behind a ReLU where x is not 0."""
+        """Eq. 6; after a ReLU only where x is not 0."""
         operator = schemas.RECTIFIED_GRAD_INPUT if layer.is_rectified else schemas.GRAD_INPUT
         dx: Tensor = operator(dy, x, w, *layer.sizes)
         return dx
@@ -113,7 +113,7 @@ class CompiledOperators:
         self, dy: Tensor, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
         eps: float, residual: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """dx, dweight and dbias; with a residual its gradient behind them."""
+        """dx, dweight and dbias; followed by the gradient of a residual."""
         operators = torch.ops.addertrain
         if residual is None:
             gradients: tuple[Tensor, ...] = operators.batch_norm_relu_backward(
@@ -130,7 +130,7 @@ class CompiledOperators:
         return adder2d_int8(x, w, *layer.sizes)
 
     def sums_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """In float64, one a tensor."""
+        """In float64, one per tensor."""
         return sums_of_squares(tensors)
 
     def wait(self) -> None:
@@ -145,5 +145,5 @@ def library_of(device_type: str) -> str:
 
 
 def is_compiled(device_type: str) -> bool:
-    """Whether there are compiled kernels to be proven."""
+    """Whether there are compiled kernels to compare."""
     return libraries.is_loaded(library_of(device_type))

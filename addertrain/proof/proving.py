@@ -1,4 +1,4 @@
-"""The proof itself: every trial of every layer twice, and what is wrong with the results."""
+"""The proof: runs every trial of every layer twice and compares the results with the answers."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from addertrain.proof.trials import Trial, trials_of
 
 @dataclass(frozen=True)
 class Failure:
-    """A kernel that a layer cannot be computed with; plain values, which ranks exchange."""
+    """A kernel that is wrong for a layer; plain values, which ranks exchange."""
 
     layer: str
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a proof found; `num_proven` layers were tried now, all others had been before."""
+    """What a proof found; `num_proven` layers were compared now, the others earlier."""
 
     num_layers: int
     num_proven: int = 0
@@ -53,9 +53,9 @@ def prove(
     with_int8: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Tries every layer that `store` does not hold yet, and keeps those that are right.
+    """Compares every layer that `store` does not contain, and stores those that are right.
 
-    A kernel that raises ends the proof: a GPU computes nothing after most errors.
+    A kernel that raises ends the proof, because a GPU computes nothing after most errors.
     """
     outcome, start = Outcome(len(layers)), time.perf_counter()
     kind = "and int8" if with_int8 else "float"
@@ -82,7 +82,9 @@ def prove(
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On CPUs: results are the same bits for any number, and small operators on several wait."""
+    """Uses one thread on CPUs: results are the same bits for any number, and small operators are slower on
+    several.
+    """
     threads = torch.get_num_threads()
     try:
         if device.type == "cpu":
@@ -114,7 +116,7 @@ def _failures(layer: ProvenLayer, names: list[str], operators: Operators, **kind
 
 
 def _error_of(trial: Trial, operators: Operators) -> str | None:
-    """What is wrong with a trial's results, or with those of its second run."""
+    """The error of a trial's results, or of those of its second run."""
     first = _copies(trial.run())
     second = trial.run()
     operators.wait()

@@ -1,7 +1,7 @@
-"""Runs the operators by the reference although compiled kernels are loaded: `train.kernels: reference`.
+"""Uses the reference although compiled kernels are loaded, for `train.kernels: reference`.
 
-torch's dispatcher calls what was registered last for a device; when that registration goes, the compiled
-kernel is back.
+torch's dispatcher calls the kernel that was registered last for a device; when that registration is removed,
+the compiled kernel is used again.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ _REFERENCES: dict[str, Callable[..., Any]] = {
 
 @contextmanager
 def reference_operators() -> Iterator[None]:
-    """For the block, in all threads: no compiled kernel of ours serves, on CPUs and GPUs."""
+    """Within the block, in all threads, none of our compiled kernels is used, on CPUs and GPUs."""
     library = torch.library.Library("addertrain", "IMPL")
     try:
         for name, function in _REFERENCES.items():

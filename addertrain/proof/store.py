@@ -1,7 +1,7 @@
-"""What has been proven on this machine, so that the next start costs nothing: a file for each environment.
+"""Remembers what was proven on this machine, in a file per environment, so that the next start takes no time.
 
-Under XDG_CACHE_HOME, by default ~/.cache: proofs are of a machine, not of a run. A file that cannot be read
-or written costs a proof, never a run.
+Under XDG_CACHE_HOME, by default ~/.cache: proofs belong to a machine, not to a run. If a file cannot be read
+or written, the proof is repeated and the run is not affected.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from addertrain.proof.layers import ProvenLayer
 
 
 def cache_folder() -> Path | None:
-    """Where proofs lie; None for a user without a home, as in a container that runs under any number."""
+    """The folder of proofs; None for a user without a home, as in some containers."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not root.is_absolute():  # the convention ignores such a path
         try:
@@ -43,11 +43,11 @@ class ProofStore:
         return _key(layer, kind) in self._proven
 
     def add(self, layer: ProvenLayer, kind: str) -> None:
-        """Takes a layer up."""
+        """Adds a layer."""
         self._proven.add(_key(layer, kind))
 
     def write(self) -> None:
-        """Writes all, with what another process has written meanwhile."""
+        """Writes all proofs, including those that another process has written in the meantime."""
         if self.path is None:
             return
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is tried of a layer: every operator that a network calls for it, beside its float64 answers.
+"""The trials of a layer: every operator that a network calls for it, with its float64 answers.
 
 Answers of the response and of both gradients are those of `ops.answers`; norms are followed formula by
 formula, with the rule of `ops.tolerance` for each sum and product.
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Trial:
-    """One operator on one layer. `is_ours`: our own kernels, which give the same bits twice."""
+    """One operator on one layer. `is_ours`: whether it is our own kernel, which gives the same bits twice."""
 
     kernel: str
     run: Callable[[], tuple[Tensor, ...]]
@@ -36,7 +36,7 @@ class Trial:
 def trials_of(
     layer: ProvenLayer, operators: Operators, *, with_int8: bool, with_norm: bool = True
 ) -> Iterator[Trial]:
-    """All trials of a layer, the ones that others build on first."""
+    """All trials of a layer; trials on which others depend come first."""
     yield from _responses(layer, operators)
     yield from _gradients(layer, operators)
     if layer.is_offset_free and layer.dtype != torch.float64:
@@ -113,7 +113,7 @@ def _filter_gradient(layer: ProvenLayer, given: Operands) -> Answer:
 
 
 def _fused(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
-    """The response with a norm's sums, and with all that an evaluation does behind it."""
+    """The response with a norm's sums, and with the operations that follow it in evaluation."""
     given = operands(layer, layer.forward_images, operators.device)
     x, w, residual = given.whole_x, given.whole_w, given.whole_dy
     yield Trial(
@@ -175,7 +175,9 @@ def _distances(layer: ProvenLayer, operators: Operators) -> Trial:
 
 
 def _squares(layer: ProvenLayer, operators: Operators) -> Trial:
-    """What the optimizer's rates are made of, over as many float32 numbers as the layer has filters."""
+    """The sums of squares for the optimizer's rates, over as many float32 numbers as the layer's filters
+    have.
+    """
     given = operands(layer, 1, operators.device)
     gradients = given.whole_w.float()
 

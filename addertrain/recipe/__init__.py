@@ -1,7 +1,7 @@
-"""Recipes: what a run is made of, read strictly from YAML.
+"""Recipes, which describe a run completely and are read strictly from YAML.
 
-`settings` says which keys there are, `load` reads them, `checks` holds what one key's type cannot say.
-Nothing here knows torch, and jsonargparse is imported for the types of values alone: `addertrain fit --help`
+`settings` defines the keys, `load` reads them, `checks` tests ranges and combinations, and `help` prints
+them. Nothing here imports torch, and jsonargparse is imported only to check types: `addertrain fit --help`
 answers at once.
 """
 

@@ -1,4 +1,4 @@
-"""What a key's type cannot say: ranges, and keys that do not go together."""
+"""Checks what a key's type cannot say: ranges, and keys that exclude each other."""
 
 import math
 import re
@@ -24,7 +24,7 @@ _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
 _MAX_THREADS = 1024
 # Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
 _MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
-_TIMEOUT = f"seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
+_TIMEOUT = f"a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 
@@ -33,13 +33,14 @@ def check_recipe(recipe: Recipe, *, source: str = "recipe") -> None:
     for key, is_fine, got, expected in _rules(recipe):
         if not is_fine:
             raise RecipeError(
-                f"{source}: {key}: expected {expected}, got {got!r}; change it there or with --{key} VALUE"
+                f"{source}: {key}: expected {expected}, got {got!r}; change it in the file or with --{key} "
+                "VALUE"
             )
 
 
 def _rules(recipe: Recipe) -> Iterator[_Rule]:
     is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name) is not None
-    yield "name", is_name, recipe.name, "letters, digits, '.', '_' and '-' (it names a folder)"
+    yield "name", is_name, recipe.name, "letters, digits, '.', '_' and '-', because it names a folder"
     yield from _model_rules(recipe.model)
     yield from _data_rules(recipe.data)
     yield from _optim_rules(recipe.optim)
@@ -47,13 +48,12 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     yield from _train_rules(recipe.train)
     yield from _expected_rules(recipe.expected)
     is_local_fine = recipe.optim.alr != "local" or recipe.train.strategy in _LOCAL_STRATEGIES
-    expected = (
-        f"{' or '.join(_LOCAL_STRATEGIES)} beside optim.alr: local, which needs whole gradients in backward"
-    )
+    expected = f"{' or '.join(_LOCAL_STRATEGIES)} with optim.alr: local, which needs unsharded gradients"
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
     is_unscaled = recipe.optim.alr != "local" or recipe.train.precision != "fp16-mixed"
     expected = (
-        "global, off or increased beside train.precision: fp16-mixed, whose scale ALR in backward undoes"
+        "global, off or increased with train.precision: fp16-mixed, because local ALR would undo "
+        "the loss scale"
     )
     yield "optim.alr", is_unscaled, recipe.optim.alr, expected
     yield from _form_rules(recipe)
@@ -67,7 +67,7 @@ def _form_rules(recipe: Recipe) -> Iterator[_Rule]:
     model, schedule, compiler = recipe.model, recipe.schedule, recipe.train.compile
     form = (model.filter_gradient, model.input_gradient, model.input_slope, schedule.p_start)
     is_adder = model.kind == "adder" or form == ("full", "ht", 1.0, 1.0)
-    yield "model.kind", is_adder, model.kind, "adder beside other gradients or powers than the paper's"
+    yield "model.kind", is_adder, model.kind, "adder with other gradients or powers than the paper's"
     slope = model.input_slope
     is_slope = 0 < slope < math.inf and (slope == 1 or model.input_gradient == "ht_scaled")
     expected = "a finite number above 0, and 1 unless model.input_gradient is ht_scaled"
@@ -75,11 +75,12 @@ def _form_rules(recipe: Recipe) -> Iterator[_Rule]:
     power, num_epochs = schedule.p_start, schedule.p_epochs
     yield "schedule.p_start", 1 <= power <= 2, power, "a number from 1 to 2"
     is_length = 1 <= num_epochs <= schedule.epochs if power > 1 else num_epochs == 0
-    expected = f"1 to schedule.epochs ({schedule.epochs}) where schedule.p_start is above 1, else 0"
+    expected = f"1 to schedule.epochs ({schedule.epochs}) if schedule.p_start is above 1, otherwise 0"
     yield "schedule.p_epochs", is_length, num_epochs, expected
     is_compiled = compiler == "off" or (power == 1 and recipe.train.strategy in _LOCAL_STRATEGIES)
     expected = (
-        "off beside schedule.p_start above 1, which would compile anew at every step, and where sharded"
+        "off with schedule.p_start above 1, which would compile again at every step, and with "
+        "sharded strategies"
     )
     yield "train.compile", is_compiled, compiler, expected
 
@@ -89,12 +90,12 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     has_teacher = distill.teacher != "none"
     is_whole = not has_teacher or (train.strategy in _LOCAL_STRATEGIES and train.compile == "off")
     expected = (
-        f"none unless train.strategy is {' or '.join(_LOCAL_STRATEGIES)} and train.compile off: features are "
-        "read by hooks on whole layers"
+        f"none unless train.strategy is {' or '.join(_LOCAL_STRATEGIES)} and train.compile is off, "
+        "because hooks read the features of unsharded layers"
     )
     yield "distill.teacher", is_whole, distill.teacher, expected
     is_given = (distill.checkpoint is not None) == (distill.teacher == "frozen")
-    expected = "a run or checkpoint where distill.teacher is frozen, else null"
+    expected = "a run or checkpoint if distill.teacher is frozen, otherwise null"
     yield "distill.checkpoint", is_given, distill.checkpoint, expected
     yield "distill.weight", 0 <= distill.weight <= 1, distill.weight, "a number from 0 to 1"
     for name in ("temperature", "kernel_width"):
@@ -107,12 +108,22 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
 def _model_rules(model: ModelRecipe) -> Iterator[_Rule]:
     yield from _argument_rules("model", model.name, model.args)
     has_head = model.head == "norm" or not (is_own(model.name) or model.name.startswith("lenet"))
-    yield "model.head", has_head, model.head, f"norm for {model.name}, whose last layer is of its kind"
+    yield (
+        "model.head",
+        has_head,
+        model.head,
+        f"norm for {model.name}, whose last layer is an adder layer like the others",
+    )
 
 
 def _argument_rules(section: str, name: str, arguments: Mapping[str, object]) -> Iterator[_Rule]:
     is_fine = is_own(name) or not arguments
-    yield f"{section}.args", is_fine, dict(arguments), f"none for {name}, which is none of your own"
+    yield (
+        f"{section}.args",
+        is_fine,
+        dict(arguments),
+        f"no arguments for {name}, which is not a function of your own",
+    )
 
 
 def _data_rules(data: DataRecipe) -> Iterator[_Rule]:
@@ -132,10 +143,10 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         size = getattr(data, name)
         yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"
     is_growing = data.first_image_size is None or 0 <= data.grow_from < data.grow_until
-    expected = "an epoch behind data.grow_from, where data.first_image_size is given"
+    expected = "an epoch after data.grow_from, because data.first_image_size is set"
     yield "data.grow_until", is_growing, data.grow_until, expected
-    yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a share above 0, up to 1"
-    yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a share above 0, up to 1"
+    yield "data.min_crop_area", 0 < data.min_crop_area <= 1, data.min_crop_area, "a fraction above 0, up to 1"
+    yield "data.center_crop", 0 < data.center_crop <= 1, data.center_crop, "a fraction above 0, up to 1"
     for name in ("mixup", "cutmix"):
         alpha = getattr(data, name)
         yield f"data.{name}", 0 <= alpha <= 1, alpha, "0 to 1"
@@ -183,7 +194,9 @@ def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:
 def _train_rules(train: TrainRecipe) -> Iterator[_Rule]:
     decay = train.ema_decay
     is_average = decay == 0 or (0 < decay < 1 and train.recalibrate_batches > 0)
-    expected = "a number from 0 to below 1, and train.recalibrate_batches above 0: averaged weights need it"
+    expected = (
+        "a number from 0 to below 1, with train.recalibrate_batches above 0, which averaged weights need"
+    )
     yield "train.ema_decay", is_average, decay, expected
     yield "train.seed", 0 <= train.seed <= _MAX_SEED, train.seed, f"0 to {_MAX_SEED}"
     yield "train.recalibrate_batches", train.recalibrate_batches >= 0, train.recalibrate_batches, "0 or above"

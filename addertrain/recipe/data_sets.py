@@ -1,7 +1,7 @@
-"""Every data set by its name: what is known of it before it is read, where it lies, and what opens it.
+"""Every data set by its name: its sizes and statistics, its folders, and the function that opens it.
 
-This is the one place that lists them. It stands with the recipes because their checks and their help need the
-names and may import nothing below them; the functions are named as text, like those of a user's own.
+No other place lists them. The list is part of the recipes because their checks and help need the names and
+import no other part; the functions are named as text, like your own.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class DataSet:
     Attributes:
         opens: the function, as package.module:function, that takes the recipe's section `data` and the
             folder of the data sets, and returns an `ImageData`.
-        facts: None where the images have to be read first.
+        facts: None if the images have to be read first.
         folders: below the folder of the data sets, any one of which holds it; "": that folder itself.
         loaders: the values of data.loader that read it.
         needs_root: whether it is read from the folder of the data sets.
@@ -87,11 +87,11 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "folder": DataSet(_OPENS_PICTURES, folders=("",), loaders=_PICTURES),
 }
-"""By data.name; a name with a colon is a function of a user's own."""
+"""By data.name; a name with a colon is a function of your own."""
 
 
 def facts_of(name: str) -> Facts:
-    """What is known of a data set of ours that has fixed images."""
+    """What is known of one of our data sets with fixed images."""
     facts = DATA_SETS[name].facts
     assert facts is not None, name
     return facts

@@ -14,9 +14,9 @@ from addertrain.recipe.settings import Recipe
 
 @dataclass(frozen=True)
 class Key:
-    """One key; `default` is `dataclasses.MISSING` where the recipe has to give it.
+    """One key; `default` is `dataclasses.MISSING` if the recipe has to give it.
 
-    `names` are those that a key knows which also takes a function of a user's own.
+    `names` are the known names of a key that also takes a function of your own.
     """
 
     dotted: str
@@ -27,7 +27,7 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that the key knows, () for a key of another kind."""
+        """The names that the key knows; () for a key of another type."""
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else self.names
 
     @property
@@ -43,12 +43,12 @@ class Key:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether the key holds names and values of a user's own choice."""
+        """Whether the key holds names and values of your own choice."""
         return typing.get_origin(self.hint) is Mapping
 
     @property
     def takes_text(self) -> bool:
-        """Whether a word is a value of this key just as it stands."""
+        """Whether a word is a value of this key as it is."""
         return bool(self.choices) or (not self.is_mapping and str in self.types)
 
     @property
@@ -120,7 +120,7 @@ def _leaf(dotted: str) -> str:
 
 
 def expected_value(key: Key) -> str:
-    """What a key's value has to look like, in words."""
+    """What a key's value has to be, in words."""
     if key.choices:
         own = ", or package.module:function" if key.names else ""
         return f"one of {', '.join(key.choices)}{own}"

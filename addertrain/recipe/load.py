@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a checked recipe: no key unknown, none missing, none of a wrong type."""
+"""Reads a recipe from a YAML file and overrides; refuses unknown and missing keys and wrong types."""
 
 import dataclasses
 import difflib
@@ -33,7 +33,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: the YAML file.
-        overrides: command-line words, `["--optim.lr", "0.05", "--train.seed=1"]`; they win over the file.
+        overrides: command-line arguments, `["--optim.lr", "0.05", "--train.seed=1"]`, which override the
+            file.
 
     Raises:
         RecipeError: one line that says what was expected, what came and what to do.
@@ -66,7 +67,8 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
     tree = read_yaml(text, source=source)
     if tree is None:
         raise RecipeError(
-            f"{source}: expected a recipe, got an empty file; give it name, {', '.join(sections())}"
+            f"{source}: expected a recipe, got an empty file; write name and the sections "
+            f"{', '.join(sections())}"
         )
     values: dict[str, Any] = {}
     for name, value in _mapping(tree, where=source).items():
@@ -77,7 +79,7 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
             inside = {FORMER_KEYS.get(key, key): inner for key, inner in named.items()}
         if twice := sorted(values.keys() & inside.keys()):
             raise RecipeError(
-                f"{source}: expected {twice[0]} once, got it in its section and as a key of its own; keep one"
+                f"{source}: expected {twice[0]} once, got it inside its section and as a dotted key; keep one"
             )
         values |= inside
     for dotted in values:
@@ -87,7 +89,7 @@ def _read_tree(text: str, source: str) -> dict[str, Any]:
 
 
 def _with(given: tuple[Any, str] | None, value: Any, *, source: str) -> Any:
-    """An override's value, or, of some entries of a mapping, the mapping with them."""
+    """An override's value, or the mapping with the overridden entries."""
     if not isinstance(value, Entries):
         return value
     before, where = given or ({}, source)
@@ -98,11 +100,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(
-            f"{path}: expected a recipe file, got none there; {_nearest_recipe(path)}"
-        ) from None
+        raise RecipeError(f"{path}: expected a recipe file, got none; {_nearest_recipe(path)}") from None
     except IsADirectoryError:
-        raise RecipeError(f"{path}: expected a recipe file, got a folder; name a file in it") from None
+        raise RecipeError(f"{path}: expected a recipe file, got a folder; name a .yaml file in it") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: expected YAML in UTF-8, got other bytes; save it as UTF-8 text") from None
     except OSError as error:
@@ -110,7 +110,9 @@ def _read_text(path: Path) -> str:
 
 
 def _nearest_recipe(missing: Path) -> str:
-    """What to do about a missing file: its new name, or the nearest recipe beside it or under ./recipes."""
+    """What to do about a missing file: its new name, or the most similar recipe in its folder or under
+    ./recipes.
+    """
     if missing.stem in _FORMER_NAMES:
         return f"it is called {missing.with_stem(_FORMER_NAMES[missing.stem])} now"
     folders = [missing.parent, missing.parent.parent / "recipes", Path("recipes")]
@@ -133,7 +135,7 @@ def _mapping(value: Any, *, where: str) -> Mapping[str, Any]:
 
 
 def _typed(key: Key, value: Any, where: str) -> Any:
-    """The value with the key's type, as jsonargparse judges it; a number in quotes is text, not a number."""
+    """The value with the key's type, checked by jsonargparse; a number in quotes is text, not a number."""
     section, _, name = key.dotted.rpartition(".")
     if key.is_mapping:
         return {} if value is None else _plain(_mapping(value, where=where), where=where)
@@ -156,7 +158,7 @@ def _typed(key: Key, value: Any, where: str) -> Any:
 
 
 def _plain(value: Any, *, where: str) -> Any:
-    """`value`, if it is made of numbers, words, lists and names with values alone."""
+    """`value`, if it consists of numbers, strings, lists and mappings only."""
     if isinstance(value, Mapping):
         return {name: _plain(inner, where=f"{where}.{name}") for name, inner in value.items()}
     if isinstance(value, list):
@@ -168,7 +170,7 @@ def _plain(value: Any, *, where: str) -> Any:
 
 @functools.cache
 def _parser() -> "ArgumentParser":
-    """Knows the type of every key; which keys have to be there is decided above."""
+    """A parser that knows the type of every key; missing keys are handled above."""
     # Here: no key's type is judged for `fit --help` or for a mistyped name, and this import takes 0.2 s.
     from jsonargparse import ArgumentParser
 

@@ -9,7 +9,7 @@ from addertrain.recipe.yaml_text import read_yaml
 
 
 class Entries(dict[str, Any]):
-    """Some entries of a key that holds names with values, which leave its other entries as they are."""
+    """Some entries of a key that holds a mapping; its other entries do not change."""
 
 
 def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise RecipeError(f"expected an override as --section.key value, got '{word}'")
+            raise RecipeError(f"expected an option --section.key VALUE, got '{word}'")
         dotted, equals, text = word[2:].partition("=")
         entry = _entry_of(dotted)
         if entry is None:
@@ -53,7 +53,7 @@ def _entry_of(dotted: str) -> tuple[str, str] | None:
 def _check_known(dotted: str) -> None:
     if dotted in sections():
         raise RecipeError(
-            f"--{dotted}: expected a key, got a whole section; name one of its keys, as --{dotted}.KEY"
+            f"--{dotted}: expected a key, got a section; name one of its keys, as in --{dotted}.KEY VALUE"
         )
     if dotted not in known_keys():
         raise RecipeError(f"expected a known key, got '--{dotted}'; {did_you_mean(dotted)}")

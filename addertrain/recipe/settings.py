@@ -367,7 +367,9 @@ class DistillRecipe:
         "time; or frozen, the network of a finished run, which stays as it is.",
     ] = "none"
     checkpoint: Annotated[
-        str | None, "The run directory or checkpoint of the teacher, for distill.teacher: frozen only."
+        str | None,
+        "The run directory or checkpoint of the teacher if distill.teacher is frozen; otherwise it has to "
+        "be null.",
     ] = None
     weight: Annotated[
         float,

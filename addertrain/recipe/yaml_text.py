@@ -1,7 +1,7 @@
-"""YAML in and out, without YAML 1.1's surprises.
+"""Reads and writes YAML without the surprises of YAML 1.1.
 
-Plain YAML readers take `off` for false, `5e-4` for text, `010` for 8, and let the second of two equal keys
-win. A recipe means what it looks like: words are text, numbers are decimal, a key stands once.
+Plain YAML readers take `off` for false, `5e-4` for text, `010` for 8, and accept duplicate keys. In a recipe,
+words are text, numbers are decimal, and a key may occur only once.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _SCALARS = [
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Reads the core schema only, and refuses a key that stands twice."""
+    """Reads the core schema only, and refuses duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -37,14 +37,14 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             name = str(key.value)
             if name in seen:
-                problem = f"key '{name}' stands twice, first on line {seen[name]}; keep one"
+                problem = f"key '{name}' occurs twice, first on line {seen[name]}; keep one"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen[name] = key.start_mark.line + 1
         return super().construct_mapping(node, deep=deep)
 
 
 class _StrictDumper(yaml.SafeDumper):
-    """Quotes every text that this module's reader or a plain one would take for something else."""
+    """Quotes every text that this module's reader or a plain one would not read as text."""
 
 
 for _tag, _pattern, _first in _SCALARS:
@@ -60,7 +60,7 @@ def read_yaml(text: str, *, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         raise RecipeError(
-            f"{source}: expected YAML, got this on {where}: {error.problem or error.context}"
+            f"{source}: expected YAML, got an error on {where}: {error.problem or error.context}"
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError(f"{source}: expected YAML, got: {error}") from None

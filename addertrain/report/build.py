@@ -1,4 +1,4 @@
-"""A report from runs to files: every section asked once, then everything written."""
+"""Builds a report from runs: computes every section once, then writes all files."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ _SECTIONS: tuple[Callable[[Study], Section | Absent], ...] = (
 
 @dataclass(frozen=True)
 class Written:
-    """What a report consists of."""
+    """The files and sections of a report."""
 
     page: Path
     num_pictures: int
@@ -46,16 +46,15 @@ def write_report(
     data_root: str | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Written:
-    """Writes index.html, report.json, report.md and every picture as PNG and SVG into `out`.
-
-    An earlier report there is replaced once the new one is whole; other files there stay.
+    """Writes index.html, report.json, report.md and every figure as PNG and SVG into `out`. An earlier report
+    there is replaced when the new one is complete; other files there stay.
 
     Args:
-        data_root: where the data sets lie, in place of the recipes' own folders.
-        warn: is told in one line what is passed over: a damaged checkpoint, event files with gaps.
+        data_root: the folder of the data sets, instead of the recipes' own.
+        warn: receives one line for everything that is skipped: a damaged checkpoint, event files with gaps.
 
     Raises:
-        UsageError, RunError, CheckpointError: a run that cannot be read, or an `out` that is no report.
+        UsageError, RunError, CheckpointError: a run cannot be read, or `out` is not a report.
     """
     check_folder(out)
     with contextlib.ExitStack() as holds, house_style():
@@ -80,7 +79,7 @@ def write_report(
 
 
 def plain_report(study: Study, sections: Sequence[Section], absent: Sequence[Absent]) -> dict[str, Any]:
-    """The report as JSON has it: every number of every table, unrounded."""
+    """The report as JSON: every number of every table, unrounded."""
     names = ", ".join(group.label for group in study.groups)
     num_runs = sum(len(group.runs) for group in study.groups)
     return {

@@ -1,4 +1,4 @@
-"""A report as a value: sections with what made them, and what is missing."""
+"""A report as plain data: its sections with their sources, and the sections that are missing."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from addertrain.report.tables import Table
 
 @dataclass(frozen=True)
 class Source:
-    """What made a part of a section: recipe, seeds and runs in words, and what to type for the same."""
+    """The source of a section: recipe, seeds and runs in words, and the commands that reproduce them."""
 
     text: str
     command: str = ""
@@ -20,7 +20,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Section:
-    """Tables and figures about one thing; `text` defines what they show, `source` says what made them."""
+    """Tables and figures about one topic; `text` says what they show, `source` which runs they are from."""
 
     key: str
     title: str
@@ -30,7 +30,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it, pictures by their file names."""
+        """The section as JSON, with figures by their file names."""
         return {
             "key": self.key,
             "title": self.title,
@@ -45,14 +45,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Absent:
-    """A section that these runs do not fill: what it would show and what would fill it."""
+    """A section that these runs cannot fill: what it would show, and which runs it needs."""
 
     title: str
     reason: str
 
 
 def averaged(group: Group, runs: Sequence[Run]) -> str:
-    """A caption: whose numbers they are, and over how many runs they are averaged."""
+    """A caption: the runs of the numbers, and over how many they are averaged."""
     n = len(runs)
     return f"{group.label}: {f'mean ± standard deviation over n = {n}' if n > 1 else 'n = 1'}."
 
@@ -77,7 +77,7 @@ def sources(groups: Sequence[Group], *, only: Sequence[Run] | None = None) -> tu
 
 
 def command_of(runs: Sequence[Run]) -> str:
-    """What to type to have these runs again; a loop where the seed is all that differs."""
+    """The command that reproduces these runs; a loop if only the seed differs."""
     seeds: dict[tuple[str, ...], list[int]] = {}
     seeded = set()
     for run in runs:

@@ -1,4 +1,4 @@
-"""The curves of a run, as TensorBoard would draw them: points that a resumption declared void are gone."""
+"""The curves of a run, without the points that a resumption declared void."""
 
 import logging
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Curve:
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
-    """Every curve of scalars by its tag; none where nothing has been logged.
+    """Every curve of scalars by its tag; empty if nothing has been logged.
 
     Raises:
-        RunError: event files that cannot be read.
+        RunError: event files cannot be read.
     """
     if not any(run.glob("events.out.tfevents.*")):
         return {}
@@ -34,9 +34,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
         events.Reload()
     except Exception as error:  # tensorboard has no error of its own
         reason = str(error) or type(error).__name__
-        raise RunError(
-            f"{run}: expected TensorBoard's event files, got some that cannot be read ({reason})"
-        ) from None
+        raise RunError(f"{run}: expected readable TensorBoard event files, got: {reason}") from None
     curves = {}
     for tag in events.Tags()["scalars"]:
         points = events.Scalars(tag)

@@ -1,6 +1,6 @@
-"""The folder of a report: what an earlier report wrote is replaced, and nothing else is touched.
+"""The folder of a report: files of an earlier report are replaced, and no others are changed.
 
-report.json names every file of its report, so it is the record of what may be replaced or removed.
+report.json names every file of its report, so it records what may be replaced or removed.
 """
 
 import contextlib
@@ -21,9 +21,7 @@ FILES = "files"  # of report.json: the names of all files of the report
 def check_folder(out: Path) -> None:
     """Raises UsageError unless `out` is new, empty, or holds an earlier report."""
     if out.is_symlink() and not out.exists():
-        raise UsageError(
-            f"{out}: expected a folder for the report, got a link to nothing; choose another --out"
-        )
+        raise UsageError(f"{out}: expected a folder for the report, got a broken link; choose another --out")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: expected a folder for the report, got a file; choose another --out")
     if out.is_dir() and any(out.iterdir()) and _earlier_files(out) is None:
@@ -35,17 +33,17 @@ def check_folder(out: Path) -> None:
 def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
     """Writes the files of a report into `out` and removes those that only the earlier one there had.
 
-    Everything is written under a hidden name first, then renamed: report.json first, so that a process that
-    is killed in between leaves files that the next report knows to be its own.
+    Everything is written under a hidden name first, then renamed: report.json first, so that the next report
+    recognises the files of a process that was killed in between.
 
     Raises:
-        UsageError: a file that no report wrote has the name of one of these.
+        UsageError: a file of the same name exists that no report wrote.
         RunError: the folder cannot be written.
     """
     earlier = set(_earlier_files(out) or ())
     if taken := sorted(name for name in files if name not in earlier and os.path.lexists(out / name)):
         raise UsageError(
-            f"{out / taken[0]}: expected no file of that name, or an earlier report's, got somebody's; "
+            f"{out / taken[0]}: expected no such file, or one of an earlier report, got another file; "
             "rename it, or choose another --out"
         )
     hidden = out / f".report.{os.getpid()}.tmp"
@@ -74,7 +72,7 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _earlier_files(out: Path) -> list[str] | None:
-    """Those that the report in `out` says it consists of; None where there is none of ours."""
+    """The files of the report in `out`; None if there is no report of addertrain."""
     try:
         report = json.loads((out / NUMBERS).read_text(encoding="utf-8"))
         if not report["made"].startswith("addertrain "):
@@ -85,6 +83,6 @@ def _earlier_files(out: Path) -> list[str] | None:
 
 
 def _listed(report: Mapping[str, Any]) -> list[str]:
-    """The files of a report that earlier versions wrote, which did not list them: its pictures, its texts."""
+    """The files of a report that earlier versions wrote, which did not list them: its figures and texts."""
     pictures = [picture["file"] for section in report["sections"] for picture in section["pictures"]]
     return [PAGE, NUMBERS, TABLES, *pictures, *(str(Path(name).with_suffix(".svg")) for name in pictures)]

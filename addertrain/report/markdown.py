@@ -1,4 +1,4 @@
-"""The tables of a report in Markdown, made from report.json: documents quote what was measured."""
+"""The tables of a report in Markdown, made from report.json, for documents that quote them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from addertrain.report.tables import cell_text, heading
 
 
 def markdown_table(table: Mapping[str, Any], columns: Sequence[str] | None = None) -> str:
-    """A table of report.json in Markdown, a line each for the head, the rule and every row.
+    """A table of report.json in Markdown, with a line for the head, the rule and every row.
 
     Args:
         columns: the keys of the columns to show, in this order; all of them if not given.
@@ -25,7 +25,7 @@ def markdown_table(table: Mapping[str, Any], columns: Sequence[str] | None = Non
 
 
 def markdown_report(report: Mapping[str, Any]) -> str:
-    """Every table of report.json under its section's title, with what made it."""
+    """Every table of report.json under its section's title, with its source."""
     parts = [f"# {report['title']}"]
     for section in report["sections"]:
         if not section["tables"]:

@@ -1,4 +1,4 @@
-"""What is seen when test images pass through a trained network: what enters its layers."""
+"""Records the inputs of a trained network's layers while test images pass through it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,9 @@ _MIN_IMAGES = 256
 
 @dataclass(frozen=True, eq=False)
 class LayerInput:
-    """What enters one layer, over all images: the share of exact zeros, and each channel's extremes [C]."""
+    """The inputs of one layer over all images: the fraction of exact zeros, and each channel's extremes
+    [C].
+    """
 
     zeros: float
     lowest: Tensor
@@ -28,9 +30,10 @@ class LayerInput:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """Of the first `num_images` test images, in the order of the layers.
+    """The inputs of all layers for the first `num_images` test images, in the order of the layers.
 
-    `last_input` [N, 2] and `labels` [N] are of a network whose last layer has two inputs, which can be drawn.
+    `last_input` [N, 2] and `labels` [N] are for a network whose last layer has two inputs, which can be
+    plotted.
     """
 
     num_images: int
@@ -41,7 +44,7 @@ class Observation:
 
 @torch.no_grad()
 def observe(run: Run, data: ImageData, count: OperationCount) -> Observation:
-    """Passes test images through the network as an evaluation would, as many as a core does in seconds."""
+    """Passes test images through the network as in an evaluation, as many as a core processes in seconds."""
     assert run.checkpoint is not None
     module = trained_classifier(run.checkpoint, run.recipe, data)
     wanted = min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_PAIRS // sum(layer.pairs for layer in count.layers)))
@@ -102,7 +105,7 @@ class _Tally:
         self._highest = highest if self._highest is None else torch.maximum(self._highest, highest)
 
     def result(self) -> LayerInput:
-        """Over everything seen."""
+        """The result over all images."""
         assert self._lowest is not None
         assert self._highest is not None
         return LayerInput(self._num_zeros / self._numel, self._lowest, self._highest)

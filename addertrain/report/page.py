@@ -1,4 +1,4 @@
-"""A report as one HTML file: pictures and style inside, nothing fetched, light and dark, and for print."""
+"""A report as one HTML file with embedded figures and style, for light and dark screens and for print."""
 
 import base64
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Runs as a report sees them: what is on the disk of each, and which are seeds of one recipe."""
+"""Reads runs for a report and groups those that are seeds of the same recipe."""
 
 import contextlib
 import dataclasses
@@ -32,9 +32,9 @@ _TOP1 = "accuracy/val_top1"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory; `checkpoint` is its newest, verified, None before the first one.
+    """One run directory; `checkpoint` is its newest one, verified; None before the first one.
 
-    `data` is the fingerprint of its data set, `digest` that of its weights; None where nothing recorded them.
+    `data` is the fingerprint of its data set, `digest` that of its weights; None if they were not recorded.
     """
 
     label: str
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """What to type to have it again; empty where nothing recorded it."""
+        """The command that reproduces it; empty if it was not recorded."""
         return command_of_run(self.path, self.sessions)
 
     @property
@@ -60,13 +60,13 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Optimizer steps an epoch; None before the first one has ended."""
+        """Optimizer steps per epoch; None before the first epoch has ended."""
         ends = self.curves.get(_TOP1)
         return ends.steps[0] if ends else None
 
     @functools.cached_property
     def weights(self) -> dict[str, Tensor]:
-        """What an evaluation reads, by name; nothing before the first checkpoint."""
+        """The weights that an evaluation uses, by name; empty before the first checkpoint."""
         return evaluated_tensors(self.checkpoint, self.recipe) if self.checkpoint else {}
 
 
@@ -84,17 +84,19 @@ class Group:
 
     @property
     def finished(self) -> tuple[Run, ...]:
-        """Those whose training has ended."""
+        """The runs whose training has ended."""
         return tuple(run for run in self.runs if run.summary is not None)
 
     @property
     def whole(self) -> tuple[Run, ...]:
-        """The finished ones, or where none is, all: an unfinished seed would cut the others' curves short."""
+        """The finished runs, or all if none is finished, because an unfinished seed would shorten the
+        others' curves.
+        """
         return self.finished or self.runs
 
     @property
     def with_weights(self) -> tuple[Run, ...]:
-        """The finished ones, or where none is, those that have a checkpoint."""
+        """The finished runs, or those with a checkpoint if none is finished."""
         return self.finished or tuple(run for run in self.runs if run.checkpoint is not None)
 
 
@@ -104,18 +106,18 @@ def read_runs(
     """The runs in the order of the arguments, grouped by recipe, seeds ascending.
 
     Args:
-        holds: keeps the checkpoints of runs in progress until it is closed.
+        holds: keeps checkpoints of runs in progress from being removed until it is closed.
 
     Raises:
-        UsageError: none was given, or one twice.
-        RunError, CheckpointError, RecipeError: one that cannot be read, or does not agree with itself.
+        UsageError: no run was given, or one was given twice.
+        RunError, CheckpointError, RecipeError: a run cannot be read, or its files contradict each other.
     """
     if not paths:
-        raise UsageError("report: expected at least one run directory, got none")
+        raise UsageError("report: expected at least one run directory, got none; name one")
     places = [path.resolve() for path in paths]
     if len(set(places)) < len(places):
         twice = next(path for path, place in zip(paths, places, strict=True) if places.count(place) > 1)
-        raise UsageError(f"{twice}: was given twice; a run counts once")
+        raise UsageError(f"{twice}: expected each run once, got it twice; name it once")
     labels = _labels(places)
     return group_runs(
         [_read(path, label, warn, holds) for path, label in zip(paths, labels, strict=True)], warn
@@ -123,12 +125,14 @@ def read_runs(
 
 
 def group_runs(runs: Sequence[Run], warn: Callable[[str], None]) -> list[Group]:
-    """Runs that are trained and evaluated alike go together, every seed once; copies are left out."""
+    """Groups runs that were trained and evaluated in the same way, with every seed once; copies are left
+    out.
+    """
     groups: list[list[Run]] = []
     seen: list[Run] = []
     for run in runs:
         if original := next((other for other in seen if _is_copy(run, other)), None):
-            warn(f"{run.path}: holds the weights of {original.path}; a run and its copy count once")
+            warn(f"{run.path}: has the same weights as {original.path}, so only one of them is counted")
             continue
         seen.append(run)
         alike = [group for group in groups if _is_same(run, group[0])]
@@ -137,7 +141,10 @@ def group_runs(runs: Sequence[Run], warn: Callable[[str], None]) -> list[Group]:
             new_to[0].append(run)
             continue
         if alike:
-            warn(f"{run.path}: has seed {run.seed} as another run of this recipe; shown by itself")
+            warn(
+                f"{run.path}: has the same seed ({run.seed}) as another run of this recipe, so it is shown "
+                "separately"
+            )
         groups.append([run])
     for group in groups:
         group.sort(key=lambda run: run.seed)
@@ -149,7 +156,7 @@ def _is_copy(run: Run, other: Run) -> bool:
 
 
 def _is_same(run: Run, other: Run) -> bool:
-    """Whether nothing but the seed tells how the two were trained, on what, and how they were evaluated."""
+    """Whether the two differ only in the seed, in training, data and evaluation."""
     return run.recipe.name == other.recipe.name and not _differences(run, other)
 
 
@@ -160,7 +167,7 @@ def _like(other: Run, run: Run) -> Recipe:
 
 
 def _group_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A label for each group that no other one has, not as a file's name either."""
+    """A label for each group, different from all others, also as a file name."""
     firsts = [group[0] for group in groups]
     labels: list[str] = []
     for first in firsts:
@@ -172,7 +179,7 @@ def _group_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _group_label(run: Run, firsts: Sequence[Run]) -> str:
-    """The recipe's name, and how it differs from the most usual one of that name."""
+    """The recipe's name, and how it differs from the most frequent recipe of that name."""
     namesakes = [other for other in firsts if other.recipe.name == run.recipe.name]
     usual = min(namesakes, key=lambda one: sum(len(_differences(one, other)) for other in namesakes))
     own = sorted(_differences(usual, run))
@@ -180,7 +187,7 @@ def _group_label(run: Run, firsts: Sequence[Run]) -> str:
 
 
 def _differences(run: Run, other: Run) -> list[str]:
-    """What the other one has set differently, as YAML writes it ("optim.lr 0.05"), or was trained on."""
+    """The settings of the other one that differ, as YAML writes them ("optim.lr 0.05"), or was trained on."""
     like = _like(other, run)
     keys = [
         line.partition(":")[0]
@@ -197,7 +204,7 @@ def _yaml(value: Any) -> str:
 
 
 def _labels(places: Sequence[Path]) -> list[str]:
-    """The last name of every path, with as many folders in front as tell all of them apart."""
+    """The last name of every path, with as many parent folders as distinguish them."""
     for depth in range(1, max(len(place.parts) for place in places) + 1):
         labels = ["/".join(place.parts[-depth:]) for place in places]
         if len(set(labels)) == len(labels):
@@ -225,19 +232,24 @@ def _read(path: Path, label: str, warn: Callable[[str], None], holds: contextlib
         epochs = manifest["epoch"]
         trained = recipe_from_record(manifest.get("recipe"), source=str(checkpoint))
         if different := differing_keys(recipe, trained):
-            raise RunError(f"{path}: its recipe.yaml is not what {checkpoint.name} says ({different[0]})")
+            raise RunError(
+                f"{path}: expected recipe.yaml to match the recipe in {checkpoint.name}, got a different "
+                f"one ({different[0]}); restore it"
+            )
         digest = weights_sha256(read_tensors(checkpoint, "model"))
     if summary is not None:
         _check_summary(path, summary, digest)
     curves = read_curves(path)
     if (logged := len(curves[_TOP1].steps) if _TOP1 in curves else 0) < epochs:
-        warn(f"{path}: expected {epochs} evaluations in its event files, got {logged}; its curves have gaps")
+        warn(
+            f"{path}: expected {epochs} evaluations in the event files, got {logged}, so its curves have gaps"
+        )
     sessions = sessions_of(path, manifest)
     return Run(label, path, recipe, summary, checkpoint, epochs, curves, sessions, _data(manifest), digest)
 
 
 def _data(manifest: Mapping[str, Any]) -> str | None:
-    """The fingerprint of what a run was trained and evaluated on."""
+    """The fingerprint of the data on which a run was trained and evaluated."""
     record = manifest.get(RECORD)
     if not record:
         return None
@@ -246,9 +258,12 @@ def _data(manifest: Mapping[str, Any]) -> str | None:
 
 def _check_summary(path: Path, summary: Summary, digest: str | None) -> None:
     if digest is None:
-        raise CheckpointError(f"{path}: expected the checkpoint of a finished run, found none")
+        raise CheckpointError(
+            f"{path}: expected the final checkpoint of a finished run, got none; restore it, or leave this "
+            "run out"
+        )
     if digest != summary.weights_sha256:
         raise RunError(
-            f"{path}: expected summary.json to be of its newest checkpoint, got one of other weights; "
-            "addertrain evaluate says what they give"
+            f"{path}: expected summary.json to describe the newest checkpoint, got that of other weights; "
+            "addertrain evaluate measures the checkpoint"
         )

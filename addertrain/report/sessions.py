@@ -1,4 +1,4 @@
-"""How a run came about: its sessions, and what to type to have it again."""
+"""The sessions of a run, and the command that reproduces it."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ _LOCAL = ("--out", "--data.root", "--resume")
 def sessions_of(path: Path, manifest: Mapping[str, Any]) -> tuple[Session, ...]:
     """The sessions that led to a run's checkpoint, the first one first.
 
-    Earlier versions recorded them in environment.json alone, with those that saved nothing.
+    Earlier versions recorded them only in environment.json, including those that saved nothing.
     """
     sessions = manifest.get(SESSIONS)
     if sessions is None:
@@ -30,7 +30,9 @@ def sessions_of(path: Path, manifest: Mapping[str, Any]) -> tuple[Session, ...]:
 
 
 def command_of_run(path: Path, sessions: Sequence[Session]) -> str:
-    """The last command that did more than go on with the run's own recipe.yaml, as others can repeat it."""
+    """The last command that did more than resume from the run's own recipe.yaml, in a form that others can
+    repeat.
+    """
     commands = [_words(session) for session in sessions]
     own = Path(path.resolve().name) / "recipe.yaml"
     is_own = [any(Path(*Path(word).parts[-2:]) == own for word in words) for words in commands]
@@ -41,7 +43,7 @@ def command_of_run(path: Path, sessions: Sequence[Session]) -> str:
 
 
 def repeatable_command(session: Session) -> str:
-    """A session's command without this machine's folders, and with the launcher that started it."""
+    """A session's command without this machine's folders and with its launcher."""
     program, *rest = _words(session) or [""]
     if not program:
         return ""
@@ -61,7 +63,7 @@ def repeatable_command(session: Session) -> str:
 
 
 def _short(recipe: str) -> str:
-    """A recipe's path from recipes/ on, or what is left of another one without the way to it."""
+    """A recipe's path from recipes/ on, or only its file name if it is elsewhere."""
     if "/recipes/" in recipe:
         return recipe[recipe.index("recipes/") :]
     return str(Path(*Path(recipe).parts[-2:])) if recipe.startswith("/") else recipe

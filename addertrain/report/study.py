@@ -1,6 +1,6 @@
-"""What the sections of a report draw on: the runs, their data and what is seen when test images pass through.
+"""The runs of a report, their data, and observations of test images, for its sections.
 
-Everything dear is done once, and only when a section asks for it. Nothing is downloaded.
+Expensive work is done once, and only when a section needs it. Nothing is downloaded.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from addertrain.train.building import build_network
 
 
 class Study:
-    """Groups of runs, and what they need.
+    """Groups of runs with their data and observations.
 
     Args:
-        data_root: the folder of the data sets, in place of the ones that the recipes name.
+        data_root: the folder of the data sets, instead of those that the recipes name.
     """
 
     def __init__(self, groups: Sequence[Group], *, data_root: str | None = None) -> None:
@@ -34,7 +34,7 @@ class Study:
         """The recipe's data set.
 
         Raises:
-            DataError: it is not there, or damaged.
+            DataError: the data set is missing or damaged.
         """
         settings = recipe.data
         if self._data_root is not None:
@@ -47,20 +47,20 @@ class Study:
         return found
 
     def observation(self, run: Run) -> Observation:
-        """What the run's network makes of test images.
+        """What test images cause in the run's network.
 
         Raises:
-            DataError: they are not there.
+            DataError: the test images are missing.
         """
         if run not in self._observations:
             self._observations[run] = observe(run, self.data(run.recipe), self.operations(run.recipe))
         return self._observations[run]
 
     def operations(self, recipe: Recipe, *, kind: Kind | None = None) -> OperationCount:
-        """Of the recipe's network for one image, or of its twin of another kind.
+        """The operations of the recipe's network, or of the same network of another kind, for one image.
 
         Raises:
-            DataError: only the data say how many classes there are, and they are not there.
+            DataError: only the data say how many classes there are, and the test images are missing.
         """
         model = dataclasses.replace(recipe.model, kind=kind) if kind else recipe.model
         key = (model, recipe.data)

@@ -1,7 +1,7 @@
-"""How every figure of a report looks, and the one place that imports matplotlib.
+"""The style of every figure of a report; no other file imports matplotlib.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart, and lines differ in their dashes as
-well. Legends stand outside the axes. Ten classes get Paul Tol's muted palette and their names in the picture.
+well. Legends are outside the axes. Ten classes get Paul Tol's muted palette and their names in the figure.
 """
 
 import io
@@ -20,7 +20,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 except ModuleNotFoundError as error:
-    raise RunError(f"report: expected matplotlib, got: {error}; pip install 'addertrain[report]'") from None
+    raise RunError(f"report needs matplotlib ({error}): pip install 'addertrain[report]'") from None
 
 __all__ = ["Axes", "Figure"]
 
@@ -59,7 +59,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as files, and what it shows in words."""
+    """A figure as files, and its caption."""
 
     key: str
     caption: str
@@ -69,7 +69,7 @@ class Picture:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Every figure of a report is made and drawn inside this block."""
+    """Every figure of a report is made and drawn within this block."""
     with matplotlib.rc_context(_STYLE):
         yield
 
@@ -101,7 +101,7 @@ def legend_above(figure: Figure, axes: Axes, *, columns: int = 4) -> None:
 
 
 def layer_colors(names: Sequence[str]) -> list[str]:
-    """A colour a layer: distinct ones for a few, a scale from the first to the last for many."""
+    """One colour per layer: distinct ones for few layers, a scale from first to last for many."""
     if len(names) <= _MAX_LEGEND:
         return list(COLORS[: len(names)])
     scale = matplotlib.colormaps["viridis"]
@@ -109,7 +109,7 @@ def layer_colors(names: Sequence[str]) -> list[str]:
 
 
 def layer_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """What the colours of `layer_colors` mean: a legend, or a scale of depth beside the axes."""
+    """What the colours of `layer_colors` mean: a legend, or a scale of depth next to the axes."""
     if len(names) <= _MAX_LEGEND:
         legend_above(figure, axes[0], columns=_MAX_LEGEND)
         return
@@ -125,7 +125,7 @@ def epoch_axis(axes: Axes) -> None:
 
 
 def decades_axis(axes: Axes) -> None:
-    """A logarithmic axis with marks at powers of ten alone."""
+    """A logarithmic axis with marks only at powers of ten."""
     axes.set_yscale("log")
     axes.yaxis.set_minor_locator(NullLocator())
 

@@ -1,7 +1,7 @@
-"""Training runs: the step (`module`), the ranks (`strategies`), what goes along (`callbacks`), the `run`.
+"""Training runs: the step (`module`), the ranks (`strategies`), the `callbacks`, and the `run` itself.
 
-The only part of the package that knows Lightning. `run.fit` and `run.evaluate` do what the command line does;
-a script around a model of your own takes what is named here, and `addertrain.data.DatasetLoader`.
+No other part of the package imports Lightning. `run.fit` and `run.evaluate` do what the command line does; a
+script with your own model uses the names below and `addertrain.data.DatasetLoader`.
 """
 
 import importlib
@@ -24,7 +24,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    """What is named, and with it Lightning, only when asked for: the command line answers at once."""
+    """Imports a name, and with it Lightning, when it is first used, so that the command line answers at
+    once.
+    """
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

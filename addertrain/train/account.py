@@ -1,4 +1,4 @@
-"""What a run says of itself: its first line, what every manifest records, the summary at its end."""
+"""The record of a run: its first line, the entries of every manifest, and the final summary."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from addertrain.train.weights import weights_sha256
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """A training that came to its end: its last checkpoint, its clock, and the sessions that led there."""
+    """A finished training: its last checkpoint, its clock, and its sessions."""
 
     checkpoint: Path
     clock: RunClock
@@ -37,7 +37,7 @@ def manifest_entries(
     initial: InitialWeights | None,
     sessions: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """What every checkpoint's manifest says of its run."""
+    """The entries on the run in every checkpoint's manifest."""
     return {
         DATA: data_record(data) if world.is_first else None,
         SESSIONS: sessions,
@@ -53,7 +53,7 @@ def manifest_entries(
 def sum_up(
     recipe: Recipe, run: RunDirectory, world: World, trained: FinishedTraining, score: Score
 ) -> Summary:
-    """The result of a run that has been trained and evaluated, which is written last."""
+    """Writes the result of a run that has been trained and evaluated; it is the last file of a run."""
     manifest = read_manifest(trained.checkpoint)
     steps = manifest["global_step"]
     faults = manifest["state"].get(FAULTS, {})
@@ -81,7 +81,7 @@ def sum_up(
 def headline(
     recipe: Recipe, data: ImageData, run: RunDirectory, world: World, checkpoint: Path | None
 ) -> str:
-    """What is trained, on what, by whom, and where it goes."""
+    """The first line of a run: recipe, images, epochs, processes and run directory."""
     processes = "1 process" if world.size == 1 else f"{world.size} processes"
     if world.is_launched or recipe.train.strategy != "auto":
         processes = f"{strategy_name(recipe.train, world)} over {processes}"
@@ -93,6 +93,6 @@ def headline(
 
 
 def say_on_first(world: World, line: str) -> None:
-    """A line on stdout, from the first rank."""
+    """Prints a line on stdout, on the first rank only."""
     if world.is_first:
         say(line)

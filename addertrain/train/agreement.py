@@ -1,7 +1,7 @@
-"""What all ranks learn at the same step about wishes that one of them may have: to save, to stop.
+"""Lets all ranks learn at the same step that one of them wants to save or stop.
 
-A collective that a rank waits for would hold up its GPU at every step. One whose result is read a step later
-does not: it runs beside the step, between the processors, and is over by then.
+A collective that a rank waits for would delay its GPU at every step. One whose result is read a step later
+does not, because it runs between the hosts during the step.
 """
 
 import datetime
@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 class Agreement:
-    """Exchanges flags between the ranks; all of them make it, and call it, the same number of times.
+    """Exchanges flags between the ranks; every rank has to create it and call it the same number of times.
 
     Args:
-        timeout_s: how long a rank may keep the others waiting; torch's own half an hour would outlast the
+        timeout_s: how long ranks wait for one of them; torch's default of half an hour would outlast the
             time-out of the steps.
     """
 
@@ -32,9 +32,9 @@ class Agreement:
         self._options.reduceOp = dist.ReduceOp.MAX
 
     def exchange(self, *flags: bool) -> list[bool]:
-        """Hands this rank's flags in; returns those that some rank handed in at the call before this one.
+        """Sends this rank's flags; returns those that any rank sent at the previous call.
 
-        In a run of one process they come back at once.
+        In a run of one process they are returned at once.
         """
         if self._group is None:
             return list(flags)
@@ -45,7 +45,7 @@ class Agreement:
         return agreed
 
     def close(self) -> None:
-        """Waits for the last exchange, which nobody reads; the ranks may then leave the group."""
+        """Waits for the last exchange, whose result is not read; the ranks may then leave the group."""
         self._arrived()
 
     def _arrived(self) -> Tensor:

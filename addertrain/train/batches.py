@@ -1,8 +1,8 @@
-"""What `AdderClassifier` takes for a batch: this package's own, a pair, or a dict. All else is refused.
+"""The batches that `AdderClassifier` accepts: this package's own, a pair, or a dict; others are refused.
 
 A loader of `addertrain.data` yields objects with `images` and `labels`; torch's DataLoader turns a data set
-of pairs into lists, and many data sets yield dicts. All of them become one kind here, before they are moved
-to the device, so that steps and callbacks read `batch.images` and `batch.labels` and nothing else.
+of pairs into lists, and many data sets yield dicts. All of them are converted to one type before they are
+moved to the device, so that steps and callbacks only read `batch.images` and `batch.labels`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _SUM_TOLERANCE = 0.01
 
 
 class LabelledImages(Protocol):
-    """A batch: what every loader of `addertrain.data` yields."""
+    """A batch, as every loader of `addertrain.data` yields it."""
 
     @property
     def images(self) -> Tensor:
@@ -30,7 +30,7 @@ class LabelledImages(Protocol):
 
 
 class ImagesAndLabels(NamedTuple):
-    """A pair or a dict in the shape of `LabelledImages`."""
+    """A pair or a dict as `LabelledImages`."""
 
     images: Tensor
     labels: Tensor
@@ -44,9 +44,9 @@ def labelled_images(batch: Any) -> LabelledImages:
             and label.
 
     Raises:
-        TypeError: it is nothing of that, or its members are no tensors of these kinds.
-        ValueError: images or labels have another number of dimensions, there are not as many of both, or
-            labels on CPUs are below 0 or no probabilities.
+        TypeError: it is none of these, or its members are not such tensors.
+        ValueError: images or labels have another number of dimensions, their numbers differ, or labels on
+            CPUs are below 0 or are not probabilities.
     """
     found = _labelled(batch)
     _check(found.images, found.labels)
@@ -56,10 +56,10 @@ def labelled_images(batch: Any) -> LabelledImages:
 
 
 def unlabelled_images(batch: Any) -> Tensor:
-    """The images of a batch whose labels nobody asks for, as in `Trainer.predict`.
+    """The images of a batch whose labels are not used, as in `Trainer.predict`.
 
     Raises:
-        TypeError: there are none.
+        TypeError: there are no images.
     """
     if isinstance(batch, Tensor):
         return batch
@@ -86,8 +86,8 @@ def _labelled(batch: Any) -> LabelledImages:
         return ImagesAndLabels(batch[0], batch[1])
     raise TypeError(
         "AdderClassifier: expected a batch (images, labels), a dict with the keys images and labels, or an "
-        f"object with these attributes, got {_described(batch)}; let the data set or collate_fn "
-        "return one of these"
+        f"object with these attributes, got {_described(batch)}; let the data set or collate_fn return one "
+        "of these"
     )
 
 
@@ -95,8 +95,8 @@ def _check(images: Any, labels: Any) -> None:
     for name, value in (("images", images), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"AdderClassifier: expected a tensor of {name}, got {type(value).__name__}; does the data "
-                "set lack a transform to tensors, such as torchvision.transforms.v2.PILToTensor()?"
+                f"AdderClassifier: expected a tensor of {name}, got {type(value).__name__}; add a transform "
+                "to tensors to the data set, such as torchvision.transforms.v2.PILToTensor()"
             )
     if images.dim() != 4:
         raise ValueError(f"AdderClassifier: expected images [N, C, H, W], got shape {tuple(images.shape)}")
@@ -122,11 +122,13 @@ def _check_values(labels: Tensor) -> None:
         sums = finite.sum(1)
         if bool((finite < 0).any()) or bool(((sums - 1).abs() > _SUM_TOLERANCE).any()):
             raise ValueError(
-                "AdderClassifier: expected float labels as probabilities, from 0 on and with the sum 1 for "
-                f"each image, got values down to {finite.min():.3g} and sums up to {sums.max():.3g}"
+                "AdderClassifier: expected float labels to be probabilities of 0 or above whose sum is 1 "
+                f"for each image, got values down to {finite.min():.3g} and sums up to {sums.max():.3g}"
             )
     elif len(labels) and (smallest := int(labels.min())) < 0:
-        raise ValueError(f"AdderClassifier: expected labels from 0 on, got {smallest}")
+        raise ValueError(
+            f"AdderClassifier: expected labels of 0 or above, got {smallest}; count classes from 0"
+        )
 
 
 def _first_of(batch: Mapping[Any, Any], keys: Sequence[str]) -> Any:

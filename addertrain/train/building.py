@@ -1,4 +1,4 @@
-"""The network that a recipe describes, without the run around it; knows no Lightning."""
+"""Builds the network that a recipe describes; does not import Lightning."""
 
 import torch
 from torch import nn
@@ -24,8 +24,8 @@ def initial_network(
     """The network with its first weights, the same on every rank, not compiled.
 
     Args:
-        step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
-        to_train: with norms over all ranks, where the recipe has them.
+        step: the optimizer steps of the weights that will be loaded, which decide the power of the layers.
+        to_train: with norms over all ranks if the recipe has them.
     """
     torch.manual_seed(recipe.train.seed)
     model = build_network(recipe.model, num_classes=num_classes, in_channels=in_channels)
@@ -36,7 +36,7 @@ def initial_network(
 
 
 def variant_at(recipe: Recipe, step: int, *, steps_per_epoch: int) -> Variant:
-    """The variant after `step` optimizer steps: the one of the last step, or before any of the first."""
+    """The variant after `step` optimizer steps: that of the last step, or of the first before any step."""
     model, schedule = recipe.model, recipe.schedule
     p = 1.0
     if schedule.p_start > 1.0:
@@ -51,14 +51,14 @@ def variant_at(recipe: Recipe, step: int, *, steps_per_epoch: int) -> Variant:
 def build_network(
     model: ModelRecipe, *, num_classes: int, in_channels: int, kind: Kind | None = None
 ) -> nn.Module:
-    """One of ours or a user's own, with new weights from torch's random state.
+    """A network of ours or your own, with new weights from torch's random state.
 
     Args:
         in_channels: of the images.
-        kind: in place of the recipe's: its convolutional twin, say.
+        kind: the kind of layer instead of the recipe's, for example for the convolutional baseline.
 
     Raises:
-        RunError, RecipeError: a function of a user's own that cannot be used.
+        RunError, RecipeError: a function of your own cannot be used.
     """
     return build_model(
         model.name,
@@ -71,10 +71,10 @@ def build_network(
 
 
 def own_functions(recipe: Recipe) -> list[OwnFunction]:
-    """The functions of a user's own that a recipe names, imported, with arguments that fit.
+    """Imports your own functions that a recipe names, and checks their arguments.
 
     Raises:
-        RunError, RecipeError: one line about what stands in the way.
+        RunError, RecipeError: one line that says why a function cannot be used.
     """
     found = []
     if is_own(recipe.model.name):

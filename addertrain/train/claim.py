@@ -1,4 +1,4 @@
-"""One run directory belongs to one run at a time: a lock that lasts as long as the process that holds it."""
+"""Makes sure that only one process trains in a run directory, by a lock that ends with the process."""
 
 import contextlib
 import dataclasses
@@ -28,15 +28,13 @@ class _NoLocks(Exception):
 
 @contextlib.contextmanager
 def claimed(run: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Holds the run directory `run`, which is made where there is none; the first rank of a run does it.
-
-    The lock goes with the process, however that ends, so no kill locks anybody out. Where a file system has
-    no locks, the process that the file names counts; a living one of another machine cannot be told from a
-    dead one there, so that costs a warning. A folder that cannot be written is left for others to complain
-    of.
+    """Holds the run directory `run`, which is created if it does not exist; the first rank of a run does it.
+    The lock ends with the process, however that ends. On a file system without locks, the process that the
+    file names is checked; whether one on another machine is alive is unknown, so that gives a warning. A
+    folder that cannot be written is reported elsewhere.
 
     Raises:
-        RunError: another process holds it, and still did after `SECONDS_OF_PATIENCE`.
+        RunError: another process holds it, and still does after `SECONDS_OF_PATIENCE`.
     """
     made = _make(run)
     lock = None
@@ -52,7 +50,7 @@ def claimed(run: Path, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def _make(run: Path) -> list[Path]:
-    """Makes the folder and those above it; returns the ones that were not there, the innermost first."""
+    """Creates the folder and its parents; returns the ones that it created, innermost first."""
     absent = [folder for folder in (run, *run.parents) if not folder.exists()]
     with contextlib.suppress(OSError):
         run.mkdir(parents=True, exist_ok=True)
@@ -60,7 +58,7 @@ def _make(run: Path) -> list[Path]:
 
 
 def _take(run: Path, warn: Callable[[str], None]) -> "_Lock | None":
-    """The lock; None where no file can be written."""
+    """The lock; None if no file can be written."""
     deadline = time.monotonic() + SECONDS_OF_PATIENCE
     while True:
         try:
@@ -73,14 +71,14 @@ def _take(run: Path, warn: Callable[[str], None]) -> "_Lock | None":
             return lock
         if time.monotonic() > deadline:
             raise RunError(
-                f"{run}: expected a run directory that no other process trains in, got one that "
-                f"{_holder(run)} does; wait for its end, or choose another --out"
+                f"{run}: expected a run directory that no other process uses, got one in which "
+                f"{_holder(run)} trains; wait until it ends, or choose another --out"
             )
         time.sleep(_SECONDS_BETWEEN)
 
 
 def _locked(path: Path) -> "_Lock | None":
-    """A lock of the kernel's; None where another process has it, or where that cannot be told."""
+    """A lock of the kernel; None if another process has it, or may have it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         state = file_locks.lock(file)
@@ -96,7 +94,7 @@ def _locked(path: Path) -> "_Lock | None":
 
 
 def _named(path: Path, warn: Callable[[str], None]) -> "_Lock | None":
-    """A file that only one process can have made; one that a dead process left is removed."""
+    """A file that only one process can have created; that of a dead process is removed."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -120,27 +118,27 @@ def _signed(path: Path, file: int) -> "_Lock | None":
 
 
 def _holder(run: Path) -> str:
-    """Who holds it, in words."""
+    """The holder of the lock, in words."""
     signed = _Signature.read(run / LOCK) or _Signature.read(run / OWNER)
     return f"process {signed.process} on {signed.host}" if signed else "another process"
 
 
 @dataclass(frozen=True)
 class _Lock:
-    """An open file that stands for the claim."""
+    """An open file that represents the claim."""
 
     path: Path
     file: int
 
     def is_in_place(self) -> bool:
-        """Whether the file under that name is this one."""
+        """Whether the file of that name is still this one."""
         try:
             return os.path.samestat(os.fstat(self.file), self.path.stat())
         except OSError:
             return False
 
     def release(self) -> None:
-        """Lets the next one in."""
+        """Releases the lock."""
         with contextlib.suppress(OSError):
             self.path.unlink()
         os.close(self.file)
@@ -148,7 +146,7 @@ class _Lock:
 
 @dataclass(frozen=True)
 class _Signature:
-    """Which process holds a claim; `began` tells it from a later one of the same number."""
+    """Which process holds a claim; `began` distinguishes it from a later process with the same number."""
 
     host: str
     process: int
@@ -156,34 +154,34 @@ class _Signature:
 
     @classmethod
     def own(cls) -> Self:
-        """This process's."""
+        """The signature of this process."""
         return cls(socket.gethostname(), os.getpid(), _beginning(os.getpid()))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Of a claim; None where it is not signed, or not yet."""
+        """The signature of a claim; None if it is not signed yet."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def to_json(self) -> str:
-        """As it stands in the file."""
+        """The signature as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     def may_live(self, path: Path, warn: Callable[[str], None]) -> bool:
-        """Whether it is another process of this machine that lives; of other machines nothing is known."""
+        """Whether the process may be alive; processes of other machines are unknown."""
         if self.host == socket.gethostname():
             return self != self.own() and self.began == _beginning(self.process)
         warn(
-            f"{path.parent}: process {self.process} on {self.host} has claimed this run directory, and this "
-            "file system cannot tell whether it still runs; make sure that it does not"
+            f"{path.parent}: process {self.process} on {self.host} has claimed this run directory, and on "
+            "this file system addertrain cannot tell whether it is still running; make sure that it is not"
         )
         return False
 
 
 def _beginning(process: int) -> str:
-    """When a process of this machine began, in the kernel's ticks; empty where there is none."""
+    """The start of a process of this machine, in the kernel's ticks; empty if there is none."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Sums over the images seen: exact counts and a float64 loss, kept on the device and read only when asked."""
+"""Sums over images: exact counts and a float64 loss, kept on the device and read only on request."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Score:
-    """What a classifier reached on a number of images; `top1` and `top5` in percent."""
+    """The score of a classifier on a number of images; `top1` and `top5` in percent."""
 
     loss: float
     top1: float
@@ -27,7 +27,7 @@ class Totals:
     num_images: int = 0
 
     def __sub__(self, earlier: "Totals") -> "Totals":
-        """What has come since `earlier`."""
+        """The difference since `earlier`."""
         return Totals(
             self.loss - earlier.loss,
             self.top1 - earlier.top1,
@@ -36,7 +36,7 @@ class Totals:
         )
 
     def score(self) -> Score:
-        """Means per image; NaN where there is none."""
+        """Means per image; NaN if there is none."""
         if self.num_images == 0:
             return Score(loss=float("nan"), top1=float("nan"), top5=float("nan"), num_images=0)
         return Score(
@@ -51,7 +51,7 @@ class ClassificationCounts:
     """Adds up batches without a host sync; `totals` sums over the ranks and reads the result.
 
     Args:
-        top5: whether to count top-5 hits too (training does not: they cost a sort).
+        top5: whether to count top-5 hits too, which need a sort; training does not.
     """
 
     def __init__(self, device: torch.device, *, top5: bool) -> None:
@@ -61,7 +61,7 @@ class ClassificationCounts:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The sums themselves: who puts back what they were leaves batches out."""
+        """The sums themselves; restoring earlier values leaves batches out."""
         return [self._loss, self._counts]
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ class ClassificationCounts:
             self._counts[0].add_((logits.argmax(1) == labels).sum())
 
     def totals(self) -> Totals:
-        """The sums over all ranks; a collective where there are several, and a host sync."""
+        """The sums over all ranks; a collective if there are several, and a host sync."""
         loss = self._loss.clone()
         counts = self._counts.clone()
         if dist.is_initialized() and dist.get_world_size() > 1:

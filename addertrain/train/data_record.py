@@ -1,4 +1,4 @@
-"""Which data a run is trained on: what its checkpoints record, and whether today's are the same."""
+"""Records the data of a run in its checkpoints, and checks whether today's data are the same."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +14,8 @@ Part = ImageArrays | PictureReader
 
 
 def data_record(data: ImageData) -> dict[str, Any]:
-    """Numbers of images, names of classes where they have any, and a fingerprint of either part.
-
-    The fingerprint is that of `addertrain.data.part_sha256`: pictures themselves are not read.
+    """Numbers of images, names of classes if there are any, and fingerprints of the training and test
+    images (`addertrain.data.part_sha256`, which decodes no image files).
     """
     return {
         "num_classes": data.num_classes,
@@ -29,50 +28,53 @@ def data_record(data: ImageData) -> dict[str, Any]:
 
 
 def check_ranks_agree(record: Mapping[str, Any]) -> None:
-    """Every rank calls this.
+    """Checks that all ranks have the same data; every rank has to call it.
 
     Raises:
-        RunError: this rank found other data than the first one.
+        RunError: this rank has other data than the first one.
     """
     first = on_first_rank(lambda: record)
     if found := [*_class_differences(first, record), *_differences(first, record, "train", "test")]:
         raise RunError(
-            f"data: expected the first rank's on every rank, got others ({'; '.join(found)}); check "
+            f"data: expected the same data on every rank, got different data ({'; '.join(found)}); check "
             "data.root on each machine"
         )
 
 
 def check_resumption(checkpoint: Path | None, record: Mapping[str, Any], warn: Callable[[str], None]) -> None:
-    """Compares today's data with what `checkpoint` was trained on, where it says that.
+    """Compares today's data with those of `checkpoint`, if it recorded them.
 
     Args:
-        warn: is told in one line that the test images alone are others.
+        warn: receives one line if only the test images differ.
 
     Raises:
-        UsageError: the training images or the classes are others.
+        UsageError: the training images or the classes differ.
     """
     recorded = read_manifest(checkpoint).get(RECORD) if checkpoint is not None else None
     if recorded is None:  # a new run, or one that an earlier version began
         return
     if found := [*_class_differences(recorded, record), *_differences(recorded, record, "train")]:
         raise UsageError(
-            f"{checkpoint}: was trained on other data ({'; '.join(found)}); put them back, name their folder "
-            "with --data.root, or choose another --out for a new run"
+            f"{checkpoint}: expected the data that it was trained on, got others ({'; '.join(found)}); "
+            "restore them, name their folder with --data.root, or choose another --out for a new run"
         )
     for difference in _differences(recorded, record, "test"):
-        warn(f"{checkpoint}: was evaluated on other images ({difference}); accuracies do not compare")
+        warn(
+            f"{checkpoint}: was evaluated on other images ({difference}), so the accuracies are not "
+            "comparable"
+        )
 
 
 def check_evaluation(
     checkpoint: Path, record: Mapping[str, Any], warn: Callable[[str], None], *, named: Path | None = None
 ) -> None:
-    """The same for an evaluation, which may read other images than the training, but no other classes.
+    """The same for an evaluation, which may use other images but not other classes.
 
     Args:
-        named: what messages call the checkpoint, where its files are read under another name.
+        named: the name of the checkpoint in messages, if its files are read under another name.
 
     Raises:
-        DataError: the classes are others, so that the labels mean something else.
+        DataError: the classes differ, so that labels have another meaning.
     """
     recorded = read_manifest(checkpoint).get(RECORD)
     if recorded is None:
@@ -81,10 +83,13 @@ def check_evaluation(
     if found := _class_differences(recorded, record):
         raise DataError(
             f"{where}: expected the classes that it was trained on, got others ({'; '.join(found)}); "
-            "put them back, or name their folder with data.root"
+            "restore them, or name their folder with data.root"
         )
     for difference in _differences(recorded, record, "test", "train"):
-        warn(f"{where}: its run had other images ({difference}); accuracies do not compare")
+        warn(
+            f"{where}: its run was evaluated on other images ({difference}), so the accuracies are not "
+            "comparable"
+        )
 
 
 def _class_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

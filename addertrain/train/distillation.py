@@ -1,8 +1,8 @@
-"""Training beside a convolutional teacher, as in PKKD (arXiv 2009.13044) in outline.
+"""Training with a convolutional teacher, following the outline of PKKD (arXiv 2009.13044).
 
     loss = (1 - w) CE(student, labels) + w T^2 KL(teacher / T || student / T)        the blend of logits
          + b * distance of the features (`matching`)
-         + CE(teacher, labels), where the teacher is a twin that learns at the same time
+         + CE(teacher, labels), if the teacher (the convolutional baseline) learns at the same time
 
 The teacher gets no gradient from the student. Defaults of w, T and b are this project's: the paper's are not
 in its abstract, and its code was not published.
@@ -27,7 +27,7 @@ def blended_loss(
 ) -> Tensor:
     """(1 - w) hard_loss + w T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over a batch.
 
-    T^2 keeps the gradient's size whatever the temperature. The teacher's logits get no gradient.
+    T^2 keeps the size of the gradient independent of the temperature. The teacher's logits get no gradient.
     """
     soft = functional.kl_div(
         functional.log_softmax(student.float() / temperature, dim=1),
@@ -39,18 +39,17 @@ def blended_loss(
 
 
 class DistillingClassifier(AdderClassifier):
-    """An `AdderClassifier` whose model learns from a teacher too.
-
-    Teacher and projections are its `companions`: trained and saved with it, apart from the model.
+    """An `AdderClassifier` whose model also learns from a teacher. Teacher and projections are its auxiliary
+    modules (`companions`): trained and saved with it, separately from the model.
 
     Args:
         teacher: maps normalised images to logits of the same classes.
-        distill: how to learn from it; with teacher "frozen" it stays as it is.
-        num_classes: how many logits there are.
+        distill: how to learn from it; a "frozen" teacher does not change.
+        num_classes: the number of logits.
         settings: those of `AdderClassifier`.
 
     Raises:
-        ValueError: features are to be matched, and the networks have no layer in common.
+        ValueError: features are to be matched, and the networks have no common layer.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class DistillingClassifier(AdderClassifier):
         self._student_features, self._teacher_features = Recorder(model, names), Recorder(teacher, names)
 
     def train(self, mode: bool = True) -> "DistillingClassifier":
-        """As usual, but a frozen teacher's statistics stay as they are."""
+        """As usual, but a frozen teacher's statistics do not change."""
         super().train(mode)
         if self.distill.teacher == "frozen":
             self.companions["teacher"].eval()
@@ -99,7 +98,7 @@ class DistillingClassifier(AdderClassifier):
         return logits, loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The model's groups; companions that learn go to those of plain SGD."""
+        """The model's groups; auxiliary modules that learn are in the groups of plain SGD."""
         groups = super().parameter_groups()
         beside = param_groups(
             self.companions,

@@ -1,8 +1,8 @@
-"""How an evaluation reads a network: the one procedure behind every accuracy, and every network handed on.
+"""Prepares a network for evaluation; every reported accuracy and every exported network uses this procedure.
 
-Evaluations while training, `evaluate`, `reproduce`, `report` and `ckpt convert` all go through `evaluated`.
-Which weights, statistics and precision a recipe asks for is the callers' business, and so are Lightning's
-hooks (`callbacks.evaluation`).
+Evaluations during training, `evaluate`, `reproduce`, `report` and `ckpt convert` all use `evaluated`. The
+callers decide on weights, statistics and precision, and `callbacks.evaluation` calls it from Lightning's
+hooks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +18,15 @@ from addertrain.train.module import AdderClassifier
 
 
 class Evaluated:
-    """A network as it is evaluated, beside the live tensors that it will get back."""
+    """A network during an evaluation, with the live tensors that will be restored."""
 
     def __init__(self) -> None:
         self._changes: list[tuple[list[Tensor], list[Tensor]]] = []
 
     @contextmanager
     def as_trained(self) -> Iterator[None]:
-        """Within an evaluation: live weights and live statistics, which is what the uncalibrated score reads.
-
-        What was exchanged comes back bit for bit. Layers on bytes stay what they are.
+        """Within an evaluation, restores live weights and statistics for the uncalibrated score;
+        afterwards the evaluated ones are back bit for bit. 8-bit layers do not change.
         """
         self._exchange()
         try:
@@ -36,7 +35,7 @@ class Evaluated:
             self._exchange()
 
     def keep(self, live: list[Tensor], kept: list[Tensor]) -> None:
-        """Notes that each tensor of `live` now holds other values than its partner in `kept`."""
+        """Records that each tensor of `live` now differs from its partner in `kept`."""
         self._changes.append((live, kept))
 
     def _exchange(self) -> None:
@@ -52,22 +51,20 @@ def evaluated(
     statistics: Iterable[Tensor] | None = None,
     int8: Iterable[Tensor] | None = None,
 ) -> Iterator[Evaluated]:
-    """While it lasts, `classifier.model` is as evaluations read it; then the live one is back, bit for bit.
-
-    First come the weights, then layers on bytes, and last the statistics, which are made for what is there.
-    If anything raises, on the way in or inside, the live network comes back all the same. Images are those
-    of batches, on the classifier's device.
+    """Within the block, `classifier.model` is the network to evaluate; afterwards the live one is restored
+    bit for bit. First the weights are installed, then 8-bit layers, and last the statistics are recomputed
+    for them. After an error, too, the live network is restored. Images are on the classifier's device.
 
     Args:
-        weights: averaged parameters by the model's names; None: the live ones. They hold the live values
-            while the evaluation lasts.
-        statistics: training images that BatchNorm's running statistics are recomputed on, pooled over the
-            ranks; None: the mean of the ranks' statistics, as a checkpoint would hold them.
-        int8: training images, the same on every rank, over whose range adder layers run on 8 bits; they are
-            read twice. None: float32.
+        weights: averaged parameters by the model's names; None uses the live ones. They hold the live values
+            during the evaluation.
+        statistics: training images on which BatchNorm's running statistics are recomputed, pooled over the
+            ranks; None uses the mean of the ranks' statistics, as in a checkpoint.
+        int8: training images, the same on every rank, that calibrate adder layers in 8 bits; they are read
+            twice. None uses float32.
 
     Raises:
-        ValueError: no rank has an image to recompute statistics on.
+        ValueError: no rank has images on which to recompute statistics.
     """
     model = classifier.model
     group = dist.group.WORLD if dist.is_initialized() and dist.get_world_size() > 1 else None
@@ -110,7 +107,7 @@ def _normalised(classifier: AdderClassifier, images: Iterable[Tensor]) -> Iterat
 
 @torch.no_grad()
 def exchange(live: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    """Gives each tensor of `live` the contents of its partner in `kept`, and the other way round."""
+    """Exchanges the contents of each tensor of `live` with its partner in `kept`."""
     if live:
         between = [tensor.clone() for tensor in live]
         torch._foreach_copy_(list(live), list(kept))

@@ -1,8 +1,8 @@
-"""Matching of intermediate features through kernels, as in PKKD (arXiv 2009.13044) in outline.
+"""Matching of intermediate features through kernels, following the outline of PKKD (arXiv 2009.13044).
 
 An adder layer's responses spread like a Laplace distribution, a convolution's like a Gaussian, so features
-are not compared as they are: a kernel takes both to (0, inf), a 1x1 convolution and a norm of each side's own
-to a common space, where the distance is a mean square.
+are not compared directly: a kernel maps both to (0, inf), and a 1x1 convolution and a norm for each network
+map them to a common space, where the distance is a mean square.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def kernel(features: Tensor, width: float) -> Tensor:
 
 
 class FeatureMatching(nn.Module):
-    """The distance between a student's and a teacher's features, with projections that learn to lessen it.
+    """The distance between a student's and a teacher's features, with projections that learn to reduce it.
 
     Args:
         widths: channels of each pair of features, by the name of the layer.
@@ -52,12 +52,11 @@ def _projection(width: int) -> nn.Module:
 
 
 def matched_layers(student: nn.Module, teacher: nn.Module, *, num_classes: int) -> dict[str, int]:
-    """The layers to match and their channels: of each width the last norm that both networks have by name.
-
-    The norm on the logits is none of them: logits have a loss of their own.
+    """The layers to match and their channels: for each width the last norm with the same name in both
+    networks. The norm on the logits is excluded, because logits have a loss of their own.
 
     Raises:
-        ValueError: the networks have no such norm in common.
+        ValueError: the networks have no common norm.
     """
     theirs = dict(teacher.named_modules())
     last_of: dict[int, str] = {}
@@ -69,8 +68,8 @@ def matched_layers(student: nn.Module, teacher: nn.Module, *, num_classes: int) 
             last_of[module.num_features] = name
     if not last_of:
         raise ValueError(
-            "distillation: expected networks with norms of the same names and widths, got none; set "
-            "distill.feature_weight to 0, or take a teacher of the same architecture"
+            "distillation: expected two networks with batch norms of the same name and width, got none; "
+            "set distill.feature_weight to 0, or choose a teacher of the same architecture"
         )
     return {name: width for width, name in last_of.items()}
 
@@ -88,7 +87,7 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Tensor]]:
-        """The features, filled by a forward pass within the block and let go of after it."""
+        """The features, filled by a forward pass within the block and released after it."""
         self._is_on, self._features = True, {}
         try:
             yield self._features

@@ -1,4 +1,4 @@
-"""Another network's weights as a run's first ones: to fine-tune it, or as a teacher. Weights, no momentum."""
+"""Initial weights from another network, for fine-tuning or as a teacher; without momentum."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _RECORD = "initial_weights"
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a run starts from, and where that was found."""
+    """The initial weights of a run, and their source."""
 
     source: str
     tensors: dict[str, Tensor]
@@ -30,39 +30,38 @@ class InitialWeights:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What every checkpoint of the run says of it."""
+        """The record of the weights in every checkpoint of the run."""
         return {_RECORD: {"from": self.source, "sha256": self.sha256}}
 
     def load(self, model: nn.Module, *, num_classes: int) -> str:
-        """Puts them into `model` and says what stays new.
+        """Loads the weights into `model` and says which layers keep their new values.
 
         Raises:
-            CheckpointError: they are of another network.
+            CheckpointError: the tensors are of another network.
         """
         new = load_weights(model, self.tensors, source=self.source, num_classes=num_classes)
         return f"first weights from {self.source}; left new: {', '.join(new) or 'nothing'}"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Parameters and running statistics of a run, of a checkpoint, or of a file.
-
-    Live weights, which the statistics belong to, not their average. Files are those of `ckpt convert`, and
-    checkpoints that `AdderClassifier` left in a Lightning Trainer of a user's own.
+    """Reads parameters and running statistics of a run, a checkpoint, or a file: the current weights, to
+    which the statistics belong, not their average. Files are those of `ckpt convert`, and checkpoints of
+    `AdderClassifier` in your own Lightning Trainer.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are no weights.
     """
     if path.suffix in _READERS and path.is_file():
         try:
             return _READERS[path.suffix](path)
         except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"{path}: expected a network's tensors, got: {reason}") from None
+            raise CheckpointError(f"{path}: expected the tensors of a network, got: {reason}") from None
     return read_tensors(locate_checkpoint(path, lambda _: None), "model")
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    """A file of torch.save; its contents are data, and no code of it runs."""
+    """Reads a file of torch.save without running code from it."""
     contents: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if "state_dict" not in contents:
         return dict(contents)
@@ -78,16 +77,15 @@ _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
 
 
 def initial_weights(path: str | Path | None, checkpoint: Path | None) -> InitialWeights | None:
-    """What `fit --init-from` starts from, or, for its manifests, what a resumed run once started from.
-
-    Every rank calls this.
+    """The weights of `fit --init-from`, or the record of those from which a resumed run once started. Every
+    rank has to call it.
 
     Args:
-        checkpoint: where the run goes on, if it does.
+        checkpoint: the checkpoint from which the run resumes, if it does.
 
     Raises:
         CheckpointError: there are no weights at `path`.
-        UsageError: the run that goes on was started from others.
+        UsageError: the run that resumes was started from other weights.
     """
     given = None if path is None else on_first_rank(lambda: _read(Path(path), is_needed=checkpoint is None))
     if checkpoint is None:
@@ -97,14 +95,14 @@ def initial_weights(path: str | Path | None, checkpoint: Path | None) -> Initial
     record = read_manifest(checkpoint).get(_RECORD)
     if given is not None and (record is None or record["sha256"] != given.sha256):
         raise UsageError(
-            f"{checkpoint}: its run started from {record['from'] if record else 'new weights'}, not from "
-            f"those of {path}; choose another --out, or leave --init-from out"
+            f"{checkpoint}: expected a run that started from {path}, got one that started from "
+            f"{record['from'] if record else 'new weights'}; choose another --out, or leave --init-from out"
         )
     return None if record is None else InitialWeights(record["from"], {}, record["sha256"])
 
 
 def _read(path: Path, *, is_needed: bool) -> InitialWeights | None:
-    """Source and fingerprint; the tensors are every rank's to read."""
+    """Source and fingerprint; every rank reads the tensors itself."""
     try:
         return InitialWeights(str(path), {}, weights_sha256(read_weights(path)))
     except CheckpointError:
@@ -119,12 +117,12 @@ def load_weights(
     """Loads a network's tensors in place and returns the names of those that stay new.
 
     Args:
-        source: where they come from, for messages.
-        num_classes: of `model`; tensors that differ from its own in their number of classes alone, those of
-            the last layer, stay new then. None: nothing may.
+        source: their source, for messages.
+        num_classes: of `model`; tensors of the last layer, which differ only in the number of classes, keep
+            their new values. None does not allow this.
 
     Raises:
-        CheckpointError: they are of another network.
+        CheckpointError: the tensors are of another network.
     """
     own = model.state_dict()
     other = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
@@ -136,7 +134,9 @@ def load_weights(
         ours, theirs = (
             str(tuple(state[name].shape)) if name in state else "none" for state in (own, tensors)
         )
-        raise CheckpointError(f"{source}: expected {ours} for {name}, got {theirs}; is it another network's?")
+        raise CheckpointError(
+            f"{source}: expected {ours} for {name}, got {theirs}; choose weights of the same network"
+        )
     model.load_state_dict({**tensors, **{name: own[name] for name in new}})
     return new
 

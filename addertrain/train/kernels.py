@@ -1,8 +1,9 @@
-"""Which operators a run computes with: compiled ones, compared with the reference first, or the reference.
+"""Chooses the operators of a run: compiled ones, which are first compared with the reference, or the
+reference.
 
-`train.kernels: compiled` tries every adder layer of the run's network before the first step
-(`addertrain.proof`) and ends the run on all ranks where a kernel is wrong. What has been tried is remembered,
-so that the next start costs nothing.
+`train.kernels: compiled` compares the kernels of every adder layer with the reference before the first step
+(`addertrain.proof`) and stops the run on all ranks if one is wrong. Results are remembered, so that the next
+start takes no time.
 """
 
 import contextlib
@@ -39,7 +40,10 @@ _AUTOCAST = {"fp32": None, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.flo
 
 @dataclass(frozen=True)
 class Found:
-    """A rank's part of a proof; plain values, which ranks exchange. `trouble`: why nothing could be tried."""
+    """The result of a rank's proof, as plain values that ranks exchange.
+
+    `trouble`: why nothing could be compared.
+    """
 
     rank: int
     host: str
@@ -52,14 +56,14 @@ class Found:
 def trusted_kernels(
     recipe: Recipe, data: ImageData, world: World, folder: Path, *, with_int8: bool = False
 ) -> Iterator[None]:
-    """For the block the operators that `train.kernels` asks for; every rank calls this.
+    """Uses the operators of `train.kernels` within the block; every rank has to call it.
 
     Args:
-        folder: where the report of a failure goes.
-        with_int8: whether the network is evaluated on bytes as well.
+        folder: the folder for the report of a failure.
+        with_int8: whether the network is also evaluated in 8 bits.
 
     Raises:
-        RunError: on every rank, where a kernel of some rank is wrong.
+        RunError: on every rank, if a kernel of any rank is wrong.
     """
     if recipe.train.kernels == "reference":
         with reference_operators():
@@ -80,7 +84,7 @@ def trusted_kernels(
 
 
 def prove_here(recipe: Recipe, data: ImageData, world: World, *, with_int8: bool = False) -> Found:
-    """This rank's part: a rank for each GPU, on CPUs the first one of each machine. Raises nothing."""
+    """Runs this rank's proof: on every GPU, and on CPUs on the first rank of each machine. Raises nothing."""
     environment: dict[str, Any] = {}
     try:
         environment = environment_of(world.device)
@@ -99,7 +103,7 @@ def prove_here(recipe: Recipe, data: ImageData, world: World, *, with_int8: bool
 
 
 def proven_layers(recipe: Recipe, data: ImageData, world: World) -> dict[ProvenLayer, list[str]]:
-    """Every distinct adder layer of the recipe's network, with the names of those that are alike."""
+    """Every distinct adder layer of the recipe's network, with the names of identical layers."""
     with torch.device("meta"):
         model = build_network(recipe.model, num_classes=data.num_classes, in_channels=len(data.mean))
     images = max(1, recipe.data.global_batch_size // recipe.train.accumulate // world.size)
@@ -114,7 +118,9 @@ def proven_layers(recipe: Recipe, data: ImageData, world: World) -> dict[ProvenL
 
 
 def _library_trouble(device_type: str) -> str:
-    """What is wrong with a compiled library that is there; without one the reference serves, and says so."""
+    """Why an existing compiled library does not work; without one the reference is used and a warning says
+    so.
+    """
     name = library_of(device_type)
     if compiled.find(name) is None or libraries.is_loaded(name):
         return ""
@@ -124,7 +130,9 @@ def _library_trouble(device_type: str) -> str:
 
 
 def _of_every_rank(found: Found, world: World) -> list[Found]:
-    """All ranks' parts, by gloo: a GPU whose kernel failed may take part in no collective of its own."""
+    """The results of all ranks, exchanged by gloo, because a GPU whose kernel failed cannot take part in a
+    collective.
+    """
     if not dist.is_initialized() or world.size == 1:
         return [found]
     # new_group is typed as if a rank might stand outside the group that it makes.
@@ -137,10 +145,10 @@ def _of_every_rank(found: Found, world: World) -> list[Found]:
 
 
 def check(found: Sequence[Found], folder: Path | None) -> None:
-    """Judges what the ranks found; None: another rank writes the report.
+    """Checks the results of all ranks; with `folder` None another rank writes the report.
 
     Raises:
-        RunError: a kernel is wrong, or could not be tried: one line, with where the report lies.
+        RunError: a kernel is wrong or could not be compared; the line names the report.
     """
     wrong = [one for one in found if one.trouble or (one.outcome is not None and one.outcome.failures)]
     if not wrong:
@@ -150,22 +158,22 @@ def check(found: Sequence[Found], folder: Path | None) -> None:
     device = first.environment.get("device", "this device")
     if first.trouble:
         raise RunError(
-            "train.kernels compiled: expected kernels that can be compared with the reference, got on "
-            f"{where} ({device}): {first.trouble}; or set train.kernels=reference"
+            f"train.kernels: compiled: expected to compare the kernels with the reference, got on {where} "
+            f"({device}): {first.trouble}; or set train.kernels: reference"
         )
     assert first.outcome is not None
     failures = first.outcome.failures
     more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
     report = "" if folder is None else _write_report(folder, found)
     raise RunError(
-        f"train.kernels compiled: expected every kernel to match the reference, got on {where} ({device}, "
+        f"train.kernels: compiled: expected every kernel to match the reference, got on {where} ({device}, "
         f"torch {torch.__version__}) {failures[0]}{more}; {report}run launch/setup again, or set "
-        "train.kernels=reference"
+        "train.kernels: reference"
     )
 
 
 def _write_report(folder: Path, found: Sequence[Found]) -> str:
-    """Everything about a failure, in the folder or, where that cannot be written, in the working folder."""
+    """Writes the report of a failure to the folder or, if that is not writable, to the working folder."""
     record = {
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""What a launcher such as torchrun says to the processes that it starts; knows no framework."""
+"""Reads the variables that a launcher such as torchrun sets for its processes; imports no framework."""
 
 import os
 
@@ -6,9 +6,9 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def launcher_variables() -> tuple[int, ...] | None:
-    """The values of `VARIABLES`; None where they are not all there, and whole numbers that go together.
+    """The values of `VARIABLES`; None unless all of them are set to consistent integers.
 
-    Half of them, as a shell may have kept them from something else, make no rank of a process.
+    A shell may contain some of them for other reasons, which does not make a process a rank.
     """
     try:
         rank, size, local_rank, local_size = values = tuple(int(os.environ[name]) for name in VARIABLES)

@@ -1,8 +1,8 @@
-"""What this package touches of Lightning beyond its public interface; nothing else of the package does.
+"""All uses of Lightning beyond its public interface; no other file of the package has any.
 
-Read in Lightning 2.6.6. tests/train/test_lightning_internals.py holds each of these names against the
-installed version, and keeps private names out of all other files. What the loops' counters mean is
-`loop_state`'s business.
+Names are those of Lightning 2.6.6. tests/train/test_lightning_internals.py compares each with the installed
+version, and keeps private names out of all other files. `loop_state` knows the meaning of the loops'
+counters.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def leave_signals_alone(trainer: Trainer) -> None:
     """Turns off the SIGTERM flag that Lightning broadcasts before every batch.
 
     It costs a collective and a host sync a step, and its signal handler calls a collective itself, which
-    hangs when one rank alone gets the signal.
+    hangs when only one rank gets the signal.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -35,5 +35,5 @@ def progress_of(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def announce_step(plugin: Precision, module: LightningModule, optimizer: Optimizer) -> None:
-    """Calls `on_before_optimizer_step` of all callbacks, where an engine steps in Lightning's place."""
+    """Calls `on_before_optimizer_step` of all callbacks, if an engine steps instead of Lightning."""
     plugin._after_closure(module, optimizer)

@@ -1,8 +1,8 @@
-"""Lightning's Trainer as this package needs it: told everything by name, without chatter, Ctrl-C as such.
+"""Settings of Lightning's Trainer: explicit arguments, no notes for developers, and an unchanged Ctrl-C.
 
 Lightning takes each argument that a caller leaves out from a variable `PL_TRAINER_<NAME>`, if there is one.
-What another tool's users keep in their shells would then decide how many images an evaluation reads. Its
-notes for developers are silenced where they tell our users nothing: devices, advertisements, advice.
+A variable in the shell could then decide how many images an evaluation reads. Its notes for developers on
+devices, advertisements and advice are silenced.
 """
 
 import inspect
@@ -35,7 +35,7 @@ _NOISE = (
 
 
 def silence_lightning() -> None:
-    """Keeps notes for developers away from users; warnings of substance still come through."""
+    """Silences notes for developers; substantial warnings are still shown."""
     for name in (
         "lightning",
         "lightning.pytorch",
@@ -54,7 +54,7 @@ def silence_profiler() -> None:
 
 @contextmanager
 def interrupts_as_such(trainer: Trainer) -> Iterator[None]:
-    """Raises KeyboardInterrupt on Ctrl-C, where Lightning would end the process."""
+    """Raises KeyboardInterrupt on Ctrl-C, although Lightning would end the process."""
     try:
         yield
     except SystemExit:
@@ -72,10 +72,9 @@ def every_argument(**given: Any) -> dict[str, Any]:
 
 @contextmanager
 def without_slurm() -> Iterator[None]:
-    """Hides from Lightning that the process belongs to a Slurm job; which ranks there are the launcher says.
-
-    Lightning takes the job's tasks for its ranks, also beside a launcher: it refuses to train in an
-    allocation of several tasks, and looks for checkpoints of its own in the working folder.
+    """Hides from Lightning that the process belongs to a Slurm job, because the launcher defines the ranks.
+    Lightning takes the job's tasks for ranks even under a launcher: it refuses to train in an allocation of
+    several tasks, and looks for checkpoints of its own in the working folder.
     """
     tasks = os.environ.pop("SLURM_NTASKS", None)
     try:

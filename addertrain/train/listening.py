@@ -1,8 +1,8 @@
-"""Signals heard while the interpreter is inside C++, where Python's own handlers have to wait.
+"""Receives signals while the interpreter is inside C++, where Python's own handlers have to wait.
 
-A rank that waits for another one comes back to Python when that one answers, or never. Python's C handler
-writes the number of every signal into a pipe at once, though, and a thread of ours can read it: whoever waits
-in C++ has let go of the interpreter.
+A rank that waits for another one returns to Python when that one answers, or never. But Python's C handler
+writes the number of every signal to a pipe at once, and our thread can read it, because code that waits in
+C++ has released the interpreter.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from collections.abc import Callable
 class Listener:
     """Calls `heard(number)` in a thread of its own for every signal that has a handler of Python's.
 
-    It is made and closed in the main thread; `close` returns when all that came before has been heard.
+    It is created and closed in the main thread; `close` returns when all earlier signals have been handled.
     """
 
     def __init__(self, heard: Callable[[int], None]) -> None:
@@ -27,7 +27,7 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Listens no longer."""
+        """Stops listening."""
         signal.set_wakeup_fd(self._before)
         os.write(self._writes, b"\0")
         self._thread.join()
@@ -43,7 +43,7 @@ class Listener:
 
 
 def end_process(number: int) -> None:
-    """Ends this process as the signal would by itself; for any thread, which `signal.signal` is not."""
+    """Ends this process as the signal itself would; unlike `signal.signal`, any thread may call it."""
     set_handler = ctypes.CDLL(None).signal
     set_handler.argtypes, set_handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     set_handler(number, None)  # SIG_DFL

@@ -1,4 +1,4 @@
-"""The loaders of a run: a rank's share of every batch, and the few batches that statistics come from."""
+"""The loaders of a run: a rank's share of every batch, and the few batches for recomputing statistics."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from addertrain.train.processes import World
 
 
 class AnyBatches(Protocol):
-    """A loader that gives any batches of an epoch and reads no others."""
+    """A loader that can deliver any batches of an epoch without reading others."""
 
     def __len__(self) -> int: ...
 
@@ -22,13 +22,13 @@ class AnyBatches(Protocol):
 
 @dataclass(frozen=True)
 class FirstBatches:
-    """The first batches of epoch 0, the same ones on every iteration; fewer where an epoch has no more.
-
-    `loader` may be the one that trains: its place in the epoch stays.
+    """The first batches of epoch 0, the same ones on every iteration; fewer if an epoch has no more. `loader`
+    may be the one that trains, because its position does not change.
 
     Args:
-        rank, world_size: where the loader gives whole global batches on every rank, these go round the ranks,
-            so that statistics are the same on any number of them. Elsewhere every rank reads its own part.
+        rank, world_size: if the loader delivers global batches on every rank, these are distributed over the
+            ranks, so that statistics are the same for any number of ranks. Otherwise every rank reads its own
+            share.
     """
 
     loader: AnyBatches
@@ -52,10 +52,8 @@ def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool
 def first_batches(
     recipe: Recipe, data: ImageData, num_batches: int, *, rank: int = 0, world_size: int = 1
 ) -> FirstBatches:
-    """This rank's share of the first `num_batches` global batches, of fewer where the data end before.
-
-    They come in micro-batches, as in training, so that they need no more memory. The caller closes their
-    loader.
+    """This rank's share of the first `num_batches` global batches, or of all if there are fewer. They come in
+    micro-batches, as in training, so that they need no more memory. The caller closes their loader.
     """
     loader = build_loader(data, _micro_batches(recipe), training=True, seed=recipe.train.seed)
     return FirstBatches(loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size)
@@ -64,16 +62,16 @@ def first_batches(
 def recalibration_batches(
     recipe: Recipe, data: ImageData, *, rank: int = 0, world_size: int = 1
 ) -> FirstBatches | None:
-    """What the recipe's evaluations recompute statistics on; None where they leave them as they are."""
+    """The batches on which the recipe's evaluations recompute statistics; None if they do not."""
     num_batches = recipe.train.recalibrate_batches
     return first_batches(recipe, data, num_batches, rank=rank, world_size=world_size) if num_batches else None
 
 
 def int8_batches(recipe: Recipe, data: ImageData) -> FirstBatches:
-    """What an evaluation on bytes finds the ranges of layers on, all of it on every rank."""
+    """The batches that calibrate an 8-bit evaluation, the same on every rank."""
     return first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
 
 
 def _micro_batches(recipe: Recipe) -> DataRecipe:
-    """The settings under which a loader delivers the micro-batches of a global batch one by one."""
+    """The settings with which a loader delivers the micro-batches of a global batch one by one."""
     return replace(recipe.data, global_batch_size=recipe.data.global_batch_size // recipe.train.accumulate)

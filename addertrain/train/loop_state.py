@@ -1,11 +1,11 @@
-"""Where a training stands, in our words and in those of Lightning's loops.
+"""The position of a training, in our terms and in those of Lightning's loops.
 
-The one file that knows how these loops count: what was read in Lightning 2.6.6 is held against the installed
-version by tests/train/test_loop_state.py.
+No other file knows how these loops count; tests/train/test_loop_state.py compares what was read in Lightning
+2.6.6 with the installed version.
 
-    between two epochs     every batch and the evaluation of the last epoch are over
+    between two epochs     all batches and the evaluation of the last epoch are done
     in mid-epoch           some batches of the epoch are trained on; the hook after the last of them saved
-    before the evaluation  every batch is trained on, and the epoch's evaluation has to be made as a whole
+    before the evaluation  all batches are done, and the epoch's evaluation has to be repeated completely
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ class Position:
     """A moment between two optimizer steps of a training.
 
     Attributes:
-        epoch: epochs that are over, evaluation included.
-        batches: batches of the next one that are trained on.
+        epoch: the number of completed epochs, including their evaluation.
+        batches: the number of completed batches of the next epoch.
         global_step: optimizer steps so far, skipped ones included.
-        batches_per_epoch: on every rank; None where an older checkpoint from the first epoch does not say.
-        is_evaluation_due: every batch of the epoch is trained on, and its evaluation is still to be made.
+        batches_per_epoch: on every rank; None if an older checkpoint from the first epoch does not record it.
+        is_evaluation_due: all batches of the epoch are done, but not its evaluation.
     """
 
     epoch: int
@@ -37,7 +37,7 @@ class Position:
 
 
 def position_of(trainer: Trainer) -> Position:
-    """Where a training stands now."""
+    """The current position of a training."""
     epochs, batches = progress_of(trainer)
     begun, epoch = epochs["current"]["ready"], epochs["current"]["processed"]
     per_epoch = int(trainer.num_training_batches)
@@ -47,19 +47,19 @@ def position_of(trainer: Trainer) -> Position:
 
 
 def between_steps(trainer: Trainer) -> bool:
-    """Whether every batch so far has gone into a step; false between the micro-batches of a step."""
+    """Whether every batch so far is part of a completed step; false between the micro-batches of a step."""
     return position_of(trainer).batches % trainer.accumulate_grad_batches == 0
 
 
 def loader_of(loops: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The training loader's own state among the loops'; None where it keeps none."""
+    """The training loader's own state among the loops'; None if it has none."""
     loaders = loops["fit_loop"]["state_dict"].get("combined_loader", [])
     assert len(loaders) <= 1, "a training reads one loader"
     return dict(loaders[0]) if loaders else None
 
 
 def loops_at(position: Position, loader: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The loops' state from which Lightning goes on at `position`, as it would have saved it there.
+    """The loops' state from which Lightning resumes at `position`, as it would have saved it there.
 
     Args:
         loader: what `loader_of` gave.

@@ -11,11 +11,11 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
 
     Args:
         targets: labels, int64 [N]; or probabilities, float [N, classes], as mixup and cutmix make them.
-        label_smoothing: share of each target that goes to all classes alike.
+        label_smoothing: the fraction of each target that is spread evenly over all classes.
 
     Raises:
         ValueError: probabilities are of another number of classes, or, on CPUs, labels are not below it; on
-            GPUs torch's own kernel ends the process, because to look there would make every step wait.
+            GPUs torch's own kernel ends the process, because a check there would make every step wait.
     """
     _check_classes(logits.shape[1], targets)
     wide = logits if logits.dtype.itemsize >= 4 else logits.float()
@@ -25,15 +25,15 @@ def classification_loss(logits: Tensor, targets: Tensor, *, label_smoothing: flo
 
 
 def hard_labels(targets: Tensor) -> Tensor:
-    """Labels, int64 [N]: of a mixture the class with the largest share."""
+    """Labels, int64 [N]: for a mixture the class with the largest probability."""
     return targets.argmax(1) if targets.is_floating_point() else targets
 
 
 def checked_logits(output: Any) -> Tensor:
-    """What a network returns, if it is logits.
+    """The output of a network, if it is logits.
 
     Raises:
-        TypeError: it is no tensor [N, classes].
+        TypeError: it is not a tensor [N, classes].
     """
     if isinstance(output, Tensor) and output.dim() == 2:
         return output

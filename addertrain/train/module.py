@@ -1,4 +1,4 @@
-"""What one step of training and of evaluation computes; all around the step is a callback's business."""
+"""The computation of one step of training and of evaluation; callbacks do everything else."""
 
 import math
 from numbers import Integral
@@ -25,27 +25,28 @@ class AdderClassifier(LightningModule):
 
     A batch is a pair (images, labels), a dict with these keys, or an object with these attributes: uint8
     images [N, C, H, W], which are normalised on the device to (x / 255 - mean) / std, and labels [N]. A
-    checkpoint holds `model` alone, under its own names. docs/lightning.md shows the module in a Trainer of
-    one's own, and lists what it logs there.
+    checkpoint holds only `model`, under its own names. docs/lightning.md shows the module in your own
+    Trainer, and lists what it logs there.
 
     Args:
         model: maps normalised images to logits [N, classes].
-        mean, std: per channel, for values in 0..1. None: images come as floats that are normalised already.
+        mean, std: per channel, for values in 0..1. None if images are floats that are already normalised.
         optim: rate, momentum, decay and ALR.
         schedule: a schedule, or a name in `addertrain.optim.SCHEDULES`.
-        num_steps: length of the schedule in optimizer steps; asking Lightning's trainer for it instead would
-            make it open the loaders before a checkpoint is loaded, and lose their place in an epoch.
+        num_steps: length of the schedule in optimizer steps; Lightning's trainer would have to open the
+            loaders for it before a checkpoint is loaded, and lose their position in the epoch.
         label_smoothing: of the training loss.
-        channels_last: takes images as they lie; False: makes them channels first.
-        flip_evaluation: whether evaluations read the mean of an image's logits and its mirror image's.
-        batch_scale: the global batch over the one that `optim.lr` is meant for.
-        mean_share: images of a batch that a rank gets on average; None: every rank gets as many.
+        channels_last: keeps the memory format of images; False converts them to channels-first.
+        flip_evaluation: whether evaluations use the mean of the logits of an image and of its mirror image.
+        batch_scale: the global batch size divided by the one that `optim.lr` is meant for.
+        mean_share: the mean number of images of a batch per rank; None if every rank gets the same number.
 
     `train_counts` adds up all training batches of this session; `val_score` and `test_score` are those of the
     last `validate` (or evaluation while training) and `test`.
 
     Raises:
-        ValueError: mean and std of no values in 0..1, an unknown schedule, or no whole number of steps.
+        ValueError: mean and std are not of values in 0..1, the schedule is unknown, or the number of steps is
+            not an integer.
     """
 
     checkpoint_prefix = "model."
@@ -94,7 +95,7 @@ class AdderClassifier(LightningModule):
             super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images as a batch holds them.
+        """The logits of the images of a batch.
 
         Raises:
             TypeError: the network returns no tensor [N, classes].
@@ -102,29 +103,31 @@ class AdderClassifier(LightningModule):
         return checked_logits(self.model(self.normalised(images)))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images as the floats that the model takes, in the same memory layout or channels first.
+        """Images as the floats that the model takes, in the same memory format or channels-first.
 
         Raises:
-            TypeError: images are no uint8, or, where there is no mean, no floats.
+            TypeError: images are not uint8 or, without mean, not floats.
             ValueError: they have another number of channels than mean and std.
         """
         return normalised(images, self.scale, self.shift, channels_last=self.channels_last)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Any batch that is taken, as one kind, for the steps and for all callbacks."""
+        """Converts every accepted batch to one type, for the steps and for all callbacks."""
         return batch if self.trainer.predicting else labelled_images(batch)
 
     def judged(self, images: Tensor) -> Tensor:
-        """The logits by which an evaluation judges images."""
+        """The logits that an evaluation uses."""
         logits: Tensor = self(images)
         return (logits + self(images.flip(3))) / 2 if self.flip_evaluation else logits
 
     def on_train_start(self) -> None:
-        """Starts counting at zero, on the device that trains."""
+        """Resets the counts, on the device that trains."""
         self.train_counts = ClassificationCounts(self.device, top5=False)
 
     def on_train_epoch_start(self) -> None:
-        """Warns of a schedule of another length than the trainer; Python shows a warning once a line."""
+        """Warns if the schedule has another length than the training; Python shows a warning once per
+        line.
+        """
         steps = planned_steps(self.trainer)
         if steps is not None and steps != self.num_steps:
             rank_zero_warn(
@@ -142,13 +145,13 @@ class AdderClassifier(LightningModule):
         return loss if self.mean_share in (None, num_images) else loss * (num_images / self.mean_share)
 
     def on_train_batch_end(self, outputs: Any, batch: LabelledImages, batch_idx: int) -> None:
-        """Logs the loss and γ, where a logger or a progress bar of a user's own shows them."""
+        """Logs the loss and γ for your own loggers and progress bars."""
         if self.trainer.loggers or self.trainer.progress_bar_callback is not None:
             self.log("train_loss", outputs["loss"], prog_bar=True)
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def learn(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
-        """Logits and loss of a training batch; what a subclass that learns otherwise replaces."""
+        """Logits and loss of a training batch; a subclass with another loss overrides it."""
         logits = self(batch.images)
         return logits, classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)
 
@@ -196,11 +199,11 @@ class AdderClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def rate_factor(self, step: int) -> float:
-        """What every group's rate is multiplied by in the step after `step` others."""
+        """The factor of every group's rate in the step after `step` others."""
         return self.schedule(step, self.num_steps)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The parameters as AdderSGD wants them, regrouped by the network where it has `adder_sgd_groups`.
+        """The parameter groups for AdderSGD, which a network with `adder_sgd_groups` can change.
 
         That method gets the groups of `addertrain.nn.param_groups` and returns those to train with; a group
         may have a `weight_decay` and an `lr` of its own, which the schedule and the batch size scale.
@@ -220,13 +223,13 @@ class AdderClassifier(LightningModule):
         found = [id(parameter) for group in groups for parameter in group["params"]]
         if sorted(found) != sorted(expected):
             raise ValueError(
-                f"adder_sgd_groups: expected each of {len(expected)} parameters in one group, got "
-                f"{len(set(found))} of them in {len(found)} places; move parameters, and leave none out."
+                f"adder_sgd_groups: expected each of {len(expected)} parameters in exactly one group, got "
+                f"{len(set(found))} of them in {len(found)} places; put every parameter into one group."
             )
         return groups
 
     def _scaled(self, group: dict[str, Any]) -> dict[str, Any]:
-        """The group with the rate and decay that the batch asks for; see `optim.batch_scaling`."""
+        """The group with rate and decay scaled for the batch size; see `optim.batch_scaling`."""
         optim = self.optim
         rate, decay = (
             (optim.adder_lr_scaling, optim.adder_decay_scaling)
@@ -254,14 +257,14 @@ def _schedule(schedule: str | Schedule) -> Schedule:
 def _whole_steps(num_steps: int) -> int:
     if not isinstance(num_steps, Integral) or num_steps < 1:
         raise ValueError(
-            f"AdderClassifier: expected num_steps as a whole number from 1 on, got {num_steps!r}; it is the "
-            "number of optimizer steps of the whole training."
+            f"AdderClassifier: expected num_steps as a whole number of 1 or more, got {num_steps!r}; pass "
+            "the number of optimizer steps of the whole training."
         )
     return int(num_steps)
 
 
 def planned_steps(trainer: Trainer) -> int | None:
-    """Optimizer steps of a whole training by `trainer`, whose loader is open; None where no end is set."""
+    """Optimizer steps of a whole training by `trainer`, whose loader is open; None if no end is set."""
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
     steps = math.inf
     if epochs is not None and epochs >= 0 and not math.isinf(batches):

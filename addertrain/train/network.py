@@ -1,4 +1,4 @@
-"""From a recipe to the module that trains: the one place that builds a network to train."""
+"""Builds the module that trains from a recipe; no other file builds a network to train."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +34,10 @@ def build_classifier(
     """The network with its first weights, the same on every rank, and its schedule of optimizer steps.
 
     Args:
-        steps_per_epoch: None: as many as `data` give, and one where they are fewer than a batch.
-        step: optimizer steps that the weights to be loaded have seen; they decide a layer's power.
-        to_train: with the teacher, where the recipe has one; an evaluation needs none.
-        world_size: ranks that share a batch, if it may not come out even.
+        steps_per_epoch: None: those of `data`, and one if there are fewer images than a batch.
+        step: the optimizer steps of the weights that will be loaded, which decide the power of the layers.
+        to_train: with the recipe's teacher, which an evaluation does not need.
+        world_size: the number of ranks that share a batch, if it may not be divisible by them.
     """
     if steps_per_epoch is None:
         steps_per_epoch = max(1, recipe.steps_per_epoch(len(data.train)))
@@ -73,10 +73,10 @@ def build_classifier(
 
 
 def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module:
-    """The recipe's teacher: a convolutional twin with new weights, or the network of a finished run.
+    """The recipe's teacher: the convolutional baseline with new weights, or the network of a finished run.
 
     Raises:
-        CheckpointError: the frozen teacher's checkpoint cannot be used, or knows other classes.
+        CheckpointError: the frozen teacher's checkpoint cannot be used, or has other classes.
     """
     if recipe.distill.teacher == "twin":
         return build_network(recipe.model, num_classes=num_classes, in_channels=in_channels, kind="conv")
@@ -89,24 +89,25 @@ def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module
 
 
 def check_network(recipe: Recipe, data: ImageData) -> None:
-    """Sees whether the recipe's network takes images of this data set, without computing anything.
+    """Checks without computing anything whether the recipe's network takes images of this data set.
 
     Raises:
-        UsageError: it was made for other channels, for larger images, or gives no logits of the classes.
+        UsageError: it needs other channels or larger images, or does not return logits of the classes.
     """
     channels = len(data.mean)
     with torch.device("meta"):
         model = build_network(recipe.model, num_classes=data.num_classes, in_channels=channels).eval()
     if lazy := [name for name, each in model.named_parameters() if isinstance(each, UninitializedParameter)]:
         raise UsageError(
-            f"{recipe.name}: expected layers whose sizes are known, got the lazy parameter {lazy[0]} in "
-            f"model.name {recipe.model.name}; give its layer sizes"
+            f"{recipe.name}: expected layers of known sizes, got the lazy parameter {lazy[0]} in model.name "
+            f"{recipe.model.name}; give that layer its sizes"
         )
     wanted = [module.in_channels for module in model.modules() if hasattr(module, "in_channels")]
     if wanted and wanted[0] != channels:
         raise UsageError(
-            f"{recipe.name}: expected images of {wanted[0]} channels for model.name {recipe.model.name}, got "
-            f"data.name {recipe.data.name}, of {channels}; choose another network or other data"
+            f"{recipe.name}: expected images of {wanted[0]} channels for model.name {recipe.model.name}, "
+            f"got {channels} channels from data.name {recipe.data.name}; choose another network or other "
+            "data"
         )
     for size in sorted(set(image_sizes(recipe.data, data))):
         try:
@@ -116,19 +117,23 @@ def check_network(recipe: Recipe, data: ImageData) -> None:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"{recipe.name}: expected a network that takes images of {size[0]} x {size[1]}, got "
-                f"{recipe.model.name}, which does not ({reason}); choose another one, or larger images"
+                f"{recipe.model.name}, which fails ({reason}); choose another network, or larger images"
             ) from None
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if shape != (2, data.num_classes):
             raise UsageError(
                 f"{recipe.name}: expected logits (2, {data.num_classes}) of two images, got {shape} from "
                 f"model.name {recipe.model.name}; "
-                + ("it has to follow num_classes" if isinstance(shape, tuple) else "return the logits alone")
+                + (
+                    "let the network use num_classes"
+                    if isinstance(shape, tuple)
+                    else "return the logits alone"
+                )
             )
 
 
 def image_sizes(settings: DataRecipe, data: ImageData) -> Iterator[tuple[int, int]]:
-    """Height and width of the smallest and largest images that the run will see."""
+    """Height and width of the smallest and largest images of the run."""
     for part in (data.train, data.test):
         if isinstance(part, ImageArrays):
             yield part.images_nchw.shape[2], part.images_nchw.shape[3]

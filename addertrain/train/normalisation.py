@@ -1,4 +1,4 @@
-"""Images of 0 to 255 become the floats that a network takes, on the device that trains; nothing else does."""
+"""Converts images of 0 to 255 to the normalised floats that a network takes, on the device that trains."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ def scale_and_shift(
     """The float32 factors [1, C, 1, 1] of (x / 255 - mean) / std = x * scale - shift, one fused pass.
 
     Args:
-        mean, std: per channel, for values in 0..1; both None where images need no normalisation.
+        mean, std: per channel, for values in 0..1; both None if images need no normalisation.
 
     Raises:
         ValueError: not as many means as standard deviations, a mean that values in 0..1 cannot
@@ -36,11 +36,11 @@ def scale_and_shift(
 
 
 def normalised(images: Tensor, scale: Tensor | None, shift: Tensor | None, *, channels_last: bool) -> Tensor:
-    """Images as the floats that a network takes: x * scale - shift, or as they are where both are None.
+    """Images as the floats that a network takes: x * scale - shift, or unchanged if both are None.
 
     Args:
         scale, shift: of `scale_and_shift`.
-        channels_last: takes images as they lie; False: makes them channels first.
+        channels_last: keeps the memory format of images; False converts them to channels-first.
 
     Raises:
         TypeError, ValueError: see `check_images`.
@@ -54,10 +54,10 @@ def normalised(images: Tensor, scale: Tensor | None, shift: Tensor | None, *, ch
 
 
 def check_images(images: Tensor, scale: Tensor | None) -> None:
-    """Refuses images that `scale` is not meant for: normalised twice, a network sees a constant.
+    """Refuses images that do not fit `scale`; after normalising twice a network would see a constant.
 
     Raises:
-        TypeError: no uint8 images, or no floats where scale is None.
+        TypeError: images are not uint8, or not floats if scale is None.
         ValueError: another number of channels.
     """
     if scale is None:

@@ -1,4 +1,4 @@
-"""What to do when memory runs out: one line of advice, and on a GPU a snapshot of who holds it."""
+"""Advice when memory runs out: one line, and on a GPU a snapshot of the allocations."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator"  # in the RuntimeError of a tensor that t
 def memory_advice(folder: Path, recipe: Recipe, world: World) -> Iterator[None]:
     """Turns an error of an allocator, of a GPU or the host, into one line that says what to change.
 
-    On a GPU `folder`/out_of_memory_rank_R.pickle is written for torch's memory viewer; it says who allocated
-    what under `--profile`, which keeps the allocator's history.
+    On a GPU `folder`/out_of_memory_rank_R.pickle is written for torch's memory viewer; under `--profile`,
+    which keeps the allocator's history, it also shows the code that allocated.
 
     Raises:
-        OutOfMemory: in place of the allocator's error.
+        OutOfMemory: instead of the allocator's error.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def memory_advice(folder: Path, recipe: Recipe, world: World) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it comes from an allocator that had no more to give."""
+    """Whether the error comes from an allocator without free memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
@@ -53,17 +53,17 @@ def _write_snapshot(folder: Path, world: World) -> Path | None:
 def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path | None, folder: Path) -> str:
     train = recipe.train
     rank_batch = recipe.data.global_batch_size // world.size // train.accumulate
-    ways = [f"--train.accumulate {2 * train.accumulate} halves the {rank_batch} images that pass at a time"]
+    ways = [f"--train.accumulate {2 * train.accumulate} halves the {rank_batch} images of a micro-batch"]
     if train.precision == "fp32" and world.device_type == "cuda":
         ways.append("--train.precision bf16-mixed halves activations")
     if world.size > 1 and train.strategy in ("auto", "ddp"):
-        ways.append("--train.strategy zero2 or fsdp shares optimizer and gradients between ranks")
+        ways.append("--train.strategy zero2 or fsdp shards optimizer state and gradients over the ranks")
     if CheckpointStore(folder / FOLDER).newest_first():
         ways.append(
-            "this run goes on under any train.strategy and number of ranks, but under other parts or another "
-            f"precision only as a new one: another --out with --init-from {folder}"
+            "this run resumes with any train.strategy and number of ranks, but another train.accumulate or "
+            f"precision needs a new run: another --out with --init-from {folder}"
         )
-    ways.append("addertrain plan estimates what a rank needs (--memory GIB)")
-    kept = f"; snapshot for torch's memory viewer: {snapshot}" if snapshot else ""
-    first = (str(error).strip() or "no more memory").splitlines()[0]
+    ways.append("addertrain plan --memory GIB estimates what a rank needs")
+    kept = f"; a snapshot for torch's memory viewer is in {snapshot}" if snapshot else ""
+    first = (str(error).strip() or "the allocator has no more memory").splitlines()[0]
     return f"out of memory on {world.device} of rank {world.rank} ({first:.160}); {'; '.join(ways)}{kept}"

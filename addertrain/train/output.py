@@ -1,7 +1,7 @@
-"""What is said to a person, on streams that may take nothing more: no line is worth a training.
+"""Prints lines for the user on streams that may fail, because a failed line must not stop training.
 
-A reader that has gone (`| head`), a closed terminal, a full disk under a log, a character that the stream's
-encoding lacks: what cannot be written is left out, and the work goes on.
+If a reader has ended (`| head`), a terminal is closed, a disk is full, or an encoding lacks a character, what
+cannot be written is left out and the work continues.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ class ForgivingStream:
     """A text stream that leaves out what it cannot write; everything else is the stream's own.
 
     Args:
-        stream: what is written to; None, as Python has it where the descriptor is closed, takes nothing.
+        stream: the stream to write to; None, as in Python if the descriptor is closed, accepts nothing.
 
-    `failure` is the first error of the system that something was left out for.
+    `failure` is the first system error for which something was left out.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -25,30 +25,30 @@ class ForgivingStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes what the stream can take."""
+        """Writes what the stream accepts."""
         with self._failures_noted():
             if self._stream is not None:
                 self._stream.write(_in_its_encoding(text, self._stream))
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what was written, if that is possible."""
+        """Flushes the stream, if that is possible."""
         with self._failures_noted():
             if self._stream is not None:
                 self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether it is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except (OSError, ValueError):
             return False
 
     def fileno(self) -> int:
-        """The descriptor below it.
+        """Its file descriptor.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no descriptor.
         """
         if self._stream is None:
             raise OSError("the stream is closed")
@@ -84,10 +84,10 @@ def complain(line: str) -> None:
 
 @contextlib.contextmanager
 def forgiving_output() -> Iterator[ForgivingStream]:
-    """Makes stdout and stderr forgive, for everything that a command prints, whoever prints it.
+    """Makes stdout and stderr forgiving for everything that a command and its libraries print.
 
     Yields:
-        What stands in for stdout.
+        The replacement of stdout.
     """
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
@@ -102,7 +102,7 @@ def forgiving_output() -> Iterator[ForgivingStream]:
 
 
 def _in_its_encoding(text: str, stream: TextIO) -> str:
-    """The text, with what the stream's encoding lacks written as escapes, and a path's bytes as they are."""
+    """The text, with characters that the encoding lacks as escapes, and bytes of paths unchanged."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding, getattr(stream, "errors", None) or "strict")
@@ -112,9 +112,8 @@ def _in_its_encoding(text: str, stream: TextIO) -> str:
 
 
 def _open_closed_descriptors() -> None:
-    """Gives 0, 1 and 2 to /dev/null where they are closed: the next file to be opened would get the number.
-
-    Libraries write their complaints to descriptor 2, whatever lies behind it.
+    """Opens /dev/null as 0, 1 and 2 if they are closed; otherwise the next file would get that number, and
+    libraries write their messages to descriptor 2.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -124,7 +123,7 @@ def _open_closed_descriptors() -> None:
 
 
 def _settle(stream: TextIO | None) -> None:
-    """Has Python's own last flush at its exit succeed: it would turn a failure into exit code 120."""
+    """Makes Python's own last flush at exit succeed, because a failure would give exit code 120."""
     if stream is None or stream.closed:
         return
     try:

@@ -1,4 +1,4 @@
-"""What of a run is a user's own: functions that its recipe names, and Lightning callbacks and loggers.
+"""Your own parts of a run: functions that its recipe names, and Lightning callbacks and loggers.
 
 All of it is checked before a run begins and recorded with it: modules, versions and hashes of source files.
 """
@@ -63,8 +63,8 @@ class OwnParts:
         """Refuses what a run cannot use.
 
         Raises:
-            UsageError: something is no callback or no logger, does what a recipe's key does, or keeps a state
-                that no checkpoint can hold.
+            UsageError: something is not a callback or logger, does what a recipe's key does, or has a state
+                that a checkpoint cannot hold.
             RunError, RecipeError: a function cannot be imported, or does not take its arguments.
         """
         own = cls(
@@ -78,17 +78,19 @@ class OwnParts:
         for callback in own.callbacks:
             for kind, advice in _REFUSED:
                 if isinstance(callback, kind):
-                    raise UsageError(f"fit: expected no {type(callback).__name__} among callbacks: {advice}")
+                    raise UsageError(
+                        f"fit: expected no {type(callback).__name__} in callbacks, got one; {advice}"
+                    )
         return own
 
     def start_over(self) -> None:
-        """Gives the callbacks back the states that they came with, where a run goes back to new weights."""
+        """Restores the initial states of the callbacks when a run rolls back to new weights."""
         for callback, state in zip(self.callbacks, self.first_states, strict=True):
             if _keeps_state(callback):
                 callback.load_state_dict(copy.deepcopy(state))
 
     def records(self) -> list[dict[str, Any]]:
-        """What a run records of each; `state_key` of a callback that checkpoints hold a state of."""
+        """The record of each part; with the `state_key` of a callback that has a state."""
         found = [function.record() for function in self.functions]
         for callback in self.callbacks:
             key = callback.state_key if _keeps_state(callback) else None
@@ -97,15 +99,15 @@ class OwnParts:
         return found
 
     def compare(self, checkpoint: Path | None, warn: Callable[[str], None]) -> None:
-        """Tells `warn`, a line each, what has changed since the run wrote `checkpoint` and goes on from."""
+        """Warns of everything that has changed since the run wrote `checkpoint`, from which it resumes."""
         earlier = _recorded(checkpoint)
         _compare(checkpoint, earlier, self.records() if earlier else [], warn)
         kept = {callback.state_key for callback in self.callbacks}
         for record in earlier:
             if (key := record.get("state_key")) is not None and key not in kept:
                 warn(
-                    f"{checkpoint}: holds a state of {record['name']}, which is not among callbacks now; "
-                    "later checkpoints will not hold it"
+                    f"{checkpoint}: holds the state of {record['name']}, which is not in callbacks now, so "
+                    "later checkpoints will not contain it"
                 )
 
     def logging(self, recipe: Recipe, world: World, *, every_steps: int) -> dict[str, Any]:
@@ -120,10 +122,10 @@ class OwnParts:
 
 
 def compare_functions(recipe: Recipe, checkpoint: Path, warn: Callable[[str], None], *, named: Path) -> None:
-    """Tells `warn`, a line each, which functions of `recipe` have changed since `checkpoint` was written.
+    """Warns of every function of `recipe` that has changed since `checkpoint` was written.
 
     Args:
-        named: what messages call the checkpoint, where its files are read under another name.
+        named: the name of the checkpoint in messages, if its files are read under another name.
     """
     _compare(named, _recorded(checkpoint), [each.record() for each in own_functions(recipe)], warn)
 
@@ -140,8 +142,8 @@ def _compare(
         here = now.get((part, name), there)
         if here != there:
             warn(
-                f"{checkpoint}: {part} {name}: its source file has changed since (sha256 "
-                f"{str(there)[:12]} there, {str(here)[:12]} here)"
+                f"{checkpoint}: {part} {name}: its source file has changed (sha256 {str(there)[:12]} there, "
+                f"{str(here)[:12]} here)"
             )
 
 
@@ -151,34 +153,33 @@ def _record_of(part: str, given: Callback | Logger) -> dict[str, Any]:
 
 
 def _recorded(checkpoint: Path | None) -> list[dict[str, Any]]:
-    """What the last session that led to `checkpoint` recorded."""
+    """The record of the last session that led to `checkpoint`."""
     sessions = read_manifest(checkpoint).get(SESSIONS) if checkpoint is not None else None
     return (sessions or [{}])[-1].get(OWN_CODE, [])
 
 
 def check_state_keys(callbacks: Sequence[Callback]) -> None:
-    """Sees whether a checkpoint can hold the states of a training's `callbacks`.
+    """Checks whether a checkpoint can hold the states of `callbacks`.
 
     Raises:
-        UsageError: two that keep a state have one `state_key`.
+        UsageError: two callbacks with a state have the same `state_key`.
     """
     counts = Counter(callback.state_key for callback in callbacks if _keeps_state(callback))
     for key, count in counts.items():
         if count > 1:
             raise UsageError(
-                f"fit: expected a state_key of its own for every callback that keeps a state, got {key!r} "
-                f"{count} times; override the property state_key, or name the class otherwise"
+                f"fit: expected a different state_key for every callback with a state, got {key!r} {count} "
+                "times; override the property state_key, or rename the class"
             )
 
 
 def _check_state(callback: Callback) -> None:
-    """Sees before hours of training, not at the first save, whether a checkpoint can hold the state."""
+    """Checks before training, not at the first save, whether a checkpoint can hold the state."""
     try:
         check_plain(to_plain(callback.state_dict()), "state_dict()")
     except TypeError as error:
         raise UsageError(
-            f"fit: {type(callback).__name__}: {error}; keep an array as a tensor, and a number of numpy's as "
-            "its item()"
+            f"fit: {type(callback).__name__}: {error}; store arrays as tensors, and numpy numbers as .item()"
         ) from error
 
 

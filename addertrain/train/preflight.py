@@ -1,7 +1,7 @@
-"""Finds in seconds what would end a run hours later: one line a check, over all ranks of a launcher.
+"""Finds within seconds what would stop a run hours later: one line per check, over all ranks of a launcher.
 
-Every check has a part that each rank does for itself and a verdict over what all ranks found. A rank whose
-part fails still takes part in the exchange: one broken machine is named instead of holding up the rest.
+In every check each rank computes a finding, and a verdict is made from all findings. A rank whose check fails
+still takes part in the exchange, so that a broken machine is named instead of blocking the others.
 """
 
 import socket
@@ -36,17 +36,17 @@ class Result:
 def preflight(
     recipe: Recipe, out: Path, report: Callable[[Result], None], *, timeout_s: float = 30.0
 ) -> bool:
-    """Runs every check of a run of `recipe` in `out`; every rank of the launcher calls this.
+    """Runs every check of a run of `recipe` in `out`; every rank of the launcher has to call it.
 
     Args:
-        report: gets each result on the first rank, as soon as it is there.
+        report: receives each result on the first rank as soon as it is known.
         timeout_s: how long ranks wait for one that does not answer.
 
     Returns:
-        Whether all is fine, the same on every rank.
+        Whether all checks passed, the same on every rank.
 
     Raises:
-        LostRankError: ranks cannot reach each other, so that nothing else can be found out.
+        LostRankError: ranks cannot reach each other, so that nothing else can be checked.
     """
     with joined_processes(timeout_s=timeout_s) as world:
         flight = _Preflight(world, report)
@@ -65,7 +65,7 @@ def preflight(
 
 
 class _Preflight:
-    """Runs checks on all ranks and keeps the books."""
+    """Runs checks on all ranks and records the results."""
 
     def __init__(self, world: World, report: Callable[[Result], None]) -> None:
         self.world = world
@@ -73,7 +73,7 @@ class _Preflight:
         self._report = report
 
     def check(self, name: str, here: Callable[[], _T], verdict: Callable[[Sequence[_T]], str]) -> None:
-        """Asks every rank, then judges; an error of either is the check's failure."""
+        """Collects the findings of all ranks and makes the verdict; an error in either fails the check."""
         try:
             found: tuple[bool, Any] = (True, here())
         except Exception as error:
@@ -81,7 +81,7 @@ class _Preflight:
         self._add(name, self._all(found), verdict)
 
     def meet(self) -> None:
-        """Lets all ranks go on at the same moment."""
+        """Lets all ranks continue at the same moment."""
         if self.world.is_launched:
             dist.barrier()
 
@@ -108,7 +108,7 @@ class _Preflight:
 
 
 def _check_shared_folder(flight: _Preflight, out: Path, world: World) -> None:
-    """Every rank reads the checkpoints that the first one writes: all must see the same folder."""
+    """Every rank reads the checkpoints that the first one writes: so all must see the same folder."""
     marker = on_first_rank(lambda: checks.leave_marker(out))
     flight.check("folder", lambda: checks.find_marker(marker), checks.say_folder)
     on_first_rank(lambda: checks.remove_marker(marker))

@@ -1,4 +1,4 @@
-"""What `preflight` looks at: what a rank finds (`..._here`), and what all of that means (`say_...`)."""
+"""The checks of `preflight`: the finding of a rank (`..._here`), and the verdict over all (`say_...`)."""
 
 import os
 import shutil
@@ -28,14 +28,14 @@ _MIN_FREE_DEVICE_SHARE = 0.8
 
 
 def say_processes(found: Sequence[tuple[str, str]]) -> str:
-    """Who takes part."""
+    """The processes of the run."""
     machines = Counter(host for host, _ in found)
     named = ", ".join(f"{host}: {count}" for host, count in list(machines.items())[:8])
     return f"{len(found)} on {found[0][1]} ({named}{', ...' if len(machines) > 8 else ''})"
 
 
 def time_all_reduce(world: World) -> tuple[float, float]:
-    """Seconds of an all-reduce of 4 bytes and of 32 MiB; what comes back is checked."""
+    """Seconds of an all-reduce of 4 bytes and of 32 MiB; the result is checked."""
     if not world.is_launched:
         return 0.0, 0.0
     device = torch.device(world.device_type, world.local_rank if world.device_type == "cuda" else 0)
@@ -48,7 +48,10 @@ def time_all_reduce(world: World) -> tuple[float, float]:
         is_right = bool((tensor == world.size).all())  # waits for the device
         times.append(time.perf_counter() - start)
         if not is_right:
-            raise RunError(f"expected a sum of {world.size} ones, got {float(tensor[0])}; check the network")
+            raise RunError(
+                f"expected the sum over {world.size} ranks to be {world.size}, got {float(tensor[0])}; "
+                "check the network"
+            )
     return times[0], times[1]
 
 
@@ -92,16 +95,18 @@ def device_here(world: World) -> str:
 
 
 def say_devices(found: Sequence[str]) -> str:
-    """What the ranks compute on; a mixture runs, at the speed of the slowest."""
+    """What the ranks compute on; a mixture works, at the speed of the slowest."""
     return "; ".join(f"{count} x {name}" for name, count in Counter(found).items())
 
 
 def operators_here(world: World) -> str:
-    """Which libraries are loaded; the one for this device has to be, and right."""
+    """Which libraries are loaded; that of this device has to be loaded and right."""
     wanted = "_C_cuda" if world.device_type == "cuda" else "_C"
     status = libraries.status()
     if f"{wanted} loaded" not in status:
-        raise RunError(f"expected {wanted}, without which training crawls, got: {status}; run launch/setup")
+        raise RunError(
+            f"expected {wanted}, because training is very slow without it, got: {status}; run launch/setup"
+        )
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 8, 9, 9, generator=generator)
     weight = torch.randn(16, 8, 3, 3, generator=generator)
@@ -109,17 +114,21 @@ def operators_here(world: World) -> str:
     got = functional.adder2d(x.to(world.device_type), weight.to(world.device_type), stride=2, padding=1)
     error = float((got.cpu().double() - expected).abs().max() / expected.abs().max())
     if not error < 1e-5:
-        raise RunError(f"expected {wanted} to match the reference, got an error of {error:.1e}; rebuild it")
+        raise RunError(
+            f"expected {wanted} to match the reference, got an error of {error:.1e}; run launch/setup again"
+        )
     return status
 
 
 def say_operators(found: Sequence[str]) -> str:
-    """Which compiled libraries serve the operators, and that they are right."""
+    """Which compiled libraries are loaded, and that they are right."""
     return f"right; {found[0]}"
 
 
 def kernels_here(recipe: Recipe, out: Path, world: World) -> tuple[int, int]:
-    """(adder layers that differ, how many of them were tried now); on CPUs one rank a machine tries them."""
+    """(adder layers that differ, how many of them were compared now); on CPUs one rank per machine
+    compares them.
+    """
     if recipe.train.kernels == "reference":
         return 0, 0
     try:
@@ -132,7 +141,7 @@ def kernels_here(recipe: Recipe, out: Path, world: World) -> tuple[int, int]:
 
 
 def say_kernels(found: Sequence[tuple[int, int]]) -> str:
-    """How many layers of the recipe's network the kernels are right for."""
+    """For how many layers of the recipe's network the kernels are right."""
     layers, tried = (max(numbers) for numbers in zip(*found, strict=True))
     if layers == 0:
         return "nothing compiled to compare with the reference"
@@ -140,7 +149,7 @@ def say_kernels(found: Sequence[tuple[int, int]]) -> str:
 
 
 def data_here(recipe: Recipe, world: World) -> tuple[int, int, float]:
-    """(training images, test images, seconds until the first batch of this rank was there)."""
+    """(training images, test images, seconds until the first batch of this rank)."""
     data = load_data(recipe.data)
     start = time.perf_counter()
     loader = build_loader(
@@ -167,7 +176,9 @@ def say_data(found: Sequence[tuple[int, int, float]]) -> str:
 
 
 def disk_here(recipe: Recipe, out: Path, world: World) -> str:
-    """Room for the checkpoints that stay, the best one, and one being written; the first rank looks."""
+    """Free space for the checkpoints that are kept, the best one, and one being written; on the first
+    rank.
+    """
     if not world.is_first:
         return ""
     data = load_data(recipe.data)
@@ -180,18 +191,18 @@ def disk_here(recipe: Recipe, out: Path, world: World) -> str:
     if free < needed:
         raise RunError(
             f"expected {needed / 2**20:.0f} MiB for checkpoints in {out}, got {free / 2**20:.0f} MiB free; "
-            "make room, choose another --out, or lower train.keep_checkpoints"
+            "free some space, choose another --out, or lower train.keep_checkpoints"
         )
     return f"{free / 2**30:.1f} GiB free in {existing(out)}, checkpoints need {needed / 2**20:.0f} MiB"
 
 
 def say_disk(found: Sequence[str]) -> str:
-    """The room where the first rank writes."""
+    """The free space where the first rank writes."""
     return found[0]
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there already."""
+    """The folder, or its nearest parent that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
@@ -212,8 +223,8 @@ def find_marker(marker: Path) -> Path:
     """The folder of the marker, if this rank sees it."""
     if not marker.exists():
         raise RunError(
-            f"expected to find what the first rank wrote in {marker.parent}, found nothing; --out has to be "
-            "a folder that can be written and that all machines share"
+            f"expected the file that the first rank wrote in {marker.parent}, got none; choose an --out "
+            "that all machines share and can write to"
         )
     return marker.parent
 
@@ -224,16 +235,16 @@ def say_folder(found: Sequence[Path]) -> str:
 
 
 def remove_marker(marker: Path) -> None:
-    """Takes the marker away."""
+    """Removes the marker."""
     marker.unlink(missing_ok=True)
 
 
 def say_clocks(found: Sequence[float]) -> str:
-    """How far the clocks of the ranks lie apart, read right after a barrier."""
+    """The largest difference of the ranks' clocks, read right after a barrier."""
     skew = max(found) - min(found)
     if skew > MAX_SKEW_SECONDS:
         raise RunError(
-            f"expected clocks within {MAX_SKEW_SECONDS:g} s of each other, got {skew:.1f} s; restarts would "
-            "take a living machine for a dead one: synchronise them (chrony, ntp)"
+            f"expected clocks within {MAX_SKEW_SECONDS:g} s of each other, got {skew:.1f} s; a restart "
+            "would take a running machine for a dead one; synchronise the clocks with chrony or ntp"
         )
     return f"within {skew:.3f} s of each other"

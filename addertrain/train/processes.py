@@ -1,4 +1,4 @@
-"""The processes of a run: who this one is, what all of them agree on, and how they part.
+"""The processes of a run: the rank of this one, joining and leaving the process group.
 
 Under torchrun (or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE) every process
 joins one group; without a launcher there is one process and no group.
@@ -29,7 +29,7 @@ _LOST = re.compile(r"gloo|Timed out|timed out|Connection (closed|reset|refused)|
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of them."""
+    """The rank of this process, and the numbers of ranks and machines."""
 
     rank: int = 0
     size: int = 1
@@ -50,7 +50,7 @@ class World:
 
     @property
     def num_nodes(self) -> int:
-        """Machines that take part."""
+        """The number of machines."""
         return self.size // self.local_size
 
 
@@ -68,14 +68,14 @@ def detect_world() -> World:
     if values is None:
         got = ", ".join(f"{name}={os.environ[name]}" for name in present)
         raise UsageError(
-            f"launcher: expected whole numbers that go together in {', '.join(_VARIABLES)}, got {got}; "
-            f"unset {'it' if len(present) == 1 else 'them'} to run one process, or start with torchrun"
+            f"launcher: expected consistent whole numbers in {', '.join(_VARIABLES)}, got {got}; unset "
+            f"{'it' if len(present) == 1 else 'them'} to run one process, or start with torchrun"
         )
     rank, size, local_rank, local_size = values
     if device_type == "cuda" and torch.cuda.device_count() < local_size:
         raise UsageError(
-            f"expected a GPU for each process, got {local_size} processes, {torch.cuda.device_count()} GPUs "
-            f"on this machine; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+            f"expected a GPU for each process, got {local_size} processes and {torch.cuda.device_count()} "
+            f"GPUs on this machine; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
         )
     return World(rank, size, local_rank, local_size, True, device_type)
 
@@ -85,10 +85,10 @@ def joined_processes(*, timeout_s: float = 600.0) -> Iterator[World]:
     """Joins the group that the launcher describes and leaves it at the end, all ranks together.
 
     Args:
-        timeout_s: how long a rank may keep the others waiting before they give up.
+        timeout_s: how long ranks wait for one of them before they give up.
 
     Raises:
-        LostRankError: a rank ended, or could not be reached for so long.
+        LostRankError: a rank ended, or did not answer within this time.
     """
     world = detect_world()
     if world.device_type == "cuda":
@@ -129,7 +129,7 @@ def _lost(error: RuntimeError, timeout_s: float) -> str:
 
 
 def on_first_rank(function: Callable[[], _T]) -> _T:
-    """Runs `function` on rank 0 alone and gives every rank its value, or its error.
+    """Runs `function` on rank 0 only and gives every rank its value, or its error.
 
     Raises:
         RunError, CheckpointError: what `function` raised, on every rank.

@@ -1,4 +1,4 @@
-"""Recipes as plain values: what a checkpoint records, and which differences change training."""
+"""Recipes as plain values, as checkpoints record them, and the differences that change training."""
 
 import dataclasses
 import typing
@@ -32,11 +32,12 @@ def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
     """The inverse of `recipe_to_record`.
 
     Raises:
-        CheckpointError: there is none, or it has other keys, because another version wrote it.
+        CheckpointError: there is no recipe, or it has other keys because another version wrote it.
     """
     if record is None:
         raise CheckpointError(
-            f"{source}: expected a recipe in its manifest, got none; evaluate it in the script that wrote it"
+            f"{source}: expected a recipe in its manifest, got none; evaluate it with the script that wrote "
+            "it"
         )
     hints = typing.get_type_hints(Recipe)
     try:
@@ -48,7 +49,8 @@ def recipe_from_record(record: dict[str, Any] | None, *, source: str) -> Recipe:
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{source}: its recipe does not fit this version ({error}); use the version that wrote it"
+            f"{source}: expected a recipe that this version reads, got: {error}; use the version that wrote "
+            "it"
         ) from None
 
 
@@ -60,17 +62,17 @@ def _renamed(section: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_keys(recipe: Recipe, other: Recipe) -> list[str]:
-    """The keys that change training and differ, as "optim.lr: 0.1 there, 0.05 here"; `other` is there."""
+    """The keys that change training and differ, as "optim.lr: 0.1 there, 0.05 here"; "there" is `other`."""
     return _differences(recipe, other, lambda key: key not in _HARMLESS)
 
 
 def changed_keys(recipe: Recipe, other: Recipe) -> list[str]:
-    """The keys that differ although a run may go on with others, in the same words."""
+    """The keys that differ but may differ when a run resumes, in the same format."""
     return _differences(recipe, other, lambda key: key in _HARMLESS)
 
 
 def evaluation_keys(recipe: Recipe, other: Recipe) -> list[str]:
-    """The keys that differ and change what an evaluation gives, in the same words."""
+    """The keys that differ and change what an evaluation gives, in the same format."""
     return _differences(recipe, other, lambda key: key in EVALUATION)
 
 

@@ -1,4 +1,4 @@
-"""Whether runs reproduce a recipe: their training is compared with it, their weights are evaluated anew."""
+"""Checks whether runs reproduce a recipe: compares their recipes, and evaluates their weights again."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ _SAME_TOP1 = 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """One seed's run: its accuracy in percent, evaluated anew, and why it does not count, if so."""
+    """One seed's run: its accuracy in percent, evaluated again, and the reason if it does not count."""
 
     run: str
     seed: int
@@ -37,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What was expected, what came, and the verdict."""
+    """The expected and the measured accuracy, and the verdict."""
 
     recipe: str
     expected: float
@@ -51,7 +51,7 @@ class Reproduction:
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether the mean lies in the band and nothing speaks against the runs."""
+        """Whether the mean is within the tolerance and there are no objections to the runs."""
         return not self.objections
 
     @property
@@ -71,14 +71,13 @@ class Reproduction:
 
 
 def reproduce(recipe: Recipe, out: Path, *, num_seeds: int, command: str) -> Reproduction:
-    """Trains `num_seeds` seeds from the recipe's own on, in folders of `out`, and judges them.
-
-    Called again it goes on where it stopped. Every rank of a launcher calls it.
+    """Trains `num_seeds` seeds from the recipe's own on, in folders of `out`, and checks them. Called again
+    it resumes. Every rank of a launcher has to call it.
 
     Raises:
-        SavedAfterSignal: SIGTERM or SIGUSR1 came, and what was training has been saved.
+        SavedAfterSignal: SIGTERM or SIGUSR1 came, and the run in progress has been saved.
         UsageError: the recipe expects nothing, or fewer than one seed is asked for.
-        RunError, DataError: one line about what stands in the way.
+        RunError, DataError: one line that says what is wrong.
     """
     runs = train_seeds(recipe, out, num_seeds=num_seeds)
     return judge(recipe, runs, out=out, command=command)
@@ -90,7 +89,7 @@ def train_seeds(
     """The first half of `reproduce`; returns the runs.
 
     Args:
-        signals: watched since before this call, so that one that came during start-up counts.
+        signals: the signals received so far, including those during start-up.
     """
     _check(recipe, num_seeds)
     runs = []
@@ -100,17 +99,17 @@ def train_seeds(
             fit(_with_seed(recipe, seed), runs[-1], signals=watch)
         if watch.received is not None:
             raise SavedAfterSignal(
-                f"every seed is trained; left before the verdict after {watch.reason}; the same command "
-                "will judge them"
+                f"every seed is trained, but {watch.reason} ended the command before the verdict; the same "
+                "command will check them"
             )
     return runs
 
 
 def judge(recipe: Recipe, runs: Sequence[Path], *, out: Path, command: str) -> Reproduction:
-    """Judges finished runs and writes `out`/reproduction.json.
+    """Checks finished runs and writes `out`/reproduction.json.
 
     A run counts if its newest checkpoint was trained to the end by this recipe (any seed), and if its summary
-    says what its weights give. The mean has to lie within the recipe's band.
+    matches its weights. The mean has to be within the recipe's tolerance.
 
     Raises:
         UsageError: the recipe expects nothing, or there are no runs.
@@ -141,11 +140,11 @@ def _check(recipe: Recipe, num_runs: int) -> float:
     """The expected accuracy."""
     if recipe.expected.top1 is None:
         raise UsageError(
-            f"{recipe.name}: expected a recipe that says what it should reach, got expected.top1: null; "
-            "fit trains it, and --expected.top1 VALUE --expected.tolerance VALUE states a claim to test"
+            f"{recipe.name}: expected a recipe with an expected accuracy, got expected.top1: null; train it "
+            "with fit, or give --expected.top1 VALUE --expected.tolerance VALUE"
         )
     if num_runs < 1:
-        raise UsageError(f"{recipe.name}: expected at least 1 seed or run to judge, got {num_runs}")
+        raise UsageError(f"{recipe.name}: expected at least 1 seed or run to check, got {num_runs}")
     return recipe.expected.top1
 
 
@@ -154,7 +153,7 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _trial(recipe: Recipe, path: Path) -> Trial:
-    """The run's weights under the recipe's evaluation; the seed is the run's, it chooses images there too."""
+    """Evaluates the run's weights as the recipe does, with the run's own seed, which also chooses images."""
     checkpoint = locate_checkpoint(path, lambda line: None)
     manifest = read_manifest(checkpoint)
     trained = recipe_from_record(manifest.get("recipe"), source=str(checkpoint))
@@ -186,7 +185,7 @@ def _objection(
 
 
 def _objections_together(expected: ExpectedRecipe, trials: Sequence[Trial], fingerprint: str) -> list[str]:
-    """What speaks against the runs as a set, or against their data."""
+    """The objections to the runs as a set, or to their data."""
     found = []
     if len({trial.weights_sha256 for trial in trials}) < len(trials):
         found.append("several runs hold the same weights; each has to be a seed of its own")

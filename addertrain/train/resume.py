@@ -1,6 +1,5 @@
-"""Where a run starts: from nothing, from a checkpoint, or not at all; and where it goes on after a fault.
-
-Changes no file.
+"""Decides where a run starts: from new weights, from a checkpoint, or not at all; and where it resumes
+after a fault. Changes no file.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint to start from (None: new weights), or the summary of a run with nothing left to do."""
+    """The checkpoint to start from (None for new weights), or the summary of a finished run."""
 
     checkpoint: Path | None = None
     summary: Summary | None = None
@@ -32,13 +31,13 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     """Decides for `fit`.
 
     Args:
-        resume: "auto": the newest whole checkpoint of the run directory, if any; "none": a new run, only
-            where there is none yet; anything else: the path of a checkpoint or of a run directory.
-        warn: is told in one line when a damaged checkpoint is passed over.
+        resume: "auto": the newest intact checkpoint of the run directory, if any; "none": a new run, only if
+            there is none yet; otherwise the path of a checkpoint or of a run directory.
+        warn: receives one line if a damaged checkpoint is skipped.
 
     Raises:
-        UsageError: the run directory holds another run, or one that this would overwrite.
-        CheckpointError: no checkpoint can be used.
+        UsageError: the run directory holds another run, or one that would be overwritten.
+        CheckpointError: no checkpoint is usable.
     """
     if run.path.exists() and not run.path.is_dir():
         raise UsageError(f"{run.path}: expected a folder for the run, got a file; choose another --out")
@@ -47,7 +46,7 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     if resume == "none":
         if run.is_bound:
             raise UsageError(
-                f"{run.path}: holds a run already, and --resume none would overwrite it; "
+                f"{run.path}: expected a new run directory for --resume none, got one that holds a run; "
                 "choose another --out, or remove the folder"
             )
         return Start()
@@ -64,13 +63,14 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     assert earlier is not None
     if different := evaluation_keys(recipe, run.read_recipe() or earlier):
         warn(
-            f"{run.path}: has finished, and its result is that of its own evaluation ({'; '.join(different)})"
+            f"{run.path}: is a finished run, whose result stands as it was evaluated; ignored are "
+            f"({'; '.join(different)})"
         )
     return Start(summary=summary)
 
 
 def _check_text(path: Path) -> None:
-    """Event files are opened by their names in UTF-8, which not every name of a file is."""
+    """Refuses names that are not UTF-8, because event files are opened by their names in UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -80,7 +80,7 @@ def _check_text(path: Path) -> None:
 
 
 def _newest(run: RunDirectory, warn: Callable[[str], None], *, is_finished: bool) -> Path | None:
-    """The newest whole checkpoint; of a finished run one that was damaged since is none, and no error."""
+    """The newest intact checkpoint; for a finished run, damage is no error and gives None."""
     try:
         return run.store.newest_whole(warn)
     except CheckpointError:
@@ -90,7 +90,7 @@ def _newest(run: RunDirectory, warn: Callable[[str], None], *, is_finished: bool
 
 
 def _recipe_of(run: RunDirectory, newest: Path | None) -> Recipe | None:
-    """What the run has been trained by: what its checkpoint says, else its recipe.yaml."""
+    """The recipe of the run: that of its checkpoint, or else its recipe.yaml."""
     record = read_manifest(newest).get("recipe") if newest is not None else None
     return run.read_recipe() if record is None else recipe_from_record(record, source=str(newest))
 
@@ -100,15 +100,15 @@ def _check_summary(run: RunDirectory, summary: Summary, newest: Path | None, ear
     file = run.path / "summary.json"
     if earlier is None:
         raise RunError(
-            f"{file}: expected recipe.yaml or a checkpoint beside it, which say what it is the result of, "
-            "got neither; remove it, or choose another --out"
+            f"{file}: expected recipe.yaml or a checkpoint in the same folder, got neither; remove the "
+            "file, or choose another --out"
         )
     if newest is None or (summary.checkpoint and newest.name != summary.checkpoint):
         return
     if weights_sha256(read_tensors(newest, "model")) != summary.weights_sha256:
         raise RunError(
-            f"{file}: expected the result of {newest.name}, got that of other weights; remove it, and the "
-            "same command evaluates the checkpoint"
+            f"{file}: expected the result of {newest.name}, got that of other weights; remove the file, and "
+            "the same command evaluates the checkpoint"
         )
 
 
@@ -117,8 +117,8 @@ def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Calla
     manifest = verify_checkpoint(checkpoint)
     if "averaged" in manifest:
         raise UsageError(
-            f"{checkpoint}: holds averaged weights without momentum, from which no run goes on; start a new "
-            f"one with --init-from {checkpoint}"
+            f"{checkpoint}: expected a checkpoint of a run to resume, got averaged weights without "
+            f"momentum; start a new run with --init-from {checkpoint}"
         )
     record = manifest.get("recipe")
     if record is not None:
@@ -126,14 +126,15 @@ def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Calla
     is_elsewhere = checkpoint.resolve().parent != run.store.folder.resolve()
     if is_elsewhere and manifest.get("epoch", 0) >= recipe.schedule.epochs:
         raise UsageError(
-            f"{checkpoint}: expected a checkpoint with something left to train, got the end of "
-            f"{recipe.schedule.epochs} epochs; addertrain evaluate measures it, --init-from starts from it"
+            f"{checkpoint}: expected a checkpoint of an unfinished run, got the end of "
+            f"{recipe.schedule.epochs} epochs; measure it with addertrain evaluate, or start a new run with "
+            "--init-from"
         )
     newer = [other.name for other in run.store.newest_first() if step_of(other) > step_of(checkpoint)]
     if newer or run.read_summary() is not None:
         raise UsageError(
-            f"{run.path}: holds later results than {checkpoint.name} "
-            f"({newer[0] if newer else 'a finished run'}); choose another --out to go on from there"
+            f"{run.path}: expected no later results than {checkpoint.name}, got "
+            f"{newer[0] if newer else 'a finished run'}; choose another --out to resume from there"
         )
     return checkpoint
 
@@ -141,8 +142,8 @@ def _named_checkpoint(recipe: Recipe, run: RunDirectory, path: Path, warn: Calla
 def _check_same(recipe: Recipe, earlier: Recipe, *, where: str) -> None:
     if differences := differing_keys(recipe, earlier):
         raise UsageError(
-            f"{where}: was trained with another recipe ({'; '.join(differences)}); "
-            "choose another --out, or give the same values"
+            f"{where}: expected the recipe that it was trained with, got another "
+            f"({'; '.join(differences)}); choose another --out, or use the same values"
         )
 
 

@@ -94,7 +94,7 @@ def fit(
             end_with_launcher()
         start = on_first_rank(lambda: choose_start(recipe, run, resume, warn))
         if start.summary is not None:
-            say_on_first(world, f"{run.path}: this run has finished already; nothing to do")
+            say_on_first(world, f"{run.path}: this run has finished already, so there is nothing to do")
             return start.summary
         initial = initial_weights(init_from, start.checkpoint)
         data = _load(recipe.data)
@@ -277,7 +277,10 @@ def _saves(train: TrainRecipe, run: RunDirectory, world: World, signals: SignalW
     def go_on(error: CheckpointError) -> None:
         if world.is_first:
             newest = saves.newest.name if saves.newest else "none"
-            warn(f"{error} (the newest: {newest}); training goes on, but at its end has to write one")
+            warn(
+                f"{error} (the newest is {newest}); training continues, but has to write a checkpoint at "
+                "its end"
+            )
 
     saves = SaveCheckpoints(
         run.store,

@@ -70,8 +70,8 @@ class RunDirectory:
         for file, is_own in files:
             if file.exists() and not is_own:
                 raise UsageError(
-                    f"{file}: expected no file, or a run's own, for the run to write its {file.stem} to, got "
-                    "somebody's; rename it, or choose another --out"
+                    f"{file}: expected no such file, or one of a run, got another file; rename it, or "
+                    "choose another --out"
                 )
 
     def read_summary(self) -> Summary | None:
@@ -91,7 +91,7 @@ class RunDirectory:
             return Summary(**known)
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
-                f"{file}: expected the summary of a run, got something else ({error}); remove it"
+                f"{file}: expected the summary of a run, got something else ({error}); remove the file"
             ) from None
 
     def open(self, recipe: Recipe, session: dict[str, Any]) -> None:

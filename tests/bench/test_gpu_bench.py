@@ -48,7 +48,7 @@ def test_kernels_are_told_apart_by_name(kernel: str, part: str) -> None:
 @no_gpu
 @pytest.mark.parametrize("benchmark", [ops, step], ids=["ops", "step"])
 def test_without_a_gpu_one_line_says_so(benchmark: ModuleType) -> None:
-    with pytest.raises(RuntimeError, match="expected a CUDA device for --device cuda, got none"):
+    with pytest.raises(RuntimeError, match="expected a GPU for --device cuda, got none"):
         benchmark.main(["lenet5bn", "--device", "cuda"])
 
 

@@ -63,7 +63,7 @@ assert "torch" not in sys.modules
 
     assert result.returncode == 0, result.stderr
     assert "BF16  3" in result.stdout
-    assert "whole    " in result.stdout
+    assert "intact   " in result.stdout
 
 
 def test_inspect_as_json_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_verify_names_every_damaged_file_of_a_run(tmp_path: Path, capsys: pytest
     assert first == (
         f"damaged  {damaged}: model.safetensors does not match its checksum; optimizer.safetensors is missing"
     )
-    assert second.startswith(f"whole    {whole}: 3 files, ")
+    assert second.startswith(f"intact   {whole}: 3 files, ")
     assert main(["ckpt", "verify", str(whole)]) == 0
     assert main(["ckpt", "verify", str(damaged)]) == 1
 
@@ -164,8 +164,8 @@ def test_what_cannot_be_averaged_is_one_line(tmp_path: Path, capsys: pytest.Capt
 
     for words, message in (
         ([one, other, "--out", out], "expected the network of"),
-        ([one, f"{one}/.", "--out", out], "got one twice"),
-        ([one, "--out", str(tmp_path)], "expected a new name to write to"),
+        ([one, f"{one}/.", "--out", out], "got the same one twice"),
+        ([one, "--out", str(tmp_path)], "expected a new folder to write to"),
         ([one, "--out", str(tmp_path / "no" / "folder")], "No such file or directory"),
         ([str(tmp_path / "nothing"), "--out", out], "got nothing there"),
     ):

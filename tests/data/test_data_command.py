@@ -29,18 +29,18 @@ def test_write_verify_and_info(few: Path, tmp_path: Path, capsys: pytest.Capture
     assert captured.out.startswith(
         f"{path}: written\nsamples    6 of 2 classes (3 to 3 a class)\nimages     jpg"
     )
-    assert captured.err.endswith("6 of 6 pictures\n")
+    assert captured.err.endswith("6 of 6 images\n")
     assert max(read_index(path).heights.max(), read_index(path).widths.max()) == 300
     assert main(["data", "verify", str(path)]) == 0
-    assert "whole by its structure (6 samples)" in capsys.readouterr().out
+    assert "the structure is intact (6 images)" in capsys.readouterr().out
     assert main(["data", "verify", str(path), "--deep", "--threads", "2"]) == 0
-    assert "whole, every page and every image" in capsys.readouterr().out
+    assert "intact, every page and every image" in capsys.readouterr().out
     assert main(["data", "info", str(path)]) == 0
     described = capsys.readouterr().out
     assert "max_size 300, quality 80" in described
     assert f"markers    in {6 if can_mark() else 3} of 6 JPEGs; 3 kept as they came" in described
     assert main(["data", "write", str(few), str(path)]) == 1
-    assert "expected no file there yet" in capsys.readouterr().err
+    assert "expected a new file, got one that exists" in capsys.readouterr().err
 
 
 def test_where_no_markers_can_be_put_in_that_is_said_first(
@@ -70,7 +70,7 @@ def test_a_damaged_image_fails_a_deep_verification(copy: Path, capsys: pytest.Ca
     captured = capsys.readouterr()
     assert re.search(r"page \d+: its checksum differs", captured.out)
     assert "sample 5: expected the image that was written" in captured.out
-    assert "2 pages or images are damaged" in captured.err.splitlines()[-1]
+    assert "got 2 damaged pages or images" in captured.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words", [["info"], ["verify"], ["verify", "--adopt"]], ids=" ".join)
@@ -105,7 +105,7 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
     words = ["data", "write", str(few), str(tmp_path / "small.beton"), "--workers", "1"]
     assert main(words) == 1
     assert (
-        "1 of 6 cannot: class_0/001.jpg (expected a picture, got 10 bytes"
+        "got 1 of 6 that cannot: class_0/001.jpg (expected an image, got 10 bytes"
         in capsys.readouterr().err.splitlines()[-1]
     )
     assert main([*words, "--skip-bad"]) == 0
@@ -116,8 +116,8 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
     ("words", "code", "complaint"),
     [
         ([], 2, "the following arguments are required: write|verify|info"),
-        (["write", "nowhere", "x.beton"], 1, "expected a folder with a folder of pictures for each class"),
-        (["write", "nowhere", "x.ffcv"], 2, "expected a name that ends in .beton"),
+        (["write", "nowhere", "x.beton"], 1, "expected a folder with one folder of images per class"),
+        (["write", "nowhere", "x.ffcv"], 2, "expected an output file that ends in .beton"),
         (["write", "torchvision:Nothing", "x.beton"], 1, "name of a class of torchvision.datasets"),
         (
             ["write", "nowhere", "x.beton", "--page-mib", "12"],
@@ -130,8 +130,8 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
             "expected a colour such as black or #ff8000",
         ),
         (["write", "nowhere", "x.beton", "--white", "-1"], 2, "expected a number above 0, got '-1'"),
-        (["write", "nowhere", "x.beton", "--workers", "\u00b2"], 2, "expected a whole number, got '\u00b2'"),
-        (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number, got 'many'"),
+        (["write", "nowhere", "x.beton", "--workers", "\u00b2"], 2, "of 0 or more, got '\u00b2'"),
+        (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number of 0 or more, got 'many'"),
         (["info", "nowhere.beton"], 1, "expected a .beton file, got none"),
     ],
 )

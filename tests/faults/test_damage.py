@@ -43,7 +43,7 @@ def _look_at_damaged(finished: Path, folder: Path, num_damaged: int) -> None:
         assert start.checkpoint == before, where
         (warning,) = warnings
         assert f"damaged checkpoint {newest}: " in warning, where
-        assert warning.endswith(f"; using {before.name}, the one before"), where
+        assert warning.endswith(f"is damaged; using the earlier {before.name} instead"), where
         assert "\n" not in warning, where
         assert locate_checkpoint(run, warnings.append) == before, where
         assert not (newest.parent / "harm").exists(), where

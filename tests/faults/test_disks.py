@@ -54,7 +54,7 @@ def test_training_goes_on_without_a_disk_and_saves_again(
     fit(short_recipe(*WORDS), run, callbacks=[acting])
 
     said = capfd.readouterr().err
-    warnings = [line for line in said.splitlines() if "training goes on, but at its end" in line]
+    warnings = [line for line in said.splitlines() if "training continues, but has to write" in line]
     assert all(line.startswith("addertrain: warning: ") for line in warnings)
     assert sum("expected to write a checkpoint, got:" in line for line in warnings) >= 2
     assert "Traceback" not in said
@@ -80,7 +80,7 @@ def test_the_last_good_checkpoint_stays_and_the_last_one_has_to_work(
         fit(short_recipe(*WORDS), run, callbacks=[Acting({9: break_behind_the_eighth})])
 
     assert "epoch_0003_step_000015: expected to write a checkpoint, got:" in str(caught.value)
-    assert str(caught.value).endswith("mend this and start again to go on from them")
+    assert str(caught.value).endswith("fix this, and the same command resumes from them")
     assert not (run / "summary.json").exists()
     broken.mend(folder)
     assert locate_checkpoint(run, pytest.fail).name == "epoch_0001_step_000008"

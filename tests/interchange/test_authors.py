@@ -115,11 +115,14 @@ def test_the_command_line_imports_into_a_file_with_a_recipe(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["x.safetensors"], "expected --recipe"),
+        (["x.safetensors"], "name its recipe with --recipe"),
         (["x.txt"], r"ending in \.safetensors, \.pt, \.onnx, got"),
-        (["x.pt", "--recalibrate", "-1"], "a number of batches from 0 on, got -1"),
+        (["x.pt", "--recalibrate", "-1"], "a number of batches, 0 or above, got -1"),
         (["x.onnx", "--layout", "authors"], r"ending in \.pt for --layout authors, got"),
-        (["x.pt", "--recipe", str(ROOT / "recipes/mnist/lenet5bn.yaml")], "a file of torch.save, got"),
+        (
+            ["x.pt", "--recipe", str(ROOT / "recipes/mnist/lenet5bn.yaml")],
+            "a file that torch.save wrote, got",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(
@@ -182,7 +185,7 @@ def test_a_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "addernet"
     torch.save(nn.Conv2d(1, 1, 1), path)
     with pytest.raises(
-        InterchangeError, match=r"expected a state_dict, got a pickled module .*state_dict\(\)"
+        InterchangeError, match=r"expected a state_dict, got a pickled object, .*state_dict\(\)"
     ):
         load_official(path, "resnet20", num_classes=10)
 
@@ -191,8 +194,8 @@ def test_other_files_and_networks_are_refused_in_one_line(tmp_path: Path) -> Non
     _, state = theirs("resnet20")
     path = tmp_path / "file.pth"
     for content, words in (
-        ({"state_dict": state}, "a dictionary that holds one"),
-        (build_model("resnet20", kind="adder", num_classes=7).state_dict(), "load without an import"),
+        ({"state_dict": state}, "save the state_dict itself"),
+        (build_model("resnet20", kind="adder", num_classes=7).state_dict(), "need no --recipe"),
         (
             {key: value for key, value in state.items() if "layer1.0.bn2" not in key},
             "layer1.0.bn2.running_mean",
@@ -211,5 +214,5 @@ def test_other_files_and_networks_are_refused_in_one_line(tmp_path: Path) -> Non
     path.write_bytes(b"no checkpoint")
     with pytest.raises(InterchangeError, match="expected"):
         load_official(path, "resnet20", num_classes=10)
-    with pytest.raises(InterchangeError, match="got no file"):
+    with pytest.raises(InterchangeError, match="expected a checkpoint file of the authors' code, got none"):
         load_official(tmp_path / "nowhere", "resnet20", num_classes=10)

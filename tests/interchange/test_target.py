@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_the_old_file(export: Export, network: Trained, tmp_p
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024, hard))
     try:
-        with pytest.raises(InterchangeError, match="an earlier file is unchanged"):
+        with pytest.raises(InterchangeError, match="a file that was there is unchanged"):
             export(network, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_the_old_file(export: Export, network: Trained, tmp_p
 def test_a_missing_folder_and_a_folder_are_named(export: Export, network: Trained, tmp_path: Path) -> None:
     with pytest.raises(InterchangeError, match=r"expected the folder .*missing to write into, got none"):
         export(network, tmp_path / "missing" / "network")
-    with pytest.raises(InterchangeError, match="expected the name of a file to write, got a folder"):
+    with pytest.raises(InterchangeError, match="expected a file to write, got a folder"):
         export(network, tmp_path)
 
 
@@ -73,7 +73,9 @@ def test_the_files_of_a_checkpoint_are_never_replaced(
     (tmp_path / "latest").symlink_to("one")
 
     for folder in ("one", "latest"):
-        with pytest.raises(InterchangeError, match="folder of your own to write into, got a checkpoint"):
+        with pytest.raises(
+            InterchangeError, match="expected a folder that is no checkpoint, got a checkpoint"
+        ):
             export(network, tmp_path / folder / "model.safetensors")
 
     assert {path: path.read_bytes() for path in (tmp_path / "one").iterdir()} == before

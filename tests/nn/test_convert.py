@@ -108,7 +108,7 @@ def _grouped() -> nn.Module:
             lambda: nn.Sequential(nn.ReLU(), nn.Linear(2, 2)),
             ("0",),
             ValueError,
-            "to name a convolution or linear layer, a norm",
+            "to name a convolution, a linear layer, a norm",
         ),
         (lambda: nn.MultiheadAttention(4, 2), (), ValueError, "'out_proj' to be a plain Conv2d or Linear"),
     ],

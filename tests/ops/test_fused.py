@@ -113,5 +113,5 @@ def test_an_evaluation_has_no_gradient(device: str) -> None:
 
     y = adder2d_affine(x, w.requires_grad_(), *LAYER.sizes, scale=ones, shift=ones)
 
-    with pytest.raises(NotImplementedError, match="use adder2d and the norm apart"):
+    with pytest.raises(NotImplementedError, match="use adder2d and a separate norm"):
         y.sum().backward()

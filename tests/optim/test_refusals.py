@@ -74,7 +74,7 @@ def test_a_shard_where_a_whole_filter_was_expected() -> None:
 def test_filters_in_two_dtypes() -> None:
     filters, others = parameters()
     filters[1] = Parameter(filters[1].detach().float())
-    with pytest.raises(ValueError, match="expected all adder filters on one device in one dtype"):
+    with pytest.raises(ValueError, match="expected all adder filters on the same device with the same dtype"):
         AdderSGD(groups(filters, others))
 
 
@@ -101,7 +101,7 @@ def test_some_filters_sharded_and_others_whole() -> None:
     filters, others = parameters()
     filters[0] = _dtensor(filters[0], Shard(0))
     optimizer = AdderSGD(groups(filters, others))
-    with pytest.raises(ValueError, match="expected all parameters of a group sharded alike"):
+    with pytest.raises(ValueError, match="expected all parameters of a group to be sharded in the same way"):
         optimizer.step()
 
 

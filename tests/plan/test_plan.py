@@ -33,10 +33,10 @@ def test_few_images_for_batch_norm_are_told() -> None:
     few = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256"))
     together = plan_text(planned(RESNET20, 64, "--data.global_batch_size=256", "--train.sync_batchnorm=true"))
 
-    assert "batch norm       normalises by 4 images at a time (a rank's own)" in few
-    assert "statistics of 4 images are noise; train.sync_batchnorm true normalises by" in few
-    assert "normalises by 256 images at a time (of all ranks, train.sync_batchnorm true)" in together
-    assert "noise" not in together
+    assert "batch norm       normalises over 4 images at a time (a rank's own)" in few
+    assert "statistics of 4 images are too noisy; train.sync_batchnorm: true normalises over" in few
+    assert "normalises over 256 images at a time (of all ranks, because of train.sync_batchnorm)" in together
+    assert "too noisy" not in together
 
 
 def test_resnet50_on_eight_ranks_by_hand() -> None:
@@ -231,12 +231,12 @@ def test_the_picture_shows_a_warm_up_and_a_fall() -> None:
 @pytest.mark.parametrize(
     ("overrides", "settings", "words"),
     [
-        (["--data.global_batch_size=4"], {"world_size": 8}, "an image for each of 8 ranks x 1 parts"),
-        (["--train.accumulate=64"], {"world_size": 8}, "an image for each of 8 ranks x 64 parts"),
+        (["--data.global_batch_size=4"], {"world_size": 8}, "at least 8 ranks x 1 micro-batches"),
+        (["--train.accumulate=64"], {"world_size": 8}, "at least 8 ranks x 64 micro-batches"),
         ([], {"world_size": 0}, "a world size of at least 1, got 0"),
         (["--data.global_batch_size=51200"], {"world_size": 8}, "at most the 50000 training images"),
         (["--train.keep_checkpoints=1000000000"], {"world_size": 1}, "GiB of disk for 1000000000 [+] 1"),
-        ([], {"world_size": 1, "memory_gib": 0.25}, "at most 0.25 GiB a rank, got an estimate of 0.4 GiB"),
+        ([], {"world_size": 1, "memory_gib": 0.25}, "at most 0.25 GiB per rank, got an estimate of 0.4 GiB"),
     ],
 )
 def test_impossible_plans_are_refused_with_the_reason(
@@ -273,14 +273,20 @@ def test_the_command_prints_the_plan_and_refuses_in_one_line(
     monkeypatch.setenv("ADDERTRAIN_DATA", str(tmp_path))
     assert main(["plan", str(RESNET20), "--world-size", "8", "--rate", "500", "--schedule.epochs=10"]) == 0
     text = capsys.readouterr().out
-    for words in ("epochs: 10", "32 a rank", "40.37 M an image, in 20 layers", "missing", "at 4000 images/s"):
+    for words in (
+        "epochs: 10",
+        "32 per rank",
+        "40.37 M per image, in 20 layers",
+        "missing",
+        "at 4000 images/s",
+    ):
         assert words in text
 
     assert main(["plan", str(RESNET20), "--world-size", "7", "--data.global_batch_size=6"]) == 1
-    assert "an image for each of 7 ranks" in capsys.readouterr().err
+    assert "at least 7 ranks" in capsys.readouterr().err
     assert main(["plan", str(RESNET20), "--rate", "fast"]) == 2
-    assert "--rate as images per second or 'measure', got 'fast'" in capsys.readouterr().err
+    assert "--rate with images per second above 0, or 'measure', got 'fast'" in capsys.readouterr().err
     assert main(["plan", str(RESNET50), "--decode-ms", "-1"]) == 2
-    assert "--decode-ms as milliseconds above 0, got '-1'" in capsys.readouterr().err
+    assert "--decode-ms with milliseconds above 0, got '-1'" in capsys.readouterr().err
     assert main(["plan", str(RESNET20), "--decode-ms", "0.5"]) == 2
-    assert "--decode-ms for data.loader ffcv or torchvision, got memory" in capsys.readouterr().err
+    assert "--decode-ms with data.loader: ffcv or torchvision, got memory" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_a_link_to_nothing_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UsageError, match="got a link to nothing"):
+    with pytest.raises(UsageError, match="got a broken link"):
         check_folder(tmp_path / "link")
     with pytest.raises(UsageError, match="got a file"):
         check_folder(tmp_path / "file")

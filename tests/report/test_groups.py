@@ -64,7 +64,7 @@ def test_a_run_and_its_copy_count_once(tmp_path: Path) -> None:
     groups, said = _read(run, copy, _made_up(tmp_path, "b", "--train.seed=1"))
 
     assert _seeds(groups) == {"digits-lenet5bn": [0, 1]}
-    assert said == [f"{copy}: holds the weights of {run}; a run and its copy count once"]
+    assert said == [f"{copy}: has the same weights as {run}, so only one of them is counted"]
 
 
 def test_a_seed_counts_once_and_its_second_run_is_shown_by_itself(tmp_path: Path) -> None:
@@ -73,7 +73,9 @@ def test_a_seed_counts_once_and_its_second_run_is_shown_by_itself(tmp_path: Path
     groups, said = _read(_made_up(tmp_path, "a"), again, _made_up(tmp_path, "b", "--train.seed=1"))
 
     assert _seeds(groups) == {"digits-lenet5bn": [0, 1], "digits-lenet5bn, run again": [0]}
-    assert said == [f"{again}: has seed 0 as another run of this recipe; shown by itself"]
+    assert said == [
+        f"{again}: has the same seed (0) as another run of this recipe, so it is shown separately"
+    ]
 
 
 def test_runs_on_other_data_are_not_averaged(tmp_path: Path) -> None:

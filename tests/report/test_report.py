@@ -299,7 +299,7 @@ def test_damaged_event_files_are_mentioned(trained: dict[str, Path], tmp_path: P
 
     (group,) = read_runs([run], warnings.append)
 
-    assert warnings == [f"{run}: expected 2 evaluations in its event files, got 0; its curves have gaps"]
+    assert warnings == [f"{run}: expected 2 evaluations in the event files, got 0, so its curves have gaps"]
     assert group.runs[0].steps_per_epoch is None
 
 
@@ -307,7 +307,7 @@ def test_a_summary_of_other_weights_is_noticed(trained: dict[str, Path], tmp_pat
     run = Path(shutil.copytree(trained["conv"], tmp_path / "other"))
     shutil.copy(trained["adder_0"] / "summary.json", run)
 
-    with pytest.raises(RunError, match="got one of other weights"):
+    with pytest.raises(RunError, match="got that of other weights"):
         write_report([run], tmp_path / "out")
 
 
@@ -316,9 +316,9 @@ def test_a_summary_of_other_weights_is_noticed(trained: dict[str, Path], tmp_pat
     [
         (["{tmp}/nothing"], 1, "expected the directory of a run, got nothing there"),
         (["{tmp}"], 1, "got a folder without recipe.yaml"),
-        (["{run}", "{run}"], 2, "was given twice"),
+        (["{run}", "{run}"], 2, "expected each run once, got it twice"),
         (["{run}", "--out", "{tmp}"], 2, "expected a new folder or an earlier report, got other files"),
-        (["{run}", "--optim.lr", "0.1"], 2, "expected no key of a recipe but --data.root DIR"),
+        (["{run}", "--optim.lr", "0.1"], 2, "expected --data.root DIR as the only key of a recipe"),
         ([], 2, "arguments are required: RUN"),
     ],
 )

@@ -65,7 +65,9 @@ def test_the_same_data_pass(tmp_path: Path) -> None:
 def test_a_resumption_on_other_pictures_is_refused(tmp_path: Path, now: ImageData, words: str) -> None:
     checkpoint = _saved(tmp_path, _picture_data())
 
-    with pytest.raises(UsageError, match=rf"was trained on other data \(.*{words}"):
+    with pytest.raises(
+        UsageError, match=rf"expected the data that it was trained on, got others \(.*{words}"
+    ):
         check_resumption(checkpoint, data_record(now), _silent)
 
 

@@ -119,6 +119,6 @@ def test_three_ranks_with_unequal_shares_train_as_one(tmp_path: Path) -> None:
 def test_a_batch_that_ranks_cannot_share_is_one_line(tmp_path: Path) -> None:
     recipe = short_recipe("--data.global_batch_size=2")
 
-    with pytest.raises(AssertionError, match="an image for each of 3 ranks, got 2; raise"):
+    with pytest.raises(AssertionError, match="for each of 3 ranks, got 2 images; raise"):
         on_ranks(3, _recorded, recipe, tmp_path, -1)
     assert not RunDirectory(tmp_path).store.newest_first()

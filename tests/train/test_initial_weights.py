@@ -50,7 +50,7 @@ def test_a_resumed_run_keeps_its_origin_and_refuses_another(
     fit(short_recipe(*FROZEN, "--schedule.epochs=2"), run, init_from=finished)
     rewind(run, to_epoch=1)
 
-    with pytest.raises(UsageError, match=f"started from {finished}, not from those of"):
+    with pytest.raises(UsageError, match=f"got one that started from {finished}"):
         fit(short_recipe(*FROZEN, "--schedule.epochs=2"), run, init_from=_other(tmp_path))
     fit(short_recipe(*FROZEN, "--schedule.epochs=2"), run, init_from=finished)
 
@@ -70,7 +70,7 @@ def test_a_safetensors_file_will_do(finished: Path, tmp_path: Path) -> None:
 
     assert_same_bits(read_weights(file), read_weights(finished))
     file.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="expected a network's tensors"):
+    with pytest.raises(CheckpointError, match="expected the tensors of a network"):
         read_weights(file)
 
 
@@ -97,7 +97,7 @@ def test_another_network_is_refused_in_one_line(name: str, classes: int, allowed
     model = build_model("resnet20", kind="adder", num_classes=10)
 
     with pytest.raises(
-        CheckpointError, match=r"there: expected .* got .*; is it another network's"
+        CheckpointError, match=r"there: expected .* got .*; choose weights of the same network"
     ) as caught:
         load_weights(model, source, source="there", num_classes=allowed)
     assert "\n" not in str(caught.value)

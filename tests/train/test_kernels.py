@@ -47,7 +47,7 @@ def test_a_wrong_kernel_ends_a_run_with_a_line_and_a_report(
     (line,) = capsys.readouterr().err.splitlines()
     assert "adder2d_grad_input at layer " in line
     assert "5x5 6->16" in line
-    assert "train.kernels=reference" in line
+    assert "set train.kernels: reference" in line
     assert str(out / kernels.REPORT) in line
     assert [path.name for path in out.iterdir()] == [kernels.REPORT], "nothing was trained"
     (rank,) = json.loads((out / kernels.REPORT).read_text())["ranks"]

@@ -61,7 +61,7 @@ def test_mean_and_std_of_different_lengths_are_refused() -> None:
     ("wrong", "words"),
     [
         ({"mean": (123.7,), "std": (58.4,)}, r"values in 0\.\.1, got mean=\(123\.7,\)"),
-        ({"num_steps": 0}, "num_steps as a whole number from 1 on, got 0"),
+        ({"num_steps": 0}, "num_steps as a whole number of 1 or more, got 0"),
         ({"num_steps": 2.5}, "got 2.5"),
         ({"schedule": "cos"}, "a schedule of cosine, .*, got 'cos'"),
     ],

@@ -141,9 +141,7 @@ def test_a_bad_gradient_of_one_rank_is_answered_by_all_under_every_strategy(tmp_
     for strategy in STRATEGIES:
         assert first[strategy]["left"] == ({2, 4}, {2, 4}, 2), strategy
         assert first[strategy]["loss"] == pytest.approx(first["ddp"]["loss"], rel=0.05), strategy
-    assert (
-        "got NaN in the gradient of conv2.weight in epoch 1, batch 3, step 3; that step" in first["stopped"]
-    )
+    assert "got NaN in the gradient of conv2.weight in epoch 1, batch 3, step 3; the step" in first["stopped"]
     assert "was not made, there is no checkpoint yet" in first["stopped"]
     for strategy in ("ddp", "zero2"):
         summary = first[f"{strategy}, rolled back"]
@@ -158,14 +156,14 @@ def test_a_skipped_step_is_told_counted_and_limited(
     summary = fit(short_recipe(*ONE_EPOCH, SKIP), run, callbacks=[*faults, watch])
     assert (summary.steps, summary.skipped_steps, summary.rollbacks) == (5, 2, 0)
     told = capsys.readouterr()
-    assert "batch 2, step 2; that step is left out (1 of at most 10)" in told.err
+    assert "batch 2, step 2; the step is skipped (1 of at most 10)" in told.err
     assert [(point.step, point.value) for point in _curve(run, "faults/skipped_steps")] == [(2, 1), (3, 2)]
     assert "NaN in the output of conv2 (AdderConv2d) in epoch 1, batch 3, step 3" in told.err
     assert "loss nan" not in told.out
     assert watch.left_weights == watch.left_statistics == {2, 3}
 
     limited = _message(tmp_path / "limited", _Fault({2, 3}), SKIP, "--train.nonfinite_limit=1")
-    assert "step 3; that step was not made, and train.nonfinite_limit is reached (1)" in limited
+    assert "step 3; the step was not made, because train.nonfinite_limit (1) is reached" in limited
 
 
 def test_a_verdict_read_late_names_its_own_step(tmp_path: Path) -> None:
@@ -249,5 +247,5 @@ def test_rollbacks_have_a_limit(tmp_path: Path) -> None:
         "--train.nonfinite_limit=2",
         "--train.save_every_steps=3",
     )
-    assert "step 4; that step was not made, and train.nonfinite_limit is reached (2)" in message
+    assert "step 4; the step was not made, because train.nonfinite_limit (2) is reached" in message
     assert "the last good checkpoint is epoch_0000_step_000003" in message

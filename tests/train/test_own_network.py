@@ -117,7 +117,10 @@ def test_it_is_resumed_exactly_and_read_by_everything(
     assert torch.equal(loaded(images), trained.model(images))
     evaluate(run, replace(recipe, data=replace(recipe.data, args={"num_test": 16})))
     checkpoint = RunDirectory(run).store.newest_first()[0]
-    assert f"warning: {checkpoint}: its run had other images (32 test images" in capsys.readouterr().err
+    assert (
+        f"warning: {checkpoint}: its run was evaluated on other images (32 test images"
+        in capsys.readouterr().err
+    )
     count = Study([]).operations(recipe)
     assert count.num_parameters == sum(parameter.numel() for parameter in loaded.parameters())
 
@@ -137,7 +140,7 @@ def test_the_teacher_is_its_convolutional_baseline(tmp_path: Path) -> None:
     [
         ("of_three_classes", UsageError, r"expected logits \(2, 10\) of two images, got \(2, 3\) from model"),
         ("of_no_module", RecipeError, "expected a torch.nn.Module from .*, got str; return one"),
-        ("broken", RunError, "expected a result of .*:broken, got KeyError: 'depth'"),
+        ("broken", RunError, "expected .*:broken to return, got KeyError: 'depth'"),
     ],
 )
 def test_what_is_no_network_for_the_data_is_one_line(
@@ -153,7 +156,9 @@ def test_a_parameter_without_a_group_is_refused() -> None:
     network = LosesOne(2, 1, "adder", 4)
     module = AdderClassifier(network, mean=(0.5,), std=(0.2,), optim=OPTIM, num_steps=1)
 
-    with pytest.raises(ValueError, match="expected each of 5 parameters in one group, got 4 of them in 4"):
+    with pytest.raises(
+        ValueError, match="expected each of 5 parameters in exactly one group, got 4 of them in 4"
+    ):
         module.configure_optimizers()
 
 

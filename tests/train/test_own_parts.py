@@ -102,7 +102,7 @@ def test_state_goes_into_checkpoints_and_comes_back(finished: Path, tmp_path: Pa
     assert told == []
     OwnParts.checked(recipe).compare(newest_of(run), told.append)
     assert len(told) == 1
-    assert f"holds a state of {__name__}:Counting, which is not among callbacks now" in told[0]
+    assert f"holds the state of {__name__}:Counting, which is not in callbacks now" in told[0]
 
 
 def newest_of(run: Path) -> Path:

@@ -92,5 +92,5 @@ def test_a_full_disk_is_found_before_the_first_checkpoint(
 
     said = capsys.readouterr().out
     assert "FAIL  disk          rank 0 on" in said
-    assert "0 MiB free; make room" in said
+    assert "0 MiB free; free some space" in said
     assert "preflight: not ready to run" in said

@@ -88,7 +88,9 @@ def test_a_result_of_nobody_knows_which_recipe_is_not_believed(tmp_path: Path, r
     run = RunDirectory(tmp_path)
     run.write_summary(SUMMARY)
 
-    with pytest.raises(RunError, match=r"summary\.json: expected recipe\.yaml or a checkpoint beside it"):
+    with pytest.raises(
+        RunError, match=r"summary\.json: expected recipe\.yaml or a checkpoint in the same folder"
+    ):
         choose_start(recipe, run, "auto", _silent)
 
 
@@ -142,7 +144,7 @@ def test_a_file_of_somebodys_own_is_never_replaced(
     (tmp_path / name).write_text(text.format(recipe=recipe_to_yaml(recipe)))
     before = _files(tmp_path)
 
-    with pytest.raises(UsageError, match=rf"{name}: expected no file, or a run's own, .*another --out"):
+    with pytest.raises(UsageError, match=rf"{name}: expected no such file, or one of a run, .*another --out"):
         choose_start(recipe, RunDirectory(tmp_path), "auto", _silent)
     assert _files(tmp_path) == before
 
@@ -160,7 +162,7 @@ def test_comments_in_a_runs_recipe_survive_a_resumption(run: RunDirectory, recip
 def test_none_never_overwrites(run: RunDirectory, recipe: Recipe) -> None:
     before = _files(run.path)
 
-    with pytest.raises(UsageError, match=r"holds a run already.*another --out"):
+    with pytest.raises(UsageError, match=r"got one that holds a run.*another --out"):
         choose_start(recipe, run, "none", _silent)
     assert _files(run.path) == before
 

@@ -1,1 +1,1 @@
-"""What varies training images: on the host for small data sets (`crop_flip`), on the device for the rest."""
+"""Augmentation of training images: `crop_flip` on the host for small data sets, the others on the device."""

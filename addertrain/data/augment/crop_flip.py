@@ -1,4 +1,6 @@
-"""What varies training images: a pure function of the images and of (seed, epoch, sample)."""
+"""Random crops and flips of training images, as a pure function of the images and of (seed, epoch,
+sample).
+"""
 
 from typing import Literal
 
@@ -16,7 +18,7 @@ PADDING = 4  # zero pixels on each side before the crop: the usual choice for 32
 def augment(
     images_nhwc: Tensor, samples: NDArray[np.int64], augmentation: Augmentation, *, seed: int, epoch: int
 ) -> Tensor:
-    """The augmented images, a new uint8 tensor of the same shape; "none" hands back the tensor it got."""
+    """The augmented images, a new uint8 tensor of the same shape; "none" returns its argument."""
     if augmentation == "none":
         return images_nhwc
     rows = draw_integers(seed, epoch, samples, Stream.CROP_ROW, bound=2 * PADDING + 1)
@@ -28,7 +30,7 @@ def augment(
 def crop_flip(
     images_nhwc: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64], is_flipped: NDArray[np.bool_]
 ) -> Tensor:
-    """Pads with zeros, crops back to size from (row, column), mirrors left and right where asked.
+    """Pads with zeros, crops to the original size from (row, column), and flips images horizontally.
 
     Shapes: images (N, H, W, C) uint8; rows, columns in 0 .. 2 * PADDING, is_flipped: (N,).
     """
@@ -52,9 +54,9 @@ def crop_flip(
 
 
 def crop_flip_one(image_hwc: Tensor, row: int, column: int, is_flipped: bool) -> Tensor:
-    """One image (H, W, C), padded with zeros, cropped from (row, column), mirrored if asked.
+    """One image (H, W, C), padded with zeros, cropped from (row, column), and flipped if asked.
 
-    The obvious form of `crop_flip`, image by image: the oracle of its tests.
+    The simple version of `crop_flip`, and the oracle of its tests.
     """
     H, W, C = image_hwc.shape
     padded = torch.zeros(H + 2 * PADDING, W + 2 * PADDING, C, dtype=image_hwc.dtype)

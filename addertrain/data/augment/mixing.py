@@ -1,7 +1,7 @@
 """Mixup and cutmix on the device, paired and drawn so that the number of ranks changes nothing.
 
-The samples at places 2k and 2k + 1 of a global batch are partners. A rank's part begins at an even place
-where its size is even, so partners are always on one rank; the order is random, so they are, too.
+The samples at places 2k and 2k + 1 of a global batch are partners. The images of a rank start at an even
+place, so partners are always on the same rank; the order of images is random, so partners are too.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,8 @@ _TRIES = 16
 
 
 class Mix(NamedTuple):
-    """For each sample: the share that stays its own (N,), and for cutmix where the other's part lies.
+    """For each sample: the fraction that stays its own (N,), and for cutmix the box that comes from its
+    partner.
 
     `boxes`: (N, 4), rows, columns, heights and widths as shares of the image; a height of 0 means mixup.
     """
@@ -29,10 +30,10 @@ class Mix(NamedTuple):
 
 
 def draw_mix(samples: NDArray[np.int64], *, mixup: float, cutmix: float, seed: int, epoch: int) -> Mix:
-    """Draws by (seed, epoch, sample): which kind, its share by Beta(α, α), and where the part lies.
+    """Draws by (seed, epoch, sample): mixup or cutmix, the fraction by Beta(α, α), and the place of the box.
 
     `mixup` and `cutmix` are the α of either kind, from 0 (never) to 1; with both, each gets half of all.
-    Mixup: Zhang et al., 2018; cutmix: Yun et al., 2019, a part of the share 1 - λ, cut off at the border.
+    Mixup: Zhang et al., 2018; cutmix: Yun et al., 2019, a box of the fraction 1 - λ, clipped at the border.
     """
     is_cutmix = np.full(len(samples), mixup == 0.0)
     if mixup and cutmix:
@@ -70,7 +71,8 @@ def mixed(batch: Batch, mix: Mix, *, num_classes: int) -> Batch:
     N, _, H, W = images.shape
     if N % 2:
         raise ValueError(
-            f"mixing: expected an even number of images on every rank, got {N}; change data.global_batch_size"
+            f"mixup and cutmix: expected an even number of images on every rank, got {N}; change "
+            "data.global_batch_size or the number of ranks"
         )
     partner = torch.arange(N, device=images.device) ^ 1  # of place k: k + 1 or k - 1
     others = images[partner]

@@ -1,7 +1,7 @@
 """A lighter RandAugment on the device: one operation of torchvision v2 for every image.
 
-Cubuk et al., 2020, with one operation instead of two or three and one magnitude for a recipe. Images that
-drew the same operation go through it together, so that a batch costs at most nineteen calls.
+Cubuk et al., 2020, with one operation instead of two or three and one magnitude per recipe. Images with the
+same operation are processed together, so a batch takes at most nineteen calls.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,9 @@ NUM_OPERATIONS = 2 * len(_SIGNED) + len(_UNSIGNED)
 
 
 def draw_operations(samples: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Which operation each sample gets, (N,), by (seed, epoch, sample); each kind and sign alike often."""
+    """Which operation each sample gets, (N,), by (seed, epoch, sample); each operation and sign with the same
+    probability.
+    """
     return draw_integers(seed, epoch, samples, Stream.OPERATION, bound=NUM_OPERATIONS)
 
 

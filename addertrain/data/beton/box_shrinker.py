@@ -1,7 +1,7 @@
-"""Area interpolation of a box of a picture, with the pixels of FFCV's, which are OpenCV's.
+"""Area interpolation of a box of an image, bit-identical to FFCV's, which is OpenCV's.
 
-An output pixel is the mean of what its cell of the box covers. OpenCV goes pixel by pixel where pictures have
-three channels; `kernels/csrc/pictures/area.cpp` goes by vectors, in the same order of sums.
+An output pixel is the mean over its cell of the box. OpenCV processes images of three channels pixel by
+pixel; `kernels/csrc/pictures/area.cpp` uses vectors, with the same order of sums.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,8 @@ _TRIED = [  # height and width of a picture, a box of it, and those of the image
 
 
 def shrink_box(pixels: NDArray[np.uint8], box: Box, image: NDArray[np.uint8]) -> bool:
-    """Fills an image (H, W, 3) from a box of pixels (H, W, 3); False where it is left to OpenCV.
-
-    That is where a side grows, and where both shrink by whole numbers.
+    """Fills an image (H, W, 3) from a box of pixels (H, W, 3); False if it is left to OpenCV, which is the
+    case if a side grows or both shrink by integers.
     """
     library = part_decoder.library()
     if library is None:

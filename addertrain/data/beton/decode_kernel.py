@@ -1,6 +1,6 @@
-"""Reads, checks, decodes, cuts and mirrors images without Python's lock; imported by `reader` alone.
+"""Reads, checks, decodes, crops and flips images without Python's lock; only `reader` imports it.
 
-numba compiles it at the first call, in a second, and keeps the result on the disk.
+numba compiles it at the first call, which takes a second, and caches the result on disk.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def _compiled(function: Any) -> Any:
 
 @_compiled
 def checksum(encoded: Any, size: int) -> Any:
-    """`beton_format.image_checksum` of the first `size` bytes; the buffer goes on for seven more at least."""
+    """`beton_format.image_checksum` of the first `size` bytes; the buffer has at least seven bytes more."""
     num_words = (size + 7) // 8
     encoded[size : 8 * num_words] = 0
     words = encoded[: 8 * num_words].view(np.uint64)
@@ -70,12 +70,12 @@ def decode_images(
     can_decode_parts: bool,
     can_shrink: bool,
 ) -> None:
-    """Fills images (N, H, W, 3) from their places in a file, and says in `status` how each one went.
+    """Fills images (N, H, W, 3) from their places in a file, and writes the outcome of each to `status`.
 
     `sides` are heights and widths (N, 2), `boxes` rows, columns, heights and widths (N, 4); `checksums` is
     empty where there are none. `encoded` (twice its size and a tail) and `pixels` (with a tail) are scratch
-    for the largest image. Parts of JPEGs and boxes that shrink have functions of their own; what these do not
-    take is FFCV's.
+    for the largest image. Cropped JPEGs and shrinking boxes have functions of their own; FFCV's library does
+    what they do not support.
     """
     size_out, width_out = images.shape[1], images.shape[2]
     shown = np.empty(4, dtype=np.int64)  # the rectangle of the picture that `source` holds

@@ -1,4 +1,4 @@
-"""One picture as it is stored in a .beton; runs in the processes that `write` starts."""
+"""Encodes one image for a .beton; runs in the processes that `write` starts."""
 
 import io
 import multiprocessing
@@ -28,17 +28,17 @@ _EXACT_ENOUGH = 97  # the highest quality that libjpeg's manual trusts its fast 
 
 @dataclass(frozen=True, kw_only=True)
 class BetonSettings:
-    """How pictures are stored.
+    """How images are stored.
 
     Args:
-        format: JPEGs, raw pixels, or a share of `proportion` in JPEGs and the rest raw.
-        max_size: longer sides are brought down to it; None: pictures stay as they are.
-        quality: of the JPEGs; above 97 FFCV's fast inverse transform loses what the files gain.
-        restart_interval: macroblocks of a JPEG between restart markers, at which a crop is cut out before it
-            is decoded; less where it does not divide a row of them; 0: none.
-        jpegs: what becomes of JPEGs whose pixels stay what they are: "compressed" again like other images,
-            "kept" with their own coefficients and restart markers, or "unmarked", kept byte for byte.
-        page_size: bytes; no image lies across two pages.
+        format: JPEG, raw pixels, or a fraction `proportion` as JPEG and the rest raw.
+        max_size: images are shrunk so that the longer side has this many pixels; None shrinks none.
+        quality: of the JPEGs; above 97 FFCV's fast inverse transform loses the gain.
+        restart_interval: macroblocks of a JPEG between restart markers, which let a crop be extracted before
+            it is decoded; lower if it does not divide a row; 0 writes none.
+        jpegs: how JPEGs that are not shrunk are stored: "compressed" again like other images, "kept" with
+            their own coefficients and with restart markers, or "unmarked", kept byte for byte.
+        page_size: bytes; an image never spans two pages.
     """
 
     format: Literal["jpg", "raw", "proportion"] = "jpg"
@@ -69,7 +69,7 @@ class BetonSettings:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know of these settings."""
+        """Remarks on these settings for the user."""
         if self.format == "raw" or self.quality <= _EXACT_ENOUGH:
             return ()
         return (
@@ -80,7 +80,7 @@ class BetonSettings:
 
 
 class Stored(NamedTuple):
-    """An image as it goes into the file, and what its row says of it."""
+    """An encoded image, and the contents of its row."""
 
     mode: int
     height: int
@@ -91,7 +91,7 @@ class Stored(NamedTuple):
 
 
 def store(picture: NDArray[np.uint8], settings: BetonSettings, *, sample: int) -> Stored:
-    """Brings a picture (H, W, 3) to its stored size and form; `sample` decides which form by `proportion`."""
+    """Shrinks and encodes an image (H, W, 3); with `proportion`, `sample` decides between JPEG and raw."""
     picture = shrunk(picture, settings.max_size)
     mode = stored_mode(settings, sample)
     content = np.ascontiguousarray(picture).reshape(-1)
@@ -111,7 +111,7 @@ def store(picture: NDArray[np.uint8], settings: BetonSettings, *, sample: int) -
 
 
 def stored_mode(settings: BetonSettings, sample: int) -> int:
-    """The form of an image, by its number alone."""
+    """Whether an image is stored as JPEG or raw, which depends on its number only."""
     if settings.format != "proportion":
         return JPEG if settings.format == "jpg" else RAW
     chance = uniforms(draw(0, 0, np.array([sample]), Stream.STORED_FORM))[0]
@@ -119,7 +119,7 @@ def stored_mode(settings: BetonSettings, sample: int) -> int:
 
 
 def shrunk(picture: NDArray[np.uint8], max_size: int | None) -> NDArray[np.uint8]:
-    """The picture with its longer side at `max_size`, if that is less than it was."""
+    """The image, shrunk so that its longer side is `max_size` if it was longer."""
     height, width = shrunk_size(picture.shape[0], picture.shape[1], max_size)
     if (height, width) == picture.shape[:2]:
         return picture
@@ -127,7 +127,7 @@ def shrunk(picture: NDArray[np.uint8], max_size: int | None) -> NDArray[np.uint8
 
 
 def shrunk_size(height: int, width: int, max_size: int | None) -> tuple[int, int]:
-    """Height and width of a picture with its longer side at `max_size`, if that is less than it was."""
+    """Height and width of an image that is shrunk to `max_size` if it was larger."""
     if max_size is None or max(height, width) <= max_size:
         return height, width
     ratio = max_size / max(height, width)
@@ -135,12 +135,14 @@ def shrunk_size(height: int, width: int, max_size: int | None) -> tuple[int, int
 
 
 def store_part(source: PictureSource, samples: Sequence[int], settings: BetonSettings) -> list[Stored | str]:
-    """The pictures of a small source, numbers `samples` of the whole; text says why one is missing."""
+    """The images of a small source, which are the numbers `samples` of all; a text says why one is
+    missing.
+    """
     return [_store_one(source, k, sample, settings) for k, sample in enumerate(samples)]
 
 
 def too_large(num_bytes: int, page_size: int) -> str:
-    """Why no page holds an image."""
+    """Says that an image is too large for a page."""
     page_mib = 1 << max(0, (num_bytes - 1).bit_length() - 20)
     return (
         f"expected at most {page_size} bytes an image, which is a page, got {num_bytes} "
@@ -187,7 +189,7 @@ def _kept(
 
 
 def begin_worker() -> None:
-    """What a process does first: leaves Ctrl-C to its parent, and ends when that has died."""
+    """The start of a worker process: it ignores Ctrl-C, and ends when its parent has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()

@@ -1,10 +1,10 @@
-"""FFCV's file format, version 2 (a .beton): what lies where in it, and whether all of it is there.
+"""FFCV's file format, version 2 (a .beton): its layout, and a check that a file is complete.
 
     header | field descriptors | metadata, one row a sample | padding | pages of image data | allocation table
 
-A row holds for an image its mode, size and place, for a label an integer. Files written here have a third
-field, the checksum of the image's bytes. FFCV itself checks hardly any of what is checked here: it reads past
-the ends of tables and files that are cut short.
+A row holds the mode, size and place of an image, and its label. Files written here have a third field, the
+checksum of the image's bytes. FFCV itself makes few of these checks: it reads past the end of truncated
+tables and files.
 """
 
 import hashlib
@@ -38,13 +38,15 @@ _MAX_FIELDS = 64
 
 
 def row_type(type_ids: list[int]) -> np.dtype[Any]:
-    """What the metadata hold for one sample: f0, f1, ... in the order of the fields."""
+    """The data type of a row: f0, f1, ... in the order of the fields."""
     return np.dtype([("", _FIELD_TYPES[type_id]) for type_id in type_ids], align=True)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BetonIndex:
-    """All of a .beton but the images: arrays with one entry a sample, and where things lie."""
+    """Everything in a .beton except the images: arrays with one entry per sample, and the places of the
+    sections.
+    """
 
     path: Path
     offsets: NDArray[np.uint64]
@@ -65,7 +67,7 @@ class BetonIndex:
 
 
 def image_checksum(encoded: NDArray[np.uint8]) -> int:
-    """The sum of the image's 64-bit words (the last one filled up with zeros), each hashed with its place.
+    """The sum of the image's 64-bit words (the last one padded with zeros), each hashed with its position.
 
     A change within one word always changes the sum; reading it takes a hundredth of the time of decoding.
     """
@@ -79,10 +81,10 @@ CHECKSUM_FACTOR = 0x9E3779B97F4A7C15  # odd: multiplying by it loses nothing
 
 
 def read_index(path: Path) -> BetonIndex:
-    """Reads and checks everything but the images; ImageNet's 1.28 M rows take a fraction of a second.
+    """Reads and checks everything except the images; ImageNet's 1.28 M rows take a fraction of a second.
 
     Raises:
-        DataError: no such file, a foreign one, or one that is cut short or contradicts itself.
+        DataError: the file is missing, has another format, is truncated, or contradicts itself.
     """
     try:
         with path.open("rb") as file:
@@ -181,7 +183,7 @@ class _Parse:
         return {"sizes": sizes}
 
     def check_images(self, index: BetonIndex) -> None:
-        """Places inside the data, sizes that can be."""
+        """Checks that the places are inside the data and the sizes are plausible."""
         sizes, area = index.sizes, (index.heights * index.widths * 3).astype(np.uint64)
         starts = index.offsets
         fits = (starts < index.data_end) & (sizes > 0) & (sizes <= np.uint64(index.data_end) - starts)
@@ -204,13 +206,13 @@ class _Parse:
         return np.frombuffer(content, dtype=dtype)
 
     def expect_all(self, is_fine: NDArray[np.bool_], expected: str, got: NDArray[Any]) -> None:
-        """Names the first sample that is not fine."""
+        """Raises an error that names the first sample with a fault."""
         if not is_fine.all():
             wrong = int(np.argmin(is_fine))
             self.expect(False, expected, f"{got[wrong]} for sample {wrong}")
 
     def expect(self, is_fine: bool, expected: str, got: str) -> None:
-        """Raises the one error of this file."""
+        """Raises the DataError of this module."""
         if not is_fine:
             raise DataError(
                 f"{self.path}: expected {expected}, got {got}; write it again (addertrain data write)"

@@ -1,6 +1,6 @@
-"""The record of a .beton that is being written: which pages are on the disk, and what lies in them.
+"""The journal of a .beton that is being written: which pages are on disk, and what they hold.
 
-A page is written and flushed first, its line second: whatever a line tells is there after a crash.
+A page is flushed before its line is written, so every page with a line survives a crash.
 """
 
 import json
@@ -14,7 +14,7 @@ from addertrain.errors import DataError
 
 
 class Row(NamedTuple):
-    """A stored image: its number in the source and what the file says of it."""
+    """A stored image: its number in the source and its entry in the file."""
 
     sample: int
     label: int
@@ -43,11 +43,11 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, about: dict[str, Any], is_there: Callable[[int, Page], bool]) -> Self:
-        """Takes up what an earlier start has left, or starts anew.
+        """Opens the journal of an earlier start, or begins one.
 
         Args:
-            about: what is being written; an earlier start must have said the same.
-            is_there: whether the disk still has a page, by its number and record.
+            about: what is being written; it must equal that of the earlier start.
+            is_there: whether a page is still on disk, by its number and record.
 
         Raises:
             DataError: the earlier start wrote something else.
@@ -60,7 +60,7 @@ class Journal:
         return cls(path, path.open("a", encoding="utf-8"), pages)
 
     def add(self, page: Page) -> None:
-        """Notes a page that is on the disk."""
+        """Records a page that is on disk."""
         self._file.write(json.dumps(page) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -72,7 +72,7 @@ class Journal:
 
 
 def earlier_about(path: Path) -> dict[str, Any] | None:
-    """What an earlier start has said that it writes; None where there was none."""
+    """What an earlier start was writing; None if there was no earlier start."""
     try:
         with path.open(encoding="utf-8") as file:
             about = _parsed(file.readline())
@@ -91,8 +91,9 @@ def _read(path: Path, about: dict[str, Any]) -> list[Page]:
                 key for key in about if not isinstance(earlier, dict) or earlier.get(key) != about[key]
             ]
             raise DataError(
-                f"{path}: was begun with other settings or pictures (different: {', '.join(different)}); "
-                f"give the same ones, or remove {path.name} and {path.stem} to begin anew"
+                f"{path}: expected the settings and images that it was started with, got others (different: "
+                f"{', '.join(different)}); use the same ones, or remove {path.name} and {path.stem} to "
+                "start again"
             )
         pages = []
         for line in lines:
@@ -104,7 +105,7 @@ def _read(path: Path, about: dict[str, Any]) -> list[Page]:
 
 
 def _parsed(line: str) -> Any:
-    """The line's value; None for one that was cut short."""
+    """The value of a line; None if it is incomplete."""
     if not line.endswith("\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What pictures ask of memory and disk: the file in the kernel's page cache, the loader's own buffers."""
+"""The memory that a .beton needs: the kernel's page cache and the loader's own buffers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ _JPEG_SHARE = 0.1  # of raw pixels, at quality 90: measured on ImageNet at 500 a
 class PictureNeeds:
     """Bytes for one .beton on one machine.
 
-    `file` lies on the disk and, to be fast from the second epoch on, in the page cache, once for all ranks of
-    a machine; `loader` is what each rank holds itself; `memory` is what the machine lets us use.
+    `file` is its size on disk, which the page cache of a machine should hold once for all ranks, so that
+    reading is fast from the second epoch on; `loader` is the memory of each rank; `memory` is what the
+    machine provides.
     """
 
     file: int
@@ -29,7 +30,7 @@ class PictureNeeds:
 
     @property
     def warning(self) -> str | None:
-        """One line where an epoch would be read from the disk again and again."""
+        """A line of warning if every epoch would have to be read from disk."""
         if self.file <= self.memory:
             return None
         advice = (
@@ -47,7 +48,7 @@ def picture_needs(path: Path, settings: DataRecipe, *, world_size: int = 1) -> P
     """The needs of a .beton under a recipe.
 
     Raises:
-        DataError: there is no such file, or a damaged one.
+        DataError: the file is missing or damaged.
     """
     index = read_index(path)
     raw_bytes = int(index.sizes[index.modes == RAW].sum())
@@ -61,7 +62,7 @@ def picture_needs(path: Path, settings: DataRecipe, *, world_size: int = 1) -> P
 
 
 def available_memory() -> int:
-    """Bytes that this machine, or the limit of our container, lets the page cache and us have."""
+    """The bytes that this machine, or the limit of its container, provides."""
     lines = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
     memory = int(lines["MemAvailable"].split()[0]) * 1024
     try:

@@ -1,4 +1,4 @@
-"""The pages of a .beton that is being written, one after the other, and the index around them at the end."""
+"""Writes the pages of a .beton one after the other, and finally the index around them."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ _ROWS_START = HEADER.itemsize + len(_FIELDS) * FIELD.itemsize
 
 
 class PageFile:
-    """A file that grows page by page; room for the index of `capacity` samples is left before the pages.
+    """A file that grows page by page; space for the index of `capacity` samples is reserved before the pages.
 
     Raises:
         DataError: another process writes it.
@@ -47,7 +47,7 @@ class PageFile:
             raise
         if state == "held":
             os.close(self._file)
-            raise DataError(f"{path}: expected no other writer, got one; wait for it, or end it")
+            raise DataError(f"{path}: another process is writing this file; wait for it, or end it")
         self.is_locked = state == "locked"
         self._content = bytearray()
         self._rows: list[Row] = []
@@ -59,7 +59,7 @@ class PageFile:
         return hashlib.sha256(content).hexdigest() == page.sha256
 
     def add(self, sample: int, label: int, stored: Stored, note: Callable[[Page], None]) -> None:
-        """Puts an image into this page, or into the next one; `note` hears of pages that are written."""
+        """Puts an image into this page, or into the next one; `note` is called for pages that are written."""
         size = len(stored.content)
         assert size <= self.page_size, "store_part names images that no page holds"
         if len(self._content) + size > self.page_size:
@@ -86,7 +86,7 @@ class PageFile:
         return Stored(row.mode, row.height, row.width, row.checksum, content, row.change)
 
     def flush(self, note: Callable[[Page], None]) -> None:
-        """Writes the page at hand, if there is anything in it."""
+        """Writes the current page if it is not empty."""
         if not self._rows:
             return
         content = bytes(self._content).ljust(self.page_size, b"\0")
@@ -106,7 +106,7 @@ class PageFile:
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Closes the file and gives up its lock."""
+        """Closes the file and releases its lock."""
         os.close(self._file)
 
     def _write(self, content: bytes, start: int) -> None:

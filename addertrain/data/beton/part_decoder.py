@@ -1,7 +1,7 @@
-"""libjpeg-turbo for the part of a JPEG that a crop shows: found, and used where it gives FFCV's pixels.
+"""Decodes only the region of a JPEG that a crop shows, if libjpeg-turbo gives the same pixels as FFCV.
 
-`kernels/csrc/pictures` is compiled where libjpeg-turbo's headers are. Its library and FFCV's TurboJPEG are
-packages of one source; whether they are of one version is asked of their pixels, once in a process.
+`kernels/csrc/pictures` is compiled where libjpeg-turbo's headers are. It and FFCV's TurboJPEG may be of
+different versions, so their pixels are compared once in each process.
 """
 
 import ctypes
@@ -26,20 +26,20 @@ _TRIED_SIZE, _TRIED_BOX = (75, 101), Box(19, 35, 40, 41)
 
 
 class Part(NamedTuple):
-    """A rectangle of a picture, and its pixels (H, W, 3)."""
+    """A rectangle of an image, and its pixels (H, W, 3)."""
 
     box: Box
     pixels: NDArray[np.uint8]
 
     def cut(self, box: Box) -> NDArray[np.uint8]:
-        """The pixels of a box of the picture that lies in this part."""
+        """The pixels of a box of the image that is inside this rectangle."""
         row, column = box.row - self.box.row, box.column - self.box.column
         return self.pixels[row : row + box.height, column : column + box.width]
 
 
 @functools.cache
 def library() -> Any:
-    """The compiled library; None where it was not built, or libjpeg-turbo is not on this machine."""
+    """The compiled library; None if it was not built or libjpeg-turbo is not installed."""
     path = compiled.find(_LIBRARY)
     if path is None:
         return None
@@ -61,7 +61,9 @@ def library() -> Any:
 
 
 def decode_part(encoded: bytes, height: int, width: int, box: Box) -> Part | None:
-    """The rectangle of a JPEG that is decoded for a box inside it; None where all of it has to be."""
+    """The rectangle of a JPEG that is decoded for a box in it; None if the complete image has to be
+    decoded.
+    """
     loaded = library()
     if loaded is None:
         return None
@@ -80,7 +82,7 @@ def decode_part(encoded: bytes, height: int, width: int, box: Box) -> Part | Non
 
 
 def gives_the_pixels_of(decode_whole: Whole) -> bool:
-    """Whether parts of small pictures of every usual kind are what decoding all of them gives."""
+    """Whether regions of small images of every usual kind equal those of the complete image."""
     return library() is not None and all(_is_same(content, decode_whole) for content in _tried_pictures())
 
 

@@ -1,8 +1,8 @@
-"""FFCV behind the loader protocol: its file format and its compiled decoder, with what it lacks around them.
+"""Reads .beton files with FFCV's compiled decoder, and adds what it lacks: checks, seeking and errors.
 
-Of FFCV this uses the .beton format and the library with turbojpeg and OpenCV inside. Its own Loader, graph
-and threads stay out: they take seconds to compile in every process, hang where a thread fails, cannot seek,
-and decode into buffers for whole batches. The one file that knows the package.
+This uses FFCV's file format and its library, which contains turbojpeg and OpenCV, but not its Loader, which
+takes seconds to compile in every process, hangs when a thread fails, cannot seek, and decodes into buffers of
+complete batches. No other file imports the package.
 """
 
 import ctypes
@@ -25,16 +25,16 @@ from addertrain.errors import DataError
 
 
 class BetonReader:
-    """The pictures of a .beton, read where they lie: nothing but the index is held in memory.
+    """The images of a .beton; only the index is held in memory.
 
-    Reads go through the file's descriptor and not through a memory map, so that a file that is cut short or
-    fails to be read in the middle of training is an error and not a SIGBUS.
+    Reads go through the file's descriptor and not through a memory map, so that a file that is truncated or
+    unreadable during training raises an error instead of SIGBUS.
 
     Args:
-        index: of a file that is whole.
+        index: that of an intact file.
         classes: their names.
-        only_ffcv: whether FFCV's library decodes all of every picture and resizes, even where parts can be
-            decoded and boxes shrunk in less time. The images are the same either way.
+        only_ffcv: whether FFCV's library decodes every image completely and resizes it, although faster
+            functions exist. The images are the same in both cases.
     """
 
     def __init__(self, index: BetonIndex, classes: tuple[str, ...], *, only_ffcv: bool = False) -> None:
@@ -51,10 +51,10 @@ class BetonReader:
 
     @classmethod
     def open(cls, path: Path, *, only_ffcv: bool = False) -> "BetonReader":
-        """The pictures of a file that is whole, as its side file tells.
+        """The images of a file that is intact according to its side file.
 
         Raises:
-            DataError: no FFCV, or a file that is missing, unfinished or damaged.
+            DataError: FFCV is missing, or the file is missing, unfinished or damaged.
         """
         side, index = SideFile.read(path), read_index(path)
         side.check(index)
@@ -62,33 +62,35 @@ class BetonReader:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of every picture, (N,)."""
+        """The class of every image, (N,)."""
         return self._index.labels
 
     @property
     def index_sha256(self) -> str:
-        """Checksum of what says where every picture lies, of which class and size it is."""
+        """Checksum of the places, classes and sizes of all images."""
         return self._index.sha256
 
     def __len__(self) -> int:
         return len(self._index)
 
     def check(self) -> None:
-        """Raises a DataError where the file was removed, replaced or changed in size since it was opened."""
+        """Raises a DataError if the file was removed, replaced or changed in size since it was opened."""
         now = os.fstat(self._file)
         if now.st_nlink == 0 or now.st_size != self._index.num_bytes:
             what = "removed or replaced" if now.st_nlink == 0 else f"changed to {now.st_size} bytes"
             raise DataError(
                 f"{self._index.path}: expected the file of {self._index.num_bytes} bytes that was opened, "
-                f"it was {what} while in use; put it back and resume"
+                f"but it was {what} while in use; restore it and resume"
             )
 
     def read(self, samples: NDArray[np.int64], crops: Crops, images_nhwc: NDArray[np.uint8]) -> None:
-        """Fills one image (H, W, 3) for each sample; a DataError names a picture that cannot be read."""
+        """Fills one image (H, W, 3) for each sample; a DataError names an image that cannot be read."""
         index = self._index
         low, high = int(samples.min()), int(samples.max())
         if low < 0 or high >= len(index):
-            raise DataError(f"{index.path}: expected samples of 0 to {len(index) - 1}, got {low} to {high}")
+            raise DataError(
+                f"{index.path}: expected sample numbers from 0 to {len(index) - 1}, got {low} to {high}"
+            )
         sides = self._sides[samples]
         boxes = [crops.box(k, height, width) for k, (height, width) in enumerate(sides.tolist())]
         status = np.full(len(samples), -1, dtype=np.int64)
@@ -114,7 +116,7 @@ class BetonReader:
             raise DataError(self._complaint(int(samples[bad]), int(status[bad])))
 
     def _thread_scratch(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Memory for one encoded picture, a part cut out of it, and a decoded one; goes with the thread."""
+        """Memory of a thread for an encoded image, a region cut out of it, and a decoded image."""
         if not hasattr(self._scratch, "encoded"):
             self._scratch.encoded = np.empty(self._encoded_bytes, dtype=np.uint8)
             self._scratch.pixels = np.empty(self._pixel_bytes, dtype=np.uint8)
@@ -123,18 +125,18 @@ class BetonReader:
     def _complaint(self, sample: int, status: int) -> str:
         index, kernel = self._index, self._kernel
         got = {
-            kernel.CUT_SHORT: "fewer (the file was cut short, or the storage fails)",
-            kernel.DAMAGED: "others (their checksum differs)",
-            kernel.UNDECODABLE: "bytes that FFCV's decoder does not take for a whole JPEG in RGB or grey",
+            kernel.CUT_SHORT: "fewer (the file was truncated, or the storage fails)",
+            kernel.DAMAGED: "other bytes (their checksum differs)",
+            kernel.UNDECODABLE: "bytes that FFCV's decoder does not accept as a JPEG in RGB or grey",
         }[status]
         return (
             f"{index.path}: sample {sample}: expected the {index.sizes[sample]} bytes of an image at "
-            f"{index.offsets[sample]}, got {got}; addertrain data verify tells what else is damaged"
+            f"{index.offsets[sample]}, got {got}; addertrain data verify lists all damage"
         )
 
 
 def decode(encoded: bytes, pixels: NDArray[np.uint8]) -> bool | None:
-    """Fills pixels (H, W, 3) by the decoder that trains; False where it fails, None without FFCV."""
+    """Fills pixels (H, W, 3) with the decoder that training uses; False if it fails, None without FFCV."""
     try:
         library = ffcv_library()
     except (ImportError, OSError):
@@ -172,11 +174,11 @@ def ffcv_library() -> Any:
     """
     spec = importlib.util.find_spec("ffcv")
     if spec is None or spec.origin is None:
-        raise ImportError("no package ffcv")
+        raise ImportError("the package ffcv is not installed")
     # Found, not imported: that takes three seconds and a compiler run, and only the library is needed.
     path = next(Path(spec.origin).parent.glob("_libffcv*.so"), None)
     if path is None:
-        raise ImportError("no library in the package ffcv")
+        raise ImportError("the package ffcv has no compiled library")
     return ctypes.CDLL(str(path))
 
 
@@ -197,8 +199,8 @@ def _kernel() -> Any:
         from addertrain.data.beton import decode_kernel as kernel
     except (ImportError, OSError) as error:
         raise DataError(
-            f"data.loader: ffcv: expected the packages ffcv 1.0.2 and numba, got: {error}; "
-            "run launch/setup all, or choose data.loader: torchvision"
+            f"data.loader: ffcv needs the packages ffcv 1.0.2 and numba, but: {error}; run launch/setup "
+            "all, or choose data.loader: torchvision"
         ) from None
     parts = part_decoder.library()
     for symbol, function in (
@@ -214,11 +216,11 @@ def _kernel() -> Any:
 
 @functools.cache
 def _has_part_decoder() -> bool:
-    """Whether a part of a JPEG can be decoded alone, into the pixels that FFCV gives."""
+    """Whether a region of a JPEG can be decoded separately, to the same pixels as by FFCV."""
     return part_decoder.gives_the_pixels_of(decode)
 
 
 @functools.cache
 def _has_box_shrinker() -> bool:
-    """Whether a box is shrunk here into the pixels that FFCV gives."""
+    """Whether a box is shrunk here to the same pixels as by FFCV."""
     return box_shrinker.gives_the_pixels_of(resize)

@@ -1,4 +1,4 @@
-"""A .beton that is being written goes on with pages of another size: what is there is copied, not decoded."""
+"""Resumes writing a .beton with another page size: existing images are copied, not encoded again."""
 
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +12,12 @@ from addertrain.data.beton.pages import PageFile
 
 
 def repage(part: Path, journal_path: Path, about: dict[str, Any], *, capacity: int) -> None:
-    """Copies what an earlier start has written, if nothing but its page size was another.
-
-    A crash on the way loses at most the work done so far: pages are compared with their checksums.
+    """Copies what an earlier start has written if only its page size differs. Pages are compared with their
+    checksums, so a crash in between loses at most the work done so far.
 
     Raises:
         DataError: another process writes the file.
-        OSError: there is no room for both.
+        OSError: there is no space for both.
     """
     earlier = earlier_about(journal_path)
     page_size = about["settings"]["page_size"]

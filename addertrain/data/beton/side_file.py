@@ -1,4 +1,4 @@
-"""The file beside a .beton that says what it holds; without it a .beton counts as unfinished."""
+"""The side file of a .beton, which describes it; a .beton without one is treated as unfinished."""
 
 import dataclasses
 import json
@@ -19,10 +19,11 @@ _FORMAT = 1
 class SideFile:
     """What was written, from what, and how.
 
-    `page_sha256` are checksums of the image data in pieces of `page_size` bytes, `index_sha256` is that of
-    all the rest of the file; `skipped` names pictures that could not be stored, and why; `remarks` tell
-    what was passed over, and what was done to pictures beyond decoding them. `kept_jpegs` were stored without
-    being compressed again, and `marked_jpegs` have restart markers; earlier versions counted neither.
+    `page_sha256` are the checksums of the image data in blocks of `page_size` bytes, `index_sha256` is that
+    of the rest of the file; `skipped` names images that could not be stored, with the reason; `remarks` tell
+    what was skipped, and how images were changed besides decoding them. `kept_jpegs`
+    were stored without being compressed again, and `marked_jpegs` have restart markers; earlier versions
+    recorded neither number.
     """
 
     count: int
@@ -49,12 +50,12 @@ class SideFile:
         """The side file of a .beton.
 
         Raises:
-            DataError: there is none, or none of ours.
+            DataError: there is none, or it is not addertrain's.
         """
         path = side_path(beton)
         if not beton.exists():
             raise DataError(
-                f"{beton}: expected a .beton file, got none; write it with addertrain data write PICTURES "
+                f"{beton}: expected a .beton file, got none; write it with addertrain data write IMAGES "
                 f"{beton}, or choose data.loader: torchvision"
             )
         try:
@@ -68,17 +69,18 @@ class SideFile:
             return cls(**plain)
         except FileNotFoundError:
             raise DataError(
-                f"{path}: expected the side file of {beton.name}, got none: the file is unfinished, or from "
-                f"another program; for the latter, check it with addertrain data verify --adopt {beton}"
+                f"{path}: expected the side file of {beton.name}, got none; if addertrain wrote "
+                f"{beton.name}, writing was interrupted: start it again; if another program did, run "
+                f"addertrain data verify --adopt {beton}"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path}: expected the side file of {beton.name}, got something else ({error}); "
-                f"write both again, or remove it and run addertrain data verify --adopt {beton}"
+                f"{path}: expected the side file of {beton.name}, got something else ({error}); write "
+                f"{beton.name} again, or remove the side file and run addertrain data verify --adopt {beton}"
             ) from None
 
     def check(self, index: BetonIndex) -> None:
-        """Raises a DataError where the .beton is not the one that was written."""
+        """Raises a DataError if the .beton is not the one that was written."""
         for what, expected, got in (
             ("bytes", self.num_bytes, index.num_bytes),
             ("samples", self.count, len(index)),
@@ -86,19 +88,19 @@ class SideFile:
         ):
             if expected != got:
                 raise DataError(
-                    f"{index.path}: expected {expected} {what} (by its side file), got {got}; "
-                    "it is damaged or was replaced: write it again"
+                    f"{index.path}: expected {expected} {what}, as its side file says, got {got}; it is "
+                    "damaged or was replaced, so write it again"
                 )
         check_labels(index.labels, len(self.classes), where=index.path)
         if self.index_sha256 != index.sha256:
             raise DataError(
-                f"{index.path}: expected the header, rows and table that were written, got others (their "
-                "checksum differs from the side file's); the file is damaged: write it again"
+                f"{index.path}: expected the checksum of its index, as its side file says, got another; the "
+                "file is damaged, so write it again"
             )
 
 
 def side_path(beton: Path) -> Path:
-    """Where the side file of a .beton lies.
+    """The path of the side file of a .beton.
 
     Raises:
         DataError: `beton` is a folder.
@@ -109,7 +111,9 @@ def side_path(beton: Path) -> Path:
 
 
 def describe(side: SideFile, index: BetonIndex) -> list[str]:
-    """Lines for a person: count, classes, forms, sizes, origin, and which pictures were left out."""
+    """A description in lines: number of images, classes, encodings, sizes, origin, and images that were left
+    out.
+    """
     counts = np.bincount(index.labels, minlength=len(side.classes))
     share = float(np.mean(index.modes == JPEG))
     form = {0.0: "raw", 1.0: "jpg"}.get(share, f"{100 * share:.1f} % jpg, the rest raw")

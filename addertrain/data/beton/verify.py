@@ -1,4 +1,4 @@
-"""Whether a .beton is whole: its structure in seconds, every page and every image in minutes."""
+"""Checks whether a .beton is intact: its structure in seconds, all pages and images in minutes."""
 
 import hashlib
 import os
@@ -28,10 +28,10 @@ Progress = Callable[[int, int], None]
 
 
 def verify_structure(path: Path) -> tuple[SideFile, BetonIndex]:
-    """Reads the side file and everything of the .beton but the images.
+    """Reads and checks the side file and everything in the .beton except the images.
 
     Raises:
-        DataError: what is missing, contradicts itself, or is not what was written.
+        DataError: something is missing, contradicts itself, or differs from what was written.
     """
     side, index = SideFile.read(path), read_index(path)
     side.check(index)
@@ -46,7 +46,7 @@ def verify_structure(path: Path) -> tuple[SideFile, BetonIndex]:
 def verify_images(
     path: Path, *, num_threads: int = 1, progress: Progress = lambda done, total: None
 ) -> list[str]:
-    """What is wrong with the pages and images of a file whose structure is whole, one line each.
+    """One line for every damaged page and image of a file whose structure is intact.
 
     Raises:
         DataError: see `verify_structure`.
@@ -67,17 +67,17 @@ def adopt(path: Path, *, num_threads: int = 1, progress: Progress = lambda done,
     """Checks every image of another program's .beton and writes the side file that it lacks.
 
     Raises:
-        DataError: there is a side file already, or anything is wrong with the .beton.
+        DataError: there is a side file already, or the .beton is damaged.
     """
     if side_path(path).exists():
-        raise DataError(f"{side_path(path)}: expected no side file yet, got one; use addertrain data verify")
+        raise DataError(f"{side_path(path)}: expected no side file for --adopt, got one; leave --adopt out")
     index = read_index(path)
     num_classes = int(index.labels.max()) + 1
     check_labels(index.labels, num_classes, where=path)
     pages = list(_pages(index, num_threads, progress))
     complaints = [line for page in pages for line in page.complaints]
     if complaints:
-        raise DataError(f"{complaints[0]} ({len(complaints) - 1} more such)")
+        raise DataError(f"{complaints[0]} ({len(complaints) - 1} more like this)")
     side = SideFile(
         count=len(index),
         num_bytes=index.num_bytes,
@@ -102,7 +102,7 @@ def _num_pages(index: BetonIndex) -> int:
 def _pages(
     index: BetonIndex, num_threads: int, progress: Progress, interval: int | None = None
 ) -> Iterator["_Page"]:
-    """What every page turned out to be; page by page, so each is read once."""
+    """The findings on every page; page by page, so that each is read once."""
     numbers = (index.offsets.astype(np.int64) - index.data_start) // index.page_size
     order = np.argsort(numbers, kind="stable")
     num_pages = _num_pages(index)
@@ -150,7 +150,7 @@ def _check_page(
 
 
 def _problem(index: BetonIndex, sample: int, encoded: bytes, interval: int | None) -> str | None:
-    """What is wrong with an image, if anything is."""
+    """The fault of an image, or None."""
     if len(encoded) != index.sizes[sample]:
         return f"expected {index.sizes[sample]} bytes, got {len(encoded)}"
     content = np.frombuffer(encoded, dtype=np.uint8)
@@ -162,7 +162,7 @@ def _problem(index: BetonIndex, sample: int, encoded: bytes, interval: int | Non
 
 
 def _jpeg_problem(encoded: bytes, height: int, width: int, interval: int | None) -> str | None:
-    """What the decoder that trains would stumble on; without FFCV, what the others here do."""
+    """The fault that the decoder of training would report; without FFCV, that of the other decoders."""
     # Here: torchvision takes seconds to import, which the structure does not need.
     from addertrain.data.beton import reader
     from addertrain.data.decoding.picture import decode_picture
@@ -173,12 +173,14 @@ def _jpeg_problem(encoded: bytes, height: int, width: int, interval: int | None)
     if (head.height, head.width) != (height, width):
         return f"expected {height} x {width} pixels, got {head.height} x {head.width}"
     if head.channels == 4:
-        return "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write it anew"
+        return (
+            "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode; write the file again"
+        )
     wanted = head.restart_interval if interval is None else dividing_interval(head.columns, interval)
     if head.restart_interval != wanted:
         return (
-            f"expected an interval of {wanted} macroblocks between restart markers, by the side file, got "
-            f"{head.restart_interval}; write it anew"
+            f"expected an interval of {wanted} macroblocks between restart markers, by the side file, "
+            f"got {head.restart_interval}; write the file again"
         )
     # Not where libjpeg warns, as it does of markers that are missing or out of turn.
     is_decodable = reader.decode(encoded, np.empty((height, width, 3), dtype=np.uint8))

@@ -1,7 +1,7 @@
-"""Pictures into a .beton, by several processes; an interruption costs a page, and a bad picture is named.
+"""Packs images into a .beton with several processes; an interruption costs a page, and a bad image is named.
 
-The images follow the order of the source whatever the number of processes: the same pictures and settings
-give the same bytes.
+The images have the order of the source for any number of processes, so the same images and settings give the
+same bytes.
 """
 
 import errno
@@ -61,28 +61,30 @@ def write_beton(
     progress: Progress = lambda done, total, bad: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> SideFile:
-    """Writes a .beton and its side file, or goes on with them; returns what the side file says.
+    """Writes a .beton and its side file, or resumes writing them; returns the contents of the side file.
 
-    Until all is on the disk the file is called PATH.part, beside PATH.part.journal.
+    Until everything is on disk the file is called PATH.part, with a journal PATH.part.journal.
 
     Args:
-        skip_bad: leave out pictures that cannot be read, and list them in the side file.
-        say: hears at once what a user may want to stop for; the side file's remarks have all of it.
+        skip_bad: leave out images that cannot be read, and list them in the side file.
+        say: is given the lines that may make a user stop early; the side file's remarks contain them all.
 
     Raises:
-        DataError: the file is there already, a picture that cannot be read, a full disk, a process that died.
-            What has been written stays, and the same call goes on from there, also with another page size.
+        DataError: the file exists already, an image cannot be read, the disk is full, or a process died. What
+        has been written stays, and the same call resumes from there, also with another page size.
     """
     settings = settings or BetonSettings()
     if not path.parent.is_dir():
-        raise DataError(f"{path}: expected a folder {path.parent} to write it to, got none; make it first")
+        raise DataError(f"{path}: expected an existing folder {path.parent}, got none; create it")
     if path.exists():
-        raise DataError(f"{path}: expected no file there yet, got one; remove it, or choose another name")
+        raise DataError(
+            f"{path}: expected a new file, got one that exists; remove it, or choose another name"
+        )
     if not len(source):
-        raise DataError(f"{source.description}: expected pictures, got none")
+        raise DataError(f"{source.description}: expected images, got none; check the path")
     if settings.jpegs == "kept" and not can_mark():
         raise DataError(
-            "jpegs: expected the library _C_pictures, which puts restart markers into kept JPEGs, got none; "
+            "jpegs: expected the library _C_pictures, which writes restart markers into kept JPEGs, got none; "
             "install libjpeg-turbo's headers and addertrain again, or set 'unmarked'"
         )
     part = path.with_name(path.name + ".part")
@@ -91,10 +93,10 @@ def write_beton(
     try:
         return _write(source, path, part, settings, num_workers, skip_bad, progress, say)
     except OSError as error:
-        cure = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this"
         raise DataError(
-            f"{part}: expected to write, got: {error.strerror or error}; what is written stays: {cure} and "
-            "start the same command again"
+            f"{part}: expected to write there, got: {error.strerror or error}; {cure} and start the same "
+            "command again, which resumes"
         ) from None
 
 
@@ -119,7 +121,7 @@ def _write(
     repage(part, journal_path, about, capacity=capacity)
     with closing(PageFile(part, page_size=settings.page_size, capacity=capacity)) as pages:
         if not pages.is_locked:
-            say(f"{part} cannot be locked on its file system: a second writer of it would not be noticed")
+            say(f"{part} cannot be locked on this file system; make sure that no second process writes it")
         with closing(Journal.open(journal_path, about, pages.has_page)) as journal:
             pages.num_pages = len(journal.pages)
             bad = _too_large(source, settings, journal)
@@ -134,7 +136,7 @@ def _write(
 
 
 def _too_large(source: PictureSource, settings: BetonSettings, journal: Journal) -> dict[int, str]:
-    """Raw pictures that no page holds, as their heads tell: said before hours of writing, not after them."""
+    """Raw images that are too large for a page, found in their headers before hours of writing."""
     largest = settings.max_size
     if settings.format == "jpg" or (largest is not None and 3 * largest**2 <= settings.page_size):
         return {}
@@ -159,7 +161,9 @@ def _write_pages(
     num_workers: int,
     progress: Progress,
 ) -> dict[int, str]:
-    """Writes what is still missing and not known as bad; returns why pictures are, by their numbers."""
+    """Writes the images that are missing and not known to be bad; returns the reasons of bad ones by their
+    numbers.
+    """
     written = {row.sample for page in journal.pages for row in page.rows}
     missing = [sample for sample in range(len(source)) if sample not in written and sample not in bad]
     bad = dict(bad)
@@ -179,7 +183,7 @@ def _write_pages(
 def _stored(
     source: PictureSource, samples: list[int], settings: BetonSettings, num_workers: int
 ) -> Iterator[tuple[int, Stored | str]]:
-    """Every picture as it is stored, in order, from processes that run ahead."""
+    """Every encoded image in order, from processes that work ahead."""
     if not samples:
         return
     context = multiprocessing.get_context(_start_method())
@@ -195,17 +199,17 @@ def _stored(
                 yield from _results(*started.popleft())
         except BrokenProcessPool:
             raise DataError(
-                "write: expected all processes to live, one died (out of memory, or killed); what is written "
-                "stays: start the same command again, perhaps with fewer --workers"
+                "data write: a worker process died (it was killed or ran out of memory); start the same "
+                "command again, which resumes, perhaps with fewer --workers"
             ) from None
         finally:
             processes.shutdown(wait=False, cancel_futures=True)
 
 
 def _start_method() -> Literal["forkserver", "spawn"]:
-    """How processes start; this one may have threads, so it must not fork.
+    """How processes are started; this one may have threads, so it must not fork.
 
-    The server that forks is met at a socket in TMPDIR, whose path may have 107 bytes.
+    The fork server uses a socket in TMPDIR, whose path may have at most 107 bytes.
     """
     socket_name = os.path.join(tempfile.gettempdir(), "pymp-12345678", "listener-12345678")
     return "forkserver" if len(os.fsencode(socket_name)) < 107 else "spawn"
@@ -224,7 +228,7 @@ def _publish(
     bad: dict[int, str],
     remarks: tuple[str, ...],
 ) -> SideFile:
-    """Reads the index back, writes the side file, and gives the file its name; the order matters."""
+    """Reads the index back, writes the side file, and gives the file its name, in this order."""
     index = read_index(part)
     kept = sum(bool(row.change & Change.KEPT) for page in journal.pages for row in page.rows)
     side = SideFile(
@@ -262,13 +266,13 @@ def _marked(index: BetonIndex, settings: BetonSettings, kept: int) -> int:
 
 
 def _changes(rows: list[Row], source: PictureSource) -> list[str]:
-    """What was done to pictures beyond decoding them, and to how many."""
+    """How images were changed besides decoding them, and how many."""
     counts = {change: sum(bool(row.change & change) for row in rows) for change in Change}
     lines = []
     if turned := counts[Change.TURNED]:
         lines.append(f"turned upright by their EXIF orientation: {turned}")
     if laid := counts[Change.LAID]:
-        lines.append(f"laid on the background {source.rendering.record()['background']}: {laid}")
+        lines.append(f"blended with the background {source.rendering.record()['background']}: {laid}")
     if scaled := counts[Change.SCALED]:
         lines.append(f"grey of more than 8 bits, scaled to 8: {scaled}")
         if scaled == counts[Change.DIM]:
@@ -277,18 +281,18 @@ def _changes(rows: list[Row], source: PictureSource) -> list[str]:
 
 
 def _emptied(rows: list[Row], source: PictureSource) -> list[str]:
-    """Classes all of whose pictures were left out."""
+    """Classes whose images were all left out."""
     left = sorted(set(np.unique(source.labels).tolist()) - {row.label for row in rows})
     names = ", ".join(source.classes[label] for label in left[:3])
-    return [f"classes whose pictures were all left out: {len(left)} ({names})"] if left else []
+    return [f"classes whose images were all left out: {len(left)} ({names})"] if left else []
 
 
 def _complaint(bad: dict[int, str], source: PictureSource) -> str:
     reasons = [f"{source.name(sample)} ({reason})" for sample, reason in list(bad.items())[:_NAMED]]
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return (
-        f"{source.description}: expected pictures that can be stored, {len(bad)} of {len(source)} cannot: "
-        f"{', '.join(reasons)}{more}; replace them and start again, or leave them out with --skip-bad"
+        f"{source.description}: expected images that can be stored, got {len(bad)} of {len(source)} that "
+        f"cannot: {', '.join(reasons)}{more}; replace them and start again, or leave them out with --skip-bad"
     )
 
 

@@ -1,1 +1,1 @@
-"""The bytes of a picture as RGB: every reader here gets its pixels from `picture`."""
+"""Decodes image files to RGB; every reader here gets its pixels from `picture`."""

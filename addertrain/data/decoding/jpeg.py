@@ -1,7 +1,7 @@
-"""JPEGs through libjpeg-turbo's TurboJPEG, which tells of the damage that other ways to decode pass over.
+"""Decodes JPEGs with libjpeg-turbo's TurboJPEG, which reports damage that other decoders ignore.
 
-A JPEG that is damaged inside decodes to some picture: libjpeg only warns. torchvision and Pillow drop these
-warnings, TurboJPEG counts them. It is a system library, and the one that FFCV's is linked with.
+A JPEG with damaged pixel data still decodes to an image, and libjpeg only warns. torchvision and Pillow drop
+these warnings, TurboJPEG counts them. It is the system library with which FFCV is linked.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
 
 
 class JpegHead(NamedTuple):
-    """What a JPEG says of itself before its pixels, and the JPEG without what decoding does not need."""
+    """The header of a JPEG, and the JPEG without segments that decoding does not need."""
 
     height: int
     width: int
@@ -52,13 +52,13 @@ class JpegHead(NamedTuple):
 
     @property
     def pixel_data(self) -> bytes:
-        """The scans up to the end of the picture; cameras append others to it."""
+        """The scans up to the end of the image; cameras append other data."""
         end = self.scans.find(b"\xff\xd9")
         return self.scans if end < 0 else self.scans[:end]
 
 
 def read_head(encoded: bytes) -> JpegHead | None:
-    """The head of a JPEG; None where there is none."""
+    """The header of a JPEG; None if there is none."""
     size: tuple[int, int, int] | None = None
     orientation, kept, place, is_sequential, restart_interval = 1, [b"\xff\xd8"], 2, False, 0
     macroblock = _BLOCK
@@ -106,7 +106,9 @@ def _macroblock_width(frame: bytes) -> int:
 
 
 def _zero_codes(tables: bytes) -> dict[int, int]:
-    """What zeros alone stand for in Huffman tables of AC coefficients, by their numbers; 0: a block's end."""
+    """The meaning of zero bits in the Huffman tables of AC coefficients, by table number; 0 is the end of a
+    block.
+    """
     meanings: dict[int, int] = {}
     place = 0
     while place + 17 < len(tables):
@@ -117,7 +119,7 @@ def _zero_codes(tables: bytes) -> dict[int, int]:
 
 
 def _orientation(segment: bytes, known: int) -> int:
-    """EXIF's orientation in an APP1 segment; a damaged one says nothing, as for every viewer."""
+    """EXIF's orientation in an APP1 segment; a damaged one is ignored, as by every viewer."""
     if not segment.startswith(b"Exif\0\0"):
         return known
     exif = Image.Exif()
@@ -130,7 +132,7 @@ def _orientation(segment: bytes, known: int) -> int:
 
 
 def decode(encoded: bytes, head: JpegHead) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """The picture in RGB (H, W, 3), and what is damaged in it; None each where TurboJPEG cannot tell.
+    """The image in RGB (H, W, 3), and its damage; both None if TurboJPEG cannot decode it.
 
     The pixels are those of torchvision's operator, bit for bit, in nine tenths of its time.
     """
@@ -148,11 +150,11 @@ def decode(encoded: bytes, head: JpegHead) -> tuple[NDArray[np.uint8] | None, st
 
 
 def damage(head: JpegHead) -> str | None:
-    """What is damaged in the pixel data; None where nothing shows, or where libjpeg cannot be asked.
+    """The damage of the pixel data; None if nothing is found, or without libjpeg.
 
-    What stands between a head's segments harms no pixel, and neither do a few zeros in front of the end.
-    Damage after which the rest decodes to the right number of blocks cannot be seen by any decoder; where it
-    is a hole, as a lost sector leaves it, its zeros give it away.
+    Bytes between the segments of the header change no pixel, and neither do a few zeros before the end. No
+    decoder can see damage after which the number of blocks is right, but a hole, such as a lost sector, is
+    recognised by its zeros.
     """
     library = _library()
     if library is None:
@@ -165,25 +167,25 @@ def damage(head: JpegHead) -> str | None:
 
 
 def has_turbojpeg() -> bool:
-    """Whether damage inside a JPEG is noticed on this machine."""
+    """Whether damaged pixel data of JPEGs is noticed on this machine."""
     return _library() is not None
 
 
 def _is_padding(warning: str, head: JpegHead) -> bool:
-    """Whether the bytes that nothing needed are zeros, and so no lost pixels."""
+    """Whether the unused bytes are zeros, so that no pixels are lost."""
     found = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
     return found is not None and not head.pixel_data[-int(found[1]) :].strip(b"\0")
 
 
 def hole(head: JpegHead) -> str | None:
-    """Zeros in the pixel data where no encoder puts them, as lost sectors leave them."""
+    """Zeros in the pixel data that no encoder writes, such as those of a lost sector."""
     if head.may_be_zeros or (place := (data := head.pixel_data).find(_HOLE)) < 0:
         return None
     return f"{len(data) - place - len(data[place:].lstrip(bytes(1)))} zero bytes amid the pixel data"
 
 
 def _decompress(library: Any, encoded: bytes, pixels: NDArray[np.uint8], form: int) -> str | None:
-    """Fills `pixels` and gives ""; libjpeg's first warning where it stopped there; None where it failed."""
+    """Fills `pixels` and returns "", or libjpeg's first warning, or None if decoding failed."""
     handle = library.tjInitDecompress()
     try:
         height, width, channels = pixels.shape
@@ -209,7 +211,7 @@ def _decompress(library: Any, encoded: bytes, pixels: NDArray[np.uint8], form: i
 
 @functools.cache
 def _library() -> Any:
-    """TurboJPEG, or None where the machine has none."""
+    """TurboJPEG, or None if it is not installed."""
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError:

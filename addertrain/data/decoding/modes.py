@@ -1,4 +1,4 @@
-"""A decoded picture of any of Pillow's modes as RGB bytes: as it is, scaled, laid on a ground, or refused.
+"""Converts a decoded image of any of Pillow's modes to RGB bytes, or refuses it.
 
 docs/data.md has the decision for every mode in a table.
 """
@@ -22,7 +22,7 @@ _DIM = 32  # of 255: an eighth
 
 
 class Change(enum.IntFlag):
-    """What was done to a picture beyond decoding it."""
+    """How an image was changed besides decoding it."""
 
     TURNED = 1  # upright, by its EXIF orientation
     LAID = 2  # transparent pixels on the ground
@@ -32,7 +32,7 @@ class Change(enum.IntFlag):
 
 
 class Decoded(NamedTuple):
-    """A picture in RGB, (H, W, 3), and what was done to it."""
+    """An image in RGB, (H, W, 3), and how it was changed."""
 
     pixels: NDArray[np.uint8]
     change: Change
@@ -40,12 +40,12 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
-    """How what is no 8-bit colour becomes it.
+    """How images that are not 8-bit colour are converted to it.
 
     Args:
         background: the colour (R, G, B) behind transparent pixels.
-        white: the value that becomes white in grey pictures of more than 8 bits; None: what the format says,
-            65535 for 16 bits, the header's maximum in PGM, and a refusal where there is none.
+        white: the value that becomes white in grey images of more than 8 bits; None uses the maximum of the
+            format (65535 for 16 bits, the header's maximum in PGM) and refuses images without one.
     """
 
     background: tuple[int, int, int] = (255, 255, 255)
@@ -62,10 +62,10 @@ AS_IT_IS = Rendering()
 
 
 def to_rgb(image: Image.Image, rendering: Rendering, *, is_upright: bool = False) -> Decoded:
-    """The picture as RGB bytes, turned by its EXIF orientation unless the caller sees to it.
+    """The image as RGB bytes, turned by its EXIF orientation unless `is_upright`.
 
     Raises:
-        ValueError: a mode that has no form in RGB bytes, or values beyond the stated white.
+        ValueError: a mode that cannot be converted to RGB bytes, or values above the stated white.
     """
     stored, turned = _stored_mode(image), _tag(image, _ORIENTATION)
     image.load()  # before EXIF is asked for: that decodes a PNG, and its errors must not pass for EXIF's
@@ -73,19 +73,19 @@ def to_rgb(image: Image.Image, rendering: Rendering, *, is_upright: bool = False
     change = Change.TURNED if turn != 1 or turned in range(2, 9) else Change(0)  # Pillow turns TIFFs itself
     if image.mode not in _DEEP and _SIGNED in (_tag(image, _SAMPLE_FORMAT) or ()):
         raise ValueError(
-            "expected bytes of 0 to 255, got signed ones, of -128 to 127; save it as RGB or grey"
+            "expected values from 0 to 255, got signed ones from -128 to 127; save the image as RGB or grey"
         )
     if image.mode in _DEEP:
         pixels, more = _deep(image, rendering)
     elif image.mode in _PLAIN | _WITH_ALPHA:
         pixels, more = _plain(image, stored, rendering)
     else:
-        raise ValueError(f"expected grey, colour or a palette, got mode {image.mode}; save it as RGB")
+        raise ValueError(f"expected grey, colour or a palette, got mode {image.mode}; save the image as RGB")
     return Decoded(upright(pixels, turn), change | more)
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) turned and mirrored as EXIF's orientation (1 to 8) says."""
+    """The image (H, W, 3), turned and flipped according to its EXIF orientation (1 to 8)."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -104,7 +104,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _stored_mode(image: Image.Image) -> str:
-    """What the pixels are in the file, such as "L;4" for four bits; known until they are decoded."""
+    """The pixel format in the file, such as "L;4" for four bits; known only before decoding."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0].args if tiles else ""
     return arguments if isinstance(arguments, str) else str(arguments[0])
@@ -122,10 +122,11 @@ def _plain(image: Image.Image, stored: str, rendering: Rendering) -> tuple[NDArr
 def _with_key(
     pixels: NDArray[np.uint8], key: Any, stored: str, rendering: Rendering
 ) -> tuple[NDArray[np.uint8], Change]:
-    """One colour is transparent; PNG states it in the file's bits, of which Pillow makes eight."""
+    """Handles one transparent colour, which PNG states in the file's bits and Pillow scales to eight."""
     if stored == "RGB;16B":
         raise ValueError(
-            "expected 8 bits a channel beside a transparent colour, got 16; save it with an alpha channel"
+            "expected 8 bits per channel in an image with a transparent colour, got 16; save it with an "
+            "alpha channel"
         )
     largest = {"L;2": 3, "L;4": 15}.get(stored, 255)
     colour = np.atleast_1d(np.asarray(key, dtype=np.int64)) * (255 // largest)
@@ -136,7 +137,7 @@ def _with_key(
 def _laid(
     rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], rendering: Rendering
 ) -> tuple[NDArray[np.uint8], Change]:
-    """alpha·rgb + (1 − alpha)·background, rounded; nothing is changed where all is opaque."""
+    """alpha·rgb + (1 − alpha)·background, rounded; an opaque image is unchanged."""
     if (alpha == 255).all():
         return np.ascontiguousarray(rgb), Change(0)
     weight, ground = alpha.astype(np.uint16), np.array(rendering.background, dtype=np.uint16)
@@ -150,13 +151,14 @@ def _deep(image: Image.Image, rendering: Rendering) -> tuple[NDArray[np.uint8], 
     white = (None if is_pgm else rendering.white) or _stated_white(image)
     if white is None:
         raise ValueError(
-            f"expected grey with a known largest value, got {'floats' if image.mode == 'F' else 'integers'} "
-            f"without one (mode {image.mode}); state it (data write --white), or save it in 16 bits"
+            "expected grey values with a known maximum, got "
+            f"{'floats' if image.mode == 'F' else 'integers'} without one (mode {image.mode}); state it "
+            "with data write --white, or save the image in 16 bits"
         )
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):  # also where there are NaNs
-        raise ValueError(f"expected values of 0 to {white:g} (white), got {low:g} to {high:g}")
+        raise ValueError(f"expected values from 0 to {white:g} (white), got {low:g} to {high:g}")
     if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = white - values
     grey = np.floor(values * (255 / white) + 0.5).astype(np.uint8)

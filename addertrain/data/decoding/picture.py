@@ -1,4 +1,4 @@
-"""One picture from its bytes, whatever its format says; every reader here gets its pixels from this."""
+"""Decodes one image of any format; every reader here gets its pixels from this module."""
 
 import functools
 import io
@@ -29,10 +29,10 @@ _RGB = int(torchvision.io.ImageReadMode.RGB.value)
 
 
 def read_picture(path: Path, rendering: Rendering = AS_IT_IS, *, name: str | None = None) -> Decoded:
-    """The picture of a file in RGB.
+    """The image of a file in RGB.
 
     Raises:
-        PictureError: there is no file, or no picture in it.
+        PictureError: there is no file, or it is not an image.
     """
     name = str(path) if name is None else name
     try:
@@ -40,7 +40,7 @@ def read_picture(path: Path, rendering: Rendering = AS_IT_IS, *, name: str | Non
         encoded = path.read_bytes() if is_file else b""
     except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
         why = error.strerror if isinstance(error, OSError) else error
-        reason = f"expected a readable picture, got: {why} (was it removed while in use?)"
+        reason = f"expected a readable image, got: {why} (it may have been removed while in use)"
         raise PictureError(name, reason) from None
     if not is_file:
         raise PictureError(name, "expected a file, got a folder, pipe or device")
@@ -48,7 +48,7 @@ def read_picture(path: Path, rendering: Rendering = AS_IT_IS, *, name: str | Non
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from the head of a file; None where it has none that can be read."""
+    """Width and height from the header of a file; None if it cannot be read."""
     try:
         with Image.open(path, formats=_formats()) as image:
             return image.size
@@ -57,10 +57,11 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 
 def decode_picture(encoded: bytes, rendering: Rendering = AS_IT_IS, *, name: str) -> Decoded:
-    """The picture in RGB, (H, W, 3), upright; files whose suffix lies are read too.
+    """The image in RGB, (H, W, 3), upright; the suffix of the file does not matter.
 
     Raises:
-        PictureError: no picture, part of one, a damaged one, or one that RGB bytes cannot hold.
+        PictureError: the bytes are no image, or an incomplete or damaged one, or one that RGB bytes cannot
+        represent.
     """
     try:
         if encoded.startswith(jpeg.START) and (head := jpeg.read_head(encoded)):
@@ -75,7 +76,7 @@ def _jpeg(encoded: bytes, head: jpeg.JpegHead, rendering: Rendering) -> Decoded:
         raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {head.width} x {head.height}")
     pixels, damage = jpeg.decode(encoded, head)
     if damage:
-        raise ValueError(f"expected a whole JPEG, got a damaged one ({damage})")
+        raise ValueError(f"expected an intact JPEG, got a damaged one ({damage})")
     if pixels is None:
         pixels = _by_torchvision(encoded)
     if pixels is None:  # Pillow reads kinds of JPEG that torchvision does not, and its errors are clearer
@@ -98,32 +99,31 @@ def _by_torchvision(encoded: bytes) -> NDArray[np.uint8] | None:
 def _by_pillow(encoded: bytes, rendering: Rendering, *, is_upright: bool = False) -> Decoded:
     with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
         if image.format == "TIFF" and (damage := _tiff_damage(encoded, image.tag_v2)):  # type: ignore[attr-defined]
-            raise ValueError(f"expected a whole TIFF, got a damaged one ({damage})")
+            raise ValueError(f"expected an intact TIFF, got a damaged one ({damage})")
         return to_rgb(image, rendering, is_upright=is_upright)
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those that this Pillow was built with."""
+    """The formats that this Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _reason(error: Exception, encoded: bytes) -> str:
-    """What was expected and what came; our own errors say both, decoders' say neither."""
+    """What was expected and what came, which our own errors say and those of decoders do not."""
     text = " ".join(str(error).split()) or type(error).__name__
     if text.startswith("expected "):
         return text
     if isinstance(error, UnidentifiedImageError):
         text = "not one of " + ", ".join(name for name in _formats() if name not in ("MPO", "DIB"))
-    return f"expected a picture, got {len(encoded)} bytes that no decoder takes ({text})"
+    return f"expected an image, got {len(encoded)} bytes that no decoder reads ({text})"
 
 
 def _tiff_damage(encoded: bytes, tags: Any) -> str | None:
-    """What is damaged in the strips or tiles of a TIFF, which Pillow passes over; None where nothing shows.
+    """The damage of the strips or tiles of a TIFF, which Pillow ignores; None if nothing is found.
 
-    Deflate has a checksum, and JPEG is judged as in files of its own; LZW, PackBits and plain pixels have
-    neither.
+    Deflate has a checksum, and JPEG is checked as in JPEG files; LZW, PackBits and plain pixels have neither.
     """
     compression = tags.get(_COMPRESSION)
     for offsets_tag, counts_tag in _PLACES:
@@ -140,6 +140,6 @@ def _tiff_damage(encoded: bytes, tags: Any) -> str | None:
 
 
 def _jpeg_damage(piece: bytes, tables: bytes) -> str | None:
-    """The tables of all pieces stand by themselves: start, tables, end."""
+    """The damage of a JPEG strip; its tables are stored separately, as start, tables, end."""
     head = jpeg.read_head(tables[:-2] + piece[2:] if tables else piece)
     return None if head is None else jpeg.damage(head)

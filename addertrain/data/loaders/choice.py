@@ -1,4 +1,4 @@
-"""What training and evaluation ask of a loader, and the choice of one."""
+"""The protocol of a loader, and the function that builds the loader of a recipe."""
 
 import functools
 from collections.abc import Generator, Iterable, Iterator
@@ -16,19 +16,19 @@ from addertrain.recipe import DataRecipe
 
 
 class ImageLoader(Protocol):
-    """Batches of one epoch for one rank; which epoch and from which batch on can be set.
+    """Batches of one epoch for one rank; the epoch and the first batch can be set.
 
     Lightning finds `state_dict`, `load_state_dict` and `sampler.set_epoch` by itself.
     """
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """The number of batches in an epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """One epoch, from the position that was set; without one, the same epoch from its beginning."""
+        """One epoch, from the position that was set; without one, the same epoch from the beginning."""
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
-        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        """Only these batches of an epoch; the position of the loader does not change."""
 
     @property
     def sampler(self) -> Any:
@@ -38,13 +38,15 @@ class ImageLoader(Protocol):
         """The epoch that the next iteration runs."""
 
     def reorder(self, counter: int) -> None:
-        """What is left of the epoch comes in order number `counter`; 0: in the one it has."""
+        """The rest of the epoch comes in order number `counter`; 0 is the usual order."""
 
     def state_dict(self) -> dict[str, Any]:
-        """{"epoch", "batch"}: batches handed over, the same on every rank; "reorderings" where there are."""
+        """{"epoch", "batch"}: the batches delivered, the same on every rank, and "reorderings" if there are
+        any.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on behind those batches."""
+        """Resumes after those batches."""
 
     def close(self) -> None:
         """Stops threads, releases files."""
@@ -63,8 +65,8 @@ def build_loader(
     """The recipe's loader: the training images in random order, or the test images, each exactly once.
 
     Args:
-        device: where batches are copied to, and training batches mixed and augmented as the recipe says;
-            None: batches as they are read.
+        device: the device to which batches are copied and on which training batches are augmented; None
+        delivers batches as they are read.
 
     Raises:
         ValueError: a global batch that the ranks cannot share, or that is larger than the data set.
@@ -81,8 +83,9 @@ def build_loader(
     )
     if training and augmentation.is_mixing and settings.global_batch_size % (2 * world_size):
         raise ValueError(
-            "data.mixup, data.cutmix: expected the same even number of images on every rank, where partners "
-            f"lie, got {settings.global_batch_size} images on {world_size} ranks; change one of the two"
+            "data.mixup, data.cutmix: expected the same even number of images on every rank, because pairs "
+            f"of images are mixed, got {settings.global_batch_size} images on {world_size} ranks; change "
+            "one of the two"
         )
     loader.stage = DeviceStage(device, augmentation if training else None)
     return loader

@@ -1,4 +1,4 @@
-"""Batches from a data set of torch's, read by torch's worker processes, in the order of `OrderedLoader`."""
+"""Batches from a torch data set, read by torch's worker processes, in the order of `OrderedLoader`."""
 
 import random
 from collections.abc import Generator, Iterable, Iterator
@@ -18,18 +18,18 @@ from addertrain.data.types import Batch
 
 
 class DatasetLoader(OrderedLoader):
-    """The batches of `OrderedLoader` from a data set of pairs; a Trainer resumes it in mid-epoch, exactly.
+    """The batches of `OrderedLoader` from a data set of pairs; a Trainer can resume it exactly in mid-epoch.
 
     What transforms draw from torch, numpy and Python's `random` depends on seed, epoch and image alone: not
-    on workers, ranks, or where a session began, and the random numbers of the training stay as they are.
+    on workers, ranks, or where a session began. It does not change the random numbers of training.
 
     Args:
         dataset: `dataset[i]` is an image [C, H, W], a tensor, and its label, an integer.
-        num_workers: processes that read ahead; 0: the training's own reads.
+        num_workers: processes that read ahead; 0 reads in the training process.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
 
     Raises:
-        ValueError: as `OrderedLoader`; and when iterated in a process group of another size.
+        ValueError: as `OrderedLoader`; also when it is iterated in a process group of another size.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class DatasetLoader(OrderedLoader):
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         if ranks != self._world_size:
             raise ValueError(
-                f"DatasetLoader: expected world_size={ranks}, the ranks of this process group, got "
-                f"{self._world_size}; give rank and world_size, or every rank reads the same images"
+                f"DatasetLoader: expected world_size={ranks}, the size of the process group, got "
+                f"{self._world_size}; pass rank and world_size, otherwise every rank reads the same images"
             )
         yield from super().__iter__()
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
-        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        """Only these batches of an epoch; the position of the loader does not change."""
         order = self._order(epoch)
         seeds = draw(self._seed, epoch, np.arange(self._num_samples), Stream.TRANSFORM)
         loader = DataLoader(
@@ -77,11 +77,11 @@ class DatasetLoader(OrderedLoader):
         yield from loader
 
     def close(self) -> None:
-        """Nothing to release: workers end with their iteration."""
+        """Does nothing, because workers end with their iteration."""
 
 
 class _Seeded(Dataset[Any]):
-    """Images with their numbers, each read with random numbers of its own."""
+    """A data set whose images are read with a random state that depends on their number."""
 
     def __init__(self, dataset: Dataset[Any], seeds: NDArray[np.uint64]) -> None:
         self._dataset, self._seeds = dataset, seeds
@@ -101,7 +101,7 @@ class _Seeded(Dataset[Any]):
 
 @contextmanager
 def _own_randomness() -> Iterator[None]:
-    """Puts the process's random numbers back: without workers it is the one that trains."""
+    """Restores the random state of the process, which trains if there are no workers."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield

@@ -1,4 +1,4 @@
-"""The last stage of a loader: batches on the device, one copy ahead, augmented there."""
+"""The last stage of a loader: copies batches to the device one batch ahead and augments them there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from addertrain.data.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceAugmentation:
-    """What is done to whole batches: operations of RandAugment, then mixing; by (seed, epoch, sample).
+    """Augmentation of batches by (seed, epoch, sample): operations of RandAugment, then mixing.
 
     Args:
-        mixup, cutmix: the α of their Beta distributions; 0: not at all.
-        randaugment: magnitude from 1 to 10; 0: not at all.
+        mixup, cutmix: the α of their Beta distributions; 0 turns them off.
+        randaugment: magnitude from 1 to 10; 0 turns it off.
         num_classes: of the soft labels.
         seed: the run's.
     """
@@ -31,12 +31,12 @@ class DeviceAugmentation:
 
     @property
     def is_mixing(self) -> bool:
-        """Whether labels become soft."""
+        """Whether labels become probabilities."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 class _Draws(NamedTuple):
-    """What was drawn for a batch, on the host."""
+    """The random draws for a batch, on the host."""
 
     operations: NDArray[np.int64] | None
     mix: Mix | None
@@ -45,8 +45,8 @@ class _Draws(NamedTuple):
 class DeviceStage:
     """Copies batches on a side stream while the step before them runs, and augments them on the device.
 
-    The copy's memory cannot be overwritten early: pinned batches are memory of their own, which the host
-    allocator gives out again only when the copies it has recorded are over.
+    The copy's memory cannot be overwritten early: the host allocator reuses pinned memory only when the
+    copies that it recorded have ended.
     """
 
     def __init__(self, device: torch.device, augmentation: DeviceAugmentation | None = None) -> None:

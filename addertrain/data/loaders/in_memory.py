@@ -12,11 +12,11 @@ from addertrain.data.types import Batch, ImageArrays
 
 
 class MemoryLoader(OrderedLoader):
-    """The batches of `OrderedLoader` from arrays; nothing runs ahead, nothing has to be closed.
+    """The batches of `OrderedLoader` from arrays; nothing is read ahead, and nothing has to be closed.
 
     Args:
         arrays: the images; they are shared with the caller, not copied.
-        augmentation: what to do to training images; evaluation sees them as they are.
+        augmentation: the augmentation of training images; test images are not augmented.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -44,13 +44,13 @@ class MemoryLoader(OrderedLoader):
         self._augmentation = augmentation
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
-        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        """Only these batches of an epoch; the position of the loader does not change."""
         order = self._order(epoch)
         for number in numbers:
             yield self._gather(order[self._share(number)], epoch)
 
     def close(self) -> None:
-        """Nothing to release: no threads, no files."""
+        """Does nothing, because there are no threads or files."""
 
     def _gather(self, samples: NDArray[np.int64], epoch: int) -> Batch:
         # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.

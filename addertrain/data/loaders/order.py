@@ -1,6 +1,7 @@
-"""Which samples make up which batch, and which of them a rank gets.
+"""The samples of every batch, and those of every rank.
 
-Order depends on (seed, epoch) and on the number of samples; the number of ranks only decides who reads what.
+Order depends on (seed, epoch) and on the number of samples; the number of ranks only decides which rank reads
+which samples.
 """
 
 import numpy as np
@@ -25,9 +26,9 @@ def reordered(
 
 
 def training_share(batch: int, *, global_batch_size: int, rank: int, world_size: int) -> slice:
-    """Where, in the order of the epoch, the part of a global batch lies that this rank trains on.
+    """The samples of a global batch on which this rank trains, as a slice of the epoch's order.
 
-    The ranks' parts follow each other and together are the global batch; see `rank_share`.
+    The slices of the ranks follow each other and make up the global batch; see `rank_share`.
     """
     start = batch * global_batch_size
     return rank_share(start, start + global_batch_size, rank=rank, world_size=world_size)
@@ -36,8 +37,8 @@ def training_share(batch: int, *, global_batch_size: int, rank: int, world_size:
 def evaluation_starts(num_samples: int, *, global_batch_size: int, world_size: int) -> list[int]:
     """The start of each global batch of an evaluation, and the end of the last one.
 
-    A rest of fewer samples than ranks joins the batch before it: every rank then has something in every batch
-    and sees as many batches as the others, so that a collective in the forward pass cannot hang.
+    A remainder of fewer samples than ranks joins the previous batch, so that every rank has samples in every
+    batch and a collective in the forward pass cannot hang.
     """
     starts = list(range(0, num_samples, global_batch_size))
     if len(starts) > 1 and num_samples - starts[-1] < world_size:
@@ -46,6 +47,6 @@ def evaluation_starts(num_samples: int, *, global_batch_size: int, world_size: i
 
 
 def rank_share(start: int, end: int, *, rank: int, world_size: int) -> slice:
-    """This rank's part of the samples start .. end - 1; the parts differ by one sample at most."""
+    """This rank's share of the samples start .. end - 1; the shares differ by at most one sample."""
     size = end - start
     return slice(start + rank * size // world_size, start + (rank + 1) * size // world_size)

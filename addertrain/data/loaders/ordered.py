@@ -1,4 +1,4 @@
-"""What every loader has in common: which samples make up a batch, and where the epoch stands."""
+"""What all loaders have in common: the samples of every batch, and the position in the epoch."""
 
 import abc
 import contextlib
@@ -22,23 +22,23 @@ Stage = Callable[[Iterator[Batch], int], Iterator[Batch]]
 
 
 class OrderedLoader(abc.ABC):
-    """One epoch: to train, whole global batches in random order; to evaluate, every image once, in order.
-
-    Which epoch and from which batch on is set by `set_epoch` and `load_state_dict` and taken up when the
-    first batch is asked for. Iterating again repeats the same epoch from its beginning. The state counts the
-    batches handed over and is the same on every rank.
+    """One epoch: full global batches in random order for training, every image once and in order for
+    evaluation. `set_epoch` and `load_state_dict` set the epoch and the first batch, which take effect at the
+    next iteration. Iterating again repeats the same epoch from the beginning. The state counts the batches
+    delivered and is the same on every rank.
 
     Args:
         num_samples: images in the data set.
         global_batch_size: images in a step over all ranks.
-        rank, world_size: this process and how many there are.
-        seed: with the epoch, decides order and augmentation.
+        rank, world_size: the rank of this process and the number of ranks.
+        seed: decides, with the epoch, order and augmentation.
         training: whether to train or to evaluate.
 
-    `stage`, if one is set, is what the batches of an iteration go through on their way to the caller.
+    `stage`, if it is set, processes the batches of an iteration before they are delivered.
 
     Raises:
-        ValueError: ranks that cannot share the global batch, fewer images than a batch or than ranks.
+        ValueError: the ranks cannot share the global batch, or there are fewer images than a batch or than
+        ranks.
     """
 
     batch_sampler = None  # Lightning reads it on every loader that has a `sampler`
@@ -71,14 +71,14 @@ class OrderedLoader(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
-        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        """Only these batches of an epoch; the position of the loader does not change."""
 
     @abc.abstractmethod
     def close(self) -> None:
         """Stops threads, releases files."""
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, the same on every rank."""
+        """The number of batches in an epoch, the same on every rank."""
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,27 +107,26 @@ class OrderedLoader(abc.ABC):
             self._reorderings = []
 
     def reorder(self, counter: int) -> None:
-        """The next iteration goes through what is left of its epoch in order number `counter`.
+        """The next iteration delivers the rest of its epoch in order number `counter`; 0 is the usual order.
 
-        0 is the order it has anyway. Every image still comes once an epoch, and the epochs after it are as
-        they always were.
+        Every image still occurs once in the epoch, and later epochs do not change.
         """
         self._next_reordering = counter
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands; the same on every rank and for any number of ranks."""
+        """The position in the epoch; the same on every rank and for any number of ranks."""
         place: dict[str, Any] = {"epoch": self._epoch, "batch": self._num_consumed}
         if self._reorderings:
             place["reorderings"] = [list(each) for each in self._reorderings]
         return place
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on behind the batches that `state` counts."""
+        """The next iteration starts after the batches that `state` counts."""
         epoch, batch = state["epoch"], state["batch"]
         if not 0 <= batch <= self._num_batches:
             raise ValueError(
-                f"{type(self).__name__}: expected a state of 0 to {self._num_batches} batches, got {batch}; "
-                "was it saved with another data set or global batch size?"
+                f"{type(self).__name__}: expected a state after 0 to {self._num_batches} batches, got "
+                f"{batch}; load one that was saved with the same data set and global batch size"
             )
         self._epoch, self._next_start, self._num_consumed = epoch, batch, batch
         self._reorderings = [list(each) for each in state.get("reorderings", [])]
@@ -141,7 +140,7 @@ class OrderedLoader(abc.ABC):
         return order
 
     def _share(self, number: int) -> slice:
-        """Where in the order of the epoch this rank's part of a batch lies."""
+        """This rank's slice of a batch, in the order of the epoch."""
         rank, world_size = self._rank, self._world_size
         if self._training:
             return training_share(
@@ -155,11 +154,11 @@ class OrderedLoader(abc.ABC):
         cls, num_samples: int, global_batch_size: int, rank: int, world_size: int, training: bool
     ) -> None:
         if not 0 <= rank < world_size:
-            raise ValueError(f"{cls.__name__}: expected a rank of 0 to {world_size - 1}, got {rank}")
+            raise ValueError(f"{cls.__name__}: expected a rank from 0 to {world_size - 1}, got {rank}")
         if training and global_batch_size < world_size:
             raise ValueError(
-                f"{cls.__name__}: expected a global batch with an image for each of {world_size} ranks, "
-                f"got {global_batch_size}; raise data.global_batch_size or take fewer ranks"
+                f"{cls.__name__}: expected at least one image of a global batch for each of {world_size} "
+                f"ranks, got {global_batch_size} images; raise data.global_batch_size or use fewer ranks"
             )
         if training and num_samples < global_batch_size:
             raise ValueError(
@@ -168,5 +167,6 @@ class OrderedLoader(abc.ABC):
             )
         if num_samples < world_size:
             raise ValueError(
-                f"{cls.__name__}: expected an image for each of {world_size} ranks, got {num_samples} images"
+                f"{cls.__name__}: expected at least one image for each of {world_size} ranks, got "
+                f"{num_samples} images; use fewer ranks"
             )

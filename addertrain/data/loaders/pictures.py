@@ -1,4 +1,4 @@
-"""Batches from pictures of any size that are decoded as they are needed, by threads that run ahead."""
+"""Batches from images of any size, which threads decode ahead of training."""
 
 import weakref
 from collections import deque
@@ -22,19 +22,19 @@ BATCHES_AHEAD = 2
 
 
 class PictureLoader(OrderedLoader):
-    """The batches of `OrderedLoader` from a reader of pictures.
-
-    A batch is memory of its own: it stays valid while the caller holds it. Threads live as long as an
-    iteration: they are joined when it ends, breaks off, fails, or the loader is closed.
+    """The batches of `OrderedLoader` from a reader of images. Every batch has memory of its own and stays
+    valid while the caller holds it. Threads live as long as an iteration: they are joined when it ends, is
+    left, fails, or the loader is closed.
 
     Args:
-        reader: where the pictures come from.
+        reader: the source of the images.
         image_size: height and width of the images of an epoch.
-        is_random: whether training images are random crops, mirrored or not; else the middle of the picture.
-        min_area: the smallest share of a picture that a random crop shows.
-        center_share: side of the part that an evaluation sees, by the picture's shorter side.
-        num_threads: threads that decode.
-        timeout_seconds: how long a batch may take before the loader gives up.
+        is_random: whether training images are random crops, flipped at random; otherwise the central square.
+        min_area: the smallest random crop, as a fraction of the image's area.
+        center_share: the side of the central square that evaluations crop, as a fraction of the image's
+            shorter side.
+        num_threads: the number of threads that decode.
+        timeout_seconds: how many seconds a batch may take before an error is raised.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -70,7 +70,7 @@ class PictureLoader(OrderedLoader):
         self._running: weakref.WeakSet[Workers] = weakref.WeakSet()
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
-        """These batches of an epoch and no others; leaves the loader's own place alone."""
+        """Only these batches of an epoch; the position of the loader does not change."""
         order, size = self._order(epoch), self._image_size(epoch)
         workers = Workers(self._num_threads, name="decode")
         self._running.add(workers)
@@ -83,7 +83,7 @@ class PictureLoader(OrderedLoader):
             while started:
                 yield self._finish(started.popleft())
         except CancelledError:
-            raise DataError("loader: expected no more batches to be asked for, it is closed") from None
+            raise DataError("loader: expected an open loader, got a closed one; build another") from None
         finally:
             workers.close()
 
@@ -119,15 +119,15 @@ class PictureLoader(OrderedLoader):
                 raise ReadError(str(error)) from error
         if missing:
             raise ReadError(
-                f"loader: expected a batch within {self._timeout_seconds:g} s, got none; the storage stalls, "
-                "or is too slow for this: raise data.timeout_seconds"
+                f"loader: expected a batch within {self._timeout_seconds:g} s, got none; the storage hangs "
+                "or is too slow; check it, or raise data.timeout_seconds"
             )
         indices = torch.from_numpy(started.samples)
         return Batch(started.images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)
 
 
 class _Started(NamedTuple):
-    """A batch that threads are at work on."""
+    """A batch that threads are decoding."""
 
     images_nhwc: Tensor
     samples: NDArray[np.int64]

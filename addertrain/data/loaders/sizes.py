@@ -1,4 +1,4 @@
-"""How large the images of an epoch are, and how many threads decode them: what a recipe says of pictures."""
+"""The size of the images of an epoch and the number of decoding threads, according to a recipe."""
 
 import os
 
@@ -24,7 +24,7 @@ def evaluation_size(settings: DataRecipe, epoch: int) -> int:
 
 
 def decode_threads(settings: DataRecipe) -> int:
-    """The recipe's number, else this rank's share of the cores that the machine lets us use."""
+    """The recipe's number, or else this rank's share of the cores that the process may use."""
     if settings.threads is not None:
         return settings.threads
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")

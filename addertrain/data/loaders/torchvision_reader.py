@@ -1,4 +1,4 @@
-"""The second loader's reader: torchvision decodes the original files; the reference, and without FFCV."""
+"""The reader of data.loader: torchvision, which decodes the original files and needs no FFCV."""
 
 import hashlib
 
@@ -12,14 +12,14 @@ from addertrain.data.sources.source import LabelledPictures
 
 
 class TorchvisionReader:
-    """Cuts and resizes the pictures of a source: bilinear with antialiasing, in uint8."""
+    """Crops and resizes the images of a source: bilinear with antialiasing, in uint8."""
 
     def __init__(self, source: LabelledPictures) -> None:
         self._source = source
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of every picture, (N,)."""
+        """The class of every image, (N,)."""
         return self._source.labels
 
     @property
@@ -37,10 +37,10 @@ class TorchvisionReader:
         return len(self._source)
 
     def check(self) -> None:
-        """Nothing to look at: a file that has gone is noticed when it is read."""
+        """Does nothing, because a missing file is noticed when it is read."""
 
     def read(self, samples: NDArray[np.int64], crops: Crops, images_nhwc: NDArray[np.uint8]) -> None:
-        """Fills one image (H, W, 3) for each sample; a DataError names a picture that cannot be read."""
+        """Fills one image (H, W, 3) for each sample; a DataError names an image that cannot be read."""
         size = [images_nhwc.shape[1], images_nhwc.shape[2]]
         for k, sample in enumerate(samples.tolist()):
             picture_hwc = self._source.picture(sample).pixels

@@ -1,4 +1,4 @@
-"""Threads that decode: they end when they are told to, and what goes wrong in them reaches the caller."""
+"""Threads that decode; they end when they are closed, and their errors reach the caller."""
 
 import queue
 import threading
@@ -11,10 +11,9 @@ _JOIN_SECONDS = 5.0
 
 
 class Workers:
-    """A few daemon threads that work off calls in order.
+    """A few daemon threads that run calls in order.
 
-    Unlike an executor's, a thread that hangs in a stalled read keeps neither `close` nor the interpreter
-    waiting.
+    Unlike with an executor, a thread that hangs in a read blocks neither `close` nor the interpreter.
     """
 
     def __init__(self, num_threads: int, *, name: str) -> None:
@@ -29,7 +28,7 @@ class Workers:
             thread.start()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """Queues a call; its error, too, comes out of the future.
+        """Queues a call; the future also carries its error.
 
         Raises:
             CancelledError: the workers are closed.
@@ -41,7 +40,7 @@ class Workers:
         return future
 
     def close(self) -> None:
-        """Drops the calls that have not begun and joins the threads, but waits seconds at most."""
+        """Drops the calls that have not begun and joins the threads, and waits for a few seconds at most."""
         self._is_closed = True
         try:
             while True:

@@ -1,1 +1,1 @@
-"""The data sets by name: what is known of each (`facts`), where it lies (`places`), and how it is opened."""
+"""The data sets, by name: their sizes and statistics, their files, and the functions that open them."""

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in torchvision's layout, or in the binary one of their home page.
 
-The Python batches are pickles, which may run any code when they are read; `safe_pickle` reads no more than
-arrays and plain values.
+The Python batches are pickles, which may run any code when they are read; `safe_pickle` reads only arrays and
+plain values.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _IMAGE_BYTES = 3 * IMAGE_SIZE**2
 
 @dataclass(frozen=True)
 class _Set:
-    """Which files one of the two sets has, in the pickled folder and in the binary one."""
+    """The files of one of the two sets, in the pickled and in the binary folder."""
 
     name: str
     pickled_files: tuple[tuple[str, ...], tuple[str, ...]]  # to train, to test
@@ -52,10 +52,10 @@ _SETS = {
 
 
 def load_cifar_data(settings: DataRecipe, root: Path) -> ImageData:
-    """50 000 images to train on and 10 000 to test on, as "cifar10" or "cifar100" lies under `root`.
+    """50 000 training and 10 000 test images of "cifar10" or "cifar100" under `root`.
 
     Raises:
-        DataError: files that are missing or damaged, or a pickle that holds more than data.
+        DataError: files are missing or damaged, or a pickle holds more than data.
     """
     name = settings.name
     chosen = _SETS[name]
@@ -66,8 +66,8 @@ def load_cifar_data(settings: DataRecipe, root: Path) -> ImageData:
         train, test = (_read(chosen, binary, files, _binary) for files in chosen.binary_files)
     else:
         raise DataError(
-            f"{name}: expected {pickled} or {binary}, got neither; unpack the archive there "
-            f"(torchvision.datasets.{name.upper()}(ROOT, download=True) does), or name another folder with "
+            f"{name}: expected {pickled} or {binary}, got neither; unpack the archive there, for example "
+            f"with torchvision.datasets.{name.upper()}(ROOT, download=True), or name another folder with "
             "--data.root or ADDERTRAIN_DATA"
         )
     facts = facts_of(name)
@@ -107,7 +107,7 @@ def _binary(chosen: _Set, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int
 def _checked(
     chosen: _Set, path: Path, pixels: Any, labels: NDArray[Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels (N, 3072) and labels (N,) after a look at their shapes and values."""
+    """Pixels (N, 3072) and labels (N,) after their shapes and values have been checked."""
     is_array = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
     if not is_array or pixels.ndim != 2 or pixels.shape[1] != _IMAGE_BYTES or not len(pixels):
         got = f"{getattr(pixels, 'dtype', type(pixels))} of shape {getattr(pixels, 'shape', None)}"
@@ -117,7 +117,7 @@ def _checked(
     num_classes = facts_of(chosen.name).num_classes
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels.max() if labels.max() >= num_classes else labels.min()
-        raise _damaged(chosen, path, f"labels of 0 to {num_classes - 1}", f"{wrong}")
+        raise _damaged(chosen, path, f"labels from 0 to {num_classes - 1}", f"{wrong}")
     return np.ascontiguousarray(pixels), labels.astype(np.int64)
 
 

@@ -19,9 +19,9 @@ _FACTS = facts_of("digits")
 
 
 def load_digits_data(settings: DataRecipe, root: Path) -> ImageData:
-    """1437 images to train on and 360 held out, stratified by class; the split is the same for ever.
+    """1437 training and 360 held-out images, stratified by class; the split never changes.
 
-    They come with scikit-learn: neither settings nor root say more.
+    They come with scikit-learn, so neither settings nor root are used.
     """
     # Here and nowhere else: scikit-learn takes a second to import, and other data sets do without it.
     from sklearn.datasets import load_digits
@@ -41,7 +41,9 @@ def load_digits_data(settings: DataRecipe, root: Path) -> ImageData:
 
 
 def stratified_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indices to train on and those held out: every fifth, sorted by class and by a draw of seed 0."""
+    """The training and the held-out indices: every fifth is held out, sorted by class and by a draw of
+    seed 0.
+    """
     draws = draw(0, 0, np.arange(len(labels)), Stream.SPLIT)
     by_class = np.lexsort((draws, labels))
     is_held_out = np.zeros(len(labels), dtype=bool)

@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: whether two machines train on the same images."""
+"""The fingerprint of a data set, which tells whether two machines train on the same images."""
 
 import hashlib
 
@@ -9,9 +9,9 @@ from addertrain.data.types import ImageArrays, ImageData, PictureReader
 
 
 def data_sha256(data: ImageData) -> str:
-    """SHA-256 over what is trained and tested on: images and labels of arrays, classes, labels of pictures.
+    """SHA-256 of the training and test data: images and labels of arrays; classes and labels of image files.
 
-    Pictures themselves are left to the checksums of the file that holds them (`addertrain data verify`).
+    The pixels of image files are left to the checksums of their .beton (`addertrain data verify`).
     """
     digest = hashlib.sha256()
     for part in (data.train, data.test):
@@ -20,9 +20,9 @@ def data_sha256(data: ImageData) -> str:
 
 
 def part_sha256(part: ImageArrays | PictureReader) -> str:
-    """The same of the training or the test images alone; no picture is read.
+    """The same of only the training or the test images; no image file is decoded.
 
-    Of a .beton the checksum of its index is part of it, of separate files that of their names.
+    It includes the checksum of the index of a .beton, or that of the names of separate files.
     """
     digest = hashlib.sha256()
     _add(digest, part)

@@ -1,4 +1,4 @@
-"""ImageNet, Imagenette, or any folder of pictures in two parts: train/CLASS/ and val/CLASS/."""
+"""ImageNet, Imagenette, or any folder of images with train/CLASS/ and val/CLASS/."""
 
 import warnings
 from pathlib import Path
@@ -12,10 +12,11 @@ from addertrain.recipe.data_sets import DATA_SETS, IMAGENET_NORMALISATION
 
 
 def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
-    """ROOT/imagenet/, ROOT/imagenette/, or for `folder` ROOT itself; what is read is data.loader's choice.
+    """Opens ROOT/imagenet/, ROOT/imagenette/, or for `folder` ROOT itself, with the reader that data.loader
+    names.
 
     Raises:
-        DataError: files that are missing or damaged, or parts that do not belong together.
+        DataError: files are missing or damaged, or train and val do not have the same classes.
     """
     folder = root / DATA_SETS[settings.name].folders[0]
     train, test = (_open(folder / part, settings.loader) for part in ("train", "val"))
@@ -24,7 +25,7 @@ def load_picture_data(settings: DataRecipe, root: Path) -> ImageData:
     if facts is not None and len(train.classes) != facts.num_classes:
         raise DataError(
             f"{folder}: expected {facts.num_classes} classes of {settings.name}, got {len(train.classes)}; "
-            "data.name: folder takes any number"
+            "for other classes use data.name: folder"
         )
     return ImageData(train=train, test=test, num_classes=len(train.classes), **IMAGENET_NORMALISATION)
 

@@ -33,10 +33,10 @@ _CONNECT_SECONDS = 20
 
 
 def load_mnist_data(settings: DataRecipe, root: Path) -> ImageData:
-    """60 000 images to train on and 10 000 to test on, resized to 32x32; missing ones are downloaded.
+    """60 000 training and 10 000 test images, resized to 32x32; missing files are downloaded.
 
     Raises:
-        DataError: no files and no download, or a damaged file.
+        DataError: files are missing and cannot be downloaded, or a file is damaged.
     """
     raw = root / "MNIST" / "raw"
     if _missing(raw):
@@ -51,7 +51,7 @@ def load_mnist_data(settings: DataRecipe, root: Path) -> ImageData:
 
 
 def _read(raw: Path, part: str) -> ImageArrays:
-    """Images and labels of a part; torchvision would take those of an old MNIST/processed/ instead."""
+    """Images and labels of a split; torchvision would read those of an old MNIST/processed/ instead."""
     images = _read_idx(raw / f"{part}-images-idx3-ubyte", 3)
     labels_file = raw / f"{part}-labels-idx1-ubyte"
     labels = _read_idx(labels_file, 1)
@@ -62,7 +62,7 @@ def _read(raw: Path, part: str) -> ImageArrays:
         )
     if labels.max() >= _NUM_CLASSES:
         raise DataError(
-            f"mnist: expected labels of 0 to {_NUM_CLASSES - 1} in {labels_file}, got {labels.max()}; "
+            f"mnist: expected labels from 0 to {_NUM_CLASSES - 1} in {labels_file}, got {labels.max()}; "
             "delete it to download it again"
         )
     return ImageArrays(resize_bilinear(images.unsqueeze(1), IMAGE_SIZE), labels.to(torch.int64))
@@ -73,7 +73,7 @@ def _missing(raw: Path) -> list[str]:
 
 
 def _download(root: Path, raw: Path) -> None:
-    """Lets torchvision fetch and unpack the files; one of several ranks does it, the others wait for it."""
+    """Lets torchvision download and unpack the files; one of several ranks does it while the others wait."""
     missing = ", ".join(_missing(raw))
     try:
         raw.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ def _download(root: Path, raw: Path) -> None:
         # torchvision lists every mirror's complaint, a line each; the last one tells enough.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
-            f"mnist: expected {missing} in {raw}, got none and no download ({reason}); "
-            "put them there or name another folder with --data.root or ADDERTRAIN_DATA"
+            f"mnist: expected {missing} in {raw}, got none, and they could not be downloaded ({reason}); "
+            "put them there, or name another folder with --data.root or ADDERTRAIN_DATA"
         ) from None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder itself: it ends with the process and leaves no file behind."""
+    """Holds a lock on the folder itself, which ends with the process and leaves no file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # Without locks on the file system several ranks download, each whole files of the same bytes.
@@ -103,7 +103,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _connect_timeout(seconds: float) -> Iterator[None]:
-    """Without it a filtered network holds torchvision's download for minutes per mirror."""
+    """A timeout for connections, without which a filtered network delays torchvision's download for
+    minutes per mirror.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -113,12 +115,14 @@ def _connect_timeout(seconds: float) -> Iterator[None]:
 
 
 def _read_idx(path: Path, num_dimensions: int) -> Tensor:
-    """The bytes of an idx file, uint8, after a comparison of its size with its head."""
+    """The bytes of an idx file, uint8, after its size has been compared with its header."""
     head_bytes = 4 * (num_dimensions + 1)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"mnist: expected a readable file {path}, got: {error.strerror}; mend it") from None
+        raise DataError(
+            f"mnist: expected a readable file {path}, got: {error.strerror}; delete it to download it again"
+        ) from None
     magic = bytes((0, 0, 8, num_dimensions))  # 8: unsigned bytes
     if len(content) < head_bytes or content[:4] != magic:
         raise DataError(

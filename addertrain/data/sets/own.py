@@ -1,4 +1,4 @@
-"""A data set of a user's own: what a function that `data.name` names returns, checked and made like ours."""
+"""A data set of your own: checks what the function returns that `data.name` names, and adapts it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,20 +20,20 @@ DATA_GIVEN = ("root",)
 
 
 class Pictures(Protocol):
-    """Labelled pictures of any size, read one at a time by several threads; for data.loader: torchvision."""
+    """Labelled images of any size, read one at a time by several threads; for data.loader: torchvision."""
 
     labels: Sequence[int]
     classes: Sequence[str]
 
     def __len__(self) -> int:
-        """Pictures in all."""
+        """The number of images."""
 
     def picture(self, sample: int) -> NDArray[np.uint8]:
-        """The picture in RGB, (H, W, 3)."""
+        """The image in RGB, (H, W, 3)."""
 
 
 class OwnData(Protocol):
-    """What the function returns.
+    """What the function has to return.
 
     Attributes:
         train, test: a pair of images, uint8 [N, C, H, W], and labels [N], as tensors or arrays, for
@@ -50,18 +50,18 @@ class OwnData(Protocol):
 
 
 class OwnDataFunction(Protocol):
-    """What `data.name: package.module:function` names."""
+    """The function that `data.name: package.module:function` names."""
 
     def __call__(self, *, root: Path, **arguments: Any) -> OwnData:
         """Opens the data set; `arguments` are the recipe's data.args."""
 
 
 def checked_data(found: Any, settings: DataRecipe) -> ImageData:
-    """What the function returned, as a data set of ours.
+    """What the function returned, as an `ImageData`.
 
     Raises:
-        DataError: an attribute is missing or is not what `OwnData` says, or the recipe's loader or
-            augmentation is for data of another kind.
+        DataError: an attribute is missing or not as `OwnData` says, or the recipe's loader or augmentation
+            does not fit the data.
     """
     missing = [name for name in ("train", "test", "mean", "std", "num_classes") if not hasattr(found, name)]
     if missing:
@@ -98,7 +98,7 @@ def _part(
         reader: PictureReader = part
         return reader
     if not (hasattr(part, "picture") and hasattr(part, "labels") and hasattr(part, "classes")):
-        expected = f"{name} as a pair of images and labels, or pictures with labels, classes and picture()"
+        expected = f"{name} as a pair of images and labels, or an object with labels, classes and picture()"
         raise _wrong(settings, expected, type(part).__name__)
     _check_labels(settings, name, torch.as_tensor(np.asarray(part.labels)), num_classes)
     # Here: torchvision takes seconds to import, and arrays do without it.
@@ -124,7 +124,7 @@ def _arrays(
 
 def _check_labels(settings: DataRecipe, name: str, labels: Tensor, num_classes: int) -> None:
     if labels.is_floating_point() or labels.dim() != 1 or not len(labels):
-        raise _wrong(settings, f"whole labels [N] of {name}", f"{labels.dtype} {list(labels.shape)}")
+        raise _wrong(settings, f"integer labels [N] of {name}", f"{labels.dtype} {list(labels.shape)}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         got = low if low < 0 else high
@@ -132,10 +132,12 @@ def _check_labels(settings: DataRecipe, name: str, labels: Tensor, num_classes: 
 
 
 def _check_settings(settings: DataRecipe, parts: Mapping[str, ImageArrays | PictureReader]) -> None:
-    """The recipe's checks cannot know of which kind the data are before they are there."""
+    """Checks the loader and augmentation, because the recipe's own checks cannot know the kind of the
+    data.
+    """
     kinds = {isinstance(part, ImageArrays) for part in parts.values()}
     if len(kinds) == 2:
-        raise _wrong(settings, "train and test of one kind", "arrays and pictures")
+        raise _wrong(settings, "train and test both as arrays or both as image files", "one of each")
     what, loaders, augmentation = "pictures", _PICTURES, "resized_crop_flip"
     if kinds == {True}:
         what, loaders, augmentation = "arrays", ("memory",), "crop_flip"
@@ -151,7 +153,7 @@ def _check_settings(settings: DataRecipe, parts: Mapping[str, ImageArrays | Pict
 
 
 class _OwnPictures:
-    """`Pictures` as the loaders read them."""
+    """`Pictures` as a source that the loaders read."""
 
     def __init__(self, own: Pictures, name: str) -> None:
         self._own, self._name = own, name
@@ -162,11 +164,11 @@ class _OwnPictures:
         return len(self._own)
 
     def name(self, sample: int) -> str:
-        """Its number: a picture of one's own need not be a file."""
-        return f"{self._name}: picture {sample}"
+        """The number of the image, because it need not be a file."""
+        return f"{self._name}: image {sample}"
 
     def picture(self, sample: int) -> Decoded:
-        """The pixels; whatever goes wrong names the picture."""
+        """The pixels; every error names the image."""
         try:
             pixels = np.asarray(self._own.picture(sample))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Opens the data set that a recipe names, and says where it lies; `recipe.data_sets` lists ours."""
+"""Opens the data set that a recipe names, and finds its files; `recipe.data_sets` lists the known ones."""
 
 import os
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ _MEMORY_IMAGE_SIZE = 32  # of every data set of ours that loader: memory holds
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder: where, and whether it is there."""
+    """A file or folder, and whether it exists."""
 
     path: Path
     is_there: bool
 
 
 def load_data(settings: DataRecipe) -> ImageData:
-    """Opens the recipe's data set, small ones in memory; nothing but a download is ever written.
+    """Opens the recipe's data set, small ones in memory; only downloads write anything.
 
     Raises:
-        DataError: data that is missing or damaged.
-        RunError, RecipeError: a function of a user's own that cannot be used.
+        DataError: the data is missing or damaged.
+        RunError, RecipeError: a function of your own cannot be used.
     """
     known = DATA_SETS.get(settings.name)
     if known is None:
@@ -42,10 +42,10 @@ def load_data(settings: DataRecipe) -> ImageData:
 
 
 def own_data(settings: DataRecipe) -> OwnFunction:
-    """The function of a user's own that `settings.name` names, its arguments checked.
+    """Your own function that `settings.name` names, with its arguments checked.
 
     Raises:
-        RunError, RecipeError: there is none, or the arguments do not fit.
+        RunError, RecipeError: there is no such function, or its arguments do not fit.
     """
     function = OwnFunction.named("data.name", settings.name, given=DATA_GIVEN)
     function.check(settings.args)
@@ -53,16 +53,16 @@ def own_data(settings: DataRecipe) -> OwnFunction:
 
 
 def facts_before_reading(settings: DataRecipe) -> Facts | None:
-    """What is known of the data set before it is read; None: it has to be read."""
+    """What is known of the data set before it is read; None if it has to be read."""
     known = DATA_SETS.get(settings.name)
     return None if known is None else known.facts
 
 
 def image_shape(settings: DataRecipe, data: ImageData | None = None) -> tuple[int, int, int]:
-    """(C, H, W) of the images that the network of a recipe trains on in the end.
+    """(C, H, W) of the images on which the network of a recipe trains in the last epoch.
 
     Args:
-        data: where nothing is known of them before they are read.
+        data: the data, if nothing is known before it is read.
     """
     if data is not None and isinstance(data.train, ImageArrays):
         C, H, W = data.train.images_nchw.shape[1:]
@@ -73,10 +73,10 @@ def image_shape(settings: DataRecipe, data: ImageData | None = None) -> tuple[in
 
 
 def data_root(settings: DataRecipe) -> Path:
-    """The recipe's folder, else $ADDERTRAIN_DATA, else ./data, which may still have to be made.
+    """The recipe's folder, or $ADDERTRAIN_DATA, or ./data, which may not exist yet.
 
     Raises:
-        DataError: a named folder that is not there (a download must not end up in a misspelt one).
+        DataError: a named folder does not exist (a download must not go to a misspelt one).
     """
     named = settings.root or os.environ.get(ROOT_VARIABLE)
     if not named:
@@ -85,17 +85,17 @@ def data_root(settings: DataRecipe) -> Path:
     if not root.is_dir():
         by = "data.root" if settings.root else ROOT_VARIABLE
         raise DataError(
-            f"{settings.name}: expected a folder {root} (from {by}), got none; "
-            f"make it, or name another one with --data.root or {ROOT_VARIABLE}"
+            f"{settings.name}: expected a folder {root} (from {by}), got none; create it, or name another "
+            f"one with --data.root or {ROOT_VARIABLE}"
         )
     return root
 
 
 def data_places(settings: DataRecipe) -> list[Place]:
-    """What the recipe's loader will open, without reading or downloading any of it.
+    """The files that the recipe's loader will open; nothing is read or downloaded.
 
-    Empty where the data set comes with a package, or a function of a user's own knows. A named root that is
-    not there gives one place that is missing.
+    Empty if the data set comes with a package or from your own function. A named root that does not exist is
+    returned as a missing place.
     """
     try:
         root = data_root(settings)

@@ -1,4 +1,4 @@
-"""Resizing whole data sets once, when they are loaded."""
+"""Resizes a complete data set once, when it is loaded."""
 
 import torch
 from torch import Tensor

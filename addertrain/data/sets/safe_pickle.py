@@ -1,4 +1,4 @@
-"""Pickles of arrays and plain values, read without running anything that they name."""
+"""Reads pickles of arrays and plain values without running any code that they name."""
 
 import io
 import pickle
@@ -39,4 +39,4 @@ def read_pickle(content: bytes) -> Any:
     except UnsafePickle:
         raise
     except Exception as error:  # a damaged pickle raises whatever the damage leads to
-        raise UnsafePickle(f"no whole pickle ({type(error).__name__})") from None
+        raise UnsafePickle(f"an incomplete pickle ({type(error).__name__})") from None

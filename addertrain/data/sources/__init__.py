@@ -1,1 +1,1 @@
-"""Where pictures come from before they are packed or read: folders, lists of files, torchvision's sets."""
+"""Sources of images that are packed or read: folders, lists of files, torchvision's data sets."""

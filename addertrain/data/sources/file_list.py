@@ -1,4 +1,4 @@
-"""Pictures in files: a list of paths with labels."""
+"""Image files named in a list of paths with labels."""
 
 import os
 import re
@@ -18,10 +18,10 @@ _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 def list_of_files(path: Path, *, rendering: Rendering = AS_IT_IS) -> PictureFiles:
     """Lines of `path<TAB>label`; paths are relative to the list, labels all numbers or all names.
 
-    Numbers count the classes from 0 and most of them must be in use; names are sorted.
+    Numbers count the classes from 0, and most of them must be used; names are sorted.
 
     Raises:
-        DataError: a line of another form, numbers below 0 or far apart, one path under two labels.
+        DataError: a line has another format, numbers are below 0 or far apart, or a path has two labels.
     """
     rows = _rows(path)
     names = [label for _, label in rows]
@@ -50,9 +50,9 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         # Not splitlines: names of files may hold other characters that it takes for the end of a line.
         lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected a list 'path<TAB>label' in UTF-8, got: {error}") from None
+        raise DataError(f"{path}: expected lines 'path<TAB>label' in UTF-8, got: {error}") from None
     if lines == [""]:
-        raise DataError(f"{path}: expected lines 'path<TAB>label', got none")
+        raise DataError(f"{path}: expected lines 'path<TAB>label', got an empty file")
     rows = []
     for number, line in enumerate(lines, start=1):
         file, _, label = line.partition("\t")
@@ -64,7 +64,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
 
 
 def _are_numbers(path: Path, names: list[str]) -> bool:
-    """Whether the labels are numbers; a list of both is a slip, and would be sorted as names."""
+    """Whether the labels are numbers; a list with both is refused."""
     is_number = [_NUMBER.fullmatch(name) is not None for name in names]
     if any(is_number) and not all(is_number):
         number, name = is_number.index(True), is_number.index(False)
@@ -75,7 +75,7 @@ def _are_numbers(path: Path, names: list[str]) -> bool:
     if all(map(_FLOAT.fullmatch, names)) and not all(is_number):
         raise DataError(
             f"{path}: expected labels that are whole numbers or names, got '{names[0]}' on line 1; write "
-            "them without a decimal point or exponent, since as names they would be sorted by their letters"
+            "numbers without a decimal point or exponent"
         )
     return all(is_number)
 
@@ -85,12 +85,14 @@ def _numbered(path: Path, names: list[str]) -> tuple[NDArray[np.int64], tuple[st
     low, high = min(numbers), max(numbers)
     if low < 0:
         line = numbers.index(low) + 1
-        raise DataError(f"{path}: expected labels from 0 on, got {low} on line {line}; mend or remove it")
+        raise DataError(
+            f"{path}: expected labels of 0 or above, got {low} on line {line}; correct or remove the line"
+        )
     in_use = len(set(numbers))
     if 2 * in_use < high + 1:
         raise DataError(
-            f"{path}: expected labels that count the classes from 0 on, got {high} for the largest of "
-            f"{in_use} different ones; where they are ids, write them as names, such as id{high}"
+            f"{path}: expected labels 0 to {in_use - 1} for {in_use} classes, got {high}; if labels are "
+            f"identifiers, write them as names, such as id{high}"
         )
     return np.array(numbers, dtype=np.int64), tuple(str(number) for number in range(high + 1))
 
@@ -106,5 +108,5 @@ def _remarks(labels: NDArray[np.int64], num_classes: int) -> tuple[str, ...]:
     if not len(empty):
         return ()
     shown = ", ".join(str(number) for number in empty[:3])
-    why = "; do the labels count from 1? They should from 0" if empty.tolist() == [0] else ""
-    return (f"classes without pictures: {len(empty)} of {num_classes} ({shown}){why}",)
+    why = "; if the labels count from 1, let them count from 0" if empty.tolist() == [0] else ""
+    return (f"classes without images: {len(empty)} of {num_classes} ({shown}){why}",)

@@ -1,4 +1,4 @@
-"""Pictures in files: a folder for each class, as torchvision's ImageFolder has it."""
+"""Image files with one folder per class, as in torchvision's ImageFolder."""
 
 import os
 from collections import Counter
@@ -41,14 +41,16 @@ class PictureFiles:
         return self.paths[sample]
 
     def picture(self, sample: int) -> Decoded:
-        """The picture in RGB; raises a PictureError that names the file."""
+        """The image in RGB; raises a PictureError that names the file."""
         # Here: torchvision takes seconds to import, and a list of files does not need it.
         from addertrain.data.decoding.picture import read_picture
 
         return read_picture(self.root / self.paths[sample], self.rendering)
 
     def size(self, sample: int) -> tuple[int, int] | None:
-        """The picture's sides from its head; None where it cannot be read, which decoding will tell."""
+        """The image's width and height from its header; None if it cannot be read, which decoding will
+        report.
+        """
         from addertrain.data.decoding.picture import picture_size
 
         return picture_size(self.root / self.paths[sample])
@@ -58,7 +60,7 @@ class PictureFiles:
         return (self.root / self.paths[sample]).read_bytes()
 
     def some(self, samples: Sequence[int]) -> "PictureFiles":
-        """These files alone."""
+        """A source of only these files."""
         chosen = tuple(self.paths[sample] for sample in samples)
         return replace(self, paths=chosen, labels=self.labels[list(samples)], remarks=())
 
@@ -66,23 +68,22 @@ class PictureFiles:
 def folder_of_classes(
     root: Path, *, allow_empty: bool = False, rendering: Rendering = AS_IT_IS
 ) -> PictureFiles:
-    """Every picture below ROOT/CLASS/, numbered as torchvision's ImageFolder does.
-
-    Each folder is read once, whatever links lead to it; what begins with a dot is left out. `remarks` count
-    what was passed over.
+    """Every image below ROOT/CLASS/, numbered as by torchvision's ImageFolder. Each folder is read once, even
+    if links lead to it; names that begin with a dot are skipped. `remarks` count what was skipped.
 
     Args:
-        allow_empty: whether a class may have no pictures, as in a small validation part.
+        allow_empty: whether a class may have no images, as in a small validation set.
 
     Raises:
-        DataError: no folder, no classes in it, a class without pictures, or parts (train, val) for classes.
+        DataError: there is no folder, there are no classes in it, a class has no images, or splits (train,
+            val) are in the place of classes.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder with a folder of pictures for each class, got none")
+        raise DataError(f"{root}: expected a folder with one folder of images per class, got no folder")
     walk = _Walk(root)
     classes = walk.classes()
     if not classes:
-        raise DataError(f"{root}: expected a folder of pictures for each class in it, got none")
+        raise DataError(f"{root}: expected one folder of images per class in it, got none")
     walk.refuse_other_levels(classes)
     paths: list[str] = []
     labels: list[int] = []
@@ -90,14 +91,14 @@ def folder_of_classes(
         found = walk.pictures(name)
         if not found and not allow_empty:
             raise DataError(
-                f"{root / name}: expected pictures ({', '.join(sorted(SUFFIXES))}), got none"
-                f"{walk.passed_over_in(name)}; remove the folder, or give --allow-empty where classes may "
-                "have no pictures, as in a validation part"
+                f"{root / name}: expected images ({', '.join(sorted(SUFFIXES))}), got "
+                f"none{walk.passed_over_in(name)}; remove the folder, or pass --allow-empty if classes may "
+                "be empty"
             )
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise DataError(f"{root}: expected pictures in the folders of its classes, got none")
+        raise DataError(f"{root}: expected images in the folders of the classes, got none")
     return PictureFiles(
         root,
         tuple(paths),
@@ -110,7 +111,7 @@ def folder_of_classes(
 
 
 class _Walk:
-    """Goes through the folders of classes and keeps count of what it passes over."""
+    """Walks through the folders of classes and counts what it skips."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -120,7 +121,7 @@ class _Walk:
         self._only_folders: list[str] = []
 
     def classes(self) -> tuple[str, ...]:
-        """The names of the class folders; two names of one folder would give its pictures two labels."""
+        """The names of the class folders; two names for the same folder would give its images two labels."""
         names = []
         for entry in self._entries(self.root):
             if entry.name.startswith("."):
@@ -128,23 +129,25 @@ class _Walk:
             elif _holds(entry.is_dir):
                 names.append(entry.name)
             else:
-                self._passed["files beside the class folders"] += 1
+                self._passed["files next to the class folders"] += 1
         self._is_new(str(self.root))
         for name in names:
             path = os.path.join(self.root, name)
             if not self._is_new(path):
                 raise DataError(
-                    f"{path}: expected a folder of its own for each class, got one that "
-                    f"{self._seen[self._key(path)]} is too; remove the link"
+                    f"{path}: expected different folders for the classes, got one that is also "
+                    f"{self._seen[self._key(path)]}; remove the link"
                 )
         return tuple(names)
 
     def refuse_other_levels(self, classes: tuple[str, ...]) -> None:
-        """Raises a DataError where the classes lie deeper: that would be found out hours later."""
+        """Raises a DataError if the classes are one level deeper, which would otherwise be noticed hours
+        later.
+        """
         if len(classes) == 1 and self._holds_only_folders(classes[0]):
             raise DataError(
-                f"{self.root}: expected a folder of pictures for each class, got {classes[0]} alone, with "
-                f"folders in it; give {self.root / classes[0]}"
+                f"{self.root}: expected one folder of images per class, got only {classes[0]}, which "
+                f"contains folders; name {self.root / classes[0]} instead"
             )
         parts = [
             sorted(name for name in classes if name.lower() in words and self._holds_only_folders(name))
@@ -153,13 +156,13 @@ class _Walk:
         if all(parts):
             first, other = parts[0][0], parts[1][0]
             raise DataError(
-                f"{self.root}: expected a folder of pictures for each class, got the parts of a data set "
-                f"({first}, {other}) with folders in them; write each by itself: {self.root / first}, then "
+                f"{self.root}: expected one folder of images per class, got the splits of a data set "
+                f"({first}, {other}); write each split by itself: {self.root / first}, then "
                 f"{self.root / other}"
             )
 
     def pictures(self, name: str) -> list[str]:
-        """The paths of a class's pictures below the root, in torchvision's order."""
+        """The paths of a class's images below the root, in torchvision's order."""
         passed = self._passed_in[name] = Counter()
         found: list[tuple[str, list[str]]] = []
         waiting = [os.path.join(self.root, name)]
@@ -187,19 +190,19 @@ class _Walk:
         ]
 
     def passed_over_in(self, name: str) -> str:
-        """What was passed over in one class, in brackets."""
-        return f" ({_counted(self._passed_in[name])} passed over)" if self._passed_in[name] else ""
+        """What was skipped in one class, in parentheses."""
+        return f" ({_counted(self._passed_in[name])} skipped)" if self._passed_in[name] else ""
 
     def remarks(self, classes: tuple[str, ...], counts: NDArray[np.int64]) -> tuple[str, ...]:
-        """What was passed over and what looks unmeant, a line each."""
-        lines = [f"passed over: {_counted(self._passed)}"] if self._passed else []
+        """One line each for what was skipped and what looks like a mistake."""
+        lines = [f"skipped: {_counted(self._passed)}"] if self._passed else []
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         if empty:
-            lines.append(f"classes without pictures: {len(empty)} ({', '.join(empty[:3])})")
+            lines.append(f"classes without images: {len(empty)} ({', '.join(empty[:3])})")
         if len(self._only_folders) == len(classes) - len(empty):
             lines.append(
-                f"every class holds its pictures in folders below it, as {self._only_folders[0]}/ does: if "
-                f"those are the classes, give {self.root / self._only_folders[0]}"
+                f"all images of the classes are in subfolders, as in {self._only_folders[0]}/; if the "
+                f"subfolders are the classes, name {self.root / self._only_folders[0]} instead"
             )
         return tuple(lines)
 
@@ -210,7 +213,9 @@ class _Walk:
         )
 
     def _is_picture(self, entry: "os.DirEntry[str]", passed: Counter[str]) -> bool:
-        """By its suffix, or how it begins where it has none; a link to nothing is one, named when read."""
+        """Decides by the suffix, or by the first bytes if there is none; a broken link counts and is
+        reported when read.
+        """
         suffix = _suffix(entry.name)
         is_file = _holds(entry.is_file)
         is_link_to_nothing = not is_file and entry.is_symlink() and not os.path.exists(entry.path)
@@ -222,7 +227,7 @@ class _Walk:
         return False
 
     def _is_new(self, folder: str) -> bool:
-        """Whether the folder, by device and inode, was not met before under any name."""
+        """Whether the folder, by device and inode, has not been seen before under any name."""
         return self._seen.setdefault(self._key(folder), folder) == folder
 
     def _key(self, folder: str) -> tuple[int, int]:
@@ -247,7 +252,7 @@ def _unreadable(folder: str | Path, error: OSError) -> DataError:
 
 
 def _holds(question: Callable[[], bool]) -> bool:
-    """The answer; no for a link that leads in a circle, of which the system complains."""
+    """The answer of `question`; False for a circular link, for which the system raises an error."""
     try:
         return question()
     except OSError:

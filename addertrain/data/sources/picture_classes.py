@@ -1,4 +1,4 @@
-"""The pictures of a validation part that lacks some of the training part's classes, as small sets do."""
+"""Numbers the labels of a validation set that lacks some of the training set's classes."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from addertrain.errors import DataError
 
 
 class _Renumbered:
-    """The same pictures, their labels numbered by more classes."""
+    """The same images, with labels numbered by a larger list of classes."""
 
     def __init__(self, reader: PictureReader, classes: tuple[str, ...]) -> None:
         number = {name: label for label, name in enumerate(classes)}
@@ -31,10 +31,10 @@ class _Renumbered:
 
 
 def with_classes(reader: PictureReader, classes: tuple[str, ...], *, where: Path) -> PictureReader:
-    """The reader with its labels numbered by `classes`, of which its own may be some.
+    """The reader with its labels numbered by `classes`, which may contain more classes than its own.
 
     Raises:
-        DataError: it has pictures of other classes, or the same classes in another order.
+        DataError: it has images of other classes, or the same classes in another order.
     """
     if reader.classes == classes:
         return reader
@@ -43,7 +43,7 @@ def with_classes(reader: PictureReader, classes: tuple[str, ...], *, where: Path
         # In ASCII: names that differ by how accents are composed look alike.
         names = ", ".join(name if name.isascii() else ascii(name) for name in other[:3])
         raise DataError(
-            f"{where}: expected in val no other classes than in train, got {len(other)} of {len(classes)} in "
-            f"train ({names}); make them alike"
+            f"{where}: expected the classes of train in val, got {len(other)} others ({names}), with "
+            f"{len(classes)} classes in train; give both the same class folders"
         )
     return _Renumbered(reader, classes)

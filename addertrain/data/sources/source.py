@@ -1,4 +1,4 @@
-"""Where pictures come from before they are packed: files in folders, files in a list, a torchvision set."""
+"""The protocol of sources of images: files in folders, files in a list, a torchvision data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +12,24 @@ from addertrain.errors import DataError
 
 
 class LabelledPictures(Protocol):
-    """Labelled pictures of any size, by number."""
+    """Labelled images of any size, by number."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of every picture, (N,)."""
+        """The class of every image, (N,)."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
 
     def __len__(self) -> int:
-        """Pictures in all."""
+        """The number of images."""
 
     def name(self, sample: int) -> str:
-        """What an error calls a picture."""
+        """The name of an image in errors."""
 
     def picture(self, sample: int) -> Decoded:
-        """The picture in RGB.
+        """The image in RGB.
 
         Raises:
             PictureError: it cannot be read.
@@ -37,28 +37,28 @@ class LabelledPictures(Protocol):
 
 
 class PictureSource(LabelledPictures, Protocol):
-    """Pictures that can be packed; what a process is given of them can be pickled."""
+    """Images that can be packed; a part of them can be pickled and sent to another process."""
 
     @property
     def description(self) -> str:
-        """What it is, for the record."""
+        """A description of the source, for the side file."""
 
     @property
     def rendering(self) -> Rendering:
-        """How its pictures become RGB bytes."""
+        """How its images are converted to RGB bytes."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know of it before it is packed: what was passed over, what looks unmeant."""
+        """What a user should know before packing: what was skipped, and what looks like a mistake."""
 
     def size(self, sample: int) -> tuple[int, int] | None:
-        """The picture's sides from its head alone, in any order; None where that takes decoding it."""
+        """The image's width and height from its header, in any order; None if it would have to be decoded."""
 
     def encoded(self, sample: int) -> bytes | None:
         """The bytes of the picture's own file; None where it has none."""
 
     def some(self, samples: Sequence[int]) -> Self:
-        """A source of these pictures alone, small enough to be sent to another process."""
+        """A source of only these images, small enough to be sent to another process."""
 
 
 def check_labels(labels: NDArray[np.int64], num_classes: int, *, where: str | Path) -> None:
@@ -66,6 +66,6 @@ def check_labels(labels: NDArray[np.int64], num_classes: int, *, where: str | Pa
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise DataError(
-            f"{where}: expected labels of 0 to {num_classes - 1}, got {labels[wrong[0]]} for picture "
-            f"{wrong[0]} (and {len(wrong) - 1} more such); mend them where they come from"
+            f"{where}: expected labels from 0 to {num_classes - 1}, got {labels[wrong[0]]} for image "
+            f"{wrong[0]} (and {len(wrong) - 1} more like this); correct them in the source"
         )

@@ -1,4 +1,4 @@
-"""Any torchvision data set of pictures and labels, by the name of its class."""
+"""Any torchvision data set of images and labels, by the name of its class."""
 
 import functools
 import inspect
@@ -24,7 +24,7 @@ WHOLE = "all"
 
 @dataclass(frozen=True, eq=False)
 class TorchvisionPictures:
-    """Some pictures of a data set; the set itself is opened again in every process that reads it."""
+    """Some images of a data set; the set itself is opened again in every process that reads it."""
 
     set_name: str
     root: str
@@ -37,18 +37,18 @@ class TorchvisionPictures:
 
     @property
     def description(self) -> str:
-        """What it is, for the record."""
+        """A description of the source, for the side file."""
         return f"torchvision {self.set_name}, {self.split}"
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def name(self, sample: int) -> str:
-        """The picture's number in the set."""
+        """The image's number in the set."""
         return f"{self.set_name} {self.split} {self.samples[sample]}"
 
     def picture(self, sample: int) -> Decoded:
-        """The picture in RGB; raises a PictureError that names it."""
+        """The image in RGB; raises a PictureError that names it."""
         try:
             found, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
             path = _path_of(found)
@@ -57,11 +57,11 @@ class TorchvisionPictures:
             raise PictureError(self.name(sample), error.reason) from None
         except Exception as error:  # sets and decoders raise whatever a damaged file leads them to
             ours = str(error).startswith("expected ")
-            reason = str(error) if ours else f"expected a picture, got: {error!r}"
+            reason = str(error) if ours else f"expected an image, got: {error!r}"
             raise PictureError(self.name(sample), reason) from None
 
     def size(self, sample: int) -> tuple[int, int] | None:
-        """The sets tell no picture's size without decoding it."""
+        """None, because a set does not know an image's size without decoding it."""
 
     def encoded(self, sample: int) -> bytes | None:
         """The bytes of the file; None for a set that makes its pictures from arrays."""
@@ -70,7 +70,7 @@ class TorchvisionPictures:
         return None if path is None else path.read_bytes()
 
     def some(self, samples: Sequence[int]) -> "TorchvisionPictures":
-        """These pictures alone."""
+        """A source of only these images."""
         chosen = list(samples)
         return replace(self, samples=self.samples[chosen], labels=self.labels[chosen], remarks=())
 
@@ -84,13 +84,12 @@ def _path_of(found: Any) -> Path | None:
 def torchvision_pictures(
     set_name: str, root: Path, split: str, *, rendering: Rendering = AS_IT_IS
 ) -> TorchvisionPictures:
-    """The pictures of `torchvision.datasets.SET_NAME` in `root`, which is not downloaded here.
-
-    `split` is `train` or `test` where the set knows no other parts, the set's own word where it has some,
-    WORD/train or WORD/test for EMNIST, and `all` for a set without parts.
+    """The images of `torchvision.datasets.SET_NAME` in `root`; nothing is downloaded. `split` is `train` or
+    `test`, or one of the set's own names if it has other splits, NAME/train or NAME/test for EMNIST, and
+    `all` for a set without splits.
 
     Raises:
-        DataError: no such set, no such split, no files, or labels that are no numbers of its classes.
+        DataError: there is no such set or split, files are missing, or labels are not class numbers.
     """
     dataset = _open(set_name, str(root), split)
     where = f"torchvision:{set_name} {split}"
@@ -117,8 +116,8 @@ def _open(set_name: str, root: str, split: str) -> Any:
     processed = os.path.join(root, set_name, "processed")
     if issubclass(kind, torchvision.datasets.MNIST) and os.path.isdir(processed) and os.listdir(processed):
         raise DataError(
-            f"torchvision:{set_name}: expected {os.path.join(root, set_name, 'raw')} alone, got {processed} "
-            "too, which torchvision up to 0.10 has left, and which it would read instead; remove it"
+            f"torchvision:{set_name}: expected only {os.path.join(root, set_name, 'raw')}, got {processed} "
+            "as well, which torchvision 0.10 or older wrote and which would be read instead; remove it"
         )
     try:
         return kind(root, **arguments)
@@ -130,7 +129,7 @@ def _open(set_name: str, root: str, split: str) -> Any:
 
 
 def _arguments(set_name: str, kind: Any, split: str) -> dict[str, Any]:
-    """What chooses a part of a set; each set checks its own words, but takes any for `train=False`."""
+    """The arguments that choose a split; each set checks its own names, but accepts any for `train=False`."""
     parameters = inspect.signature(kind).parameters
     part, arguments, words = split, {}, "train or test"
     if set_name == "EMNIST":  # its parts have two coordinates, and `train` hides in its other arguments
@@ -141,7 +140,9 @@ def _arguments(set_name: str, kind: Any, split: str) -> dict[str, Any]:
     elif "train" not in parameters:
         if split == WHOLE:
             return {}
-        raise DataError(f"torchvision:{set_name}: expected --split {WHOLE} (it has no parts), got '{split}'")
+        raise DataError(
+            f"torchvision:{set_name}: expected --split {WHOLE}, because this set has no splits, got '{split}'"
+        )
     if part not in ("train", "test"):
         raise DataError(f"torchvision:{set_name}: expected --split {words}, got '{split}'")
     return {**arguments, "train": part == "train"}
@@ -157,18 +158,21 @@ def _is_set(kind: object) -> bool:
 
 
 def _labels(dataset: Any, where: str) -> NDArray[np.int64]:
-    """One whole number a picture."""
+    """The labels, one integer per image."""
     for attribute in ("targets", "labels", "_labels", "y"):
         if (found := getattr(dataset, attribute, None)) is not None:
             break
     else:
-        raise DataError(f"{where}: expected a set with one label a picture")
+        raise DataError(
+            f"{where}: expected a data set with one label per image, got another; choose a classification "
+            "data set"
+        )
     labels = np.asarray(found)
     if isinstance(dataset, torchvision.datasets.QMNIST) and labels.ndim == 2:
         labels = labels[:, 0]  # the digit; the others tell who wrote it
     if labels.shape != (len(dataset),) or labels.dtype.kind not in "iu" or not len(labels):
         raise DataError(
-            f"{where}: expected one whole number a picture for a label, got {labels.dtype} of shape "
+            f"{where}: expected one whole number per image as its label, got {labels.dtype} of shape "
             f"{labels.shape}"
         )
     return labels.astype(np.int64)

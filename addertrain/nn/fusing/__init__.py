@@ -1,1 +1,1 @@
-"""What `nn.fuse` is made of: following code, finding chains and ReLUs, and the forward that results."""
+"""The steps of `nn.fuse`: following code, finding chains and ReLUs, and the resulting forward."""

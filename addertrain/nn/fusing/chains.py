@@ -2,7 +2,7 @@
 
     norm(layer(x)), and with y = layer(x) or any other y: relu(norm(y)), relu(norm(y) + residual)
 
-The call stands where the last of them stood. That computes the same if nobody else reads what is between
+The call is placed where the last of them was. It computes the same if nothing else reads the results between
 them, if layer and norm occur nowhere else, and if nothing in between writes into a tensor that they read.
 """
 
@@ -23,11 +23,11 @@ GraphsOf = Callable[[nn.Module], list[Graph]]
 
 @dataclass(frozen=True)
 class Chain:
-    """Nodes that one call stands for, first to last, and what they call.
+    """Nodes that one call replaces, first to last, and the modules that they call.
 
     Args:
         sum: what adds a residual to the norm's result, if a ReLU of the sum ends the chain.
-        bypassed: modules that nobody calls any more: ReLUs and identities.
+        bypassed: modules that are no longer called: ReLUs and identities.
     """
 
     nodes: tuple[Node, ...]
@@ -45,7 +45,7 @@ class Chain:
 
 
 def find_chains(graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> list[Chain]:
-    """Every chain of a graph that one call can stand for, no two of which share a node."""
+    """Every chain of a graph that one call can replace; no two share a node."""
     chains: list[Chain] = []
     taken: set[Node] = set()
     for node in graph.nodes:
@@ -62,12 +62,12 @@ def find_chains(graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> list[Cha
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it is our norm, or torch's, which ours may stand for."""
+    """Whether it is our norm, or a norm of torch's that ours can replace."""
     return type(module) in (BatchNorm2d, SyncBatchNorm2d) or is_torchs_norm(module)
 
 
 def is_torchs_norm(module: nn.Module) -> bool:
-    """Whether the norm is torch's, and ours may stand for it.
+    """Whether the norm is torch's, and ours can replace it.
 
     On CPUs torch's adds up channels-last images in float32: at a mean of 100, the variance of 3.2 million
     numbers of variance 1 comes out as 6.4.
@@ -76,7 +76,7 @@ def is_torchs_norm(module: nn.Module) -> bool:
 
 
 def put_call(chain: Chain, graph: Graph, owner: nn.Module) -> None:
-    """Puts the call in the place of a chain's last node, and drops the others."""
+    """Replaces a chain's last node by the call, and removes the others."""
     last = chain.nodes[-1]
     names = {module: name for name, module in owner.named_modules()}
     with graph.inserting_before(last):
@@ -121,12 +121,12 @@ def candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Itera
 
 
 def only_user(node: Node) -> Node | None:
-    """Who reads a node, if that is one."""
+    """The only node that reads a node, or None."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def past_identities(node: Node, owner: nn.Module) -> tuple[tuple[Node, ...], tuple[nn.Module, ...]]:
-    """The identities that alone read a node, one behind the other: nodes and modules."""
+    """The sequence of identities that alone read a node: nodes and modules."""
     nodes: list[Node] = []
     modules: list[nn.Module] = []
     while (following := only_user(node)) is not None and type(called(following, owner)) is nn.Identity:
@@ -142,7 +142,7 @@ def _module(node: Node, owner: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def other_summand(node: Node, norm_result: Node) -> Node | None:
-    """What a sum adds to a norm's result; none where it writes into that other tensor."""
+    """What a sum adds to a norm's result; None if it writes into that other tensor."""
     pair = summands(node)
     if pair is None or pair[0] is pair[1]:
         return None
@@ -152,7 +152,7 @@ def other_summand(node: Node, norm_result: Node) -> Node | None:
 
 
 def hazard(chain: Chain, graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> str:
-    """Why one call would not compute the same; empty if it would."""
+    """Why one call would compute something else; empty if it would not."""
     nodes = list(graph.nodes)
     calls = [owner.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"]
     own = [module for module in (chain.layer, chain.norm) if module is not None]

@@ -1,10 +1,10 @@
 """Follows the code of one module's `forward` with torch.fx: its graph, and what the graph depends on.
 
-Submodules are nodes, so that a module that cannot be followed hides nothing of those around it. torch.fx
+Submodules are nodes, so that a module that cannot be followed does not affect those around it. torch.fx
 raises where control flow depends on a tensor, but takes what Python knows at that moment for a constant:
-attributes and flags. They are noted here as they are read, and compared before every use of the graph. What
-can be neither followed nor compared is refused: written attributes, randomness, numbers among a file's
-globals, and questions for the type of an input.
+attributes and flags. They are recorded here when they are read, and compared before every use of the graph.
+Code that can be neither followed nor compared is refused: written attributes, randomness, numbers in a
+module's globals, and tests of an input's type.
 """
 
 import dis
@@ -46,7 +46,7 @@ class Read:
     value: Any
 
     def holds(self) -> bool:
-        """Whether it would read the same now."""
+        """Whether it would read the same value now."""
         value = getattr(self.module, self.name, _MISSING)
         if callable(self.value):
             return value is self.value
@@ -67,7 +67,7 @@ class Followed:
 
 
 def follow(module: nn.Module) -> list[Followed]:
-    """What the module's code does: once, or, where it asks `training`, in training and in evaluation.
+    """The graph of the module's code, or two graphs (training, evaluation) if it reads `training`.
 
     Raises:
         NotFollowedError: with the reason.
@@ -89,9 +89,9 @@ def _refuse_kind(module: nn.Module) -> None:
     forward = getattr(type(module).forward, "__wrapped__", type(module).forward)
     is_torchs = type(module).__module__.startswith("torch.") and type(module) is not nn.Sequential
     if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) or is_torchs:
-        raise NotFollowedError("its code is not Python of a class of its own")
+        raise NotFollowedError("its forward is not Python code of its own class")
     if "forward" in vars(module):
-        raise NotFollowedError("its forward lies on the object")
+        raise NotFollowedError("its forward is an attribute of the object, not of the class")
     code = getattr(forward, "__code__", None)
     if code is None or forward is not type(module).forward:
         raise NotFollowedError("its forward is decorated or not Python")
@@ -139,7 +139,7 @@ def _holders(module: nn.Module, graph: torch.fx.Graph) -> Iterator[nn.Module]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, or its kind where it says nothing."""
+    """The first line of an error's message, or its type if there is no message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -155,13 +155,13 @@ class _RandomStates:
         return random.getstate(), torch.get_rng_state(), self.numpys and self.numpys.get_state()
 
     def have_moved(self) -> bool:
-        """Whether somebody drew from one."""
+        """Whether one of them has been used."""
         return repr(self._now()[::2]) != repr(self.states[::2]) or not torch.equal(
             self._now()[1], self.states[1]
         )
 
     def restore(self) -> None:
-        """As if nobody had."""
+        """Restores the states."""
         random.setstate(self.states[0])
         torch.set_rng_state(self.states[1])
         if self.numpys:
@@ -198,7 +198,7 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
 
 
 class _Watch:
-    """Notes what code reads of modules while it is traced, and refuses what cannot be compared later."""
+    """Records what code reads from modules while it is traced, and refuses what cannot be compared later."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

@@ -1,4 +1,4 @@
-"""A module's forward by a followed graph while that holds, else by the module's own code."""
+"""Runs a module's forward by its followed graph while that is valid, otherwise by its own code."""
 
 import functools
 import importlib
@@ -16,11 +16,12 @@ from addertrain.nn.tracing import is_watched
 
 
 class Program:
-    """A graph as a function of a module and tensors, and for how long it is the module's own code.
+    """A graph as a function of a module and tensors, with the condition under which it equals the module's
+    code.
 
     Args:
         followed: its graph, with chains replaced, and what the module's code read.
-        bypassed: modules that it does not call any more.
+        bypassed: modules that it no longer calls.
     """
 
     def __init__(self, followed: Followed, bypassed: tuple[nn.Module, ...]) -> None:
@@ -36,7 +37,9 @@ class Program:
         self.run = _compiled(self.source, self.names)
 
     def holds(self) -> bool:
-        """Whether the module's code would do the same now, and nobody waits for a call that is left out."""
+        """Whether the module's code would still do the same, and no hook waits for a call that is left
+        out.
+        """
         return (
             all(tuple(module._modules.values()) == held for module, held in self.children)
             and all(read.holds() for read in self.reads)
@@ -73,7 +76,7 @@ def _compiled(source: str, names: dict[str, Any]) -> Callable[..., Any]:
 
 
 def lay_on(module: nn.Module, programs: list[Program]) -> None:
-    """From now on the module's forward runs the first of `programs` that holds, else its class's own code.
+    """Makes the module's forward run the first of `programs` that is valid, otherwise its class's own code.
 
     The module gets a subclass of its class with the same name, as torch's parametrisations and FSDP2 do it,
     so that copies of every kind, shallow ones too, run on what they hold themselves.
@@ -83,7 +86,7 @@ def lay_on(module: nn.Module, programs: list[Program]) -> None:
 
 
 def take_off(module: nn.Module) -> None:
-    """The module's own class again, if another is laid on."""
+    """Restores the module's own class."""
     if _programs(module):
         module.__class__ = own_class(module)
         del module._fused_programs
@@ -95,7 +98,7 @@ def own_class(module: nn.Module) -> type[nn.Module]:
 
 
 def program_for(module: nn.Module, args: tuple[Any, ...]) -> Program | None:
-    """What runs on these arguments now instead of the module's own code, if anything does."""
+    """The program that runs on these arguments instead of the module's own code, or None."""
     if torch.compiler.is_compiling() or not all(isinstance(arg, Tensor) for arg in args):
         return None
     for program in _programs(module):

@@ -1,4 +1,4 @@
-"""Says of each norm, and of each sum behind one, that no chain holds, why none does."""
+"""Says for each norm, and for each sum after one, why it is in no chain."""
 
 from torch import nn
 from torch.fx import Graph, Node
@@ -21,7 +21,7 @@ Reasons = dict[nn.BatchNorm2d, str]
 def why_left(
     graph: Graph, owner: nn.Module, chains: list[Chain], graphs_of: GraphsOf
 ) -> tuple[Reasons, Reasons]:
-    """The reasons for norms that are computed alone, and for sums that are no part of their norm's pass."""
+    """The reasons for norms that are computed alone, and for sums that are not fused with their norm."""
     norms: Reasons = {}
     ends: Reasons = {}
     fused = {chain.norm for chain in chains}
@@ -49,7 +49,7 @@ def _why_alone(node: Node, norm: nn.BatchNorm2d, owner: nn.Module, hazards: list
         return "a norm of another class, or without weight and bias, has no fused form"
     if not hazards:
         return "it is not the only reader of an adder layer, and no ReLU is its only reader"
-    return next(filter(None, hazards), "what is around it is part of another norm's pass")
+    return next(filter(None, hazards), "its neighbours are fused with another norm")
 
 
 def _why_no_end(result: Node, added: Node, owner: nn.Module, hazards: list[str]) -> str:

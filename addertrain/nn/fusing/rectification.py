@@ -1,7 +1,8 @@
-"""Which adder layers read what a ReLU let through, at every one of their calls.
+"""Finds the adder layers that read the output of a ReLU at every one of their calls.
 
-The promise of `AdderConv2d.rectified` is that whatever made x drops the gradient of its zeros. A ReLU does;
-what pools, adds, joins or reshapes such tensors keeps it. Products, sigmoids and clamps do not.
+The promise of `AdderConv2d.rectified` is that the operation before x drops the gradient of its zeros. A ReLU
+does, and pooling, adding, joining or reshaping its output preserves this. Products, sigmoids and clamps do
+not.
 """
 
 import operator
@@ -33,7 +34,7 @@ _KEEPING_METHODS = ("contiguous", "flatten", "permute", "reshape", "squeeze", "u
 class Rectification:
     """Follows calls from a network down to its adder layers, with what is known of each call's inputs.
 
-    Of a tensor it is known why it may be other than what a ReLU let through: a reason, empty if a ReLU did.
+    Each tensor has a reason why it may not be the output of a ReLU, which is empty if it is.
     """
 
     def __init__(self, graphs_of: GraphsOf, names: Mapping[nn.Module, str]) -> None:
@@ -83,7 +84,7 @@ class Rectification:
         given = dict(
             zip(places, inputs if len(inputs) == len(places) else [unknown] * len(places), strict=True)
         )
-        result = f"it reads what {self._name(owner)} returns beside other things"
+        result = f"its input is one of several results of {self._name(owner)}"
         lies_in: dict[Node, frozenset[Node]] = {}
         for node in graph.nodes:
             other = f"it reads the result of {node.name} in {self._name(owner)}"
@@ -104,7 +105,9 @@ class Rectification:
     def _note_writes(
         self, node: Node, owner: nn.Module, known: dict[Node, str], lies_in: dict[Node, frozenset[Node]]
     ) -> None:
-        """What a node writes into, and whatever lies in the same memory, is no ReLU's from now on."""
+        """Marks the tensors that a node writes into, and those in the same memory, as no longer a ReLU's
+        output.
+        """
         lies_in[node] = origins(node, owner, self._graphs_of, lies_in)
         if is_relu(node, owner) or type(called(node, owner)) is nn.ReLU6:
             return

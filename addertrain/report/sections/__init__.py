@@ -1,1 +1,1 @@
-"""The sections of a report, a file each: what is shown, and from which runs."""
+"""The sections of a report, one file each; every section chooses its runs."""

@@ -1,4 +1,4 @@
-"""Tables 2 and 3 of the paper: accuracy beside operation counts; and what the operations cost."""
+"""Tables 2 and 3 of the paper: accuracy and operation counts, and the cost of the operations."""
 
 from collections.abc import Iterator
 
@@ -63,7 +63,7 @@ def accuracy(study: Study) -> Section | Absent:
 
 
 def costs(study: Study) -> Section | Absent:
-    """What one image costs each kind of network, by published tables."""
+    """The cost of one image for each kind of network, by published tables."""
     title = "Latency and energy of the operations"
     rows: list[dict[str, Cell]] = []
     families = {(group.recipe.model.name, group.recipe.data.name): group for group in study.groups}

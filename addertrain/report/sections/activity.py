@@ -1,4 +1,6 @@
-"""How much of an adder layer is at work: zeros that enter it, and weights inside the range of what enters."""
+"""The activity of adder layers: the fraction of zero inputs, and of weights within the range of the
+inputs.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Adder layers while they train: α_l, and RMS(w) beside the value at which decay and steps are in balance."""
+"""Adder layers during training: α_l, and RMS(w) with the value at which decay and steps balance."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def dynamics(study: Study) -> Section | Absent:
 
 
 def _layers(group: Group, prefix: str) -> list[str]:
-    """The adder layers that are on record, in the order of the network."""
+    """The adder layers that were recorded, in the order of the network."""
     names = dict.fromkeys(tag for run in group.whole for tag in run.curves if tag.startswith(prefix))
     return [tag.removeprefix(prefix) for tag in names]
 

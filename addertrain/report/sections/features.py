@@ -12,8 +12,8 @@ from addertrain.report.style import CLASS_COLORS, KIND_NAMES, Axes, Picture, pan
 
 _TITLE = "Features as points of the plane (Figure 1 of the paper)"
 _REMEDY = (
-    "a run of a network that ends in two features: addertrain fit recipes/mnist/lenetplusplus.yaml, and "
-    "lenetplusplus_conv.yaml for its convolutional twin"
+    "a run of a network that ends in two features: addertrain fit recipes/mnist/lenetplusplus.yaml, "
+    "and lenetplusplus_conv.yaml for its convolutional baseline"
 )
 
 
@@ -61,7 +61,7 @@ def _figure(shown: list[tuple[Group, Run, Observation]]) -> Picture:
 
 
 def _scatter(panel: Axes, points: Tensor, labels: Tensor) -> None:
-    """Images as dots, classes named at their medians; the frame leaves out the farthest in a thousand."""
+    """Images as dots, classes named at their medians; the frame leaves out the farthest one in a thousand."""
     size = max(3.0, min(12.0, 8000 / len(points)))
     for label in labels.unique().tolist():
         own = points[labels == label].numpy()

@@ -17,7 +17,9 @@ _MAX_FILTERS = 64
 
 
 def filters(study: Study) -> Section | Absent:
-    """The first seed of every recipe that has weights; ablations of a network only where nothing else is."""
+    """The first seed of every recipe that has weights; ablations of a network only if there is nothing
+    else.
+    """
     shown: list[tuple[Group, Run, Tensor, str]] = []
     for group in study.groups:
         if not group.with_weights or group.recipe.model.kind == "binary":

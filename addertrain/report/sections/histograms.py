@@ -34,7 +34,7 @@ _COLUMNS = (
 
 
 def histograms(study: Study) -> Section | Absent:
-    """A table of all layers and a figure of some for every recipe that has weights."""
+    """A table of all layers and a figure of some, for every recipe with weights."""
     tables: list[Table] = []
     pictures: list[Picture] = []
     used: list[Run] = []

@@ -51,7 +51,7 @@ class _Line:
 
 
 def learning(study: Study) -> Section | Absent:
-    """For each network and data set: the schemes of its adder networks, and its kinds beside each other."""
+    """For each network and data set: the schemes of its adder networks, and its kinds in comparison."""
     pictures: list[Picture] = []
     tables: list[Table] = []
     logged = [group for group in study.groups if _accuracy(group) is not None]
@@ -95,7 +95,7 @@ def _loss(group: Group) -> Trajectory | None:
 
 
 def _scheme(group: Group) -> tuple[str, str, str]:
-    """Kind of layers, rate, filter gradient; the last two of adder layers alone."""
+    """Kind of layers, rate, filter gradient; the last two for adder layers only."""
     model = group.recipe.model
     if model.kind != "adder":
         return model.kind, "", ""
@@ -130,7 +130,7 @@ def _schemes(groups: Sequence[Group]) -> list[_Line]:
 
 
 def _kinds(groups: Sequence[Group]) -> list[_Line]:
-    """One network of each kind, the adder one by the paper's scheme where there is such a one."""
+    """One network of each kind, the adder network by the paper's scheme if there is one."""
     found = _by_scheme(groups)
     usual = {"adder": ("adder", "global", "full")}
     lines = []
@@ -143,7 +143,7 @@ def _kinds(groups: Sequence[Group]) -> list[_Line]:
 
 
 def _variants(groups: Sequence[Group]) -> list[_Line]:
-    """Those that share kind and scheme with another one."""
+    """The groups that share kind and scheme with another group."""
     several = [group for own in _by_scheme(groups).values() if len(own) > 1 for group in own]
     return [
         _Line(group, group.label, COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)])

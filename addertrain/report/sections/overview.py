@@ -1,4 +1,4 @@
-"""Which runs the report is about, and what became of each."""
+"""The runs of the report, and the state and result of each."""
 
 from addertrain.report.document import Absent, Section, sources
 from addertrain.report.runs import Group, Run

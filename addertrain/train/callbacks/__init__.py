@@ -1,1 +1,1 @@
-"""What goes along with a training: averages, fresh statistics, guards, saves, curves; one file each."""
+"""The callbacks of training: weight average, evaluation, guard, checkpoints, curves; one file each."""

@@ -1,8 +1,8 @@
-"""An exponential moving average of the weights, which evaluations read in place of the live ones.
+"""An exponential moving average of the weights, which evaluations use instead of the current ones.
 
-Running statistics mean nothing to averaged weights: `evaluation.evaluated` recomputes them for these. Where
-parameters or momentum are cut over the ranks, so is the average: each rank averages what it steps on, and
-whole tensors come together for evaluations and checkpoints.
+Running statistics do not fit averaged weights: `evaluation.evaluated` recomputes them. If parameters or
+momentum are sharded, so is the average: each rank averages its shards, which are gathered for evaluations and
+checkpoints.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ from addertrain.train.strategies.sharded import Sharded
 
 
 def decay_at(step: int, decay: float) -> float:
-    """min(decay, (1 + step) / (10 + step)): the first weights, drawn at random, are soon forgotten."""
+    """min(decay, (1 + step) / (10 + step)): the random first weights lose their influence quickly."""
     return min(decay, (1 + step) / (10 + step))
 
 
 class WeightAverage(Callback):
     """After step t: average = d_t * average + (1 - d_t) * weights, d_t of `decay_at`; starts at the weights.
 
-    A step that was left out counts like any other, with the weights as they stand.
+    A skipped step counts like any other, with unchanged weights.
 
     Args:
-        decay: in 0 .. 1; 1 / (1 - decay) steps is how far back the average reaches.
+        decay: in 0 .. 1; the average covers about 1 / (1 - decay) steps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -50,7 +50,7 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the average where a step was made."""
+        """Updates the average after an optimizer step."""
         if trainer.global_step > self._num_steps:
             self._num_steps = trainer.global_step
             torch._foreach_lerp_(self._average, self._weights, 1.0 - decay_at(self._num_steps, self.decay))
@@ -58,13 +58,13 @@ class WeightAverage(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the average by parameter name; whole on the first rank, which writes it."""
+        """Adds the average by parameter name; unsharded on the first rank, which writes it."""
         checkpoint[AVERAGE] = self._whole(keep=trainer.is_global_zero)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Goes on with a checkpoint's average."""
+        """Loads a checkpoint's average."""
         self._loaded = checkpoint[AVERAGE]
 
     def whole(self) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ class WeightAverage(Callback):
         return self._whole(keep=True)
 
     def _connect(self, trainer: Trainer, module: LightningModule) -> None:
-        """Finds the weights, once they are on their device and cut."""
+        """Finds the weights, once they are on their device and sharded."""
         if self._weights:
             return
         assert isinstance(module, AdderClassifier)
@@ -92,7 +92,7 @@ class WeightAverage(Callback):
             self._loaded = None
 
     def _whole(self, *, keep: bool) -> dict[str, Tensor]:
-        """The average by the model's parameter names; a collective where it is cut."""
+        """The average by the model's parameter names; a collective if it is sharded."""
         if self._sharded is not None:
             return self._sharded.joined(self._average, keep=keep)
         return dict(zip(self._names, self._average, strict=True))

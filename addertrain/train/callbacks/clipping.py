@@ -10,10 +10,10 @@ from addertrain.train.strategies.sharded import Sharded
 
 
 class ClipNorm(Callback):
-    """Clips the global norm of all gradients but the adder filters', whose length is ALR's business.
+    """Clips the global norm of all gradients except those of adder filters, whose length ALR sets.
 
     Args:
-        max_norm: the norm that is left at most.
+        max_norm: the largest norm that is allowed.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -22,7 +22,7 @@ class ClipNorm(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Clips; where gradients are cut over the ranks, by their norm over all of them."""
+        """Clips; sharded gradients are clipped by their norm over all ranks."""
         if not isinstance(trainer.strategy, Sharded):
             clip_others_(optimizer.param_groups, self.max_norm)
             return

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: training, waiting for data, everything else; kept across resumptions."""
+"""Measures the time of a run: training, waiting for data, and everything else; kept when a run resumes."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -31,12 +31,12 @@ class DataWait(Profiler):
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """Called when the batch is there."""
+        """Called when the batch has arrived."""
         if action_name.endswith(NEXT_BATCH):
             self.seconds += time.perf_counter() - self._since
 
     def summary(self) -> str:
-        """Nothing to print at the end."""
+        """Prints nothing at the end."""
         return ""
 
 
@@ -58,7 +58,7 @@ class RunClock(StatefulCallback):
 
     @property
     def train_seconds(self) -> float:
-        """Seconds in training steps, evaluation and saving left out."""
+        """Seconds in training steps, without evaluation and saving."""
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
         return self._trained + running
 
@@ -73,10 +73,10 @@ class RunClock(StatefulCallback):
         return self._earlier + time.perf_counter() - self._session_start
 
     def seconds_left(self, *, batches: int, evaluations: int, done: int, done_before: int) -> float:
-        """How long the rest of the run takes, at this session's speed; start-up and saving count as nothing.
+        """An estimate of the seconds that remain, at this session's speed, without start-up and saving.
 
         Args:
-            batches, evaluations: what is left.
+            batches, evaluations: the numbers that remain.
             done, done_before: batches trained on so far, and those before this session.
         """
         seconds, batches_so_far = self.train_seconds - self._trained_before, done - done_before
@@ -86,22 +86,22 @@ class RunClock(StatefulCallback):
         return batches * seconds / batches_so_far + evaluations * evaluation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the watch; a resumption may begin in mid-epoch."""
+        """Starts the clock; a resumed run may begin in mid-epoch."""
         self._trained_before = self._trained
         self._training_since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the watch."""
+        """Starts the clock."""
         self._epoch_began = self.train_seconds
         self._training_since = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the watch: evaluation is no training."""
+        """Stops the clock, because evaluation is not training."""
         self._pause()
         self._evaluating_since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on with the watch."""
+        """Continues the clock."""
         self._training_since = time.perf_counter()
         if self._evaluating_since is not None:
             self._evaluated += self._training_since - self._evaluating_since
@@ -109,7 +109,7 @@ class RunClock(StatefulCallback):
             self._evaluating_since = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the watch."""
+        """Stops the clock."""
         self._pause()
 
     def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class RunClock(StatefulCallback):
         }
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on from the seconds of earlier sessions."""
+        """Continues from the seconds of earlier sessions."""
         self._trained, self._earlier = state["train_seconds"], state["seconds"]
         self._epoch_began = self._trained - state["epoch_seconds"]
 

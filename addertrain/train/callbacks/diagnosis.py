@@ -1,4 +1,4 @@
-"""What is wrong with a step whose loss or gradient is not finite: the first bad layer, and the images."""
+"""Diagnoses a step whose loss or gradient is not finite: finds the first bad layer and the images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ _IN_FORWARD, _IN_LOSS, _IN_BACKWARD, _NOWHERE = range(4)
 
 @dataclass(frozen=True)
 class Finding:
-    """`what` is bad, in which batch (`where`), and how late in a step it shows (`depth`, lowest first)."""
+    """`what` is not finite, in which batch (`where`), and how late in a step it occurs (`depth`, lowest
+    first).
+    """
 
     what: str
     where: str
@@ -25,9 +27,8 @@ class Finding:
 
 
 def clearest(findings: Sequence[Finding]) -> Finding:
-    """The one that shows earliest in a step, of all ranks' in their order; it names the rank.
-
-    Not for gradients: they are the mean over all ranks.
+    """The finding that occurs earliest in a step, of all ranks in their order; it names the rank, except
+    for gradients, which are the mean over all ranks.
     """
     rank, found = min(enumerate(findings), key=lambda pair: pair[1].depth)
     if found.depth[0] == _IN_BACKWARD:
@@ -37,7 +38,7 @@ def clearest(findings: Sequence[Finding]) -> Finding:
 
 @dataclass(frozen=True)
 class BadGradient:
-    """A parameter whose gradient is not finite, and how many come before it in the module."""
+    """A parameter whose gradient is not finite, and how many parameters come before it in the module."""
 
     place: int
     name: str
@@ -45,7 +46,9 @@ class BadGradient:
 
 
 def bad_gradients(module: AdderClassifier, norms: Mapping[int, Tensor]) -> list[BadGradient]:
-    """Those among a step's gradients, or this rank's parts of them; `norms` go by the parameters' ids."""
+    """The bad ones among a step's gradients, or this rank's shards of them; `norms` are keyed by
+    parameters' ids.
+    """
     found = []
     for place, (name, parameter) in enumerate(module.named_parameters()):
         norm = norms.get(id(parameter))
@@ -59,12 +62,11 @@ def find(
     batches: Sequence[tuple[int, LabelledImages]],
     gradients: Sequence["BadGradient"] = (),
 ) -> Finding:
-    """Repeats the forward pass of a step's batches, without gradients, and looks for what is not finite.
-
-    All of them on every rank, for synchronised norms talk to each other.
+    """Repeats the forward pass of a step's batches without gradients, and looks for values that are not
+    finite. Every rank repeats all of its batches, because synchronised norms communicate.
 
     Args:
-        batches: (number in the epoch, batch) of every part of the step.
+        batches: (number in the epoch, batch) of every micro-batch of the step.
         gradients: what `bad_gradients` found.
     """
     found = [_find_forward(module, number, batch) for number, batch in batches]
@@ -96,7 +98,7 @@ def _find_forward(module: AdderClassifier, number: int, batch: LabelledImages) -
 
 
 class _FirstBadOutput:
-    """While active, notes the first layer of `model` whose output is not finite, and the bad rows."""
+    """While active, records the first layer of `model` whose output is not finite, and the bad rows."""
 
     def __init__(self, model: nn.Module) -> None:
         self.found: tuple[str, Tensor | None] | None = None
@@ -122,7 +124,7 @@ class _FirstBadOutput:
 
 
 def _bad_rows(tensor: Tensor) -> Tensor | None:
-    """Indices along the first dimension of what is not finite; None where all is."""
+    """Indices along the first dimension of values that are not finite; None if all are."""
     if not tensor.is_floating_point():
         return None
     is_bad = ~tensor.isfinite().flatten(1).all(1)
@@ -134,7 +136,7 @@ def _bad_kind(tensor: Tensor) -> str:
 
 
 def _name(number: int, batch: LabelledImages, rows: Tensor | None) -> str:
-    """The batch, and which images of the data set the bad rows are, where the loader says so."""
+    """The batch, and the numbers of the bad images in the data set if the loader gives them."""
     samples = getattr(batch, "samples", None)
     where = _name_batches([number])
     if rows is None or samples is None or len(rows) == len(batch.images):

@@ -1,4 +1,4 @@
-"""Evaluations of a Trainer as this package quotes them: Lightning's hooks around `evaluated`."""
+"""Makes a Trainer evaluate the network that this package reports: Lightning's hooks around `evaluated`."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,22 +19,22 @@ from addertrain.train.strategies.sharded import whole_network
 
 
 class RecalibratedEvaluation(Callback):
-    """Gives every evaluation the network that is quoted, and puts the live one back, bit for bit.
+    """Gives every evaluation the network that is reported, and restores the live one bit for bit.
 
-    BatchNorm's running means lag behind adder weights that still move; recomputed on a few training batches,
-    accuracy in mid-training is real. Training never notices: neither weights, statistics nor random numbers
-    change. Stands in the trainer's list before what saves when an evaluation breaks off.
+    BatchNorm's running means lag behind adder weights that still move; with statistics recomputed on a few
+    training batches, accuracy in mid-training is meaningful. Training is not affected: weights, statistics
+    and random numbers do not change. It has to come before callbacks that save when an evaluation is
+    interrupted.
 
-    `seconds` is what the last evaluation spent on its network: a forward pass over the batches.
-    `uncalibrated_score` is the last evaluation's as training left the network, over all ranks, each with its
-    own statistics.
+    `seconds` is the time in which the last evaluation recomputed statistics. `uncalibrated_score` is the last
+    score without recalibration, over all ranks, each with its own statistics.
 
     Args:
-        batches: training batches, read anew by every evaluation, a rank's share on each rank; never the
-            loader that trains, whose place would be lost. None: the mean over the ranks' statistics instead.
-        weights: gives averaged weights by the model's parameter names; None: live ones.
-        int8: training batches, the same on every rank, over whose range adder layers run on 8 bits.
-        with_uncalibrated: whether to evaluate every batch a second time, as training left the network.
+        batches: training batches, read again by every evaluation, on each rank its share; never the loader
+            that trains, whose position would be lost. None uses the mean over the ranks' statistics instead.
+        weights: returns averaged weights by the model's parameter names; None uses the live ones.
+        int8: training batches, the same on every rank, that calibrate adder layers in 8 bits.
+        with_uncalibrated: whether to evaluate every batch a second time without recalibration.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RecalibratedEvaluation(Callback):
         self._counts: ClassificationCounts | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the network to be evaluated in."""
+        """Installs the network to be evaluated."""
         if self._with_uncalibrated:
             self._counts = ClassificationCounts(pl_module.device, top5=True)
         self._enter(trainer, pl_module)
@@ -69,7 +69,7 @@ class RecalibratedEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Counts the batch once more, as training left the network."""
+        """Counts the batch again without recalibration."""
         if self._counts is None:
             return
         assert isinstance(pl_module, AdderClassifier)
@@ -79,7 +79,7 @@ class RecalibratedEvaluation(Callback):
         self._counts.add(logits, batch.labels, classification_loss(logits, batch.labels))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the live network back, and sums the second counts over the ranks."""
+        """Restores the live network, and sums the second counts over the ranks."""
         self._leave()
         if self._counts is not None:
             self.uncalibrated_score, self._counts = self._counts.totals().score(), None
@@ -97,19 +97,21 @@ class RecalibratedEvaluation(Callback):
         self.on_validation_end(trainer, pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the same network in for `Trainer.predict`."""
+        """Installs the same network for `Trainer.predict`."""
         self._enter(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the live network back."""
+        """Restores the live network."""
         self._leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Puts the live network back when an evaluation breaks off."""
+        """Restores the live network when an evaluation is interrupted."""
         self._leave()
 
     def _enter(self, trainer: Trainer, module: LightningModule) -> None:
-        """A whole network, where strategies cut parameters; then weights, layers and statistics."""
+        """Enters the unsharded network if the strategy shards parameters, then weights, layers and
+        statistics.
+        """
         assert isinstance(module, AdderClassifier)
         self._active.enter_context(whole_network(trainer))
         weights = self._weights() if self._weights is not None else None
@@ -132,7 +134,7 @@ class RecalibratedEvaluation(Callback):
 
 
 class _Images:
-    """The images of batches, on the trainer's device, whatever kind of batch the classifier takes."""
+    """The images of batches, on the trainer's device, for every kind of batch that the classifier accepts."""
 
     def __init__(self, trainer: Trainer, batches: Iterable[Any]) -> None:
         self._trainer, self._batches = trainer, batches

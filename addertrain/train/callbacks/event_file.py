@@ -1,4 +1,4 @@
-"""A file of TensorBoard's events whose errors end no training: curves are worth less than steps."""
+"""A TensorBoard event file whose errors do not stop training."""
 
 import contextlib
 import re
@@ -14,12 +14,12 @@ _NAME = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
 
 class EventFile:
-    """Writes points and pictures; after an error (a full disk) it says so and leaves out the rest.
+    """Writes points and images; after an error, such as a full disk, it warns and skips the rest.
 
     Args:
         first_step: readers that know of resumptions (`report`, and TensorBoard's reader in Python) leave out
-            the points of earlier files from here on; the program `tensorboard` draws them all the same.
-        warn: is told in one line.
+            the points of earlier files from this step on; the program `tensorboard` still draws them.
+        warn: receives one line.
     """
 
     def __init__(self, folder: Path, *, first_step: int, warn: Callable[[str], None]) -> None:
@@ -30,27 +30,27 @@ class EventFile:
         self.reopen(first_step=first_step)
 
     def reopen(self, *, first_step: int) -> None:
-        """Begins another file where an error has ended the one before."""
+        """Begins another file if an error has ended the previous one."""
         if self._writer is None:
             with self._errors_told():
                 put_earlier_files_first(self._folder)
                 self._writer = SummaryWriter(str(self._folder), purge_step=first_step)
 
     def add_points(self, points: Mapping[str, float], step: int) -> None:
-        """A point of each curve."""
+        """Adds a point to each curve."""
         with self._errors_told():
             for tag, value in points.items():
                 if self._writer is not None:
                     self._writer.add_scalar(tag, value, step)
 
     def add_picture(self, tag: str, picture_chw: Tensor, step: int) -> None:
-        """A picture, uint8."""
+        """Adds an image, uint8."""
         with self._errors_told():
             if self._writer is not None:
                 self._writer.add_image(tag, picture_chw, step)
 
     def flush(self) -> None:
-        """Puts on the disk what was added."""
+        """Writes what was added to disk."""
         with self._errors_told():
             if self._writer is not None:
                 self._writer.flush()
@@ -69,7 +69,10 @@ class EventFile:
             yield
         except OSError as error:
             self._writer = None
-            self._warn(f"{self._folder}: expected to write curves, got: {error}; training goes on without")
+            self._warn(
+                f"{self._folder}: expected to write TensorBoard events, got: {error}; training continues "
+                "without them"
+            )
 
     def _on_thread_error(self, told: threading.ExceptHookArgs) -> None:
         # The writer keeps its thread's error and raises it at the next point; its traceback helps nobody.
@@ -78,11 +81,11 @@ class EventFile:
 
 
 def put_earlier_files_first(folder: Path) -> None:
-    """Makes sure that a file of events that is begun now is read last.
+    """Makes sure that an event file that is begun now is read last.
 
     Files are named by the time of day, in seconds, and are read in the order of their names. A clock that was
-    set back, another machine's, or a start within the same second would put the new one before those whose
-    points it continues; they get the numbers 1, 2, ... in place of their times then, in the order they have.
+    set back, another machine's, or a start within the same second would sort the new one before the files
+    that it continues; these are then renamed to the numbers 1, 2, ... in their order.
 
     Raises:
         OSError: they cannot be renamed.

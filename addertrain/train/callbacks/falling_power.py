@@ -1,6 +1,6 @@
-"""The power of adder layers that falls from 2 to 1 while a recipe trains.
+"""Lowers the power of adder layers from 2 to 1 during training.
 
-Which power a step has is the business of `building.variant_at`, which evaluations and resumptions ask too.
+`building.variant_at` computes the power of a step, also for evaluations and resumed runs.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class FallingPower(Callback):
     linearly from schedule.p_start in the first step to 1 after schedule.p_epochs, and stays there.
 
     Args:
-        recipe: its model's gradients hold where p is 1; its schedule says how p falls.
+        recipe: its model section gives the gradients where p is 1, its schedule how p falls.
         steps_per_epoch: optimizer steps, in which the fall is counted.
     """
 
@@ -32,7 +32,7 @@ class FallingPower(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Sets it where it has moved."""
+        """Sets the power if it has changed."""
         assert isinstance(pl_module, AdderClassifier)
         variant = variant_at(self._recipe, trainer.global_step + 1, steps_per_epoch=self._steps_per_epoch)
         if variant != self._variant:

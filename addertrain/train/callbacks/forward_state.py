@@ -1,4 +1,6 @@
-"""What a training pass changes beside gradients, so that it can be taken back: statistics and counts."""
+"""The state that a training pass changes besides gradients (statistics and counts), so that it can be
+restored.
+"""
 
 from collections.abc import Sequence
 
@@ -18,12 +20,12 @@ class ForwardState:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Makes all as it was."""
+        """Restores the state."""
         torch._foreach_copy_(self._live, self._kept)
 
     @torch.no_grad()
     def put_back_unless(self, is_sound: Tensor) -> None:
-        """The same where the flag is false, bit for bit; a GPU's host does not wait to know."""
+        """Restores the state if the flag is false, bit for bit, without a host sync on GPUs."""
         if is_sound.device.type == "cpu":
             if not is_sound:
                 self.put_back()

@@ -1,4 +1,4 @@
-"""Keeps steps whose loss or gradients are not finite away from the weights, and decides what comes then.
+"""Keeps steps with a non-finite loss or gradient from changing the weights, and decides what follows.
 
 What is wrong, and where, is `diagnosis`'s business; the optimizer leaves the step out (`is_sound`); this file
 says when to look and what follows.
@@ -32,25 +32,25 @@ _SMALLEST_SCALE = 1.0
 
 
 class FiniteGuard(StatefulCallback):
-    """Looks at loss and gradients of every step once they are reduced, accumulated and unscaled.
+    """Checks loss and gradients of every step after they are reduced, accumulated and unscaled.
 
     The verdict is one flag on the device, the same on all ranks, and the optimizer obeys it there: a bad step
-    changes neither weights nor momentum. The host reads it at once on a CPU; on a GPU a step later, by when
-    it has arrived beside the step, so that no step waits for it, and in any case before a checkpoint. Under a
-    loss scaler infinite gradients are its own business: it leaves that step out and halves its scale; only
-    a bad loss, or a scale that has fallen below 1, is a fault.
+    changes neither weights nor momentum. The host reads it at once on a CPU; on a GPU a step later, so that
+    no step waits for it, and in any case before a checkpoint. Under a loss scaler infinite gradients are
+    handled by the scaler, which skips the step and halves its scale; only a bad loss, or a scale that has
+    fallen below 1, is a fault.
 
     Args:
-        saves: what writes the checkpoints, whose newest the messages name.
-        policy: "stop" raises; "skip" goes on, with the statistics and counts of before; "rollback" asks for
+        saves: the callback that writes checkpoints, whose newest one the messages name.
+        policy: "stop" raises; "skip" continues with the previous statistics and counts; "rollback" asks for
             the last checkpoint. Schedule, step number and averaged weights count a skipped step as made.
-        limit: how many steps may be skipped, or rollbacks made, before it raises all the same.
-        rollbacks: those so far; a checkpoint may know of fewer.
-        warn: is told on the first rank of every step that is skipped.
+        limit: how many steps may be skipped, or rollbacks made, before it raises.
+        rollbacks: those so far, of which a checkpoint may have recorded fewer.
+        warn: receives one line on the first rank for every skipped step.
         delay: after how many steps a verdict is read; None: 0 on CPUs, 1 on GPUs.
 
     Raises:
-        NonFiniteError, GoBack: on every rank, out of the trainer's `fit`; the step has not been made.
+        NonFiniteError, GoBack: on every rank, from the trainer's `fit`; the step was not made.
     """
 
     state_name = FAULTS
@@ -76,33 +76,33 @@ class FiniteGuard(StatefulCallback):
     def of(
         cls, train: TrainRecipe, saves: SaveCheckpoints, *, rollbacks: int, warn: Callable[[str], None]
     ) -> "FiniteGuard":
-        """As a recipe wants it."""
+        """Builds the guard of a recipe."""
         return cls(
             saves, policy=train.on_nonfinite, limit=train.nonfinite_limit, rollbacks=rollbacks, warn=warn
         )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets what an earlier session left."""
+        """Forgets the steps of an earlier session."""
         self._begin_step()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the batches of a step until its verdict is read, and what they are about to change."""
+        """Keeps the batches of a step, and the state that they change, until its verdict is read."""
         if self._policy == "skip" and not self._batches:
             assert isinstance(pl_module, AdderClassifier)
             self._before = ForwardState(pl_module)
         self._batches.append((batch_idx, batch))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Notes whether the loss is finite, on its device."""
+        """Records whether the loss is finite, on its device."""
         self._is_finite.append(loss.detach().isfinite().all())
 
     @torch.no_grad()
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Lets the optimizer make a sound step, and reads the verdicts that are due."""
+        """Lets the optimizer make a step only if it is finite, and reads the verdicts that are due."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         is_scale_fine = scaler is None or scaler.get_scale() >= _SMALLEST_SCALE
         norms: dict[int, Tensor] = {}
@@ -127,17 +127,17 @@ class FiniteGuard(StatefulCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Leaves no verdict unread behind an epoch."""
+        """Reads all verdicts at the end of an epoch."""
         if trainer.is_last_batch:
             self._read(trainer, pl_module, all_but=0)
 
     def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """How often it has happened, the last step included."""
+        """The numbers of skipped steps and rollbacks, including the last step."""
         self._read(trainer, module, all_but=0)
         return {"skipped_steps": self.skipped_steps, "rollbacks": self.rollbacks}
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Continues counting."""
         self.skipped_steps = state["skipped_steps"]
         self.rollbacks = max(self.rollbacks, state["rollbacks"])
 
@@ -164,25 +164,28 @@ class FiniteGuard(StatefulCallback):
 
     def _answer(self, trainer: Trainer, found: str) -> None:
         kept = self._last_checkpoint()
-        advice = "mend the data and start again, or lower optim.lr for a new run"
+        advice = "correct the data and start again, or lower optim.lr in a new run"
         so_far = self.skipped_steps if self._policy == "skip" else self.rollbacks
         if self._policy == "stop":
-            raise NonFiniteError(f"{found}; that step was not made, {kept}: {advice}")
+            raise NonFiniteError(f"{found}; the step was not made, and {kept}; {advice}")
         if so_far >= self._limit:
             raise NonFiniteError(
-                f"{found}; that step was not made, and train.nonfinite_limit is reached ({self._limit}), "
-                f"{kept}: {advice}"
+                f"{found}; the step was not made, because train.nonfinite_limit ({self._limit}) is reached, "
+                f"and {kept}; {advice}"
             )
         count = f"{so_far + 1} of at most {self._limit}"
         if self._policy == "rollback":
-            raise GoBack(f"{found}; {kept}: going on from there in another order ({count})", so_far + 1)
+            raise GoBack(
+                f"{found}; {kept}, and training rolls back to it and continues in another order ({count})",
+                so_far + 1,
+            )
         self.skipped_steps += 1
         if trainer.is_global_zero:
-            self._warn(f"{found}; that step is left out ({count})")
+            self._warn(f"{found}; the step is skipped ({count})")
 
     def _last_checkpoint(self) -> str:
         if self._saves is None:  # the trainer of a user's own may save by other means
-            return "the weights are those of before it"
+            return "the weights are those before it"
         self._saves.finish()
         if newest := self._saves.newest:
             return f"the last good checkpoint is {newest.name}"
@@ -190,7 +193,7 @@ class FiniteGuard(StatefulCallback):
 
 
 class _Arriving:
-    """A flag on its way from the device to the host."""
+    """A flag that is copied from the device to the host."""
 
     def __init__(self, flag: Tensor) -> None:
         self._arrived: torch.cuda.Event | None = None
@@ -202,7 +205,7 @@ class _Arriving:
             self._arrived.record()
 
     def read(self) -> bool:
-        """The flag; waits for it where it is not here yet."""
+        """The flag; waits for it if it has not arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return bool(self._flag)
@@ -210,7 +213,7 @@ class _Arriving:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that has been made or left out, and what it takes to say why; `norms` by parameters' ids."""
+    """A step that was made or skipped, with what is needed to explain it; `norms` by parameters' ids."""
 
     epoch: int
     number: int
@@ -220,7 +223,7 @@ class _Step:
 
 
 def _agreed(flags: Tensor, is_host_fine: bool) -> Tensor:
-    """Whether every flag is set on every rank, on the device: all of them have to go on alike."""
+    """Whether every flag is set on every rank, on the device: because all ranks have to do the same."""
     is_fine = (flags.all() if is_host_fine else torch.zeros((), device=flags.device)).int()  # MIN loses a NaN
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(is_fine, op=dist.ReduceOp.MIN)
@@ -228,7 +231,7 @@ def _agreed(flags: Tensor, is_host_fine: bool) -> Tensor:
 
 
 def _over_ranks(own: Finding) -> Finding:
-    """The clearest of all ranks' findings, the first rank's where several are as clear."""
+    """The clearest of all ranks' findings, the first rank's if several are equally clear."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return own
     findings: list[Finding] = [own] * dist.get_world_size()

@@ -1,4 +1,4 @@
-"""Leaves the last evaluation of a run when a signal asks for it, between two batches and on all ranks."""
+"""Ends the last evaluation of a run when a signal arrives, between two batches and on all ranks."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from addertrain.train.signals import SignalWatch
 
 
 class LeaveEvaluation(Callback):
-    """For an evaluation outside a training: there is nothing to save, `checkpoint` is on the disk.
+    """For an evaluation outside a training: there is nothing to save, because `checkpoint` is on disk.
 
     Every rank has to see as many batches as the others.
 
@@ -24,7 +24,7 @@ class LeaveEvaluation(Callback):
         self._agreement: Agreement | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says whether a signal has come before."""
+        """Exchanges whether a signal has arrived before."""
         self._agreement = Agreement(num_flags=1, timeout_s=self._timeout_s)
         self._leave_if_asked()
 
@@ -36,7 +36,7 @@ class LeaveEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leaves if a rank got a signal before the batch before this one."""
+        """Leaves if a rank got a signal before the previous batch."""
         self._leave_if_asked()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +50,6 @@ class LeaveEvaluation(Callback):
         if shall_leave:
             self._signals.is_answered = True
             raise SavedAfterSignal(
-                f"{self._checkpoint.name} is saved; left its evaluation after {self._signals.reason}; the "
+                f"{self._checkpoint.name} is saved, but {self._signals.reason} ended its evaluation; the "
                 "same command will evaluate it"
             )

@@ -1,4 +1,4 @@
-"""Loss, accuracy and speed of training, read off the device once in a while."""
+"""Measures loss, accuracy and speed of training, read from the device every few steps."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +13,9 @@ from addertrain.train.module import AdderClassifier
 
 @dataclass(frozen=True)
 class Window:
-    """The steps since the last reading, over all ranks; `data_wait`: share of time spent waiting for data."""
+    """The steps since the last reading, over all ranks; `data_wait`: the fraction of time spent waiting
+    for data.
+    """
 
     score: Score
     images_per_second: float
@@ -23,8 +25,8 @@ class Window:
 class TrainMeter(StatefulCallback):
     """Reads an `AdderClassifier`'s counts every `every_steps` steps, with one host sync.
 
-    After those steps `window` holds the reading, None after all others; `epoch` is the last whole epoch's
-    score. Callbacks that use them come later in the trainer's list.
+    After those steps `window` holds the reading, None after all others; `epoch` is the score of the last
+    complete epoch. Callbacks that use them have to come later in the trainer's list.
     """
 
     state_name = "counts"
@@ -46,7 +48,7 @@ class TrainMeter(StatefulCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Closes a window where one ends."""
+        """Closes a window if one ends."""
         self.window = None
         has_stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
         if has_stepped and trainer.global_step % self.every_steps == 0:
@@ -58,11 +60,11 @@ class TrainMeter(StatefulCallback):
         self.epoch, self._at_epoch = (now - self._at_epoch).score(), now
 
     def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """What has been counted of an epoch that is not over."""
+        """The counts of an unfinished epoch."""
         return asdict(totals_of(module) - self._at_epoch)
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on with an epoch that was not over."""
+        """Continues the counts of an unfinished epoch."""
         self._at_epoch = Totals() - Totals(**state)
 
     def _close_window(self, now: Totals) -> Window:
@@ -79,6 +81,6 @@ class TrainMeter(StatefulCallback):
 
 
 def totals_of(module: LightningModule) -> Totals:
-    """What `module` has counted in training in this session, over all ranks."""
+    """The counts of `module` in training in this session, over all ranks."""
     assert isinstance(module, AdderClassifier)
     return Totals() if module.train_counts is None else module.train_counts.totals()

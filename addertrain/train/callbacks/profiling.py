@@ -1,6 +1,6 @@
-"""A few steps under torch's profiler: a trace of each rank, and a table of operators for TensorBoard.
+"""Profiles a few steps with torch's profiler: a trace of each rank, and a table of operators for TensorBoard.
 
-Nothing of this exists in a run that was not asked for it: the callback is only there under `--profile`.
+The callback exists only under `--profile`.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,12 +37,12 @@ class StepProfile(Callback):
     """Profiles the first steps of a session after a few others, on every rank.
 
     Every rank writes FOLDER/rank_R.json.gz, a Chrome trace; the first one also FOLDER/operators.md, and the
-    same table as text for TensorBoard. On a GPU the allocator's history is recorded as long, so that a
-    snapshot of the memory says what was allocated where.
+    same table as text for TensorBoard. On a GPU the allocator's history is recorded at the same time, so that
+    a memory snapshot shows where memory was allocated.
 
     Args:
         folder: `profile/` of the run.
-        say: is told in one line what has been written, or that the session was too short.
+        say: receives one line on what was written, or that the session was too short.
     """
 
     def __init__(self, folder: Path, world: World, *, say: Callable[[str], None]) -> None:
@@ -69,13 +69,13 @@ class StepProfile(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts optimizer steps: a step of several parts is one."""
+        """Counts optimizer steps: several micro-batches are one step."""
         if self._profile is not None and trainer.global_step > self._last_step:
             self._last_step = trainer.global_step
             self._profile.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says so where the session was too short."""
+        """Says so if the session was too short."""
         if self._profile is not None:
             self._stop()
             if self._world.is_first:
@@ -83,7 +83,7 @@ class StepProfile(Callback):
                 self._say(f"profile      nothing: expected a session of at least {needed} optimizer steps")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the profiler off."""
+        """Stops the profiler."""
         if self._profile is not None:
             self._stop()
 
@@ -100,7 +100,7 @@ class StepProfile(Callback):
             torch.cuda.memory._record_memory_history(enabled=None)
 
     def _write(self, trainer: Trainer, profiled: profile) -> None:
-        """After the last active step."""
+        """Writes the results after the last active step."""
         self._folder.mkdir(parents=True, exist_ok=True)
         trace = self._folder / f"rank_{self._world.rank}.json.gz"
         profiled.export_chrome_trace(str(trace))
@@ -121,7 +121,7 @@ class StepProfile(Callback):
 
 
 def operator_times(events: Sequence[FunctionEventAvg], *, num_steps: int) -> list[OperatorTime]:
-    """The operators by their own time, on the device where there is one, the longest first."""
+    """The operators by their own time, on the device if there is one, the longest first."""
     times = [
         OperatorTime(
             str(event.key),

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one bar over the whole run on a terminal, else a line per epoch."""
+"""Shows the progress of a run: a bar over the complete run on a terminal, otherwise a line per epoch."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from addertrain.train.output import ForgivingStream, say
 
 
 class Progress(Callback):
-    """Reports on the first rank; comes after `meter` in the trainer's list."""
+    """Reports on the first rank; it has to come after `meter` in the trainer's list."""
 
     def __init__(self, meter: TrainMeter, clock: RunClock, *, is_terminal: bool | None = None) -> None:
         self._meter, self._clock = meter, clock
@@ -46,12 +46,12 @@ class Progress(Callback):
         self._bar.update()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the epoch's line where there is no bar."""
+        """Prints the epoch's line if there is no bar."""
         if self._bar is None and trainer.is_global_zero:
             say(self._line(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the bar as it stands."""
+        """Ends the bar and leaves it on the screen."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -112,7 +112,7 @@ def has_terminal() -> bool:
 
 
 def duration(seconds: float) -> str:
-    """A time a person reads at a glance: "42 s", "3 min 05 s", "2 h 10 min"."""
+    """A readable duration: "42 s", "3 min 05 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -22,13 +22,13 @@ def records(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> list[Callback]:
-    """TensorBoard's writer on the first rank; the profiler on every rank where it was asked for.
+    """TensorBoard's writer on the first rank; the profiler on every rank if it was requested.
 
     Args:
         folder: the run directory.
-        evaluation: what an evaluation does to statistics and weights, which is written about.
-        say: told in one line what the profiler has written.
-        warn: told in one line that curves cannot be written.
+        evaluation: the callback whose evaluations are recorded.
+        say: receives one line on what the profiler has written.
+        warn: receives one line if curves cannot be written.
     """
     found: list[Callback] = []
     if world.is_first:

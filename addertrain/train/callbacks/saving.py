@@ -1,7 +1,6 @@
-"""Decides when a checkpoint is written and which ones stay; the writing is a thread's.
+"""Decides when a checkpoint is written and which ones are kept; a thread writes them.
 
-What the thread is still busy with is waited for where it must not be lost: by the next save, at the end of
-the training, before a run leaves after a signal, and when an error ends it.
+The next save, the end of training, a signal and an error wait until the thread has finished.
 """
 
 import time
@@ -26,18 +25,19 @@ from addertrain.train.signals import SignalWatch
 
 
 class SaveCheckpoints(StatefulCallback):
-    """Saves after every epoch, and in between by steps, by the clock, or when a signal asks the run to leave.
+    """Saves after every epoch, and within epochs by steps, by time, or when a signal ends the run.
 
     Keeps the last `keep` checkpoints and the one with the best top-1 accuracy. The trainer's strategy has to
-    be one of `train.strategies` over a `DirectoryCheckpointIO`. Give this callback last: what others hold in
-    their state is then complete when it saves.
+    be one of `train.strategies` over a `DirectoryCheckpointIO`. It has to be the last callback, so that the
+    states of the others are complete when it saves.
 
     Args:
-        every_steps, every_minutes: what lies between two saves inside an epoch; None: no bound.
-        signals: noted signals; a rank that gets one makes all of them save and raise `SavedAfterSignal`.
-        on_failure: is told on every rank of a save that failed, before training goes on without it; None:
-            that ends the training. The last save, and one for a signal, end it in any case.
-        timeout_s: how long a rank may keep the others waiting.
+        every_steps, every_minutes: the steps or minutes between two saves within an epoch; None does not save
+            by them.
+        signals: the signals received; a signal to one rank makes all ranks save and raise `SavedAfterSignal`.
+        on_failure: is called on every rank when a save has failed, and training then continues; None stops
+            it. A failure of the last save, or of one for a signal, always stops training.
+        timeout_s: how long ranks wait for one of them.
     """
 
     state_name = "best"
@@ -80,7 +80,7 @@ class SaveCheckpoints(StatefulCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves between two steps where that is due, on all ranks or none.
+        """Saves between two steps if a save is due, on all ranks or none.
 
         Raises:
             SavedAfterSignal: a rank got a signal; all of them have saved.
@@ -111,7 +111,7 @@ class SaveCheckpoints(StatefulCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leaves in the middle of an evaluation, which a resumption makes as a whole.
+        """Leaves during an evaluation, which a resumed run repeats completely.
 
         Raises:
             SavedAfterSignal: a rank got a signal; all of them save in `on_exception`.
@@ -120,7 +120,7 @@ class SaveCheckpoints(StatefulCallback):
         self._leave_evaluation_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves; the evaluation of this epoch is over by now.
+        """Saves; the evaluation of this epoch has ended.
 
         Raises:
             SavedAfterSignal: a rank got a signal near the end of the evaluation.
@@ -130,15 +130,16 @@ class SaveCheckpoints(StatefulCallback):
             self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the last save and the last exchange between the ranks end."""
+        """Waits for the last save and the last exchange between the ranks."""
         self.finish(is_last=True)
         if self._agreement is not None:
             self._agreement.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves where an evaluation was left: others have put the live network back by now.
+        """Saves if an evaluation was left; other callbacks have restored the live network.
 
-        After any other error lets a save end that is under way; other ranks may be gone, so nobody is asked.
+        After any other error it waits for a save in progress, without asking other ranks, which may have
+        ended.
         """
         if self._is_evaluation_left:
             self.save(trainer, pl_module)
@@ -151,12 +152,11 @@ class SaveCheckpoints(StatefulCallback):
             warn(str(error))
 
     def save(self, trainer: Trainer, module: LightningModule, *, score: Score | None = None) -> None:
-        """Takes a checkpoint of this moment, which has to be `between_steps`; every rank has to call it.
-
-        It is whole on the disk, and `latest` names it, once `finish` has returned.
+        """Takes a checkpoint now, which has to be `between_steps`; every rank has to call it. It is complete
+        on disk, and named by `latest`, when `finish` has returned.
 
         Args:
-            score: of an evaluation of these very weights, if there was one.
+            score: the score of these weights, if they were evaluated.
         """
         assert between_steps(trainer), "gradients of a step that is not made yet would be lost"
         self.finish()
@@ -172,10 +172,10 @@ class SaveCheckpoints(StatefulCallback):
         self._saved_at = time.monotonic()
 
     def finish(self, *, is_last: bool = False) -> None:
-        """Waits until the last `save` is on the disk; every rank has to call it.
+        """Waits until the last `save` is on disk; every rank has to call it.
 
         Raises:
-            CheckpointError: it failed, and nobody is told of that instead or it `is_last`.
+            CheckpointError: it failed, and there is no `on_failure` or it `is_last`.
         """
         if self._pending is None:
             return
@@ -186,7 +186,7 @@ class SaveCheckpoints(StatefulCallback):
         except CheckpointError as error:
             self.best, self.best_top1 = self._best_before
             if is_last or self.on_failure is None:
-                raise CheckpointError(f"{error}: mend this and start again to go on from them") from None
+                raise CheckpointError(f"{error}; fix this, and the same command resumes from them") from None
             self.on_failure(error)
 
     def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class SaveCheckpoints(StatefulCallback):
         return {"checkpoint": self.best, "top1": self.best_top1}
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Takes the best checkpoint so far."""
+        """Loads the best checkpoint so far."""
         self.best, self.best_top1 = state["checkpoint"], state["top1"]
 
     def _path(self, trainer: Trainer) -> Path:
@@ -210,12 +210,12 @@ class SaveCheckpoints(StatefulCallback):
             self._retention.prune(path, best=best)
         except OSError as error:
             raise CheckpointError(
-                f"{path.name} is saved, but expected to name it in {self.store.folder}, got: {error}; it and "
-                "the ones before it are whole"
+                f"{path.name} is saved, but could not be given its name in {self.store.folder}: {error}; it "
+                "and the earlier checkpoints are intact"
             ) from None
 
     def _wishes(self, trainer: Trainer) -> tuple[bool, bool]:
-        """Whether a save is due and whether one has failed; notes that the run has to leave."""
+        """Whether a save is due and whether one has failed; records that the run has to end."""
         assert self._agreement is not None
         # Clocks differ between ranks: the first one's counts.
         is_due, shall_leave, has_failed = self._agreement.exchange(
@@ -238,12 +238,13 @@ class SaveCheckpoints(StatefulCallback):
     def _farewell(self, trainer: Trainer) -> SavedAfterSignal:
         name = self._path(trainer).name
         return SavedAfterSignal(
-            f"saved {name} after {self.signals.reason}; the same command will go on from it"
+            f"saved {name} after {self.signals.reason}; the same command will resume from it"
         )
 
     def _finish_together(self, trainer: Trainer) -> None:
         self.finish(is_last=True)
-        # The first rank tidies up after a save: none may end, and the launcher with it, before that is done.
+        # The first rank cleans up after a save; no rank may end before that, because the launcher would end
+        # all.
         trainer.strategy.barrier()
         self.signals.is_answered = True
 

@@ -1,4 +1,4 @@
-"""Callbacks whose state is part of every checkpoint, under names that outlive their classes.
+"""Callbacks whose state is part of every checkpoint, under names that do not depend on their classes.
 
 clock    seconds in training and in all         best     the best checkpoint so far
 counts   what an unfinished epoch has counted   faults   steps skipped, rollbacks made
@@ -14,21 +14,20 @@ STATES = "addertrain_states"
 
 
 class StatefulCallback(Callback, abc.ABC):
-    """Keeps a state in checkpoints under `state_name`, which says what it is about.
+    """Keeps a state in checkpoints under `state_name`, which a class of another name can read.
 
-    A class of another name reads what one of the same `state_name` has saved. Lightning's own hooks
-    `state_dict` and `load_state_dict` file a state under the name of its class; they stay unused here.
+    Lightning's own hooks `state_dict` and `load_state_dict`, which use the name of the class, are not used.
     """
 
     state_name: ClassVar[str]
 
     @abc.abstractmethod
     def kept_state(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        """The state as plain JSON values; called on every rank, so it may talk to the others."""
+        """The state as plain JSON values; called on every rank, so it may communicate."""
 
     @abc.abstractmethod
     def take_up(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; not called where the checkpoint has none."""
+        """Loads a saved state; not called if the checkpoint has none."""
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -41,6 +40,6 @@ class StatefulCallback(Callback, abc.ABC):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes the state of its name."""
+        """Loads the state of its name."""
         if (state := checkpoint.get(STATES, {}).get(self.state_name)) is not None:
             self.take_up(dict(state))

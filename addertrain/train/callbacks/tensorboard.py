@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, written by the first rank into the run directory; a user's loggers get them, too.
+"""Curves for TensorBoard, written by the first rank to the run directory, and to your own loggers.
 
 Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
 optimizer: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
@@ -32,12 +32,12 @@ _GRID_SIDE = 4  # pictures in a row and in a column
 
 
 class TensorBoard(Callback):
-    """Writes a point wherever `meter` has closed a window, and one per evaluation.
+    """Writes a point when `meter` has closed a window, and one per evaluation.
 
     Args:
-        evaluation: says what recalibration costs, and the accuracy without it.
-        guard: what numerical faults have cost; a point is written when that changes.
-        warn: is told in one line that the disk takes no curves.
+        evaluation: gives the time of recalibration, and the accuracy without it.
+        guard: gives the numbers of numerical faults; a point is written when they change.
+        warn: receives one line if curves cannot be written.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TensorBoard(Callback):
         self._loggers: list[Logger] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens a file of events; a resumed run declares later points of earlier files void."""
+        """Opens an event file; a resumed run declares later points of earlier files void."""
         if trainer.is_global_zero:
             # A count that a killed session wrote would stand for ever: a later session writes its own.
             is_first = not any(self._folder.glob("events.out.tfevents.*"))
@@ -70,7 +70,7 @@ class TensorBoard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: LabelledImages, batch_idx: int
     ) -> None:
-        """Writes pictures of the first batch of some epochs, as the network sees them."""
+        """Writes images of the first batch of some epochs, as the network sees them."""
         if (
             self._writer is not None
             and batch_idx == 0
@@ -95,7 +95,7 @@ class TensorBoard(Callback):
             self._write(layer_scalars(optimizer), trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the evaluation, and all of it to the disk: a checkpoint of this step follows."""
+        """Writes the evaluation and flushes everything, because a checkpoint of this step follows."""
         assert isinstance(pl_module, AdderClassifier)
         if self._writer is None:
             return
@@ -118,13 +118,13 @@ class TensorBoard(Callback):
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the file: what has been written is worth keeping."""
+        """Closes the file, to keep what has been written."""
         self._close()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Puts on the disk what no resumption from this checkpoint will write again."""
+        """Flushes points that a run resumed from this checkpoint will not write again."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -137,7 +137,7 @@ class TensorBoard(Callback):
         self._faults = now
 
     def _statistics(self) -> dict[str, float]:
-        """What BatchNorm's statistics did to the last evaluation."""
+        """The effect of recalibration on the last evaluation."""
         if self._evaluation is None:
             return {}
         points = {"speed/recalibration_seconds": self._evaluation.seconds}
@@ -168,7 +168,7 @@ def picture_grid(images: Tensor) -> Tensor:
 
 
 def window_scalars(window: Window, lr: float) -> dict[str, float]:
-    """A window's points; `lr` is γ of the step that follows the point."""
+    """A window's points; `lr` is γ of the next step."""
     return {
         "loss/train": window.score.loss,
         "accuracy/train_top1": window.score.top1,
@@ -182,7 +182,7 @@ def window_scalars(window: Window, lr: float) -> dict[str, float]:
 def layer_scalars(optimizer: AdderOptimizer) -> dict[str, float]:
     """α_l, ‖g_l‖ and RMS(w) of every adder layer after the last step; one host sync.
 
-    Without RMS(w) where a rank has no whole filters: gathering them is all ranks' business.
+    RMS(w) is left out if filters are sharded, because gathering them needs all ranks.
     """
     names = optimizer.layer_names
     if not names:

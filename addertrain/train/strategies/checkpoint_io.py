@@ -196,7 +196,7 @@ def _write(
         write_checkpoint(path, tensors, manifest, others)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: expected to write a checkpoint, got: {error}; the ones before it are whole"
+            f"{path}: expected to write a checkpoint, got: {error}; the earlier checkpoints are intact"
         ) from None
 
 
@@ -237,7 +237,9 @@ def check_plain(value: object, where: str) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{where}: expected text as a key, got {key!r}; checkpoints hold plain JSON")
+                raise TypeError(
+                    f"{where}: expected a string as a key, got {key!r}; checkpoints hold plain JSON"
+                )
             check_plain(item, f"{where}.{key}")
     else:
         kind = (

@@ -111,7 +111,9 @@ def named_schedule(scheduler: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: it is another scheduler's.
     """
     if "lr_lambdas" not in scheduler:
-        raise ValueError("checkpoint: expected the schedule of an AdderClassifier (a LambdaLR), got another")
+        raise ValueError(
+            "checkpoint: expected the schedule of an AdderClassifier (a LambdaLR), got another one"
+        )
     return {
         "step": scheduler["last_epoch"],
         "base_rates": scheduler["base_lrs"],

@@ -42,8 +42,8 @@ def optimizer_by_index(named: Mapping[str, Any], names: list[str]) -> dict[str, 
     if saved != names:
         missing, extra = sorted(set(names) - set(saved)), sorted(set(saved) - set(names))
         raise CheckpointError(
-            f"checkpoint: its optimizer holds other parameters or another order (missing {missing}, unknown "
-            f"{extra}); resume with the model and the parameter groups it was saved with"
+            "checkpoint: expected the parameters of this optimizer in the same order, got others (missing "
+            f"{missing}, unknown {extra}); resume with the model and parameter groups that were saved"
         )
     return {
         "state": {index[name]: values for name, values in named["state"].items()},
@@ -195,4 +195,6 @@ def load_model(module: torch.nn.Module, checkpoint: Mapping[str, Any], *, strict
     try:
         module.load_state_dict(state, strict=strict)
     except RuntimeError as error:
-        raise CheckpointError(f"checkpoint: it holds another network ({error})") from None
+        raise CheckpointError(
+            f"checkpoint: expected the tensors of this network, got others ({error}); use the same recipe"
+        ) from None

@@ -130,8 +130,8 @@ def import_deepspeed(device_type: str) -> ModuleType:
         import deepspeed
     except ImportError as error:
         raise UsageError(
-            f"train.strategy: expected DeepSpeed for zero1, zero2 and zero3, got: {error}; install it with "
-            "launch/setup all, or use ddp or fsdp"
+            f"train.strategy: zero1, zero2 and zero3 need DeepSpeed ({error}); install it with launch/setup "
+            "all, or use ddp or fsdp"
         ) from None
     module: ModuleType = deepspeed
     module.utils.logging.logger.setLevel(logging.ERROR)

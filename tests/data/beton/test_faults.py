@@ -99,10 +99,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "one byte too many": (lambda path: path.open("ab").write(b"x") and None, "cut short or was never"),
     "foreign file": (put(lambda path: 0, b"this is no .beton file at all"), "expected a .beton of version 2"),
     "zeros": (lambda path: path.write_bytes(bytes(100_000)) and None, "expected a .beton of version 2"),
-    "label below 0": (row(3, "f1", -5), "expected labels of 0 to 4, got -5 for picture 3"),
-    "label too large": (row(3, "f1", 1000), "expected labels of 0 to 4, got 1000 for picture 3"),
-    "label changed": (row(3, "f1", 4), "header, rows and table that were written, got others"),
-    "size changed": (row(3, "height", 17), "header, rows and table that were written, got others"),
+    "label below 0": (row(3, "f1", -5), "expected labels from 0 to 4, got -5 for image 3"),
+    "label too large": (row(3, "f1", 1000), "expected labels from 0 to 4, got 1000 for image 3"),
+    "label changed": (row(3, "f1", 4), "the checksum of its index, as its side file says, got another"),
+    "size changed": (row(3, "height", 17), "the checksum of its index, as its side file says, got another"),
     "place changed": (row(3, "data_ptr", 2**60), "the place of an image in the table as in its row"),
     "mode unknown": (row(3, "mode", 9), r"mode 0 \(jpg\) or 1 \(raw\), got 9 for sample 3"),
     "no pixels": (row(3, "width", 0), "an image of at least one pixel"),
@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda path: side_path(path).write_text(
             side_path(path).read_text().replace('"count": 45', '"count": 46')
         ) and None,
-        r"expected 46 samples \(by its side file\), got 45",
+        r"expected 46 samples, as its side file says, got 45",
     ),
 }  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_an_image_that_does_not_decode_is_named_without_checksums_too(
 @pytest.mark.parametrize("sample", [-1, 45, 2**40])
 def test_a_sample_out_of_range_is_refused(beton: Path, sample: int) -> None:
     reader, images = BetonReader.open(beton), np.empty((2, 8, 8, 3), dtype=np.uint8)
-    with pytest.raises(DataError, match="expected samples of 0 to 44, got"):
+    with pytest.raises(DataError, match="expected sample numbers from 0 to 44, got"):
         reader.read(np.array([0, sample]), center_crops(2, share=1.0), images)
 
 
@@ -215,7 +215,7 @@ def test_padding_is_covered_too(copy: Path) -> None:
 
 def test_another_programs_file_is_adopted_after_a_check(copy: Path) -> None:
     side = json.loads(side_path(copy).read_text())
-    with pytest.raises(DataError, match="expected no side file yet"):
+    with pytest.raises(DataError, match="expected no side file for --adopt"):
         adopt(copy)
     side_path(copy).unlink()
     adopted = adopt(copy, num_threads=2)
@@ -290,8 +290,8 @@ def _jpeg(mode: str = "RGB", height: int = 90) -> bytes:
 
 STRANGE = {
     "CMYK": (_jpeg("CMYK"), "expected a JPEG in RGB or grey, got CMYK or YCCK, which FFCV cannot decode"),
-    "a hole": (_jpeg()[:700] + bytes(300) + _jpeg()[1000:], "expected a whole JPEG, got a damaged one"),
-    "cut": (_jpeg()[:900], "expected a whole JPEG, got a damaged one"),
+    "a hole": (_jpeg()[:700] + bytes(300) + _jpeg()[1000:], "expected an intact JPEG, got a damaged one"),
+    "cut": (_jpeg()[:900], "expected an intact JPEG, got a damaged one"),
     "other sides": (_jpeg(height=80), "expected 90 x 160 pixels, got 80 x 160"),
     "no JPEG": (b"\x89PNG\r\n\x1a\n" + bytes(99), "expected a JPEG, got 107 other bytes"),
     "a strange version": (_jpeg().replace(b"JFIF\0\1", b"JFIF\0\0"), "one that only others do"),

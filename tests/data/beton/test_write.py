@@ -161,14 +161,17 @@ def test_other_settings_do_not_go_on_with_what_is_there(files: PictureFiles, tmp
 
     with pytest.raises(_Stop):
         write_beton(files, tmp_path / "a.beton", SMALL, progress=stop)
-    with pytest.raises(DataError, match=r"other settings or pictures \(different: settings\)"):
+    with pytest.raises(
+        DataError,
+        match=r"the settings and images that it was started with, got others \(different: settings\)",
+    ):
         write_beton(files, tmp_path / "a.beton", BetonSettings(page_size=1 << 17, quality=50))
     with pytest.raises(DataError, match=r"\(different: count, pictures\)"):
         write_beton(files.some(range(30)), tmp_path / "a.beton", SMALL)
 
 
 def test_a_file_that_is_there_is_never_overwritten(files: PictureFiles, beton: Path) -> None:
-    with pytest.raises(DataError, match="expected no file there yet"):
+    with pytest.raises(DataError, match="expected a new file, got one that exists"):
         write_beton(files, beton)
 
 
@@ -183,8 +186,8 @@ def with_bad(tmp_path: Path) -> PictureFiles:
 
 
 BAD = (
-    r"2 of 12 cannot: class_0/003.jpg \(expected a picture, got 10 bytes .*\), "
-    r"class_1/001.jpg \(expected a whole JPEG, .*\); .*--skip-bad"
+    r"got 2 of 12 that cannot: class_0/003.jpg \(expected an image, got 10 bytes .*\), "
+    r"class_1/001.jpg \(expected an intact JPEG, .*\); .*--skip-bad"
 )
 
 
@@ -200,7 +203,7 @@ def test_bad_pictures_are_counted_and_named_with_reasons(with_bad: PictureFiles,
     assert counts[0] == 10  # what could be read was kept
     assert side.count == 10
     assert [name for name, _ in side.skipped] == ["class_0/003.jpg", "class_1/001.jpg"]
-    assert "expected a picture" in side.skipped[0][1]
+    assert "expected an image" in side.skipped[0][1]
     assert read_index(path).labels.tolist() == [0] * 5 + [1] * 5
     assert verify_images(path) == []
 
@@ -209,7 +212,7 @@ def test_a_class_that_loses_all_its_pictures_is_told(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "bad", num_classes=2, per_class=1)
     (root / "class_1" / "000.jpg").write_bytes(b"<html>")
     side = write_beton(folder_of_classes(root), tmp_path / "x.beton", SMALL, skip_bad=True)
-    assert side.remarks == ("classes whose pictures were all left out: 1 (class_1)",)
+    assert side.remarks == ("classes whose images were all left out: 1 (class_1)",)
 
 
 def test_pictures_that_were_mended_are_taken_up(with_bad: PictureFiles, tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def test_two_writers_of_one_file_are_refused(files: PictureFiles, tmp_path: Path
     path = tmp_path / "file.beton"
 
     def second(done: int, total: int, bad: int) -> None:
-        with pytest.raises(DataError, match="expected no other writer"):
+        with pytest.raises(DataError, match="another process is writing this file"):
             write_beton(files, path, SMALL)
         raise _Stop
 
@@ -272,7 +275,7 @@ def test_a_process_that_is_killed_is_named_and_not_waited_for(
     files: PictureFiles, beton: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "file.beton"
-    with pytest.raises(DataError, match=r"one died \(out of memory, or killed\)"):
+    with pytest.raises(DataError, match=r"a worker process died \(it was killed or ran out of memory\)"):
         write_beton(KillsItsReader(**vars(files)), path, SMALL, num_workers=1)
     assert (tmp_path / "file.beton.part.journal").exists()
     write_beton(files, path, SMALL, num_workers=1)
@@ -358,10 +361,10 @@ def test_processes_start_without_a_socket_where_its_path_would_be_too_long(
 
 def test_remarks_of_the_source_are_said_at_once_and_kept(files: PictureFiles, tmp_path: Path) -> None:
     said: list[str] = []
-    source = replace(files.some(range(3)), remarks=("passed over: 2 .txt",))
+    source = replace(files.some(range(3)), remarks=("skipped: 2 .txt",))
     side = write_beton(source, tmp_path / "x.beton", SMALL, say=said.append)
-    assert said == ["passed over: 2 .txt"]
-    assert side.remarks[0] == "passed over: 2 .txt"
+    assert said == ["skipped: 2 .txt"]
+    assert side.remarks[0] == "skipped: 2 .txt"
     assert SideFile.read(tmp_path / "x.beton") == side
 
 
@@ -369,7 +372,10 @@ def test_another_background_does_not_go_on_with_what_is_there(files: PictureFile
     with pytest.raises(_Stop):
         write_beton(files, tmp_path / "x.beton", SMALL, progress=stop_at_40)
     black = replace(files, rendering=Rendering(background=(0, 0, 0)))
-    with pytest.raises(DataError, match=r"other settings or pictures \(different: rendering\)"):
+    with pytest.raises(
+        DataError,
+        match=r"the settings and images that it was started with, got others \(different: rendering\)",
+    ):
         write_beton(black, tmp_path / "x.beton", SMALL)
 
 

@@ -104,7 +104,7 @@ def test_an_error_after_a_warning_is_no_picture() -> None:
     content = encoded(grain())
     first, second = (place for place in range(len(content)) if content.startswith(b"\xff\xdb", place))
     broken = content[:first] + b"xx" + put(content, second + 4, b"\3")[first:]
-    with pytest.raises(DataError, match=r"expected a picture, got .* bytes that no decoder takes"):
+    with pytest.raises(DataError, match=r"expected an image, got .* bytes that no decoder reads"):
         decode_picture(broken, name="x")
 
 
@@ -157,7 +157,7 @@ def test_damage_inside_other_formats_that_can_show_it_is_noticed(form: str, sett
     content = stream.getvalue()
     decode_picture(content, name="x")
     for share in (0.4, 0.6, 0.8):
-        with pytest.raises(DataError, match=r"some\.jpg: expected a (picture|whole TIFF), got "):
+        with pytest.raises(DataError, match=r"some\.jpg: expected an (image|intact TIFF), got "):
             decode_picture(put(content, int(share * len(content)), bytes(100)), name="some.jpg")
 
 

@@ -145,7 +145,7 @@ REFUSED = {
     "signed bytes": (encoded(Image.fromarray(GREY), "TIFF", tiffinfo={339: 2}), "got signed ones"),
     "LAB": (encoded(Image.new("LAB", (2, 2)), "TIFF"), "got mode LAB"),
     "RGB of 16 bits with a colour": (
-        png(16, 2, bytes(12), width=2, key=bytes(6)), "8 bits a channel beside a transparent colour",
+        png(16, 2, bytes(12), width=2, key=bytes(6)), "8 bits per channel in an image with a transparent",
     ),
     "a format for textures": (encoded(Image.new("RGB", (8, 8)), "DDS"), "not one of JPEG, PNG"),
     "a format for documents": (encoded(Image.new("RGB", (8, 8)), "PDF"), "not one of JPEG, PNG"),

@@ -90,7 +90,7 @@ def test_ranks_share_the_very_images_of_one_process() -> None:
 
 
 def test_a_loader_for_other_ranks_than_there_are_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected world_size=1, the ranks of this process group, got 2"):
+    with pytest.raises(ValueError, match="expected world_size=1, the size of the process group, got 2"):
         next(iter(_loader(rank=0, world_size=2)))
 
 

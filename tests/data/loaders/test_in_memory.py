@@ -185,9 +185,9 @@ def test_evaluation_neither_augments_nor_depends_on_epoch_and_seed(arrays: Image
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"world_size": 9}, "an image for each of 9 ranks, got 8"),
+        ({"world_size": 9}, "for each of 9 ranks, got 8"),
         ({"global_batch_size": 128}, "one global batch of 128 images, got 100"),
-        ({"rank": 2, "world_size": 2}, "a rank of 0 to 1, got 2"),
+        ({"rank": 2, "world_size": 2}, "a rank from 0 to 1, got 2"),
         ({"training": False, "world_size": 101}, "each of 101 ranks, got 100"),
     ],
 )

@@ -73,8 +73,8 @@ def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no whole pickle"),
-        (b"\x80\x02}q\x00(X", "no whole pickle"),
+        (b"", "an incomplete pickle"),
+        (b"\x80\x02}q\x00(X", "an incomplete pickle"),
         (pickle.dumps([1, 2]), "expected 'data' and 'labels'"),
         (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}), "expected bytes of shape"),
         (pickle.dumps({"data": np.zeros((2, 9), np.uint8), "labels": [0, 1]}), "expected bytes of shape"),

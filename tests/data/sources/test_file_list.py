@@ -69,10 +69,10 @@ def test_paths_and_labels_are_those_of_the_lines(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("a\t0\nb\t15201119\n", "got 15201119 for the largest of 2 different ones; .* such as id15201119"),
-        ("a\t0\nb\t1000000000000\n", "got 1000000000000 for the largest of 2"),
-        (f"a\t0\nb\t{10**30}\n", f"got {10**30} for the largest of 2"),
-        ("a\t1\nb\t-2\n", "expected labels from 0 on, got -2 on line 2"),
+        ("a\t0\nb\t15201119\n", "labels 0 to 1 for 2 classes, got 15201119; .* such as id15201119"),
+        ("a\t0\nb\t1000000000000\n", "for 2 classes, got 1000000000000"),
+        (f"a\t0\nb\t{10**30}\n", f"for 2 classes, got {10**30}"),
+        ("a\t1\nb\t-2\n", "expected labels of 0 or above, got -2 on line 2"),
         ("a\t0\nb\t--1\n", "all numbers or all names, got '0' on line 1 and '--1' on line 2"),
         ("path\tlabel\na\t0\n", "all numbers or all names, got '0' on line 2 and 'label' on line 1"),
         ("a\t0\nb\t1\na\t1\n", "expected one label for a, got '0' and '1' \\(line 3\\)"),
@@ -81,7 +81,7 @@ def test_paths_and_labels_are_those_of_the_lines(
         ("a\t0\n\nb\t1\n", "on line 2, got ''"),
         ("a\t0.0\nb\t10.0\nc\t2.0\n", "whole numbers or names, got '0.0' on line 1"),
         ("a\t1e0\nb\t.5\n", "whole numbers or names, got '1e0'"),
-        ("\ufeff", "expected lines 'path<TAB>label', got none"),
+        ("\ufeff", "expected lines 'path<TAB>label', got an empty file"),
     ],
     ids=[
         "ids",
@@ -107,7 +107,7 @@ def test_labels_that_number_no_classes_are_refused(listed: Path, content: str, w
 
 def test_a_list_in_utf_16_is_refused_in_a_line(listed: Path) -> None:
     listed.write_bytes("a.jpg\t0\n".encode("utf-16"))
-    with pytest.raises(DataError, match=r"expected a list 'path<TAB>label' in UTF-8"):
+    with pytest.raises(DataError, match=r"expected lines 'path<TAB>label' in UTF-8"):
         list_of_files(listed)
 
 
@@ -116,7 +116,7 @@ def test_labels_that_count_from_1_are_told(listed: Path) -> None:
     files = list_of_files(listed)
     assert len(files.classes) == 4
     assert files.remarks == (
-        "classes without pictures: 1 of 4 (0); do the labels count from 1? They should from 0",
+        "classes without images: 1 of 4 (0); if the labels count from 1, let them count from 0",
     )
 
 

@@ -50,20 +50,20 @@ def test_part_of_a_picture_is_refused_by_name(folder: Path, keep: int) -> None:
     encoded = next(folder.rglob("*.jpg")).read_bytes()[:keep]
     with pytest.raises(
         DataError,
-        match=r"some\.jpg: expected a (picture, got \d+ bytes|whole JPEG)",
+        match=r"some\.jpg: expected an (image, got \d+ bytes|intact JPEG)",
     ):
         decode_picture(encoded, name="some.jpg")
 
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.jpg: expected a readable picture, got: No such file"):
+    with pytest.raises(DataError, match=r"gone\.jpg: expected a readable image, got: No such file"):
         read_picture(tmp_path / "gone.jpg")
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a folder with a folder of pictures for each class"):
+    with pytest.raises(DataError, match="expected a folder with one folder of images per class"):
         folder_of_classes(tmp_path / "none")
-    with pytest.raises(DataError, match="for each class in it, got none"):
+    with pytest.raises(DataError, match="expected one folder of images per class in it, got none"):
         folder_of_classes(tmp_path)
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"a: expected pictures"):
@@ -103,7 +103,7 @@ def test_links_that_lead_back_add_nothing_and_are_counted(classes: Path) -> None
     (classes / "b" / "other").symlink_to("../a")
     files = folder_of_classes(classes)
     assert list(files.paths) == PLAIN
-    assert files.remarks == ("passed over: 5 folders seen before",)
+    assert files.remarks == ("skipped: 5 folders seen before",)
 
 
 def test_a_linked_folder_from_elsewhere_is_read_once(classes: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_linked_folder_from_elsewhere_is_read_once(classes: Path, tmp_path: Pa
 def test_two_classes_of_one_folder_are_refused(classes: Path) -> None:
     (classes / "c").symlink_to("a")
     with pytest.raises(
-        DataError, match=r"expected a folder of its own for each class, got one that .*a is too"
+        DataError, match=r"expected different folders for the classes, got one that is also .*a; remove"
     ):
         names(classes)
 
@@ -129,7 +129,7 @@ def test_hidden_files_and_folders_are_left_out_and_counted(classes: Path) -> Non
     (classes / "b" / "._0.jpg").write_bytes(b"macOS")
     files = folder_of_classes(classes)
     assert (files.classes, list(files.paths)) == (("a", "b"), PLAIN)
-    assert files.remarks == ("passed over: 3 hidden",)
+    assert files.remarks == ("skipped: 3 hidden",)
 
 
 @pytest.mark.parametrize("parts", [("train", "val"), ("training", "test"), ("Train", "Validation", "extra")])
@@ -141,7 +141,7 @@ def test_the_parts_of_a_data_set_are_no_classes(
     for part in parts:
         (root / part).symlink_to(classes) if part == parts[0] else shutil.copytree(classes, root / part)
     with pytest.raises(
-        DataError, match=rf"got the parts of a data set .*write each by itself: {root / parts[0]}"
+        DataError, match=rf"got the splits of a data set .*write each split by itself: {root / parts[0]}"
     ):
         names(root)
 
@@ -157,7 +157,7 @@ def test_links_in_a_circle_are_no_folders(classes: Path) -> None:
         (classes / f"{name}_").symlink_to(classes / "a" / name)
     files = folder_of_classes(classes)
     assert list(files.paths) == [*PLAIN[:2], "a/z.jpg", *PLAIN[2:]]
-    with pytest.raises(DataError, match=r"z\.jpg: expected a readable picture, got: Too many levels"):
+    with pytest.raises(DataError, match=r"z\.jpg: expected a readable image, got: Too many levels"):
         files.picture(2)
 
 
@@ -190,8 +190,7 @@ def test_what_is_no_picture_by_its_name_is_counted_by_suffix(classes: Path) -> N
     files = folder_of_classes(classes)
     assert [name for name in files.paths if name not in PLAIN] == ["a/no_suffix", "a/x.jfif", "a/y.JPE"]
     assert files.remarks == (
-        "passed over: 1 .part, 2 .txt, 1 files beside the class folders, 1 no regular files, "
-        "1 without a suffix",
+        "skipped: 1 .part, 2 .txt, 1 files next to the class folders, 1 no regular files, 1 without a suffix",
     )
 
 
@@ -210,13 +209,13 @@ def test_a_class_without_pictures_needs_a_word(classes: Path) -> None:
         names(classes)
     files = folder_of_classes(classes, allow_empty=True)
     assert files.classes == ("a", "b", "c")
-    assert files.remarks == ("passed over: 1 .psd", "classes without pictures: 1 (c)")
+    assert files.remarks == ("skipped: 1 .psd", "classes without images: 1 (c)")
 
 
 def test_a_link_to_nothing_is_a_picture_that_is_named(classes: Path) -> None:
     (classes / "a" / "gone.jpg").symlink_to("nowhere.jpg")
     files = folder_of_classes(classes)
-    with pytest.raises(DataError, match=r"gone\.jpg: expected a readable picture, got: No such file"):
+    with pytest.raises(DataError, match=r"gone\.jpg: expected a readable image, got: No such file"):
         files.picture(files.paths.index("a/gone.jpg"))
 
 

@@ -87,7 +87,9 @@ def test_a_set_without_parts_is_taken_whole(tmp_path: Path) -> None:
     for name in ("Forest", "River"):
         (tmp_path / "eurosat" / "2750" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "eurosat" / "2750" / name / "x.png")
-    with pytest.raises(DataError, match=r"EuroSAT: expected --split all \(it has no parts\), got 'train'"):
+    with pytest.raises(
+        DataError, match=r"EuroSAT: expected --split all, because this set has no splits, got 'train'"
+    ):
         torchvision_pictures("EuroSAT", tmp_path, "train")
     pictures = torchvision_pictures("EuroSAT", tmp_path, "all")
     assert (len(pictures), pictures.classes) == (2, ("Forest", "River"))
@@ -142,13 +144,13 @@ class _Opened:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([0, -1, 1], "expected labels of 0 to 1, got -1 for picture 1"),
-        ([0, 1, 2], "expected labels of 0 to 1, got 2 for picture 2"),
-        (torch.zeros(3, 8), r"one whole number a picture for a label, got float32 of shape \(3, 8\)"),
+        ([0, -1, 1], "expected labels from 0 to 1, got -1 for image 1"),
+        ([0, 1, 2], "expected labels from 0 to 1, got 2 for image 2"),
+        (torch.zeros(3, 8), r"one whole number per image as its label, got float32 of shape \(3, 8\)"),
         (np.zeros((3, 1), dtype=np.int64), r"got int64 of shape \(3, 1\)"),
         ([0.5, 1.0, 0.0], r"got float64 of shape \(3,\)"),
         ([0, 1], r"got int64 of shape \(2,\)"),
-        (None, "expected a set with one label a picture"),
+        (None, "expected a data set with one label per image"),
     ],
 )
 def test_labels_are_checked_before_the_first_picture(

@@ -156,7 +156,7 @@ def test_out_of_memory_is_one_line_of_advice(
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert "out of memory on cpu of rank 0" in complaint
-    assert "--train.accumulate 2 halves the 256 images that pass at a time" in complaint
+    assert "--train.accumulate 2 halves the 256 images of a micro-batch" in complaint
     assert "addertrain plan" in complaint
 
 
@@ -172,7 +172,7 @@ def test_advice_says_under_what_a_run_goes_on(finished: Path) -> None:
     with pytest.raises(OutOfMemory) as raised, memory_advice(finished, short_recipe(), World()):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    assert f"only as a new one: another --out with --init-from {finished}" in str(raised.value)
+    assert f"needs a new run: another --out with --init-from {finished}" in str(raised.value)
 
 
 def test_on_a_gpu_a_snapshot_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

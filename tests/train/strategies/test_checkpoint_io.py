@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(files, "flush_file", full_disk)
 
     with pytest.raises(
-        CheckpointError, match=r"one: .*No space left on device.*the ones before it are whole"
+        CheckpointError, match=r"one: .*No space left on device.*the earlier checkpoints are intact"
     ):
         DirectoryCheckpointIO().save_checkpoint(_checkpoint(), tmp_path / "one")
     assert not list(tmp_path.iterdir())

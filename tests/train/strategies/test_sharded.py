@@ -100,6 +100,6 @@ def test_a_missing_deepspeed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.delitem(sys.modules, "deepspeed", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match="expected DeepSpeed for zero1, zero2 and zero3") as caught:
+    with pytest.raises(UsageError, match="zero1, zero2 and zero3 need DeepSpeed") as caught:
         import_deepspeed("cuda")
     assert "\n" not in str(caught.value)
