@@ -34,7 +34,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
             ["--train.compile=inductor", "--schedule.p_start=2", "--schedule.p_epochs=9"],
             "train.compile: expected off",
         ),
-        (["--distill.teacher=frozen"], "distill.checkpoint: expected a run or checkpoint where"),
+        (["--distill.teacher=frozen"], "distill.checkpoint: expected a run or checkpoint if"),
         (["--distill.checkpoint=x"], "else null, got 'x'"),
         (["--distill.teacher=twin", "--train.compile=inductor"], "distill.teacher: expected none unless"),
         (["--distill.weight=2"], "distill.weight: expected a number from 0 to 1"),

@@ -72,7 +72,9 @@ def test_every_type_and_shape_comes_back(tmp_path: Path, dtype: torch.dtype) -> 
 
 
 def test_a_type_without_a_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"phase: expected a type that safetensors has, got torch.complex64"):
+    with pytest.raises(
+        TypeError, match=r"phase: expected a data type that safetensors supports, got torch.complex64"
+    ):
         write_checkpoint(
             tmp_path / "one", _tensors() | {"model": {"phase": torch.ones(2, dtype=torch.complex64)}}, {}
         )

@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_the_old_file(export: Export, network: Trained, tmp_p
 
 @every_export
 def test_a_missing_folder_and_a_folder_are_named(export: Export, network: Trained, tmp_path: Path) -> None:
-    with pytest.raises(InterchangeError, match=r"expected the folder .*missing to write into, got none"):
+    with pytest.raises(InterchangeError, match=r"expected an existing folder .*missing, got none"):
         export(network, tmp_path / "missing" / "network")
     with pytest.raises(InterchangeError, match="expected a file to write, got a folder"):
         export(network, tmp_path)

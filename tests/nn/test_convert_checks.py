@@ -144,11 +144,11 @@ def _default(layer: nn.Module) -> Callable[..., Tensor]:
 @pytest.mark.parametrize(
     ("hold", "message"),
     [
-        (_closure, "got 'held', a function or weak reference that would go on using 'fc'"),
+        (_closure, "got 'held', a function or weak reference that would still use 'fc'"),
         (_default, "got 'held', a function"),
         (lambda layer: [functools.partial(_closure(layer))], "got 'held', a function"),
         (weakref.ref, "got 'held', a function or weak reference"),
-        (lambda layer: layer.forward, "got 'held' of the network itself, a method of one"),
+        (lambda layer: layer.forward, "got 'held' of the network itself, a method of a layer"),
     ],
 )
 def test_what_no_copy_replaces_is_refused(hold: Callable[[nn.Module], Any], message: str) -> None:
@@ -201,7 +201,7 @@ def _with_a_lock() -> nn.Module:
         (_tied_to_an_embedding, "layer 'fc' with parameters of its own, got fc.weight and words.weight"),
         (_in_the_memory_of_another, "layer '0' with parameters of its own, got 0.weight and 1.weight"),
         (_scripted, "got '0' as a ScriptModule, .* or add '0' to keep"),
-        (lambda: nn.Sequential(nn.LazyConv2d(4, 1)), "got a LazyConv2d that has seen no input"),
+        (lambda: nn.Sequential(nn.LazyConv2d(4, 1)), "got a LazyConv2d that has not seen an input"),
         (lambda: nn.Sequential(nn.Conv3d(3, 4, 1), nn.ReLU()), "got none, only Conv3d; no other layer"),
         (lambda: nn.ReLU(), "got none; no other layer"),
         (_with_a_lock, "expected a network that copy.deepcopy can copy, got: cannot pickle"),
@@ -214,7 +214,7 @@ def test_networks_without_a_twin_are_refused(build: Callable[[], nn.Module], mes
 
 
 def test_a_network_that_keeps_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="to convert, beside those in keep, got none"):
+    with pytest.raises(ValueError, match="to convert, other than those in keep, got none"):
         convert(nn.Sequential(nn.Linear(2, 2)), keep=("0",))
 
 

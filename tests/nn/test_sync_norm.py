@@ -107,5 +107,5 @@ def test_one_process_keeps_its_own_norm() -> None:
 
 
 def test_other_batch_norms_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected BatchNorm2d alone, got a BatchNorm1d at 1"):
+    with pytest.raises(ValueError, match="expected BatchNorm2d layers only, got a BatchNorm1d at 1"):
         synchronise_norms(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))

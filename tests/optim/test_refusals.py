@@ -66,7 +66,7 @@ def test_a_shard_where_a_whole_filter_was_expected() -> None:
     sharded = groups(filters, others)
     sharded[0]["params"] = [Parameter(param.detach().flatten()[: param.numel() // 2]) for param in filters]
     with pytest.raises(
-        ValueError, match="expected the whole filter of layer conv1 with 135 elements, got a tensor"
+        ValueError, match="expected the unsharded filter of layer conv1 with 135 elements, got a tensor"
     ):
         AdderSGD(sharded)
 

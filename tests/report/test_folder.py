@@ -37,7 +37,7 @@ def test_a_file_of_the_users_under_a_reports_name_is_not_replaced(tmp_path: Path
     write_folder(tmp_path, _files())
     (tmp_path / "curves.png").write_bytes(b"mine")
 
-    with pytest.raises(UsageError, match=r"curves\.png: expected no file of that name"):
+    with pytest.raises(UsageError, match=r"curves\.png: expected no such file"):
         write_folder(tmp_path, _files("curves.png"))
 
     assert (tmp_path / "curves.png").read_bytes() == b"mine"

@@ -94,8 +94,8 @@ def test_what_is_no_batch_is_named(batch: Callable[[], Any], words: str) -> None
         (_images(), torch.zeros(2, 1, dtype=torch.int64), "expected labels as integers"),
         (_images(), torch.zeros(2), "expected labels as integers"),
         (_images(), torch.zeros(2, dtype=torch.bool), "expected labels as integers"),
-        (_images(), _labels() - 1, "expected labels from 0 on, got -1"),
-        (_images(), torch.ones(2, 5), "with the sum 1 for each image, got values down to 1 and sums up to 5"),
+        (_images(), _labels() - 1, "expected labels of 0 or above, got -1"),
+        (_images(), torch.ones(2, 5), "whose sum is 1 for each image, got values down to 1 and sums up to 5"),
         (_images(), torch.tensor([[2.0, -1.0]] * 2), "got values down to -1"),
     ],
 )

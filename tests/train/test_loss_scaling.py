@@ -130,5 +130,5 @@ def test_a_scale_that_falls_without_end_stops_the_training() -> None:
 
 
 def test_the_authors_alr_is_refused_beside_a_scaler() -> None:
-    with pytest.raises(RecipeError, match=r"optim\.alr: expected global, off or increased beside"):
+    with pytest.raises(RecipeError, match=r"optim\.alr: expected global, off or increased with"):
         short_recipe(FP16, "--optim.alr=local")

@@ -95,7 +95,7 @@ def test_a_result_that_cannot_be_printed_is_an_error(
 
     assert main(["plan", str(DIGITS)]) == 1
 
-    assert "stdout: expected to write the result, got: No space left on device" in capsys.readouterr().err
+    assert "stdout: expected to print the result, got: No space left on device" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_read_enough_is_no_error(

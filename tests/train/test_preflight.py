@@ -52,7 +52,7 @@ def _two_ranks(out: Path, is_second_broken: bool) -> tuple[bool, list[Result]]:
 
 
 def _find_nothing(marker: Path) -> Path:
-    raise RunError("expected to find what the first rank wrote, found nothing")
+    raise RunError("expected the file that the first rank wrote")
 
 
 def test_two_ranks_with_nothing_wrong(tmp_path: Path) -> None:

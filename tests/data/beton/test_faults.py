@@ -114,7 +114,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "field of another type": (put(lambda path: HEADER.itemsize, b"\x05"), "'image' of type 5"),
     "bit flip in a JPEG": (
         put(lambda path: image_at(20)(path) + 700, b"\x55"),
-        r"sample 20: expected the \d+ bytes of an image .* got others \(their checksum differs\)",
+        r"sample 20: expected the \d+ bytes of an image .* got other bytes \(their checksum differs\)",
     ),
     "JPEG zeroed": (put(image_at(7), bytes(2000)), "sample 7: .*checksum differs"),
     "side file missing": (lambda path: side_path(path).unlink(), "side file of train.beton, got none"),
@@ -147,7 +147,7 @@ def test_an_image_that_does_not_decode_is_named_without_checksums_too(
     put(image_at(7), bytes(2000))(copy)
     reader = BetonReader.open(copy)
     object.__setattr__(reader._index, "checksums", np.empty(0, dtype=np.uint64))
-    with pytest.raises(DataError, match=r"sample 7: .*got bytes that FFCV's decoder does not take"):
+    with pytest.raises(DataError, match=r"sample 7: .*got bytes that FFCV's decoder does not accept"):
         reader.read(np.array([7]), center_crops(1, share=1.0), np.empty((1, 8, 8, 3), dtype=np.uint8))
 
 

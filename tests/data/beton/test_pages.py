@@ -115,7 +115,7 @@ def test_a_full_disk_while_pages_are_copied_loses_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
-        with pytest.raises(DataError, match="No space left on device; what is written stays: make room"):
+        with pytest.raises(DataError, match="No space left on device; free some space and start"):
             write_beton(six, path, BetonSettings(page_size=LARGE_PAGE, **RAW))
     assert all(name.read_bytes() == content for name, content in before.items())
     assert write_beton(six, path, BetonSettings(page_size=LARGE_PAGE, **RAW)).count == 6

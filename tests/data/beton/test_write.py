@@ -240,7 +240,7 @@ def test_a_full_disk_is_named_and_what_is_written_stays(
 
     with monkeypatch.context() as patched:
         patched.setattr(pages.os, "pwrite", full)
-        with pytest.raises(DataError, match="No space left on device; what is written stays"):
+        with pytest.raises(DataError, match="No space left on device; free some space"):
             write_beton(files, path, SMALL)
     write_beton(files, path, SMALL)
     assert path.read_bytes() == beton.read_bytes()
@@ -299,7 +299,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words
 
 
 def test_a_folder_that_is_not_there_is_named(files: PictureFiles, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a folder .*nowhere to write it to, got none"):
+    with pytest.raises(DataError, match=r"expected an existing folder .*nowhere, got none"):
         write_beton(files, tmp_path / "nowhere" / "x.beton", SMALL)
 
 
@@ -310,7 +310,7 @@ def test_other_faults_of_a_disk_do_not_ask_for_room(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(pages.os, "pwrite", fail)
-    with pytest.raises(DataError, match=r"got: Input/output error; what is written stays: mend that"):
+    with pytest.raises(DataError, match=r"got: Input/output error; fix this and start"):
         write_beton(files, tmp_path / "x.beton", SMALL)
 
 
@@ -325,7 +325,7 @@ def test_a_file_system_without_locks_is_told_and_written_to(
     said: list[str] = []
     write_beton(files, tmp_path / "x.beton", SMALL, say=said.append)
     assert (tmp_path / "x.beton").read_bytes() == beton.read_bytes()
-    assert "x.beton.part cannot be locked on its file system" in said[0]
+    assert "x.beton.part cannot be locked on this file system" in said[0]
 
 
 @pytest.mark.parametrize(("quality", "form", "count"), [(97, "jpg", 0), (98, "jpg", 1), (100, "raw", 0)])

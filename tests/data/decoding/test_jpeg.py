@@ -69,7 +69,7 @@ def test_lost_bytes_amid_the_pixels_are_damage(way: str) -> None:
         content[: -len(content) // 3],
         content[:-2],
     ):
-        with pytest.raises(DataError, match=r"some\.jpg: expected a whole JPEG, got a damaged one \("):
+        with pytest.raises(DataError, match=r"some\.jpg: expected an intact JPEG, got a damaged one \("):
             decode_picture(damaged, name="some.jpg")
 
 
@@ -78,7 +78,7 @@ def test_lost_bytes_amid_the_pixels_are_damage(way: str) -> None:
 def test_a_hole_of_zeros_is_damage_wherever_it_lies(way: str, share: float) -> None:
     content = encoded(grain(), **WAYS[way])
     hole = put(content, int(share * len(content)) - 200, bytes(198))
-    with pytest.raises(DataError, match=r"some\.jpg: expected a whole JPEG, got a damaged one"):
+    with pytest.raises(DataError, match=r"some\.jpg: expected an intact JPEG, got a damaged one"):
         decode_picture(hole, name="some.jpg")
 
 

@@ -213,5 +213,5 @@ def test_both_loaders_get_the_same_pixels_of_every_mode(
         first = int(index.offsets[k])
         assert content[first : first + int(index.sizes[k])] == files.picture(k).pixels.tobytes()
     assert side.settings["background"] == "#ffffff"
-    assert any(line.startswith("laid on the background #ffffff: 12") for line in side.remarks)
+    assert any(line.startswith("blended with the background #ffffff: 12") for line in side.remarks)
     assert any(line.startswith("grey of more than 8 bits, scaled to 8: ") for line in side.remarks)

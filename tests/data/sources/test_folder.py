@@ -147,7 +147,7 @@ def test_the_parts_of_a_data_set_are_no_classes(
 
 
 def test_the_folder_above_the_classes_is_refused(classes: Path) -> None:
-    with pytest.raises(DataError, match=rf"got data alone, with folders in it; give {classes}"):
+    with pytest.raises(DataError, match=rf"got only data, which contains folders; name {classes}"):
         names(classes.parent)
 
 
@@ -174,7 +174,7 @@ def test_folders_of_folders_are_read_and_a_remark_asks_whether_they_were_meant(c
             path.rename(classes / name / "deep" / path.name)
     files = folder_of_classes(classes)
     assert len(files) == 4
-    assert "every class holds its pictures in folders below it, as a/ does" in files.remarks[0]
+    assert "all images of the classes are in subfolders, as in a/" in files.remarks[0]
     theirs = torchvision.datasets.ImageFolder(str(classes))
     assert [str(classes / path) for path in files.paths] == [path for path, _ in theirs.samples]
 
@@ -204,7 +204,7 @@ def test_a_class_without_pictures_needs_a_word(classes: Path) -> None:
     (classes / "c").mkdir()
     (classes / "c" / "x.psd").write_text("words")
     with pytest.raises(
-        DataError, match=r"c: expected pictures .*, got none \(1 \.psd passed over\).*--allow-empty"
+        DataError, match=r"c: expected images .*, got none \(1 \.psd skipped\).*--allow-empty"
     ):
         names(classes)
     files = folder_of_classes(classes, allow_empty=True)

@@ -107,7 +107,7 @@ def test_pictures_of_sets_in_files_are_those_of_the_other_readers(tmp_path: Path
     pictures = torchvision_pictures("EuroSAT", tmp_path, "all")
     shown = [pictures.picture(k).pixels[0, :, 0].tolist() for k in range(2)]
     assert shown == [[255, 0], [0, 100]]
-    with pytest.raises(DataError, match=r"EuroSAT all 2: expected a picture, got 10 bytes"):
+    with pytest.raises(DataError, match=r"EuroSAT all 2: expected an image, got 10 bytes"):
         pictures.picture(2)
 
 
@@ -121,7 +121,7 @@ def test_a_picture_that_a_set_has_only_opened_is_decoded_like_the_others(tmp_pat
     content = stream.getvalue()
     (folder / "001_0001.jpg").write_bytes(content[:2000] + bytes(200) + content[2200:])
     pictures = torchvision_pictures("Caltech256", tmp_path, "all")
-    with pytest.raises(DataError, match=r"Caltech256 all 0: expected a whole JPEG, got a damaged one"):
+    with pytest.raises(DataError, match=r"Caltech256 all 0: expected an intact JPEG, got a damaged one"):
         pictures.picture(0)
 
 
@@ -184,7 +184,7 @@ def test_a_picture_that_a_set_cannot_read_is_named(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "__getitem__", broken)
     with pytest.raises(
-        DataError, match=r"MNIST train 4: expected a picture, got: RuntimeError\('no such entry'\)"
+        DataError, match=r"MNIST train 4: expected an image, got: RuntimeError\('no such entry'\)"
     ):
         pictures.picture(4)
     _open.cache_clear()

@@ -230,7 +230,7 @@ def test_ranks_that_share_parameters_stop_together(tmp_path: Path) -> None:
 
     assert first == second
     assert "in the loss in epoch 1, batch 4 (image " in first
-    assert ") of rank 1, step 4; that step was not made, there is no checkpoint yet" in first
+    assert ") of rank 1, step 4; the step was not made, and there is no checkpoint yet" in first
 
 
 def test_a_sound_training_is_left_alone(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_last_evaluation_is_left_too(finished: Path, tmp_path: Path) -> None
     said = _left_in_an_evaluation(tmp_path / "run", 7, rank=0)
 
     assert said.startswith(
-        "epoch_0003_step_000015 is saved; left its evaluation after SIGTERM to this process;"
+        "epoch_0003_step_000015 is saved, but SIGTERM to this process ended its evaluation;"
     )
     summary, whole = fit(short_recipe(), tmp_path / "run"), RunDirectory(finished).read_summary()
     assert whole is not None
@@ -124,7 +124,7 @@ def test_a_signal_saves_at_the_end_of_the_step(
     said = _fit_with_a_signal(run, step, number, rank=0)
 
     name = f"epoch_0001_step_{step + 1:06d}"
-    assert said == f"saved {name} after {number.name} to this process; the same command will go on from it"
+    assert said == f"saved {name} after {number.name} to this process; the same command will resume from it"
     assert _names(run)[-1] == name
     fit(short_recipe(), run)
     assert_same_bits(final_weights(run), final_weights(finished))

@@ -88,7 +88,7 @@ def test_saving_leaves_the_callers_dictionary_alone(tmp_path: Path) -> None:
     [
         ({"callbacks": {"Mine": {"best": torch.ones(2)}}}, r"callbacks\.Mine\.best.*tensor of shape \(2,\)"),
         ({"callbacks": {"Mine": [1, {"path": Path("x")}]}}, r"callbacks\.Mine\[1\]\.path.*Path"),
-        ({"callbacks": {3: "three"}}, r"callbacks: expected text as a key, got 3"),
+        ({"callbacks": {3: "three"}}, r"callbacks: expected a string as a key, got 3"),
     ],
 )
 def test_what_is_not_plain_is_refused_by_its_path(value: object, message: str) -> None:
