@@ -1,9 +1,9 @@
 """torchrun with an agent that lets ranks save: `launch/torchrun` starts it with torchrun's own arguments.
 
-Options that cannot be followed are one line. It differs from torchrun in four ways. Signals go on to the
+Wrong options give an error of one line. It differs from torchrun in four ways. Signals are passed to the
 ranks instead of ending them after a grace period; ranks that end with `SAVED` or `BAD_USAGE` are not started
 again; the exit code is that of the first rank that failed; and an agent whose connection to other machines
-broke meets them again instead of giving up.
+broke connects again instead of giving up.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _SIOCGIFADDR = 0x8915  # the IPv4 address of a network interface, from <linux/so
 
 def main(argv: Sequence[str]) -> int:
     """Runs the ranks of this machine to their end; returns the exit code."""
-    # The ranks speak for themselves.
+    # The ranks print their own errors.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         arguments = parse(argv)
@@ -63,30 +63,33 @@ def main(argv: Sequence[str]) -> int:
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if failure.exitcode == SAVED:
-                say(f"the ranks ended after a signal ({describe(SAVED)}); the same command goes on")
+                say(
+                    f"the ranks saved and ended after a signal ({describe(SAVED)}); the same command "
+                    "resumes the run"
+                )
             else:
                 say(f"rank {rank} ended first, {describe(failure.exitcode)}")
             return code_of(failure.exitcode)
         except RendezvousClosedError:
-            say("another machine has ended the run; see what it says")
+            say("another machine has ended the run; see the log of that machine")
             return 1
         except (RendezvousError, OSError) as error:
             alone_since = max(alone_since, SavingAgent.together_at)
             reason = f"expected {arguments.nnodes} machines at {arguments.rdzv_endpoint}, got: "
             reason += str(error.__cause__ or error)
             if time.monotonic() - alone_since > SECONDS_TO_MEET:
-                say(f"{reason}; gave up: check that all of them run and reach each other")
+                say(f"{reason}; giving up: check that all machines run this command and reach each other")
                 return 1
             say(f"{reason}; trying again")
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
 
 class UsageError(ValueError):
-    """Options that cannot be followed; the message is one line."""
+    """Wrong options; the message is one line."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """torchrun's options, from words and from its variables PET_..., made whole: where the machines meet.
+    """torchrun's options, from arguments and variables PET_..., completed by the place where machines meet.
 
     Raises:
         UsageError: they cannot be followed.
@@ -105,9 +108,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     try:
         run.config_from_args(arguments)
     except (ValueError, AssertionError, KeyError) as error:
-        raise UsageError(
-            f"expected options that torchrun can follow, got: {' '.join(str(error).split())}"
-        ) from None
+        raise UsageError(f"expected valid options of torchrun, got: {' '.join(str(error).split())}") from None
     return arguments
 
 
@@ -123,19 +124,19 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
     if not 0 < fewest <= most:
         raise UsageError(f"--nnodes: expected a number above 0, or MIN:MAX, got {arguments.nnodes}")
     if arguments.max_restarts < 0:
-        raise UsageError(f"--max-restarts: expected a number from 0 on, got {arguments.max_restarts}")
+        raise UsageError(f"--max-restarts: expected a number of 0 or above, got {arguments.max_restarts}")
 
 
 def _settle_meeting(arguments: argparse.Namespace) -> None:
-    """Where the machines meet: --rdzv-endpoint, or --master-addr as launchers of fixed machines say it."""
+    """Where the machines meet: --rdzv-endpoint, or --master-addr, which launchers of fixed machines use."""
     _, most = run.parse_min_max_nnodes(arguments.nnodes)
     has_master = arguments.master_addr != "127.0.0.1" or arguments.master_port is not None
     if most > 1 and has_master and not arguments.rdzv_endpoint:
         arguments.rdzv_endpoint = f"{arguments.master_addr}:{arguments.master_port or DEFAULT_PORT}"
-    arguments.node_rank = 0  # whoever meets is numbered there; torchrun would say so at length
+    arguments.node_rank = 0  # machines are numbered where they meet; torchrun would warn at length
     if most > 1 and (arguments.standalone or not arguments.rdzv_endpoint):
         raise UsageError(
-            f"expected --rdzv-endpoint HOST:PORT for {arguments.nnodes} machines to meet at, got "
+            f"expected --rdzv-endpoint HOST:PORT for {arguments.nnodes} machines, got "
             f"{'--standalone' if arguments.standalone else 'none'}; name one of the machines"
         )
     if arguments.standalone or not arguments.rdzv_endpoint:
@@ -156,7 +157,7 @@ def _settle_meeting(arguments: argparse.Namespace) -> None:
 
 
 class SavingAgent(LocalElasticAgent):
-    """Hands signals to the ranks, and starts them again only where that can help.
+    """Passes signals to the ranks, and restarts them only if that can help.
 
     `together_at` is the last moment at which it heard of the other machines.
     """
@@ -177,7 +178,8 @@ class SavingAgent(LocalElasticAgent):
         except RendezvousClosedError:
             raise
         except RendezvousError:
-            # torchrun would close the meeting for all machines now, when the line may just have come back.
+            # torchrun would end the rendezvous for all machines now, although the connection may just have
+            # returned.
             self._rdzv_handler._stop_heartbeats()
             self._rdzv_handler.shutdown = lambda: True
             raise
@@ -211,7 +213,7 @@ class SavingAgent(LocalElasticAgent):
         return result
 
     def _num_nodes_waiting(self) -> int:
-        """How many machines wait to join; 0 where the store has gone because the run is ending everywhere."""
+        """How many machines wait to join; 0 if the store has gone because the run is ending everywhere."""
         try:
             return self._ask_who_waits()
         except RendezvousError:
@@ -225,11 +227,11 @@ class SavingAgent(LocalElasticAgent):
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._remaining_restarts = 0
-        if self._is_starting:  # some of them may not be there yet
+        if self._is_starting:  # some of them may not exist yet
             self._early_signals.append(number)
         elif self._has_ranks:
             self._tell_ranks(number)
-        else:  # between two attempts there is nobody to tell
+        else:  # between two attempts there are no ranks
             raise SystemExit(128 + number)
 
     def _tell_ranks(self, number: int) -> None:

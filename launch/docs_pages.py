@@ -295,7 +295,7 @@ WRITTEN = {"recipes/README.md": recipes_page, "docs/api.md": api_page}
 
 
 def main() -> None:
-    """Writes every page anew."""
+    """Writes every page again."""
     for name, page in WRITTEN.items():
         (ROOT / name).write_text(page(), encoding="utf-8")
         print(f"docs: {name}")

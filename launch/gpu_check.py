@@ -1,4 +1,4 @@
-"""The parts of `launch/gpu-check`: what each runs, its limit, and a runner that no part ends."""
+"""The steps of `launch/gpu-check`, their time limits, and a runner that survives every step."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass
 class Result:
-    """How a part went: right, failed, out of time, or left out."""
+    """The outcome of a part: right, failed, out of time, or left out."""
 
     name: str
     state: str
@@ -46,7 +46,7 @@ class Result:
 
 
 def gpu_parts(num_gpus: int) -> list[Part]:
-    """What a machine with GPUs is asked, the most important first."""
+    """The parts on a machine with GPUs, the most important first."""
     pytest = (PYTHON, "-m", "pytest", "-q", "-n", "0", "-m", "gpu")
     bench = (*ADDERTRAIN, "bench")
     proof = ("proof", "resnet18", "resnet50", "resnet20", "--device", "cuda", "--json", "{out}/proof.json")
@@ -93,7 +93,7 @@ _LADDER = (
 
 
 def dry_parts() -> list[Part]:
-    """What runs without a GPU: the same runner and page, the emulator in the GPU's place."""
+    """The parts without a GPU: the same runner and page, with the emulator instead of the GPU."""
     emulated = (PYTHON, "-m", "tests.proof.emulated", "{out}/proof.json")
     return [
         Part("proof", emulated, 300),
@@ -120,7 +120,7 @@ def run_all(parts: Sequence[Part], out: Path, budget: float, say: Callable[[str]
 
 
 def run_part(part: Part, out: Path, limit: float, say: Callable[[str], None]) -> Result:
-    """Runs one part in a process group of its own, which is ended at the limit whatever it does."""
+    """Runs one part in a process group of its own, which is ended at the limit in any case."""
     command = [word.replace("{out}", str(out)) for word in part.command]
     result, start = Result(part.name, "", limit=limit), time.monotonic()
     try:
@@ -142,7 +142,7 @@ def run_part(part: Part, out: Path, limit: float, say: Callable[[str], None]) ->
 
 
 def _follow(stream: IO[str], until: float, take: Callable[[str], object]) -> bool:
-    """Hands on lines until the stream ends; False where the time is over first."""
+    """Passes lines on until the stream ends; returns False if the time is over first."""
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
@@ -176,7 +176,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """The machine on which the numbers were measured."""
     query = [
         "nvidia-smi",
         "--query-gpu=name,driver_version,compute_cap,memory.total",
@@ -199,7 +199,7 @@ def _output(command: Sequence[str]) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs all parts and writes the page; 1 where a part failed, 2 for bad usage."""
+    """Runs all parts and writes the page; returns 1 if a part failed, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="launch/gpu-check")
     parser.add_argument("--budget", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"), metavar="DIR")
@@ -217,7 +217,7 @@ def main(words: Sequence[str]) -> int:
     out = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.json"):
-        old.unlink()  # no number of an earlier run passes for one of this
+        old.unlink()  # so that no number of an earlier run is mistaken for one of this run
     parts = dry_parts() if arguments.dry_run else gpu_parts(len(gpus))
     results = run_all(parts, out, arguments.budget, lambda line: print(line, flush=True))
     numbers = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}

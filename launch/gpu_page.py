@@ -1,4 +1,4 @@
-"""The page of `launch/gpu-check`: how each part went, and what was measured beside what was predicted."""
+"""The page of `launch/gpu-check`: the outcome of each part, and measured next to predicted numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _PASSES = ("forward", "grad_input")
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """Markdown of a record as gpu_check.json holds it."""
+    """The Markdown page of a record in gpu_check.json."""
     return "\n".join(
         [*_head(record), *_summary(record["parts"]), *_numbers(record["numbers"]), *_output(record["parts"])]
     )
@@ -20,7 +20,7 @@ def page(record: Mapping[str, Any]) -> str:
 def _head(record: Mapping[str, Any]) -> Iterator[str]:
     machine = record["machine"]
     gpus = "; ".join(machine["gpus"]) or "none"
-    yield "# What launch/gpu-check found"
+    yield "# Results of launch/gpu-check"
     yield ""
     if record["is_dry_run"]:
         yield "**A dry run: no GPU computed anything here; the tests' emulator stood in for one.**"
@@ -44,7 +44,7 @@ def _numbers(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _proof(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("", "## Kernels beside the reference", "")
+    yield from ("", "## Kernels compared with the reference", "")
     yield from ("| network | type | layers | s | wrong |", "|---|---|---|---|---|")
     for one in found["proofs"]:
         yield (
@@ -58,7 +58,7 @@ def _proof(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _layers(found: Mapping[str, Any]) -> Iterator[str]:
-    """Shares of the float32 ceiling at the clock that ran, beside docs/cuda.md's prediction."""
+    """Shares of the float32 ceiling at the measured clock, with docs/cuda.md's prediction."""
     dtype = found["dtype"]
     for network, rows in found["rows"].items():
         yield from ("", f"## {network}, {dtype}: share of the float32 ceiling, measured (predicted)", "")

@@ -1,4 +1,6 @@
-"""Several GPUs beside one: every strategy trains the same, and a run goes on with another number of ranks."""
+"""Compares several GPUs with one: every strategy trains the same, and a run resumes on other numbers of
+ranks.
+"""
 
 import argparse
 import json
@@ -22,20 +24,20 @@ _LOSS_TOLERANCE = 0.05
 
 
 def command(out: Path, ranks: int, *keys: str) -> list[str]:
-    """Trains in `out`, or goes on there."""
+    """Trains in `out`, or resumes there."""
     words = ["launch/torchrun", "--nproc-per-node", str(ranks), "--max-restarts", "0", "fit", RECIPE]
     return [*words, "--out", str(out), *KEYS, *keys]
 
 
 def train(out: Path, ranks: int, *keys: str) -> dict[str, object]:
-    """The summary of a run that goes to its end."""
+    """The summary of a run that is trained to its end."""
     subprocess.run(command(out, ranks, *keys), check=True)
     summary: dict[str, object] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return summary
 
 
 def train_for_a_while(out: Path, ranks: int) -> None:
-    """Goes on until another epoch is saved, then is told to save and end."""
+    """Resumes until another epoch is saved, then gets a signal to save and end."""
     saved = len(list(out.glob(SAVED_EPOCHS)))
     process = subprocess.Popen(command(out, ranks))
     while process.poll() is None and len(list(out.glob(SAVED_EPOCHS))) <= saved:
@@ -46,7 +48,7 @@ def train_for_a_while(out: Path, ranks: int) -> None:
 
 
 def is_near(name: str, summary: dict[str, object], control: dict[str, object]) -> bool:
-    """Says how far a run's loss is from that on one GPU."""
+    """Prints how far a run's loss is from that on one GPU."""
     loss, expected = (float(str(one["loss"])) for one in (summary, control))
     is_fine = math.isclose(loss, expected, rel_tol=_LOSS_TOLERANCE)
     print(
@@ -57,7 +59,7 @@ def is_near(name: str, summary: dict[str, object], control: dict[str, object]) -
 
 
 def resumed(out: Path, gpus: int) -> dict[str, object]:
-    """Some epochs each on 1, 2 and 4 GPUs, as far as there are, to the end on the last."""
+    """Trains some epochs each on 1, 2 and 4 GPUs, as far as they exist, and to the end on the last."""
     *first, last = [count for count in (1, 2, 4) if count <= gpus]
     for count in first:
         train_for_a_while(out, count)
@@ -65,7 +67,7 @@ def resumed(out: Path, gpus: int) -> dict[str, object]:
 
 
 def main(words: Sequence[str]) -> int:
-    """1 where a strategy or a resumption trains otherwise."""
+    """Returns 1 if a strategy or a resumed run has another result."""
     parser = argparse.ArgumentParser(prog="launch/gpu_ranks.py")
     parser.add_argument("--gpus", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,4 +1,6 @@
-"""The runs of a study, side by side: `launch/study` starts it with file, folder and number of jobs."""
+"""Runs the trainings of a study in parallel; `launch/study` starts it with file, folder and number of
+jobs.
+"""
 
 import argparse
 import re
@@ -15,12 +17,12 @@ from typing import BinaryIO
 
 FAILED, BAD_USAGE, SAVED, INTERRUPTED = 1, 2, 75, 130
 ADDERTRAIN = (sys.executable, "-P", "-m", "addertrain")
-OWN_KEYS = ("--out", "--train.seed", "--resume")  # what the study itself says to every run
+OWN_KEYS = ("--out", "--train.seed", "--resume")  # which the study itself sets for every run
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class StudyError(ValueError):
-    """A study that cannot be read as one; the message is one line."""
+    """A study that cannot be read; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Run:
 
     @property
     def words(self) -> list[str]:
-        """What `addertrain` is given, but for the folder."""
+        """The arguments of `addertrain`, without the folder."""
         return ["fit", self.recipe, "--train.seed", str(self.seed), *self.keys]
 
 
@@ -42,7 +44,7 @@ def runs_of(text: str, source: str) -> list[Run]:
     """A run for every seed of every line; lines are split into words as a shell does it, with its quotes.
 
     Raises:
-        StudyError: a line says nothing sensible, two have one name, or there is none.
+        StudyError: a line cannot be read, two lines have the same name, or there is no line.
     """
     runs: list[Run] = []
     lines_of: dict[str, int] = {}
@@ -52,7 +54,7 @@ def runs_of(text: str, source: str) -> list[Run]:
         name, line_runs = _runs_of_line(line, f"{source}, line {number}")
         if name in lines_of:
             raise StudyError(
-                f"{source}: expected a name of its own for each setting, got {name!r} in lines "
+                f"{source}: expected different names for the settings, got {name!r} in lines "
                 f"{lines_of[name]} and {number}; rename one, or put the seeds into one line"
             )
         lines_of[name] = number
@@ -81,19 +83,19 @@ def _runs_of_line(line: str, place: str) -> tuple[str, list[Run]]:
         raise StudyError(f"{place}: expected text, got a NUL; save the study as plain text")
     if taken := next((key for key in keys if key.partition("=")[0] in OWN_KEYS), None):
         raise StudyError(
-            f"{place}: expected keys of the recipe, got {taken}, which the study itself gives to every run; "
+            f"{place}: expected keys of the recipe, got {taken}, which the study itself sets for every run; "
             "remove it"
         )
     numbers = [int(seed) for seed in seeds.split(",")]
     if len(set(numbers)) < len(numbers):
-        raise StudyError(f"{place}: expected every seed once, got {seeds}")
+        raise StudyError(f"{place}: expected every seed once, got {seeds}; leave duplicates out")
     return name, [Run(f"{name}-{seed}", recipe, seed, tuple(keys)) for seed in numbers]
 
 
 class Trainings:
-    """Trains some runs at a time, each with its lines in a file beside its folder.
+    """Trains some runs at a time, each with its output in a file next to its folder.
 
-    A signal goes on to the runs, which save and end; no further one is started then.
+    A signal is passed to the runs, which save and end; no further run is started then.
     """
 
     def __init__(self, runs: Sequence[Run], out: Path, *, jobs: int) -> None:
@@ -103,7 +105,7 @@ class Trainings:
         self._running: dict[subprocess.Popen[bytes], tuple[Run, BinaryIO, int]] = {}
 
     def finish(self) -> None:
-        """Returns when every run has ended, or those that a signal found at work have."""
+        """Returns when every run has ended or, after a signal, those that were running."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._pass_on)
         while self._running or (self._waiting and self.signal is None):
@@ -127,7 +129,7 @@ class Trainings:
             process.send_signal(self.signal)
 
     def _end(self, process: subprocess.Popen[bytes], run: Run, log: BinaryIO, began: int) -> None:
-        """Says what came of a run, by what it wrote in this session."""
+        """Prints the outcome of a run, by its output in this session."""
         with log:
             log.seek(began)
             lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -168,11 +170,11 @@ def main(argv: Sequence[str]) -> int:
     except StudyError as error:
         return _refuse(str(error))
     except OSError as error:
-        return _refuse(f"{error.filename}: expected what can be read and written, got: {error.strerror}")
+        return _refuse(f"{error.filename}: expected a readable and writable file, got: {error.strerror}")
     trainings = Trainings(runs, out, jobs=arguments.jobs)
     trainings.finish()
     if trainings.signal is not None:
-        print("launch/study: told to end; the same command goes on", file=sys.stderr, flush=True)
+        print("launch/study: received a signal to end; the same command resumes", file=sys.stderr, flush=True)
         return INTERRUPTED if trainings.signal == signal.SIGINT else SAVED
     finished = [
         str(out / run.name)

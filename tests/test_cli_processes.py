@@ -144,7 +144,8 @@ def test_a_signal_to_the_launcher_saves_on_all_ranks_and_ends_with_75(tmp_path: 
     said, end = errors.splitlines()
     assert said.startswith(f"addertrain: saved {newest} after SIGTERM to this process; the same command will")
     assert end == (
-        "launch/torchrun: the ranks ended after a signal (with exit code 75); the same command goes on"
+        "launch/torchrun: the ranks saved and ended after a signal (with exit code 75); the same command "
+        "resumes the run"
     )
 
 

@@ -82,8 +82,8 @@ def test_blanks_quotes_comments_and_line_ends_are_a_shells(study_runs: ModuleTyp
         ("a D -1", "seeds such as 0,1,2"),
         ("a", "got: a"),
         ("a D 0 --x 'y", "got: No closing quotation; close the quotes"),
-        ("a D 0 --train.seed=3", "got --train.seed=3, which the study itself gives"),
-        ("a D 0 --out here", "got --out, which the study itself gives"),
+        ("a D 0 --train.seed=3", "got --train.seed=3, which the study itself sets"),
+        ("a D 0 --out here", "got --out, which the study itself sets"),
         ("a D 0 --name x\0y", "got a NUL"),
         ("\n  \n#\n", "expected a line for each setting, got none"),
     ],
@@ -156,7 +156,7 @@ def test_a_signal_reaches_the_runs_and_the_same_command_goes_on(tmp_path: Path) 
     assert process.returncode == 75
     first, last = said.splitlines()
     assert first.startswith("launch/study: long-0 ended: addertrain: saved epoch_")
-    assert last == "launch/study: told to end; the same command goes on"
+    assert last == "launch/study: received a signal to end; the same command resumes"
     assert not (out / "long-1").exists()
 
 

@@ -51,7 +51,7 @@ def test_two_machines_train_together_and_save_when_one_is_told_to_leave(tmp_path
         assert f"addertrain: saved {newest.name} after a signal; the same command will" in machines.log(0)
         assert "2 processes on cpu; new run" in machines.log(0)
         assert machines.log(1).startswith(
-            "launch/torchrun: the ranks ended after a signal (with exit code 75)"
+            "launch/torchrun: the ranks saved and ended after a signal (with exit code 75)"
         )
 
 

@@ -21,12 +21,8 @@ _EPILOG = f"""examples:
   addertrain data write data/imagenet/train data/imagenet/train.beton --max-size 400
   addertrain data write images.tsv images.beton --format raw     the .tsv has lines of path<TAB>label
   addertrain data write torchvision:CIFAR10 cifar10.beton --root data --split train
-<<<<<<< HEAD
-  addertrain data write pictures pictures.beton --max-size 0 --keep-jpegs     JPEGs are not compressed again
-  addertrain data write icons icons.beton --background "#808080"     behind transparent pixels
-=======
+  addertrain data write images images.beton --max-size 0 --keep-jpegs     do not compress JPEGs again
   addertrain data write icons icons.beton --background "#808080"     put grey behind transparent pixels
->>>>>>> 8a25c85 (cli: help by section, as wide as the terminal, in full sentences)
   addertrain data verify data/imagenet/train.beton --deep
   addertrain data info data/imagenet/train.beton
 

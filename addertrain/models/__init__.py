@@ -55,7 +55,7 @@ __all__ = [
 
 
 MODEL_GIVEN = ("num_classes", "in_channels", "kind")
-"""What a function of a user's own gets by keyword beside its own arguments."""
+"""The keyword arguments that a function of your own gets besides its own arguments."""
 
 
 class NetworkFunction(Protocol):

@@ -81,7 +81,7 @@ class AdderConv2d(nn.Module):
 
     @property
     def filter_numel(self) -> int:
-        """Elements of the whole filter, also where `weight` is sharded or not there yet."""
+        """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
 
     def reset_parameters(self) -> None:
@@ -155,7 +155,7 @@ class AdderLinear(nn.Module):
 
     @property
     def filter_numel(self) -> int:
-        """Elements of the whole filter, also where `weight` is sharded or not there yet."""
+        """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.out_features * self.in_features
 
     def reset_parameters(self) -> None:

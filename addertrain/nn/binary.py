@@ -29,7 +29,7 @@ class BinaryConv2d(nn.Conv2d):
 
     @property
     def filter_numel(self) -> int:
-        """Elements of the whole filter, also where `weight` is sharded or not there yet."""
+        """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.out_channels * self.in_channels * math.prod(self.kernel_size)
 
     @leaf_of_fx

@@ -31,7 +31,7 @@ def convert(
 ) -> nn.Module:
     """A copy of `model` with every Conv2d and Linear replaced by an adder layer of the same geometry.
 
-    The copy's adder filters are drawn anew from N(0, 1), because a convolution's weights mean nothing to an
+    The copy's adder filters are initialised from N(0, 1), because a convolution's weights mean nothing to an
     adder; all other layers keep theirs, and torch's BatchNorm2d become `addertrain.nn.BatchNorm2d`. The model
     passed in stays as it is. Lists, dicts, partials and methods of the copy that hold a layer hold its adder
     layer, and layers that share a filter still share one. The copy's `conversion` says what became of every

@@ -85,7 +85,7 @@ def tiles_serve(x: Tensor, weight: Tensor, stride: Sizes) -> bool:
 
 
 def affine_reads(residual: Tensor, x: Tensor, weight: Tensor, stride: Sizes) -> bool:
-    """Whether the affine operator can read it beside its own result, which it writes channels-last."""
+    """Whether the affine operator can add the residual to its result, which it writes channels-last."""
     return residual.dtype == response_dtype(x, weight, stride) and residual.is_contiguous(
         memory_format=torch.channels_last
     )

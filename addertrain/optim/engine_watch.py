@@ -41,7 +41,7 @@ class BackwardWatch:
         zero = self._engine.optimizer
         if not self._keeps_the_last:
             return
-        if zero.micro_step_id < self._last_pass:  # its count begins anew with a step, an overflow's too
+        if zero.micro_step_id < self._last_pass:  # its count restarts with a step, also after an overflow
             self._finished.clear()
         self._last_pass = zero.micro_step_id
         if zero.is_gradient_accumulation_boundary():

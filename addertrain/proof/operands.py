@@ -79,9 +79,7 @@ def operands(
     if layer.is_rectified:
         shares = torch.tensor(zeros)[torch.arange(n) % len(zeros)].view(-1, 1, 1, 1)
         x = x.abs() * (torch.rand(x.shape, generator=generator) >= shares)
-    w = 2.0 * torch.randn(
-        o, c // layer.groups, layer.R, layer.S, generator=few_filters
-    )  # the same beside any x
+    w = 2.0 * torch.randn(o, c // layer.groups, layer.R, layer.S, generator=few_filters)  # the same for any x
     dy = torch.randn(n, o, p, q, generator=generator)
     places = (torch.arange(whole) % few for whole, few in ((num_images, n), (layer.C, c), (layer.O, o)))
     layout = torch.channels_last if layer.is_channels_last else torch.contiguous_format

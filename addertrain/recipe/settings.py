@@ -1,6 +1,6 @@
 """Every key of a recipe, with its type, its default and its meaning.
 
-The dataclasses only hold values. The text beside a key is what `addertrain fit --help` prints and what errors
+The dataclasses only hold values. The text of a key is what `addertrain fit --help` prints and what errors
 quote; the docstring of a section is its title and its introduction in that help.
 """
 

@@ -10,7 +10,7 @@ from addertrain.train.session import SESSIONS
 
 Session = Mapping[str, Any]
 
-# What is this machine's, or says where a run went on: another one chooses these anew.
+# Options of this machine, or of where a run resumed, which another machine has to choose itself.
 _LOCAL = ("--out", "--data.root", "--resume")
 
 

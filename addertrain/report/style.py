@@ -87,7 +87,7 @@ def picture(figure: Figure, key: str, caption: str) -> Picture:
     """Draws a figure, for screens and for print."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
-    # Everything has its place by now; finding it anew takes as long as drawing.
+    # The layout is final now; computing it again would take as long as drawing.
     figure.set_layout_engine("none")
     # Without the date the same figure is the same file.
     figure.savefig(svg, format="svg", metadata={"Date": None})

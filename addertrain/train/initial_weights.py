@@ -108,7 +108,7 @@ def _read(path: Path, *, is_needed: bool) -> InitialWeights | None:
     except CheckpointError:
         if is_needed:
             raise
-        return None  # a run that goes on needs them no more
+        return None  # a run that resumes does not need them
 
 
 def load_weights(

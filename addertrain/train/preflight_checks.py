@@ -183,7 +183,7 @@ def disk_here(recipe: Recipe, out: Path, world: World) -> str:
         return ""
     data = load_data(recipe.data)
     model = build_classifier(recipe, data, steps_per_epoch=1).model
-    # Parameters with their momentum, and every rank's own buffers beside their mean.
+    # Parameters with their momentum, and every rank's own buffers and their mean.
     parameters = 2 * sum(p.numel() * p.element_size() for p in model.parameters())
     buffers = (1 + world.size) * sum(b.numel() * b.element_size() for b in model.buffers())
     needed = (recipe.train.keep_checkpoints + 2) * (parameters + buffers)

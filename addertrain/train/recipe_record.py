@@ -9,11 +9,10 @@ from addertrain.errors import CheckpointError
 from addertrain.recipe import Recipe
 from addertrain.recipe.keys import FORMER_KEYS
 
-# Keys that decide what an evaluation reads; training never notices.
+# Keys that decide what an evaluation reads; training is not affected.
 EVALUATION = ("train.recalibrate_batches", "train.flip_evaluation")
-# What may differ when a run goes on: names and expectations, where the data lie and how they are waited for,
-# what is kept, how it is evaluated, and how the ranks share the work and wait for each other (the strategies
-# train alike).
+# Keys that may differ when a run resumes: names and expectations, the folder and time-out of the data, which
+# checkpoints are kept, evaluation, and how ranks share the work and wait (all strategies train the same).
 _HARMLESS = {
     "name", "data.root", "data.threads", "data.timeout_seconds", "train.strategy", "train.kernels",
     *EVALUATION, "train.evaluate_uncalibrated",

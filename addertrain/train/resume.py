@@ -96,7 +96,7 @@ def _recipe_of(run: RunDirectory, newest: Path | None) -> Recipe | None:
 
 
 def _check_summary(run: RunDirectory, summary: Summary, newest: Path | None, earlier: Recipe | None) -> None:
-    """Raises a RunError where summary.json may be another run's than the one in this folder."""
+    """Raises a RunError if summary.json may be of another run than the one in this folder."""
     file = run.path / "summary.json"
     if earlier is None:
         raise RunError(
@@ -153,13 +153,13 @@ def with_rollbacks(
     store: CheckpointStore,
     warn: Callable[[str], None],
 ) -> Result:
-    """What `train` returns in the end; every rank has to call this.
+    """Calls `train` until it ends without a rollback, and returns its result; every rank has to call it.
 
     Args:
-        train: trains from a checkpoint (None: from new weights); its second argument counts the rollbacks.
-            What is left of the epoch has to come in another order for every count.
+        train: trains from a checkpoint (None for new weights); its second argument counts the rollbacks. The
+            rest of the epoch has to come in another order for every count.
         start: the first one.
-        warn: is told of every rollback, on the first rank.
+        warn: receives one line for every rollback, on the first rank.
     """
     checkpoint, rollbacks = start, 0
     while True:

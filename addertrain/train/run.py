@@ -1,4 +1,4 @@
-"""A whole run from a recipe: train, save, resume, evaluate, sum up."""
+"""A complete run from a recipe: train, save, resume, evaluate, summarise."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,21 +68,21 @@ def fit(
     callbacks: Iterable[Callback] = (),
     loggers: Iterable[Logger] = (),
 ) -> Summary:
-    """Trains `recipe` in the run directory `out`, or goes on with it; every rank of a launcher calls this.
+    """Trains `recipe` in the run directory `out`, or resumes it; every rank of a launcher has to call it.
 
     Args:
         resume: "auto", "none", or the path of a checkpoint or a run; see `resume.choose_start`.
-        signals: watched since before this call, so that one that came during start-up counts.
-        profile: whether some steps run under torch's profiler; see `profiling`.
+        signals: the signals received so far, including those during start-up.
+        profile: whether to profile some steps; see `profiling`.
         init_from: a run, checkpoint or safetensors file whose network a new run starts from.
-        callbacks: your own, on every rank. They act after all that `fit` does to a step, and before its
-            save, so that checkpoints hold their `state_dict` (plain values) under their `state_key`; they
+        callbacks: your own, on every rank. They act after everything that `fit` does in a step, and before
+            its save, so that checkpoints hold their `state_dict` (plain values) under their `state_key`; they
             also see the evaluation at the end. docs/extending.md has examples.
-        loggers: your own, which get the curves of TensorBoard and the recipe, on the first rank.
+        loggers: your own, which receive the curves of TensorBoard and the recipe, on the first rank.
 
     Raises:
         SavedAfterSignal: SIGTERM or SIGUSR1 came; all ranks have saved, and the same call resumes.
-        RunError, RecipeError, DataError: one line about what stands in the way.
+        RunError, RecipeError, DataError: one line that says what is wrong.
     """
     silence_lightning()
     own = OwnParts.checked(recipe, callbacks, loggers)
@@ -119,7 +119,7 @@ def fit(
 
 @contextlib.contextmanager
 def _claimed(run: RunDirectory) -> Iterator[None]:
-    """The first rank's claim on the run directory; an error of it is every rank's."""
+    """The first rank's claim on the run directory; its error is raised on every rank."""
     with contextlib.ExitStack() as claim:
         on_first_rank(lambda: claim.enter_context(claimed(run.path, warn)))
         yield
@@ -127,11 +127,11 @@ def _claimed(run: RunDirectory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: top1 and top5 in percent, over every test image once.
+    """The result of `evaluate`: top1 and top5 in percent, over every test image once.
 
-    They are the numbers that recipes and summaries quote: statistics recalibrated (unless
-    train.recalibrate_batches is 0), weights averaged where train.ema_decay says so. `top1_uncalibrated` is
-    the network as training left it, None where that is the same or not asked for.
+    They are the numbers in recipes and summaries: with recalibrated statistics (unless
+    train.recalibrate_batches is 0), and averaged weights if train.ema_decay is set. `top1_uncalibrated` is
+    without recalibration, None if that is the same or not requested.
     """
 
     top1: float
@@ -147,15 +147,15 @@ class Evaluation:
 def evaluate(
     path: str | Path, recipe: Recipe | None = None, *, precision: Literal["float32", "int8"] = "float32"
 ) -> Evaluation:
-    """Evaluates a checkpoint, or the newest whole one of a run directory, as its recipe says.
+    """Evaluates a checkpoint, or the newest intact one of a run directory, as its recipe says.
 
-    In int8 adder layers run on bytes (`nn.int8`), and `top1_float32` is what they are compared with.
+    With int8, adder layers compute in 8 bits (`nn.int8`), and `top1_float32` is the accuracy without.
 
     Args:
-        recipe: to be followed instead of the one that the checkpoint records.
+        recipe: the recipe to use instead of the one in the checkpoint.
 
     Raises:
-        CheckpointError: there is none that can be used.
+        CheckpointError: there is no usable checkpoint.
     """
     silence_lightning()
     with without_slurm(), joined_processes() as world, contextlib.ExitStack() as stack:
@@ -256,7 +256,7 @@ def _records(
     *,
     profile: bool,
 ) -> list[Callback]:
-    """What writes curves and profiles, and says so in this run's words."""
+    """The callbacks that write curves and profiles."""
     say = partial(say_on_first, world)
     return records(run.path, world, meter, evaluation, guard, profile=profile, say=say, warn=warn)
 
@@ -272,7 +272,7 @@ def _steps_per_epoch(recipe: Recipe, data: ImageData) -> int:
 
 
 def _saves(train: TrainRecipe, run: RunDirectory, world: World, signals: SignalWatch) -> SaveCheckpoints:
-    """What writes the checkpoints, as the recipe says."""
+    """The callback that writes the recipe's checkpoints."""
 
     def go_on(error: CheckpointError) -> None:
         if world.is_first:
@@ -297,7 +297,7 @@ def _saves(train: TrainRecipe, run: RunDirectory, world: World, signals: SignalW
 def _evaluate(
     recipe: Recipe, data: ImageData, checkpoint: Path, world: World, *beside: Callback, in_int8: bool = False
 ) -> tuple[Score, Score | None]:
-    """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as while it trained."""
+    """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as during training."""
     weights = averaged_weights(checkpoint, recipe.train)
     evaluation = _evaluation(
         recipe, data, world, weights=None if weights is None else lambda: weights, in_int8=in_int8
@@ -315,7 +315,7 @@ def _evaluate(
 def _trainer(
     train: TrainRecipe, world: World, checkpoint_io: DirectoryCheckpointIO, **settings: Any
 ) -> Trainer:
-    """Lightning's Trainer with everything off that this package does itself."""
+    """Lightning's Trainer without the features that this package has itself."""
     return Trainer(
         **every_argument(
             **trainer_settings(train, world, checkpoint_io),
@@ -331,14 +331,14 @@ def _trainer(
 
 
 def _load(settings: DataRecipe) -> ImageData:
-    """The data; the first rank comes first, because it may have to download them."""
+    """Loads the data, first on the first rank, which may have to download them."""
     loaded: list[ImageData] = []
     on_first_rank(lambda: loaded.append(load_data(settings)))
     return loaded[0] if loaded else load_data(settings)
 
 
 def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:
-    """What acts on a step behind the guard, in the order in which it does."""
+    """The callbacks that act on a step after the guard, in their order."""
     callbacks: list[Callback] = []
     if recipe.optim.clip_norm is not None:
         callbacks.append(ClipNorm(recipe.optim.clip_norm))
@@ -355,7 +355,7 @@ def _evaluation(
     weights: Callable[[], Mapping[str, Tensor]] | None,
     in_int8: bool = False,
 ) -> RecalibratedEvaluation:
-    """Evaluations as the recipe wants them; `weights` gives averaged ones."""
+    """The callback for the recipe's evaluations; `weights` returns averaged ones."""
     batches = recalibration_batches(recipe, data, rank=world.rank, world_size=world.size)
     return RecalibratedEvaluation(
         batches,

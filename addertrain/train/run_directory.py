@@ -1,4 +1,4 @@
-"""What a run leaves on the disk beside its checkpoints: the recipe, the environment, the result."""
+"""The files of a run besides its checkpoints: the recipe, the environment, the result."""
 
 import json
 import math
@@ -17,9 +17,9 @@ from addertrain.train.session import SESSIONS
 class Summary:
     """The result of a run, as in `summary.json`; top1 and top5 in percent, the hash over all weights.
 
-    `steps` counts skipped ones too; `skipped_steps` and `rollbacks` are what numerical faults have cost.
-    `checkpoint` is the name of the one that was evaluated; `sessions` say how the run came about, one after
-    the other, the last one's strategy in `strategy`.
+    `steps` includes skipped ones; `skipped_steps` and `rollbacks` count numerical faults.
+    `checkpoint` is the name of the one that was evaluated; `sessions` are the sessions of the run, and
+    `strategy` is that of the last one.
     """
 
     top1: float
@@ -53,7 +53,7 @@ class RunDirectory:
 
     @property
     def is_bound(self) -> bool:
-        """Whether a run has saved something here; one that ended before that leaves the folder free."""
+        """Whether a run has saved something here; one that ended earlier leaves the folder free."""
         return (self.path / "summary.json").exists() or bool(self.store.newest_first())
 
     def read_recipe(self) -> Recipe | None:
@@ -61,10 +61,10 @@ class RunDirectory:
         return load_recipe(self._recipe) if self._recipe.exists() else None
 
     def check_names_are_free(self) -> None:
-        """Makes sure that what `open` is about to write replaces nothing but a run's own files.
+        """Makes sure that `open` will only replace files of a run.
 
         Raises:
-            UsageError: a file of that name is somebody's own.
+            UsageError: there is a file of that name that no run wrote.
         """
         files = ((self._environment, self._is_own_environment()), (self._recipe, self._is_own_recipe()))
         for file, is_own in files:
@@ -78,7 +78,7 @@ class RunDirectory:
         """The result, if the run has finished.
 
         Raises:
-            RunError: there is a file, but it is none of ours.
+            RunError: there is a file, but it is not a summary.
         """
         file = self.path / "summary.json"
         if not file.exists():
@@ -113,7 +113,7 @@ class RunDirectory:
             ) from None
 
     def write_summary(self, summary: Summary) -> None:
-        """Writes the result, the last file of a run; a NaN becomes null, as JSON has it."""
+        """Writes the result, the last file of a run; NaN becomes null, because JSON has no NaN."""
         plain = {
             key: value if not isinstance(value, float) or math.isfinite(value) else None
             for key, value in asdict(summary).items()
@@ -129,7 +129,7 @@ class RunDirectory:
         return self.path / "environment.json"
 
     def _sessions(self) -> list[Any] | None:
-        """Those so far; None where environment.json is missing, or is none of ours."""
+        """The sessions so far; None if environment.json is missing or is not a run's."""
         try:
             sessions = json.loads(self._environment.read_text(encoding="utf-8"))[SESSIONS]
         except (OSError, ValueError, LookupError, TypeError):
@@ -140,7 +140,7 @@ class RunDirectory:
         return self._sessions() is not None
 
     def _is_own_recipe(self) -> bool:
-        """Whether recipe.yaml is a run's: sessions stand beside it, or it looks as `open` writes it."""
+        """Whether recipe.yaml is a run's: there are sessions, or it looks as `open` writes it."""
         if self._is_own_environment():
             return True
         try:
@@ -150,13 +150,15 @@ class RunDirectory:
             return False
 
     def _has_comments_on(self, recipe: Recipe) -> bool:
-        """Whether recipe.yaml says the same as `recipe`, perhaps in somebody's own words."""
+        """Whether recipe.yaml has the same values as `recipe`, perhaps with comments or another layout."""
         try:
             return load_recipe(self._recipe) == recipe
         except RecipeError:
             return False
 
     def _add_session(self, session: dict[str, Any]) -> None:
-        """environment.json lists every start: a resumption may meet other versions or another machine."""
+        """Adds a session to environment.json, because a resumed run may have other versions or another
+        machine.
+        """
         sessions = [*(self._sessions() or []), session]
         write_text(self._environment, json.dumps({SESSIONS: sessions}, indent=1) + "\n")

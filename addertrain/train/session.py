@@ -1,4 +1,4 @@
-"""How a run came about: what every session of it records of its command, ranks, strategy and machine."""
+"""The record of every session of a run: command, ranks, strategy and machine."""
 
 import datetime
 import functools
@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
 
 
 def strategy_name(train: TrainRecipe, world: World) -> str:
-    """The strategy that `train.strategy` comes down to here."""
+    """The strategy that `train.strategy` results in here."""
     if train.strategy != "auto":
         return train.strategy
     return "ddp" if world.is_launched else "single process"
@@ -50,13 +50,11 @@ def strategy_name(train: TrainRecipe, world: World) -> str:
 def session_record(
     recipe: Recipe, world: World, resumed_from: Path | None, own_code: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """What this session is, runs on and was started by; plain values.
-
-    `command` can be given to a shell; `changed` are the keys with other values than the checkpoint's that a
-    resumption may have.
+    """The record of this session as plain values. `command` is for a shell; `changed` are the keys that
+    differ from the checkpoint's and may differ.
 
     Args:
-        own_code: the records of what is a user's own.
+        own_code: the records of your own code.
     """
     has_cuda = world.device_type == "cuda"
     return {
@@ -80,7 +78,7 @@ def session_record(
 
 
 def lineage(checkpoint: Path | None, session: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sessions that led to `checkpoint`, as it records them, and this one."""
+    """The sessions that led to `checkpoint`, and this one."""
     earlier = read_manifest(checkpoint).get(SESSIONS, []) if checkpoint is not None else []
     return [*earlier, {key: session[key] for key in _LINEAGE if key in session}]
 
@@ -93,7 +91,7 @@ def _changed(recipe: Recipe, checkpoint: Path | None) -> list[str]:
 
 
 def _launcher(world: World) -> str | None:
-    """Who started the ranks, by its variables; None: nobody, there is one process."""
+    """The launcher of the ranks, by its variables; None for a single process."""
     if not world.is_launched:
         return None
     return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "another"
@@ -101,9 +99,11 @@ def _launcher(world: World) -> str | None:
 
 @functools.cache
 def source_commit() -> str | None:
-    """The commit of the checkout that this package runs from, "+changes" where it was changed; else None."""
+    """The commit of the checkout that this package runs from, "+changes" if it was changed; otherwise
+    None.
+    """
     checkout = Path(addertrain.__file__).parent.parent
-    if not (checkout / ".git").exists():  # installed; a repository further up is somebody else's
+    if not (checkout / ".git").exists():  # installed; a repository of a parent folder is another project's
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and leave: SIGTERM and SIGUSR1, which schedulers send before they kill."""
+"""Handles SIGTERM and SIGUSR1, which schedulers send before they kill: the run saves and ends."""
 
 import ctypes
 import math
@@ -19,16 +19,18 @@ _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 class SignalWatch(AbstractContextManager["SignalWatch"]):
-    """Notes the first signal, for the run to act on between two steps; the second ends the process at once.
+    """Records the first signal, on which the run acts between two steps; a second one ends the process at
+    once.
 
-    What comes within `seconds_of_one` of the first is the same one: a scheduler tells all processes of a job,
-    and the launcher tells its ranks once more. Ctrl-C raises KeyboardInterrupt, or ends a process that
-    does not come back to Python for so long; a first signal leaves thirty times as long to one whose launcher
-    is gone, which nobody else would end. May be entered again inside itself. `is_answered` is set once the
-    run has saved: launchers then end the slower ranks with one more signal, which must not cut their leaving.
+    A signal within `seconds_of_one` of the first counts as the same, because a scheduler signals all
+    processes of a job, and the launcher signals its ranks again. Ctrl-C raises KeyboardInterrupt, or ends a
+    process that does not return to Python for so long; after a first signal a process whose launcher is gone
+    has thirty times as long, because nothing else would end it. It may be entered recursively. `is_answered`
+    is set once the run has saved: launchers then end the slower ranks with another signal, which must not
+    interrupt them.
 
     Args:
-        asking: the signals that are noted; the others do what they did.
+        asking: the signals that are recorded; others keep their effect.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
 
     @property
     def reason(self) -> str:
-        """Why the run leaves, as this process knows it."""
+        """Why the run ends, as far as this process knows."""
         return f"{self.received} to this process" if self.received else "a signal"
 
     def __enter__(self) -> "SignalWatch":
@@ -83,7 +85,7 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
         signal.default_int_handler(number, frame)
 
     def _hear(self, number: int) -> None:
-        """In the listener's thread: the main one may be waiting for another rank, and hear of nothing."""
+        """Runs in the listener's thread, because the main thread may be waiting for another rank."""
         if number == signal.SIGINT:
             self._end_unless_interrupted()
         elif number in self._asking and not self.is_answered:
@@ -110,10 +112,10 @@ class SignalWatch(AbstractContextManager["SignalWatch"]):
 
 
 def end_with_launcher() -> None:
-    """Has the kernel send this process SIGTERM when its launcher dies, so that no rank trains on unwatched.
+    """Makes the kernel send SIGTERM to this process when its launcher dies.
 
-    A launcher that is killed outright tells nobody. Its ranks would go on and write into the run directory
-    beside the ranks of the next start.
+    Otherwise the ranks of a killed launcher would continue, and write to the run directory together with the
+    ranks of the next start.
     """
     launcher = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM.value)

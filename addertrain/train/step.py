@@ -1,9 +1,9 @@
-"""A training step from top to bottom: what happens to a batch, in order, and where it is written.
+"""A training step from top to bottom: what happens to a batch, in order, and in which function.
 
-Lightning's Trainer makes the step, so no function of ours holds all of it. STEP says in one place what such a
-function would say; `tests/train/test_step.py` records real steps, under every strategy, and compares. A run's
-callbacks stand in the order of CALLBACKS, because Lightning calls them in the order of its list at every
-moment of a training; `in_order` refuses any other.
+Lightning's Trainer makes the step, so no function of ours contains all of it. STEP lists what such a function
+would contain; `tests/train/test_step.py` records real steps, under every strategy, and compares. A run's
+callbacks have the order of CALLBACKS, because Lightning always calls them in the order of its list;
+`in_order` refuses any other.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 
 
 class Act(NamedTuple):
-    """One thing that a step does: `where` is "module:function" within this package."""
+    """One operation of a step: `where` is "module:function" within this package."""
 
     name: str
     where: str
@@ -115,10 +115,10 @@ CALLBACKS = (
 
 
 def in_order(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The list as it is given.
+    """Returns the list unchanged.
 
     Raises:
-        AssertionError: it names two that stand in another order than CALLBACKS.
+        AssertionError: two callbacks have another order than in CALLBACKS.
     """
     places = [(_place(type(callback)), type(callback).__name__) for callback in callbacks]
     for (place, name), (next_place, next_name) in itertools.pairwise(places):

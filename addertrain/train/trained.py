@@ -32,16 +32,16 @@ class Trained:
 
 
 def trained_network(path: str | Path, *, recalibrate_batches: int | None = None) -> Trained:
-    """A checkpoint's network, or that of a run's newest whole one, with the weights an evaluation reads.
+    """The network of a checkpoint, or of a run's newest intact one, with the weights that an evaluation uses.
 
-    Averaged weights where the recipe keeps them, and running statistics recomputed on training images where
-    the recipe evaluates so; the data have to be there for that.
+    It has averaged weights if the recipe averages them, and running statistics recomputed on training images
+    if the recipe's evaluations do so, for which the data have to exist.
 
     Args:
-        recalibrate_batches: instead of the recipe's; 0: statistics as training left them.
+        recalibrate_batches: instead of the recipe's; 0 keeps the statistics of training.
 
     Raises:
-        CheckpointError, DataError: what is missing or damaged.
+        CheckpointError, DataError: something is missing or damaged.
     """
     checkpoint = locate_checkpoint(Path(path), _ignore)
     recipe = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
@@ -58,7 +58,7 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
     """As `trained_network`, of a checkpoint that has been verified, with the normalisation of its images.
 
     Raises:
-        CheckpointError, DataError: what is missing or damaged.
+        CheckpointError, DataError: something is missing or damaged.
     """
     check_evaluation(checkpoint, data_record(data), _ignore)
     step = read_manifest(checkpoint)["global_step"]
@@ -74,18 +74,18 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
 
 
 def averaged_weights(checkpoint: Path, train: TrainRecipe) -> dict[str, Tensor] | None:
-    """What evaluations read in place of live weights, by parameter name; None: the recipe keeps none.
+    """The averaged weights that evaluations use, by parameter name; None if the recipe does not average.
 
     Raises:
-        CheckpointError: the checkpoint holds none.
+        CheckpointError: the checkpoint has no averaged weights.
     """
     return read_tensors(checkpoint, AVERAGE) if train.ema_decay else None
 
 
 def evaluated_tensors(checkpoint: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """Parameters and buffers by name, averaged parameters in place of live ones where there are any."""
+    """Parameters and buffers by name, with averaged parameters instead of live ones if there are any."""
     return read_tensors(checkpoint, "model") | (averaged_weights(checkpoint, recipe.train) or {})
 
 
 def _ignore(warning: str) -> None:
-    """A damaged checkpoint that was passed over, or other test images, are `evaluate`'s to mention."""
+    """Ignores warnings of skipped checkpoints and of other test images, which `evaluate` gives."""

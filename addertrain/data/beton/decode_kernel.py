@@ -36,7 +36,7 @@ _pread: Any = types.ExternalFunction("pread", _i64(_i32, _i64, _u64, _i64))
 def _compiled(function: Any) -> Any:
     try:
         return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder can be written: compiled anew in every process
+    except RuntimeError:  # no folder can be written: compiled again in every process
         return njit(nogil=True)(function)
 
 
@@ -78,7 +78,7 @@ def decode_images(
     what they do not support.
     """
     size_out, width_out = images.shape[1], images.shape[2]
-    shown = np.empty(4, dtype=np.int64)  # the rectangle of the picture that `source` holds
+    shown = np.empty(4, dtype=np.int64)  # the rectangle of the image that `source` holds
     for k in range(len(offsets)):
         size = sizes[k]
         done = np.int64(0)

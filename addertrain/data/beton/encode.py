@@ -87,7 +87,7 @@ class Stored(NamedTuple):
     width: int
     checksum: int
     content: bytes
-    change: int = 0  # what was done to the picture, `picture_modes.Change`
+    change: int = 0  # how the image was changed, `picture_modes.Change`
 
 
 def store(picture: NDArray[np.uint8], settings: BetonSettings, *, sample: int) -> Stored:

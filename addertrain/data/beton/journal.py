@@ -55,7 +55,7 @@ class Journal:
         pages = _read(path, about) if path.exists() else []
         while pages and not is_there(len(pages) - 1, pages[-1]):
             pages.pop()
-        # Written anew: a line that was cut short by a crash must not stay in the middle.
+        # Written again, because a line that a crash left incomplete must not stay in the middle.
         write_text(path, "".join(f"{line}\n" for line in [json.dumps(about), *map(json.dumps, pages)]))
         return cls(path, path.open("a", encoding="utf-8"), pages)
 

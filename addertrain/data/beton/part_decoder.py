@@ -20,7 +20,7 @@ from addertrain.data.crops import Box
 Whole = Callable[[bytes, NDArray[np.uint8]], bool | None]
 """Fills pixels (H, W, 3) by the decoder that is to be agreed with."""
 
-SCRATCH_TAIL = 8  # bytes beyond the encoded picture that cutting may use
+SCRATCH_TAIL = 8  # bytes after the encoded image that extracting may use
 _LIBRARY = "_C_pictures"
 _TRIED_SIZE, _TRIED_BOX = (75, 101), Box(19, 35, 40, 41)
 

@@ -189,8 +189,8 @@ def _kernel() -> Any:
     Raises:
         DataError: FFCV or numba is not installed, or its library does not load.
     """
-    # Only loops without threads are compiled here; a user's own parallel ones beside them would otherwise get
-    # numba's TBB layer, which hung once, or its workqueue, which aborts under two threads.
+    # Only loops without threads are compiled here; your own parallel ones in the same process would otherwise
+    # get numba's TBB layer, which hung once, or its workqueue, which aborts under two threads.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
     try:
         library = ffcv_library()

@@ -45,10 +45,10 @@ from addertrain.errors import DataError
 
 _PART = 32  # pictures a process is given at a time
 _PARTS_AHEAD = 3  # for each process
-_NAMED = 5  # bad pictures that the error names
+_NAMED = 5  # bad images that the error names
 
 Progress = Callable[[int, int, int], None]
-"""Is told of pictures done, pictures in all, and how many of them cannot be read."""
+"""Receives the number of images done, of all images, and of images that cannot be read."""
 
 
 def write_beton(

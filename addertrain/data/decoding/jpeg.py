@@ -145,7 +145,7 @@ def decode(encoded: bytes, head: JpegHead) -> tuple[NDArray[np.uint8] | None, st
     warning = _decompress(library, encoded, pixels, _RGB)
     if warning == "":
         return pixels, hole(head)
-    # Stopped at a warning that may be of no harm, or failed: the other ways to decode go on, or tell why not.
+    # A warning that may be harmless, or a failure: the other decoders are tried, and say what is wrong.
     return None, damage(head) if warning else None
 
 

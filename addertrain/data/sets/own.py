@@ -16,7 +16,7 @@ from addertrain.recipe import DataRecipe
 
 _PICTURES: tuple[str, ...] = ("torchvision", "ffcv")
 DATA_GIVEN = ("root",)
-"""What the function gets by keyword beside data.args: the folder of the data sets, a Path."""
+"""The keyword arguments that the function gets besides data.args: the folder of the data sets, a Path."""
 
 
 class Pictures(Protocol):

@@ -15,7 +15,7 @@ from addertrain.errors import DataError
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _LOSSLESS = {".png", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".tif", ".tiff", ".gif"}
 SUFFIXES = frozenset(_JPEG | _LOSSLESS | {".webp", ".avif", ".jp2", ".j2k"})
-# How files without a suffix begin that are pictures.
+# The first bytes of image files without a suffix.
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _PARTS = ({"train", "training"}, {"val", "valid", "validation", "test", "testing"})
 _HIDDEN, _SEEN, _SPECIAL, _NO_SUFFIX = "hidden", "folders seen before", "no regular files", "without a suffix"

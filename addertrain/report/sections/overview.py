@@ -27,7 +27,7 @@ _SESSIONS = (
     Column("machines", "machines", form="d"),
     Column("strategy", "strategy"),
     Column("device", "device"),
-    Column("resumed_from", "went on from"),
+    Column("resumed_from", "resumed from"),
     Column("changed", "changed keys"),
     Column("command", "command", on_page=False),
 )

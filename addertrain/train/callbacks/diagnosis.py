@@ -73,7 +73,7 @@ def find(
     if finding := next((each for each in found if each is not None), None):
         return finding
     where = _name_batches([number for number, _ in batches])
-    if not gradients:  # where they are cut over the ranks, another one has the bad part
+    if not gradients:  # if they are sharded, another rank has the bad shard
         return Finding("no such number when repeated", where, (_NOWHERE, 0))
     last = gradients[-1]  # which backward meets first
     return Finding(f"{last.kind} in the gradient of {last.name}", where, (_IN_BACKWARD, -last.place))

@@ -61,7 +61,7 @@ class SaveCheckpoints(StatefulCallback):
         self.on_failure = on_failure
         self.timeout_s = timeout_s
         self.newest: Path | None = None
-        """What was saved last and is whole on the disk; at first what the session goes on from."""
+        """The last checkpoint that is complete on disk; at first the one from which the session resumed."""
         self.best: str | None = None
         self.best_top1: float | None = None
         self._best_before: tuple[str | None, float | None] = (None, None)

@@ -28,7 +28,7 @@ from addertrain.train.module import AdderClassifier
 
 _PICTURES_EVERY_EPOCHS = 10
 _FAULTS = ("faults/skipped_steps", "faults/rollbacks")
-_GRID_SIDE = 4  # pictures in a row and in a column
+_GRID_SIDE = 4  # images in a row and in a column
 
 
 class TensorBoard(Callback):
@@ -76,7 +76,7 @@ class TensorBoard(Callback):
             and batch_idx == 0
             and trainer.current_epoch % _PICTURES_EVERY_EPOCHS == 0
         ):
-            # The step that they are about to go into: a resumption from before it shows them anew.
+            # The number of the next step, so that a run resumed before it writes them again.
             self._writer.add_picture("images/train", picture_grid(batch.images), trainer.global_step + 1)
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Who holds what of a training: one process, data parallel, or state cut over the ranks.
+"""How the training state is distributed: one process, data parallel, or sharded over the ranks.
 
-`choice` makes what `train.strategy` names. All of them save and load the same checkpoints.
+`choice` builds the strategy that `train.strategy` names. All of them save and load the same checkpoints.
 """

@@ -1,9 +1,8 @@
-"""A training's state to and from files: tensors apart, everything else as plain JSON.
+"""Saves and loads the state of a training: tensors in files of their own, everything else as JSON.
 
-The state is a dictionary of the keys below, and knows no trainer: `lightning_checkpoint` makes it.
-
-No pickle is written or read. What is neither a tensor in one of the known places nor plain JSON is refused
-by its path.
+The state is a dictionary with the keys below, independent of any trainer: `lightning_checkpoint` makes it. No
+pickle is written or read. A value that is neither a tensor in a known place nor plain JSON is refused with
+its path.
 """
 
 import copy
@@ -35,16 +34,18 @@ MODEL, OPTIMIZER, RANK_BUFFERS, AVERAGE = "model", "optimizer", "rank_buffers", 
 POSITION, STATE, FOREIGN = "position", "state", "foreign"
 """Plain values: where the training stands, what goes on from there, and what a user's own callbacks keep."""
 COMPANIONS = "companions."
-"""How names of modules begin that train beside the model: a teacher, and what only training needs."""
+"""The prefix of auxiliary modules, which are trained with the model: a teacher, and others for training
+only.
+"""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """One rank's share of a checkpoint: for each file, flat pieces of tensors by `piece_name`.
+    """One rank's pieces of a checkpoint: for each file, flat pieces of tensors by `piece_name`.
 
     Attributes:
-        folder: where all ranks write.
-        shapes: of the whole tensors, for each file.
+        folder: the folder to which all ranks write.
+        shapes: those of the unsharded tensors, for each file.
     """
 
     folder: Path
@@ -67,14 +68,14 @@ class DirectoryCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
     ) -> None:
-        """Writes `checkpoint` as the directory `path`; what the caller holds stays as it is.
+        """Writes `checkpoint` as the directory `path`; `checkpoint` does not change.
 
         Args:
-            storage_options: a `BackgroundWriter` writes what the tensors hold now, later, and keeps the
-                errors of that; None: all is on the disk when this returns.
+            storage_options: a `BackgroundWriter` that writes the current values later and keeps its errors;
+                with None everything is on disk when this returns.
 
         Raises:
-            CheckpointError: the disk is full, the folder is gone; no half checkpoint is left.
+            CheckpointError: the disk is full or the folder is missing; no incomplete checkpoint is left.
             TypeError: some value is neither a tensor in a known place nor plain JSON.
         """
         tensors, manifest = self._contents(checkpoint)
@@ -83,9 +84,9 @@ class DirectoryCheckpointIO(CheckpointIO):
     def save_pieces(
         self, checkpoint: dict[str, Any], path: str | Path, pieces: Pieces, storage_options: object = None
     ) -> None:
-        """As `save_checkpoint`, where every rank has pieces of tensors; every rank calls it.
+        """As `save_checkpoint`, if every rank has pieces of tensors; every rank has to call it.
 
-        What `checkpoint` holds is the first rank's to write.
+        The first rank writes the contents of `checkpoint`.
         """
         own = {part_name(name, pieces.rank): values for name, values in pieces.values.items()}
         if pieces.rank > 0:
@@ -142,7 +143,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         """Verifies the directory `path`, then returns the dictionary that was saved, tensors on the CPU.
 
         Raises:
-            CheckpointError: it is damaged; nothing has been interpreted then.
+            CheckpointError: it is damaged, and nothing was interpreted.
         """
         path = Path(path)
         manifest = verify_checkpoint(path)
@@ -164,7 +165,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Keeps what is there: `CheckpointStore` alone decides what may go."""
+        """Does nothing, because only `CheckpointStore` removes checkpoints."""
 
 
 def _write_when(
@@ -172,7 +173,7 @@ def _write_when(
     tensors: Mapping[str, Mapping[str, Tensor]],
     write: Callable[[Mapping[str, Mapping[str, Tensor]]], None],
 ) -> None:
-    """Writes now, or has a `BackgroundWriter` write what the tensors hold now."""
+    """Writes now, or lets a `BackgroundWriter` write the current values later."""
     if not isinstance(storage_options, BackgroundWriter):
         write(tensors)
         return
@@ -192,7 +193,7 @@ def _write(
     others: OtherParts | None = None,
 ) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+        path.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed
         write_checkpoint(path, tensors, manifest, others)
     except OSError as error:
         raise CheckpointError(
@@ -201,7 +202,7 @@ def _write(
 
 
 def split_optimizer(named: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The optimizer's tensors as "PARAMETER.KEY", and what is left of its state as plain values."""
+    """The optimizer's tensors as "PARAMETER.KEY", and the rest of its state as plain values."""
     if named is None:
         return {}, None
     tensors: dict[str, Tensor] = {}
@@ -228,7 +229,7 @@ def join_optimizer(tensors: Mapping[str, Tensor], plain: Mapping[str, Any] | Non
 
 
 def check_plain(value: object, where: str) -> None:
-    """Raises TypeError, naming the place, where `value` is not plain JSON."""
+    """Raises a TypeError with the place if `value` is not plain JSON."""
     if value is None or isinstance(value, bool | int | float | str):
         return
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""How the ranks share a run's work: by name, one process, data parallel, or sharded.
+"""The strategies by name: one process, data parallel, or sharded.
 
-ddp     whole everywhere; gradients are averaged
-zero1   momentum cut over the ranks (DeepSpeed)
+ddp     unsharded on every rank; gradients are averaged
+zero1   momentum is sharded (DeepSpeed)
 zero2   momentum and gradients
 zero3   momentum, gradients and parameters
 fsdp    the same by torch's fully_shard
@@ -29,7 +29,9 @@ class SingleProcess(NamedState, SingleDeviceStrategy):
 
 
 def make_strategy(name: str, world: World, checkpoint_io: CheckpointIO | None = None) -> Strategy:
-    """What `train.strategy` names; "auto" is data parallel under a launcher, one process otherwise."""
+    """Builds the strategy that `train.strategy` names; "auto" is ddp under a launcher, otherwise one
+    process.
+    """
     if name == "auto" and not world.is_launched:
         device = torch.device("cuda", 0) if world.device_type == "cuda" else torch.device("cpu")
         return SingleProcess(device=device, checkpoint_io=checkpoint_io)

@@ -1,9 +1,9 @@
-"""DistributedDataParallel that adds over the ranks in one order, from the first step of every process on.
+"""DistributedDataParallel with the same order of summation over ranks from the first step of a process on.
 
 An all-reduce over three or more ranks adds an element in an order that follows from its place in its bucket.
-torch fills the buckets anew after the first backward pass of a process, in the order in which gradients came
-in it: the first step after a resumption would add in another order than the same step of a process that
-went on. Here the first backward pass computes nothing, and the order it leaves depends on the model alone.
+torch fills the buckets again after the first backward pass of a process, in the order in which its gradients
+were ready, so the first step after a resumption would sum in another order than the same step of an
+uninterrupted process. Here the first backward pass computes nothing, and its order depends only on the model.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,12 @@ from addertrain.train.strategies.portable import NamedState
 
 
 class DataParallel(NamedState, DDPStrategy):
-    """DistributedDataParallel: gradients are averaged over ranks, BatchNorm's buffers stay a rank's own."""
+    """DistributedDataParallel: gradients are averaged over ranks, BatchNorm's buffers differ between
+    ranks.
+    """
 
     def configure_ddp(self) -> None:
-        """Wraps the module; every rank calls this."""
+        """Wraps the module; every rank has to call it."""
         super().configure_ddp()
         assert isinstance(self.model, DistributedDataParallel)
         settle_buckets(self.model)
@@ -31,9 +33,9 @@ class DataParallel(NamedState, DDPStrategy):
 
 @torch.enable_grad()
 def settle_buckets(wrapped: DistributedDataParallel) -> None:
-    """Has `wrapped` fill its buckets from the last parameter to the first, from the next forward pass on.
+    """Makes `wrapped` fill its buckets from the last parameter to the first, from the next forward pass on.
 
-    Backward passes have gradients ready in about that order, so buckets travel beside them as ever. A
+    Backward passes have gradients ready in about that order, so communication still overlaps with them. A
     collective: one all-reduce of all gradients. It comes before `wrapped`'s first backward pass, and leaves
     parameters and buffers as they are and no gradients.
     """

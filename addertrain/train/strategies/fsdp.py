@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients and momentum cut along their first dimension by torch's `fully_shard`."""
+"""FSDP2: parameters, gradients and momentum, sharded along their first dimension by torch's `fully_shard`."""
 
 import warnings
 
@@ -13,10 +13,10 @@ _UNIT_ELEMENTS = 1 << 20  # gathered together: 4 MiB of fp32, enough to hide a c
 
 
 class FullySharded(PartedNetwork):
-    """Each rank holds its rows of every parameter; the rest comes and goes, a few layers at a time."""
+    """Each rank holds its rows of every parameter; others are gathered for a few layers at a time."""
 
     def shard(self, trainer: Trainer) -> None:
-        """Cuts the network in place, then makes the optimizer over its shards."""
+        """Shards the network in place, then builds the optimizer over its shards."""
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         model = self._classifier().model
         for unit in units(model):
@@ -27,9 +27,9 @@ class FullySharded(PartedNetwork):
         self.setup_optimizers(trainer)
 
     def teardown(self) -> None:
-        """Ends the training, also one that an error ended while a unit was gathered.
+        """Ends the training, also after an error while a unit was gathered.
 
-        Such a unit cannot be moved to the CPU, and that would be the error which a user gets to see.
+        Such a unit cannot be moved to the CPU, and that error would hide the first one.
         """
         network = self.lightning_module
         for module in network.modules() if network is not None else ():

@@ -1,4 +1,4 @@
-"""The gradients of a step where a rank has them: reduced over the ranks, accumulated, not yet used."""
+"""The gradients of a step on a rank: reduced over the ranks and accumulated, but not yet used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from addertrain.optim.shards import local
 
 @dataclass(frozen=True)
 class Gradients:
-    """This rank's gradients, or its parts of them, each beside the parameter it belongs to.
+    """This rank's gradients or shards of them, each with its parameter.
 
-    `scale` is what they are multiplied by: 1, but where an engine unscales later.
+    `scale` is their factor, which is 1 unless an engine unscales later.
     """
 
     parameters: Sequence[Tensor]
@@ -23,11 +23,13 @@ class Gradients:
 
     @classmethod
     def of(cls, optimizer: Optimizer) -> "Gradients":
-        """Those that stand in `p.grad`, of a DTensor this rank's part."""
+        """The gradients in `p.grad`; of a DTensor this rank's shard."""
         params = [param for group in optimizer.param_groups for param in group["params"]]
         present = [(param, param.grad) for param in params if param.grad is not None]
         return cls([param for param, _ in present], [local(grad) for _, grad in present])
 
     def norms(self) -> Tensor | None:
-        """The norm of every part, [T], without a host sync; one that overflows is not finite either."""
+        """The norm of every gradient or shard, [T], without a host sync; one that overflows is not finite
+        either.
+        """
         return part_norms(self.values) if self.values else None

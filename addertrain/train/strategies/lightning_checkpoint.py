@@ -1,7 +1,8 @@
-"""Lightning's dictionary of a checkpoint, and what our checkpoints hold, translated into each other.
+"""Converts between Lightning's dictionary of a checkpoint and the contents of our checkpoints.
 
-The one file that knows the dictionary's keys, and what torch's LambdaLR keeps; how Lightning's loops count is
-`loop_state`'s business. Read in Lightning 2.6.6 and torch 2.14.1; tests hold both against what is installed.
+No other file knows the dictionary's keys and the state of torch's LambdaLR; `loop_state` knows how
+Lightning's loops count. They were read in Lightning 2.6.6 and torch 2.14.1; tests compare them with the
+installed versions.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from addertrain.train.strategies.precision import named_scale, scaler_state
 
 _MODEL, _OPTIMIZERS, _VERSION = "state_dict", "optimizer_states", "pytorch-lightning_version"
 _LOOPS, _CALLBACKS, _SCHEDULERS = "loops", "callbacks", "lr_schedulers"
-_REPEATED = ("epoch", "global_step", _VERSION)  # Lightning goes on from its loops, and so from our position
+_REPEATED = ("epoch", "global_step", _VERSION)  # Lightning resumes from its loops, and so from our position
 _LOADER, _SCHEDULE, _SCALE = "loader", "schedule", "loss_scale"
 
 
@@ -40,13 +41,14 @@ def optimizer_of(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The one optimizer's state in Lightning's dictionary.
 
     Raises:
-        ValueError: there are several.
+        ValueError: there are several optimizers.
     """
     return _only(checkpoint.get(_OPTIMIZERS, []), "optimizer")
 
 
 def to_ours(checkpoint: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """What is saved of a `checkpoint` of `trainer`, by the keys of `checkpoint_io`; RANK_BUFFERS is missing.
+    """The contents to save of a `checkpoint` of `trainer`, by the keys of `checkpoint_io`; RANK_BUFFERS is
+    missing.
 
     Raises:
         ValueError: the training has several optimizers or schedules.
@@ -71,7 +73,7 @@ def to_ours(checkpoint: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
 
 
 def to_lightning(ours: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """The inverse of `to_ours`: what Lightning goes on from, or evaluates."""
+    """The inverse of `to_ours`: the dictionary from which Lightning resumes or evaluates."""
     position, state, foreign = Position(**ours[POSITION]), ours[STATE], ours[FOREIGN]
     checkpoint: dict[str, Any] = {
         **foreign.get("entries", {}),
@@ -94,7 +96,7 @@ def to_lightning(ours: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
 
 
 def _precision_key(trainer: Trainer) -> str:
-    """Lightning files a precision plugin's state under the name of its class."""
+    """The key of a precision plugin's state, which in Lightning is the name of its class."""
     return type(trainer.precision_plugin).__qualname__
 
 
@@ -105,10 +107,10 @@ def _only(states: list[dict[str, Any]], what: str) -> dict[str, Any] | None:
 
 
 def named_schedule(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Of LambdaLR's state the steps made, and every parameter group's rate at the beginning and now.
+    """The number of steps in LambdaLR's state, and every parameter group's initial and current rate.
 
     Raises:
-        ValueError: it is another scheduler's.
+        ValueError: it is the state of another scheduler.
     """
     if "lr_lambdas" not in scheduler:
         raise ValueError(
@@ -122,7 +124,7 @@ def named_schedule(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scheduler_state(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `named_schedule`; LambdaLR counts its making as a step."""
+    """The inverse of `named_schedule`; LambdaLR counts its construction as a step."""
     return {
         "base_lrs": schedule["base_rates"],
         "last_epoch": schedule["step"],

@@ -1,6 +1,6 @@
 """Tensors in a callback's state as plain JSON and back, bit for bit: a manifest holds no pickle.
 
-Lightning's own callbacks keep such tensors, of one element each; weights go into files of their own.
+Lightning's own callbacks have such tensors of one element; weights are stored in files of their own.
 """
 
 import base64
@@ -28,7 +28,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """The inverse of `to_plain`; tuples have become lists."""
+    """The inverse of `to_plain`; tuples become lists."""
     if isinstance(value, list):
         return [from_plain(item) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,5 @@
-"""Training state that belongs to no rank: momentum by parameter name, buffers as a mean beside each rank's.
+"""Training state that is independent of ranks: momentum by parameter name, and the mean of the ranks'
+buffers.
 
 Pure functions over dictionaries, and `NamedState`, the mixin through which a Lightning strategy applies them.
 """
@@ -21,7 +22,7 @@ from addertrain.train.strategies.lightning_checkpoint import model_of, optimizer
 
 
 def optimizer_by_name(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    """An optimizer's `state_dict` with the parameters' names in place of their running numbers."""
+    """An optimizer's `state_dict` with the parameters' names instead of their numbers."""
     return {
         "state": {names[index]: values for index, values in state["state"].items()},
         "param_groups": [
@@ -70,7 +71,7 @@ def float_buffers(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def gather_buffers(buffers: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Every rank's copy of `buffers`, in the order of the ranks; a collective where there are several."""
+    """Every rank's copy of `buffers`, in the order of the ranks; a collective if there are several."""
     own = {name: buffer.detach().clone() for name, buffer in buffers.items()}
     if not dist.is_initialized() or dist.get_world_size() == 1 or not own:
         return [own]
@@ -100,7 +101,7 @@ def mean_over_ranks(rank_buffers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class NamedState(Strategy):
-    """Mixin for a strategy whose ranks all hold whole parameters: saves and loads the state of `portable`.
+    """Mixin for a strategy with unsharded parameters on every rank: saves and loads the state of `portable`.
 
     A module's `checkpoint_prefix` (such as "model.") is left out of the names in the files.
     """
@@ -117,7 +118,7 @@ class NamedState(Strategy):
         return optimizer_by_name(optimizer.state_dict(), self._names(optimizer))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Gives every parameter its state back, in the parameter's own memory layout."""
+        """Restores the state of every parameter, in the parameter's own memory format."""
         named = optimizer_of(checkpoint)
         assert named is not None, "a checkpoint without momentum is refused before"
         (optimizer,) = self.optimizers
@@ -137,7 +138,9 @@ class NamedState(Strategy):
         }
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Loads parameters and buffers: this rank's own buffers where as many ranks saved, else the mean."""
+        """Loads parameters and buffers: this rank's own buffers if as many ranks saved, otherwise the
+        mean.
+        """
         load_model(self._module(), checkpoint, strict=strict)
 
     def save_checkpoint(
@@ -149,11 +152,13 @@ class NamedState(Strategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint, for Lightning to go on from or to evaluate."""
+        """Reads a checkpoint from which Lightning resumes or evaluates."""
         return to_lightning(super().load_checkpoint(checkpoint_path, weights_only), self._module().trainer)
 
     def portable_state(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        """What is saved of Lightning's `checkpoint`, with every rank's buffers and their mean: collective."""
+        """The contents to save of Lightning's `checkpoint`, with every rank's buffers and their mean; a
+        collective.
+        """
         ours = to_ours(checkpoint, self._module().trainer)
         rank_buffers = gather_buffers(float_buffers(self._module(), self._prefix()))
         model = {**ours[MODEL], **mean_over_ranks(rank_buffers)}
@@ -172,13 +177,14 @@ class NamedState(Strategy):
 
 
 def checkpoint_prefix(module: torch.nn.Module) -> str:
-    """What the names in a checkpoint leave out of the module's."""
+    """The prefix that names in a checkpoint leave out."""
     prefix: str = getattr(module, "checkpoint_prefix", "")
     return prefix
 
 
 def load_model(module: torch.nn.Module, checkpoint: Mapping[str, Any], *, strict: bool = True) -> None:
-    """Loads a checkpoint's parameters and buffers into `module`, in place; companions where it has any.
+    """Loads a checkpoint's parameters and buffers into `module`, in place; auxiliary modules too if it has
+    any.
 
     Raises:
         CheckpointError: the checkpoint holds another network.

@@ -1,7 +1,7 @@
 """Mixed precision: autocast around forward and backward, parameters in fp32 under every strategy.
 
 The adaptive rate is taken after unscaling: torch's GradScaler unscales before the step where gradients are
-in `p.grad` (one process, DDP, FSDP2), DeepSpeed where it keeps them itself. An overflow skips the whole step.
+in `p.grad` (one process, DDP, FSDP2), DeepSpeed where it keeps them itself. An overflow skips the step.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _SCALER_KEYS = {
 
 
 def named_scale(scaler: Mapping[str, Any]) -> dict[str, Any]:
-    """A GradScaler's state in our words."""
+    """A GradScaler's state with our names."""
     return {name: scaler[key] for key, name in _SCALER_KEYS.items()}
 
 
@@ -37,7 +37,7 @@ def scaler_state(named: Mapping[str, Any]) -> dict[str, Any]:
 class LossScale:
     """The rule of torch's GradScaler for an engine that scales, looks for overflows and unscales itself.
 
-    Has the names that DeepSpeed's ZeRO optimizers ask of a loss scaler, and GradScaler's in its state.
+    It has the attributes that DeepSpeed's ZeRO optimizers need, and the state of GradScaler.
     """
 
     dynamic = True
@@ -47,11 +47,11 @@ class LossScale:
         self._num_good_steps = 0
 
     def get_scale(self) -> float:
-        """What losses are multiplied by now."""
+        """The current factor of losses."""
         return self.cur_scale
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """The loss to run backward from."""
+        """The scaled loss, from which backward runs."""
         return loss * self.cur_scale
 
     def update_scale(self, has_overflow: bool) -> None:
@@ -63,7 +63,7 @@ class LossScale:
             self.cur_scale, self._num_good_steps = self.cur_scale * _GROWTH, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """As GradScaler's, so that a checkpoint goes on under another strategy."""
+        """The state of GradScaler, so that a checkpoint can be resumed with another strategy."""
         return {
             "scale": self.cur_scale,
             "growth_factor": _GROWTH,
@@ -73,7 +73,7 @@ class LossScale:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved scale."""
+        """Loads a saved scale."""
         self.cur_scale, self._num_good_steps = state["scale"], state["_growth_tracker"]
 
 
@@ -89,7 +89,7 @@ class MixedPrecision(plugins.MixedPrecision):
             self.scaler = scale  # type: ignore[assignment]
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        """Scales the loss, unless the engine will."""
+        """Scales the loss, unless the engine does."""
         if self.engine_scale is None:
             return super().pre_backward(tensor, module)
         return plugins.Precision.pre_backward(self, tensor, module)

@@ -1,8 +1,8 @@
-"""What strategies have in common that cut parameters, gradients or momentum over the ranks.
+"""What strategies that shard parameters, gradients or momentum have in common.
 
-Checkpoints stay portable: every rank writes the pieces it has, readers see whole tensors under parameter
-names, which are cut anew when loading.
-Weights are loaded into the plain network before it is sharded, momentum into the shards after that.
+Checkpoints stay portable: every rank writes its pieces, and readers see unsharded tensors by parameter names,
+which are sharded again when loading. Weights are loaded into the plain network before it is sharded, momentum
+into the shards afterwards.
 """
 
 import copy
@@ -46,15 +46,15 @@ from addertrain.train.strategies.portable import NamedState, optimizer_by_index,
 
 
 class Sharded(NamedState, DDPStrategy):
-    """Base of the strategies whose `shard` cuts the network; evaluations outside a training stay whole."""
+    """Base of the strategies whose `shard` shards the network; evaluations outside training are unsharded."""
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are loaded into whole parameters, so before they are cut."""
+        """Loads weights into unsharded parameters, before they are sharded."""
         return False
 
     def setup(self, trainer: Trainer) -> None:
-        """Moves the module to its device; for a training, cuts it and makes its optimizer."""
+        """Moves the module to its device; for training, shards it and builds its optimizer."""
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         self.precision_plugin.convert_module(self._module())
@@ -66,11 +66,11 @@ class Sharded(NamedState, DDPStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Leaves reductions to the wrapper, which reduces each part of a batch, or all in the step."""
+        """Leaves reductions to the wrapper, which reduces each micro-batch, or all of them in the step."""
         yield
 
     def shard(self, trainer: Trainer) -> None:
-        """Cuts the network over the ranks and sets up optimizers; `setup_optimizers` is part of it."""
+        """Shards the network over the ranks and sets up optimizers; `setup_optimizers` is part of it."""
         raise NotImplementedError
 
     def adder_optimizer(self) -> AdderOptimizer:
@@ -95,7 +95,7 @@ class Sharded(NamedState, DDPStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None
     ) -> None:
-        """Every rank writes its pieces, the first one the rest; every rank calls this."""
+        """Every rank writes its pieces, and the first one the rest; every rank has to call it."""
         assert isinstance(self.checkpoint_io, DirectoryCheckpointIO), "others know no pieces"
         self.checkpoint_io.save_pieces(
             self.portable_state(checkpoint), filepath, self._share(Path(filepath)), storage_options
@@ -137,7 +137,7 @@ class Sharded(NamedState, DDPStrategy):
         return [local(part.detach()) for part in parts(self.adder_optimizer())]
 
     def joined(self, values: Sequence[Tensor], *, keep: bool) -> dict[str, Tensor]:
-        """Whole tensors by parameter name, of values that lie as `parts` do; a collective.
+        """Unsharded tensors by parameter name, of values with the layout of `parts`; a collective.
 
         Without `keep` they come empty.
         """
@@ -157,13 +157,13 @@ class Sharded(NamedState, DDPStrategy):
 
 
 class PartedNetwork(Sharded):
-    """Base of those that cut the parameters themselves: calling the network is a collective then.
+    """Base of the strategies that shard the parameters themselves, where calling the network is a collective.
 
-    Ranks evaluate different numbers of batches, so an evaluation runs on a whole copy, made for its length.
+    Ranks evaluate different numbers of batches, so an evaluation uses an unsharded copy.
     """
 
     def setup(self, trainer: Trainer) -> None:
-        """Keeps the network's structure, without its memory, before the network is cut."""
+        """Keeps the network's structure, without its memory, before the network is sharded."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._skeleton = copy.deepcopy(self._classifier().model).to("meta")
         super().setup(trainer)
@@ -173,14 +173,14 @@ class PartedNetwork(Sharded):
         return {**super().pieces(), "model/": own_parameters(self.adder_optimizer())}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Buffers alone; parameters are among the `pieces`."""
+        """Only buffers; parameters are among the `pieces`."""
         parameters = set(self._parameter_names)
         state = super().lightning_module_state_dict()
         return {name: value for name, value in state.items() if name not in parameters}
 
     @contextmanager
     def whole_network(self) -> Iterator[None]:
-        """Puts a whole copy in place of `module.model`; every rank has to enter."""
+        """Replaces `module.model` by an unsharded copy; every rank has to enter."""
         classifier = self._classifier()
         live = classifier.model
         whole = copy.deepcopy(self._skeleton).to_empty(device=self.root_device)
@@ -197,7 +197,7 @@ class PartedNetwork(Sharded):
             classifier.model = live
 
     def validation_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """The module's own: the copy needs no wrapper."""
+        """The module's own step, because the copy needs no wrapper."""
         with self.precision_plugin.val_step_context():
             return self._module().validation_step(*args, **kwargs)
 
@@ -208,9 +208,9 @@ class PartedNetwork(Sharded):
 
 
 def whole_network(trainer: Trainer) -> AbstractContextManager[None]:
-    """While it lasts, the network that trains can be called by one rank alone; every rank has to enter.
+    """Within the block, a single rank can call the network that trains; every rank has to enter.
 
-    Outside a training no strategy cuts the network.
+    Outside training no strategy shards the network.
     """
     strategy = trainer.strategy
     if isinstance(strategy, PartedNetwork) and trainer.state.fn == TrainerFn.FITTING:
@@ -219,7 +219,7 @@ def whole_network(trainer: Trainer) -> AbstractContextManager[None]:
 
 
 def gradients_of(trainer: Trainer, optimizer: Optimizer) -> Gradients:
-    """Those of the step that `trainer` is about to make, under any strategy."""
+    """The gradients of the next step of `trainer`, under any strategy."""
     strategy = trainer.strategy
     return strategy.gradients() if isinstance(strategy, Sharded) else Gradients.of(optimizer)
 

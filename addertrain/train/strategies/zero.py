@@ -1,6 +1,6 @@
-"""DeepSpeed's ZeRO, stages 1 to 3, with the settings under which AdderSGD is exact; CPUs included.
+"""DeepSpeed's ZeRO, stages 1 to 3, with the settings under which AdderSGD is exact, also on CPUs.
 
-The one file that imports DeepSpeed. Facts are of DeepSpeed 0.19.
+No other file imports DeepSpeed. Facts are of DeepSpeed 0.19.
 """
 
 import logging
@@ -24,14 +24,14 @@ from addertrain.train.strategies.sharded import PartedNetwork, Sharded
 
 
 class Zero(Sharded):
-    """Stages 1 and 2: parameters whole everywhere, momentum (and gradients, stage 2) cut over the ranks."""
+    """Stages 1 and 2: parameters are unsharded, momentum (and gradients in stage 2) are sharded."""
 
     def __init__(self, *, stage: int, **settings: Any) -> None:
         super().__init__(**settings)
         self.stage = stage
 
     def shard(self, trainer: Trainer) -> None:
-        """Hands module and optimizer to a DeepSpeed engine, which `self.model` is from then on."""
+        """Gives module and optimizer to a DeepSpeed engine, which becomes `self.model`."""
         deepspeed = import_deepspeed(self.root_device.type)
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))  # it asks for a launcher's, alone too
         self.setup_optimizers(trainer)
@@ -57,7 +57,7 @@ class Zero(Sharded):
     def backward(
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Backward is the engine's: it scales, reduces and cuts."""
+        """Runs the engine's backward, which scales, reduces and shards."""
         loss = self.precision_plugin.pre_backward(closure_loss, self._module())
         engine: Any = self.model
         engine.backward(loss)
@@ -77,7 +77,7 @@ class Zero(Sharded):
         return result
 
     def gradients(self) -> Gradients:
-        """This rank's parts, where the engine keeps them, under its loss scale."""
+        """This rank's shards in the engine's buffers, under its loss scale."""
         engine_optimizer: Any = self.model.optimizer  # type: ignore[union-attr]
         groups = engine_optimizer.fp16_groups if self.stage == 3 else engine_optimizer.params_in_partition
         parameters: list[Tensor] = []
@@ -103,7 +103,7 @@ class Zero(Sharded):
         engine.optimizer.step = step
 
     def teardown(self) -> None:
-        """Takes the engine's hooks off the module."""
+        """Removes the engine's hooks from the module."""
         engine: Any = self.model
         if hasattr(engine, "destroy"):
             engine.destroy()
@@ -112,11 +112,11 @@ class Zero(Sharded):
 
 
 class Zero3(PartedNetwork, Zero):
-    """Stage 3: the parameters are cut too."""
+    """Stage 3: the parameters are sharded too."""
 
 
 def import_deepspeed(device_type: str) -> ModuleType:
-    """DeepSpeed, for this device and quiet.
+    """Imports DeepSpeed for this device, without its messages.
 
     Raises:
         UsageError: it is not installed.
@@ -141,16 +141,16 @@ def import_deepspeed(device_type: str) -> ModuleType:
 
 
 def engine_settings(stage: int, *, device_type: str, accumulates: bool, scales: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration for `stage`; every line is there because its default would be wrong.
+    """DeepSpeed's configuration for `stage`; every entry is needed because its default would be wrong.
 
     Args:
-        accumulates: several backward passes a step; the caller says where a step ends, not a count.
+        accumulates: several backward passes per step; the caller says where a step ends.
         scales: a loss scale is in use, so overflows have to be looked for.
     """
     zero: dict[str, Any] = {
         "stage": stage,
         "round_robin_gradients": False,  # DeepSpeed's own tables ignore that order
-        # Communication beside backward; it has no streams on CPUs.
+        # Communication overlaps backward; on CPUs there are no streams.
         "overlap_comm": device_type == "cuda" and (stage == 2 or not accumulates),
     }
     if stage < 3 and not scales:
