@@ -1,7 +1,8 @@
 """addertrain trains AdderNets, networks whose layers measure similarity by -sum|x - w|, at scale.
 
-The names that a script needs most are available here, as in `addertrain.AdderConv2d`. Their modules, and torch
-with them, are imported when the first of these names is used: `import addertrain` alone takes milliseconds.
+The names that a script needs most are available here, as in `addertrain.AdderConv2d`. Their modules, and
+torch with them, are imported when the first of these names is used: `import addertrain` alone takes
+milliseconds.
 """
 
 import importlib

@@ -36,7 +36,7 @@ from addertrain.models import build_model
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
 
-_FORMS = {
+_SETTINGS = {
     "ffcv jpg 400": BetonSettings(max_size=400),
     "ffcv jpg 500": BetonSettings(max_size=500),
     "ffcv raw 500": BetonSettings(format="raw", max_size=500),
@@ -153,7 +153,7 @@ def _ways(files: PictureFiles, folder: Path, *, batch: int, num_threads: int, re
         image_size=_IMAGE_SIZE,
     )
     ways = []
-    for name, settings in _FORMS.items():
+    for name, settings in _SETTINGS.items():
         path = folder / f"{name.replace(' ', '_')}.beton"
         write_beton(files, path, settings, num_workers=num_threads)
         ways.append(Way(name, partial(_opened, path, loader)))

@@ -113,7 +113,8 @@ def _add_write(parser: CommandParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--keep-jpegs", action="store_true",
-        help="do not compress JPEGs again if --max-size does not shrink them; only their restart markers change",
+        help="do not compress JPEGs again if --max-size does not shrink them; only their restart markers "
+        "change",
     )  # fmt: skip
     parser.add_argument(
         "--proportion",

@@ -57,15 +57,15 @@ def convert(
         )
     plan = _plan(model, tuple(keep))
     convert_checks.check(model, plan.layers, plan.kept)
-    twins = {layer: _adder_like(layer, offset_free=offset_free) for layer in plan.layers}
-    twin = convert_checks.checked_copy(model, _twins_by_id(twins))
+    replacements = {layer: _adder_like(layer, offset_free=offset_free) for layer in plan.layers}
+    converted = convert_checks.checked_copy(model, _replacements_by_id(replacements))
     for name in plan.norms:
-        norm = twin.get_submodule(name)
+        norm = converted.get_submodule(name)
         norm.__class__ = BatchNorm2d
         norm.relu = False  # type: ignore[assignment]
-    fusion = None if example is None else fuse(twin, example)
-    twin.conversion = plan.report(model, fusion)  # type: ignore[assignment]
-    return twin
+    fusion = None if example is None else fuse(converted, example)
+    converted.conversion = plan.report(model, fusion)  # type: ignore[assignment]
+    return converted
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ def _is_concerned(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Linear | torch.jit.ScriptModule) or is_torchs_norm(module)
 
 
-def _twins_by_id(twins: dict[_Layer, AdderConv2d | AdderLinear]) -> dict[int, object]:
+def _replacements_by_id(replacements: dict[_Layer, AdderConv2d | AdderLinear]) -> dict[int, object]:
     """The replacement for each layer and its parameters in deepcopy; shared parameters stay shared."""
     memo: dict[int, object] = {}
-    for layer, adder in twins.items():
+    for layer, adder in replacements.items():
         for name, param in layer._parameters.items():
             if param is None:
                 continue

@@ -72,21 +72,21 @@ def checked_copy(model: nn.Module, memo: dict[int, object]) -> nn.Module:
     """
     replaced = set(memo)
     try:
-        twin: nn.Module = copy.deepcopy(model, memo)
+        copied: nn.Module = copy.deepcopy(model, memo)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"convert: expected a network that copy.deepcopy can copy, got: {reason}; remove what cannot be "
             "copied."
         ) from error
-    for path, held in references_to(set(model.modules()), twin):
+    for path, held in references_to(set(model.modules()), copied):
         name = next(name for name, module in model.named_modules() if module is held)
         raise ValueError(
             f"convert: expected layers to be held by modules only, got {path!r}, a function or weak "
             f"reference that would still use {_called(name)} of the network passed in; make it a method."
         )
     _refuse_methods_of_layers(model, replaced)
-    return twin
+    return copied
 
 
 def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:

@@ -82,7 +82,8 @@ def make_plan(
         out: the run directory, whose disk has to have enough space.
         images_per_second: of one rank; `measure` finds it on this machine instead.
         memory_gib: of one rank's device, against which the estimate is checked.
-        decode_ms: the time in ms that a core of your machine needs to read an image, as `bench loader` prints it.
+        decode_ms: the time in ms that a core of your machine needs to read an image, as `bench loader` prints
+            it.
 
     Raises:
         PlanError: the plan cannot work.

@@ -56,17 +56,17 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
         "the loss scale"
     )
     yield "optim.alr", is_unscaled, recipe.optim.alr, expected
-    yield from _form_rules(recipe)
+    yield from _variant_rules(recipe)
     yield from _distill_rules(recipe)
     num_micro_batches, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_micro_batches >= 1 and batch % num_micro_batches == 0
     yield "train.accumulate", is_cut, num_micro_batches, f"a divisor of data.global_batch_size ({batch})"
 
 
-def _form_rules(recipe: Recipe) -> Iterator[_Rule]:
+def _variant_rules(recipe: Recipe) -> Iterator[_Rule]:
     model, schedule, compiler = recipe.model, recipe.schedule, recipe.train.compile
-    form = (model.filter_gradient, model.input_gradient, model.input_slope, schedule.p_start)
-    is_adder = model.kind == "adder" or form == ("full", "ht", 1.0, 1.0)
+    variant = (model.filter_gradient, model.input_gradient, model.input_slope, schedule.p_start)
+    is_adder = model.kind == "adder" or variant == ("full", "ht", 1.0, 1.0)
     yield "model.kind", is_adder, model.kind, "adder with other gradients or powers than the paper's"
     slope = model.input_slope
     is_slope = 0 < slope < math.inf and (slope == 1 or model.input_gradient == "ht_scaled")

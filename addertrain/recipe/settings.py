@@ -99,8 +99,9 @@ class DataRecipe:
     ]
     augmentation: Annotated[
         Literal["none", "crop_flip", "resized_crop_flip"],
-        "The augmentation of training images: none; a padded random crop and a horizontal flip; or a random "
-        "resized crop and a horizontal flip (the usual choice for ImageNet).",
+        "The augmentation of training images: crop_flip takes a random crop of the zero-padded image and "
+        "flips it at random; resized_crop_flip takes a random resized crop and flips it at random, as is "
+        "usual for ImageNet; none leaves images as they are.",
     ] = "none"
     image_size: Annotated[
         int, "The height and width, in pixels, to which the ffcv and torchvision loaders resize images."
@@ -203,8 +204,9 @@ class OptimRecipe:
     base_batch_size: Annotated[
         int | None,
         "The global batch size for which optim.lr and optim.weight_decay are meant. If "
-        "data.global_batch_size differs, the three keys below scale them. null means "
-        "data.global_batch_size, so nothing is scaled.",
+        "data.global_batch_size differs, optim.lr_scaling, optim.adder_lr_scaling and "
+        "optim.adder_decay_scaling say how they scale. null means data.global_batch_size, so nothing is "
+        "scaled.",
     ] = None
     lr_scaling: Annotated[
         Literal["none", "sqrt", "linear"],
@@ -237,8 +239,9 @@ class ScheduleRecipe:
 
     name: Annotated[
         Literal["cosine", "polynomial", "step"],
-        "The decay of the learning rate: half a cosine to 0; (1 − progress)^schedule.power, also to 0; or a "
-        "drop by schedule.step_factor every schedule.step_epochs.",
+        "The decay of the learning rate: cosine follows half a cosine to 0; polynomial follows (1 − "
+        "progress)^schedule.power to 0; step multiplies the rate by schedule.step_factor every "
+        "schedule.step_epochs epochs.",
     ] = "cosine"
     epochs: Annotated[int, "The number of passes over the training images."]
     warmup_epochs: Annotated[

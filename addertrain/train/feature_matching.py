@@ -61,10 +61,10 @@ def matched_layers(student: nn.Module, teacher: nn.Module, *, num_classes: int) 
     theirs = dict(teacher.named_modules())
     last_of: dict[int, str] = {}
     for name, module in student.named_modules():
-        twin = theirs.get(name)
-        if not isinstance(module, _BatchNorm) or not isinstance(twin, _BatchNorm):
+        partner = theirs.get(name)
+        if not isinstance(module, _BatchNorm) or not isinstance(partner, _BatchNorm):
             continue
-        if module.num_features == twin.num_features != num_classes:
+        if module.num_features == partner.num_features != num_classes:
             last_of[module.num_features] = name
     if not last_of:
         raise ValueError(

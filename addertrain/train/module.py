@@ -45,8 +45,7 @@ class AdderClassifier(LightningModule):
     last `validate` (or evaluation while training) and `test`.
 
     Raises:
-        ValueError: mean and std are not of values in 0..1, the schedule is unknown, or the number of steps is
-            not an integer.
+        ValueError: mean and std are not of values in 0..1, or `schedule` or `num_steps` is wrong.
     """
 
     checkpoint_prefix = "model."

@@ -24,7 +24,7 @@ from tests.data.photographs import write_folder
 def test_every_way_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "_FORMS", {"ffcv jpg 500": BetonSettings(max_size=500)})
+    monkeypatch.setattr(loader, "_SETTINGS", {"ffcv jpg 500": BetonSettings(max_size=500)})
     monkeypatch.setattr(ffcv_loader, "is_there", lambda: False)  # it compiles for ten seconds: see below
     folder = write_folder(tmp_path, num_classes=2, per_class=3)
     words = ["--batch", "4", "--threads", "1", "--epochs", "1", "--repeat", "2"]

@@ -84,8 +84,8 @@ def write_beton(
         raise DataError(f"{source.description}: expected images, got none; check the path")
     if settings.jpegs == "kept" and not can_mark():
         raise DataError(
-            "jpegs: expected the library _C_pictures, which writes restart markers into kept JPEGs, got none; "
-            "install libjpeg-turbo's headers and addertrain again, or set 'unmarked'"
+            "jpegs: expected the library _C_pictures, which writes restart markers into kept JPEGs, got "
+            "none; install libjpeg-turbo's headers and addertrain again, or set 'unmarked'"
         )
     part = path.with_name(path.name + ".part")
     for line in (*source.remarks, *settings.remarks):
