@@ -75,7 +75,7 @@ def test_system_packages_go_on_without_what_only_some_tests_need(tmp_path: Path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
         "system packages: installing g++-aarch64-linux-gnu qemu-user",
-        "system packages: going on without g++-aarch64-linux-gnu qemu-user",
+        "system packages: continuing without g++-aarch64-linux-gnu qemu-user",
     ]
 
 

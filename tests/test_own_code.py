@@ -145,7 +145,7 @@ def test_a_record_of_an_earlier_version_has_no_arguments() -> None:
             ["--model.args.width=3"],
             "model.args: expected no arguments for lenet5bn, which is not a function of your own",
         ),
-        (["--data.args.width=3"], "data.args: expected none for digits"),
+        (["--data.args.width=3"], "data.args: expected no arguments for digits"),
         (["--model.name=a:b", "--model.arg.width=3"], r"did you mean 'model\.args\.width'\?"),
         (["--model.name=a:b", "--model.args=3"], "--model.args: expected keys with values"),
         (["--model.name=a:b", "--model.head=linear"], "model.head: expected norm for a:b"),

@@ -99,7 +99,7 @@ def _grouped() -> nn.Module:
             lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3).requires_grad_(False)),
             (),
             ValueError,
-            "layer '1' to be trained, .* requires_grad=False for its weight and bias; add '1' to keep",
+            "layer '1' to be trainable, .* requires_grad=False for its weight and bias; add '1' to keep",
         ),
         (lambda: [nn.Conv2d(2, 2, 3)], (), TypeError, "expected a torch.nn.Module, got a list"),
         (_grouped, ("1.O",), ValueError, r"got '1.O'; did you mean '1.0'\?"),

@@ -202,8 +202,11 @@ def _with_a_lock() -> nn.Module:
         (_in_the_memory_of_another, "layer '0' with parameters of its own, got 0.weight and 1.weight"),
         (_scripted, "got '0' as a ScriptModule, .* or add '0' to keep"),
         (lambda: nn.Sequential(nn.LazyConv2d(4, 1)), "got a LazyConv2d that has not seen an input"),
-        (lambda: nn.Sequential(nn.Conv3d(3, 4, 1), nn.ReLU()), "got none, only Conv3d; no other layer"),
-        (lambda: nn.ReLU(), "got none; no other layer"),
+        (
+            lambda: nn.Sequential(nn.Conv3d(3, 4, 1), nn.ReLU()),
+            "got none, only Conv3d; other layers have no adder",
+        ),
+        (lambda: nn.ReLU(), "got none; other layers have no adder"),
         (_with_a_lock, "expected a network that copy.deepcopy can copy, got: cannot pickle"),
     ],
 )

@@ -116,7 +116,7 @@ def test_filters_sharded_along_another_dimension() -> None:
 @pytest.mark.usefixtures("one_rank")
 def test_local_rates_of_sharded_filters() -> None:
     filters, others = parameters()
-    with pytest.raises(ValueError, match='expected whole gradients in backward with alr="local"'):
+    with pytest.raises(ValueError, match='expected unsharded gradients in backward with alr="local"'):
         AdderSGD(groups([_dtensor(param, Shard(0)) for param in filters], others), alr="local")
 
 

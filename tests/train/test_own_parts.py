@@ -190,11 +190,11 @@ def test_lightnings_own_callbacks_read_the_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("callbacks", "loggers", "message"),
     [
-        ([ModelCheckpoint()], [], "expected no ModelCheckpoint among callbacks: fit saves"),
-        ([TQDMProgressBar()], [], "expected no TQDMProgressBar among callbacks: fit reports"),
+        ([ModelCheckpoint()], [], "expected no ModelCheckpoint in callbacks, got one; fit saves"),
+        ([TQDMProgressBar()], [], "expected no TQDMProgressBar in callbacks, got one; fit reports"),
         ([Counting], [], "Callback objects, got the class Counting; call it: Counting"),
         (Counting(), [], "callbacks as a list of lightning.pytorch Callback objects, got Counting"),
-        ([KeepsArray()], [], r"KeepsArray: state_dict\(\)\.best: expected numbers, .*, got ndarray; keep an"),
+        ([KeepsArray()], [], r"KeepsArray: state_dict\(\)\.best: expected numbers, .*, got ndarray; store"),
         ([], ["wandb"], "loggers as a list of lightning.pytorch Logger objects, got str"),
         ([Counting(), Counting()], [], "got 'Counting' 2 times; override the property state_key"),
     ],

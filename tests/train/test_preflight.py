@@ -33,7 +33,7 @@ def test_one_process_with_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == CHECKS
     assert all(line.startswith("ok ") for line in lines)
-    assert last.startswith("preflight: all fine, in ")
+    assert last.startswith("preflight: ready to run, in ")
     assert not list(tmp_path.iterdir())
 
 

@@ -51,7 +51,7 @@ def test_a_raw_picture_that_no_page_holds_is_told_before_the_first_page(
     files: PictureFiles, tmp_path: Path, encoded: list[int], settings: dict[str, Any]
 ) -> None:
     size = 30000 if settings is RAW else 24300
-    words = rf"1 of 11 cannot: a/06\.png \(expected at most 16384 bytes .*got {size} \(--page-mib 1 "
+    words = rf"1 of 11 that cannot: a/06\.png \(expected at most 16384 bytes .*got {size} \(--page-mib 1 "
     with pytest.raises(DataError, match=words):
         write_beton(files, tmp_path / "x.beton", BetonSettings(page_size=SMALL_PAGE, **settings))
     assert encoded == []
@@ -73,7 +73,9 @@ def test_a_jpeg_that_no_page_holds_is_told_by_name_and_the_others_stay(
     for k in range(3):
         Image.fromarray(noise if k == 1 else waves(k, 40, 40)).save(tmp_path / "data" / "a" / f"{k}.png")
     files, path = folder_of_classes(tmp_path / "data"), tmp_path / "x.beton"
-    with pytest.raises(DataError, match=r"1 of 3 cannot: a/1\.png \(expected at most 4096 bytes an image"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 that cannot: a/1\.png \(expected at most 4096 bytes an image"
+    ):
         write_beton(files, path, BetonSettings(page_size=4096))
     assert encoded == [0, 1, 2]
     assert write_beton(files, path, BetonSettings(page_size=LARGE_PAGE)).count == 3

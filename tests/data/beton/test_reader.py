@@ -34,7 +34,8 @@ def test_without_ffcv_one_line_says_what_to_do(beton: Path, monkeypatch: pytest.
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ffcv" else find(name))
     with pytest.raises(
-        DataError, match=r"got: no package ffcv; run launch/setup all, or choose data.loader: torchvision"
+        DataError,
+        match=r"the package ffcv is not installed; run launch/setup all, or choose data.loader",
     ):
         BetonReader.open(beton)
 

@@ -127,7 +127,7 @@ def test_a_picture_beyond_the_limit_of_pixels_is_refused_in_every_format() -> No
     wide = put(wide, 29, struct.pack(">I", zlib.crc32(wide[12:29])))
     with pytest.raises(DataError, match=rf"x: expected at most {MAX_PIXELS} pixels, got 60000 x 60000"):
         decode_picture(sides, name="x")
-    with pytest.raises(DataError, match=r"x: expected a picture, .*3600000000 pixels.* exceeds limit"):
+    with pytest.raises(DataError, match=r"x: expected an image, .*3600000000 pixels.* exceeds limit"):
         decode_picture(wide, name="x")
 
 

@@ -122,7 +122,7 @@ def test_close_ends_an_open_iteration_and_joins_its_threads() -> None:
     assert len(decoding_threads()) == 2
     one.close()
     assert not decoding_threads()
-    with pytest.raises(DataError, match="it is closed"):
+    with pytest.raises(DataError, match="got a closed one"):
         list(iterator)
     assert len(list(one)) == 5  # and it can be iterated again
 

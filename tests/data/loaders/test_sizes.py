@@ -43,12 +43,15 @@ def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> 
         ("--data.augmentation=crop_flip", "data.augmentation: expected none or resized_crop_flip"),
         ("--data.image_size=4", "data.image_size: expected at least 8 pixels, got 4"),
         ("--data.first_image_size=96", "data.grow_until: expected an epoch after data.grow_from"),
-        ("--data.center_crop=0", "data.center_crop: expected a share above 0"),
+        ("--data.center_crop=0", "data.center_crop: expected a fraction above 0"),
         ("--data.min_crop_area=1.5", "data.min_crop_area: expected a fraction above 0, up to 1"),
         ("--data.threads=0", "data.threads: expected 1 to 1024, or null"),
         ("--data.threads=100000", "data.threads: expected 1 to 1024, or null"),
-        ("--data.timeout_seconds=.inf", "data.timeout_seconds: expected seconds above 0, up to 1000000"),
-        ("--data.timeout_seconds=0", "data.timeout_seconds: expected seconds above 0"),
+        (
+            "--data.timeout_seconds=.inf",
+            "data.timeout_seconds: expected a number of seconds above 0, up to 1000000",
+        ),
+        ("--data.timeout_seconds=0", "data.timeout_seconds: expected a number of seconds above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(word: str, complaint: str) -> None:

@@ -94,7 +94,7 @@ def test_pictures_are_cut_by_the_loader_and_name_what_cannot_be_read() -> None:
     assert first.images.shape == (2, 3, 32, 32)
     assert first.images[:, 0, 0, 0].tolist() == [100, 101]
     assert first.labels.tolist() == [0, 1]
-    with pytest.raises(DataError, match="test: picture 2: expected pixels, got OSError: no such page"):
+    with pytest.raises(DataError, match="test: image 2: expected pixels, got OSError: no such page"):
         next(batches)
     loader.close()
 

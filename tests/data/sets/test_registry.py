@@ -158,7 +158,7 @@ def test_missing_data_is_downloaded_once_where_there_is_a_network(
         ("train-labels-idx1-ubyte", lambda data: data[:6], "an idx file"),
         ("t10k-labels-idx1-ubyte", lambda data: b"<html>not found</html>", "an idx file"),
         ("t10k-images-idx3-ubyte", lambda data: data[:3] + b"\x01" + data[4:], "an idx file"),
-        ("train-labels-idx1-ubyte", lambda data: data[:-1] + b"\x0a", "labels of 0 to 9"),
+        ("train-labels-idx1-ubyte", lambda data: data[:-1] + b"\x0a", "labels from 0 to 9"),
     ],
 )
 def test_a_damaged_file_is_named(

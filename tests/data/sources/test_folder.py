@@ -66,7 +66,7 @@ def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected one folder of images per class in it, got none"):
         folder_of_classes(tmp_path)
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match=r"a: expected pictures"):
+    with pytest.raises(DataError, match=r"a: expected images"):
         folder_of_classes(tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_a_class_without_validation_pictures_is_no_obstacle(
 
 def test_what_a_folder_passes_over_is_told_where_no_file_is_written_from_it(root: Path) -> None:
     (root / "train" / "class_0" / "notes.txt").write_text("words")
-    with pytest.warns(UserWarning, match=r"train: passed over: 1 \.txt"):
+    with pytest.warns(UserWarning, match=r"train: skipped: 1 \.txt"):
         load(root, "torchvision")
 
 

@@ -169,7 +169,7 @@ def test_old_processed_files_are_not_read_in_place_of_the_raw_ones(tmp_path: Pat
             (torch.zeros(9, 28, 28, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64)), processed / name
         )
     assert len(torchvision.datasets.MNIST(str(tmp_path))) == 9  # the reason for it
-    with pytest.raises(DataError, match=r"MNIST: expected .*raw alone, got .*processed too, .*; remove it"):
+    with pytest.raises(DataError, match=r"MNIST: expected .*raw, got .*processed as well, .*; remove it"):
         torchvision_pictures("MNIST", tmp_path, "train")
     shutil.rmtree(processed)
     assert len(torchvision_pictures("MNIST", tmp_path, "train")) == 40
