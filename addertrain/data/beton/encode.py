@@ -175,7 +175,9 @@ def _store_one(source: PictureSource, k: int, sample: int, settings: BetonSettin
 def _kept(
     source: PictureSource, k: int, pixels: NDArray[np.uint8], settings: BetonSettings, sample: int
 ) -> Stored | None:
-    """The JPEG of a picture that is not compressed again; None for all others, and where no page holds it."""
+    """The JPEG of an image that is not compressed again; None for others, and if it is too large for a
+    page.
+    """
     height, width = pixels.shape[:2]
     is_wanted = settings.jpegs != "compressed" and stored_mode(settings, sample) == JPEG
     if not is_wanted or shrunk_size(height, width, settings.max_size) != (height, width):

@@ -55,7 +55,7 @@ class PictureSource(LabelledPictures, Protocol):
         """The image's width and height from its header, in any order; None if it would have to be decoded."""
 
     def encoded(self, sample: int) -> bytes | None:
-        """The bytes of the picture's own file; None where it has none."""
+        """The bytes of the image's own file; None if it has none."""
 
     def some(self, samples: Sequence[int]) -> Self:
         """A source of only these images, small enough to be sent to another process."""

@@ -64,7 +64,7 @@ class TorchvisionPictures:
         """None, because a set does not know an image's size without decoding it."""
 
     def encoded(self, sample: int) -> bytes | None:
-        """The bytes of the file; None for a set that makes its pictures from arrays."""
+        """The bytes of the file; None for a set that makes its images from arrays."""
         found, _ = _open(self.set_name, self.root, self.split)[int(self.samples[sample])]
         path = _path_of(found)
         return None if path is None else path.read_bytes()
@@ -76,7 +76,7 @@ class TorchvisionPictures:
 
 
 def _path_of(found: Any) -> Path | None:
-    """The file of what a set gives: a path by our loader, or a picture that the set has opened itself."""
+    """The file of an item of a set: a path from our loader, or an image that the set has opened itself."""
     name = found if isinstance(found, Path) else getattr(found, "filename", None)
     return Path(name) if name else None
 
