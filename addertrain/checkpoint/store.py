@@ -53,7 +53,7 @@ class CheckpointStore:
                 damaged.append(error)
                 continue
             for earlier in damaged:
-                warn(f"checkpoint {earlier} is damaged; using the earlier {path.name} instead")
+                warn(f"damaged checkpoint {earlier}; using the earlier {path.name} instead")
             return path
         if damaged:
             raise CheckpointError(

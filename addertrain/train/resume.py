@@ -62,10 +62,7 @@ def choose_start(recipe: Recipe, run: RunDirectory, resume: str, warn: Callable[
     _check_summary(run, summary, newest, earlier)
     assert earlier is not None
     if different := evaluation_keys(recipe, run.read_recipe() or earlier):
-        warn(
-            f"{run.path}: is a finished run, whose result stands as it was evaluated; ignored are "
-            f"({'; '.join(different)})"
-        )
+        warn(f"{run.path}: this run is finished, so different settings are ignored ({'; '.join(different)})")
     return Start(summary=summary)
 
 

@@ -53,7 +53,7 @@ def test_where_no_markers_can_be_put_in_that_is_said_first(
 
     warning, refusal = capsys.readouterr().err.splitlines()
     assert "no library _C_pictures" in warning
-    assert "expected no file there yet" in refusal
+    assert "expected a new file, got one that exists" in refusal
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_other_files_and_networks_are_refused_in_one_line(tmp_path: Path) -> Non
             {key: value for key, value in state.items() if "layer1.0.bn2" not in key},
             "layer1.0.bn2.running_mean",
         ),
-        ({**state, "module.layer9.adder": torch.zeros(1, 1, 1, 1)}, "expected a norm layer9"),
+        ({**state, "module.layer9.adder": torch.zeros(1, 1, 1, 1)}, "expected a batch norm layer9"),
     ):
         torch.save(content, path)
         with pytest.raises(InterchangeError, match=words) as caught:

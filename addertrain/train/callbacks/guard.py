@@ -176,7 +176,7 @@ class FiniteGuard(StatefulCallback):
         count = f"{so_far + 1} of at most {self._limit}"
         if self._policy == "rollback":
             raise GoBack(
-                f"{found}; {kept}, and training rolls back to it and continues in another order ({count})",
+                f"{found}; {kept}; training rolls back and continues in another order ({count})",
                 so_far + 1,
             )
         self.skipped_steps += 1

@@ -169,7 +169,7 @@ def test_a_stated_white_gives_floats_and_dark_integers_their_range() -> None:
     assert decode_picture(twelve, name="x").change == Change.SCALED | Change.DIM
     assert decode_picture(pgm(1000, [0, 500, 1000]), Rendering(white=4095), name="x").pixels[0, 2, 0] == 255
     no_number = encoded(Image.fromarray(np.array([[0, np.nan]], dtype=np.float32)), "TIFF")
-    for content, words in ((twelve, "values of 0 to 100 .*got 0 to 4095"), (no_number, "got nan to nan")):
+    for content, words in ((twelve, "values from 0 to 100 .*got 0 to 4095"), (no_number, "got nan to nan")):
         with pytest.raises(DataError, match=words):
             decode_picture(content, Rendering(white=100), name="x")
 
