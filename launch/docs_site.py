@@ -113,7 +113,9 @@ def _with_links_of_the_site(uri: str, origin: str, text: str) -> str:
 
 
 def _with_pictures_of_both_schemes(text: str) -> str:
-    """A picture that follows the system's colours becomes two; the theme shows the one of its own colours."""
+    """Turns an illustration that follows the system's colours into two; the theme shows the one of its own
+    colours.
+    """
     return _PICTURE.sub(r"![\2](\3#only-light)\n![\2](\1#only-dark)", text)
 
 

@@ -43,7 +43,7 @@ def test_the_table_has_what_a_rank_needs(
     network: str, overrides: tuple[str, ...], claim: str, tmp_path: Path
 ) -> None:
     printed = _printed(network, tmp_path, *overrides)
-    (memory,) = re.findall(r"^memory a rank +([\d.]+) GiB", printed, re.MULTILINE)
+    (memory,) = re.findall(r"^memory per rank +([\d.]+) GiB", printed, re.MULTILINE)
     (disk,) = re.findall(r"^disk +([\d.]+) GiB of checkpoints", printed, re.MULTILINE)
 
     assert claim.format(memory) in TEXT

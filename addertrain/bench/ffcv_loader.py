@@ -29,7 +29,7 @@ def ffcv_epochs(
 ) -> Callable[[], Iterator[Any]]:
     """Epochs of batches as ours are: images (N, 3, H, W) of bytes, channels last, and labels (N, 1).
 
-    Crops have the distribution of `random_crops`, but no seed fixes them. Its code is compiled here, anew for
+    Crops have the distribution of `random_crops`, but no seed fixes them. FFCV compiles its code again for
     every Loader.
 
     Args:

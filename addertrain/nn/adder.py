@@ -194,7 +194,7 @@ def _at_least(smallest: int, value: Any, layer: str, name: str) -> int:
 def _expect_no_stride(stride: tuple[int, int]) -> None:
     if stride != (1, 1):
         raise ValueError(
-            f'AdderConv2d: expected padding in numbers beside stride={stride}, got "same"; give its pixels.'
+            f'AdderConv2d: expected numeric padding with stride={stride}, got "same"; give its pixels.'
         )
 
 

@@ -90,7 +90,7 @@ def test_a_sequence_is_an_image_of_one_row(mode: str, stride: int, padding: Any,
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: AdderConv2d(3, 4, 3, 2, "same"), r"padding in numbers beside stride=\(2, 2\), got \"same\""),
+        (lambda: AdderConv2d(3, 4, 3, 2, "same"), r"numeric padding with stride=\(2, 2\), got \"same\""),
         (
             lambda: AdderConv2d(3, 4, 3, padding_mode="wrap"),
             "one of zeros, reflect, replicate, circular, got",
