@@ -24,10 +24,10 @@ def bind(engine: Any) -> AdderOptimizer:
     """Tell the optimizer of `engine` where its layers lie; call it after `deepspeed.initialize`.
 
     Works out which slice of DeepSpeed's flat partitions belongs to which layer, compares each with the
-    layer's values, makes the momentum and lets DeepSpeed link it for its own checkpoints. Momentum that is
-    there stays: `engine.load_checkpoint` may come before or after, and a second call changes nothing. Later
-    steps cost one all-reduce of the vector of squared norms, and none at stage 0; one whose gradients
-    DeepSpeed has lost or divided twice raises ValueError. Returns the optimizer.
+    layer's values, makes the momentum and lets DeepSpeed link it for its own checkpoints. Existing momentum
+    stays: `engine.load_checkpoint` may come before or after, and a second call changes nothing. Later steps
+    cost one all-reduce of the vector of squared norms, and none at stage 0; one whose gradients DeepSpeed has
+    lost or divided twice raises ValueError. Returns the optimizer.
 
     Raises:
         TypeError: `engine` is no DeepSpeed engine, or its optimizer no AdderSGD or
@@ -110,7 +110,7 @@ def _restore_copies(optimizer: AdderOptimizer) -> None:
 
 
 def _check_settings(engine: Any, optimizer: AdderOptimizer) -> None:
-    """Refuse what would be silently wrong, each by its name in DeepSpeed's configuration."""
+    """Refuses settings that would silently give wrong results, by their name in DeepSpeed's configuration."""
     config, stage = engine._config, engine.zero_optimization_stage()
     zero = config.zero_config
     kind = type(engine.optimizer).__name__

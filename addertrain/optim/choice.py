@@ -40,6 +40,6 @@ def build_optimizer(groups: Sequence[Group], optim: OptimRecipe) -> AdderOptimiz
 def _mode(optim: OptimRecipe) -> Literal["global", "off"]:
     if optim.alr not in ("global", "off"):
         raise ValueError(
-            f"optim.alr: expected global or off beside optim.name: {optim.name}, got {optim.alr!r}."
+            f"optim.alr: expected global or off with optim.name: {optim.name}, got {optim.alr!r}."
         )
     return optim.alr

@@ -54,14 +54,14 @@ class BackwardWatch:
         if num_passes > 1:
             raise ValueError(
                 f"optimizer: expected one engine.backward before engine.step, got {num_passes}, of which "
-                "DeepSpeed keeps only the last at stages 1 and 2; add up the losses, or set "
+                "ZeRO stages 1 and 2 keep only the last; sum the losses, or set "
                 "gradient_accumulation_steps."
             )
         if divides_twice:
             raise ValueError(
                 "optimizer: expected engine.backward(loss) with gradient_accumulation_steps above 1, got "
-                "loss.backward() behind a forward that returns tensors made of each other, at each of which "
-                "DeepSpeed divides the gradient once more; call engine.backward(loss)."
+                "loss.backward() after a forward whose outputs depend on each other, for each of which "
+                "DeepSpeed divides the gradient again; call engine.backward(loss)."
             )
 
 

@@ -1,8 +1,8 @@
-"""Sharded parameters and optimizer state as whole tensors, and back: a checkpoint under any sharding.
+"""Converts sharded parameters and optimizer state to unsharded tensors and back, for checkpoints.
 
     {"state": {number: {"momentum_buffer": tensor}}, "param_groups": [...]}
 
-the form of torch's `state_dict`, with the groups and parameters that the optimizer was built with. Of a
+the structure of torch's `state_dict`, with the groups and parameters that the optimizer was built with. Of a
 parameter's state, what has its shape (momentum, AdamW's moments) is cut as it is; the rest (the number of
 steps) is the same on every rank.
 """
@@ -30,12 +30,12 @@ def whole_parameters(optimizer: AdderOptimizer, *, keep: bool) -> list[Tensor]:
 
 
 def parts(optimizer: AdderOptimizer) -> list[Tensor]:
-    """The tensors that the optimizer steps on: on this rank, the parts of all parameters, once each."""
+    """The tensors that the optimizer steps on: this rank's shards of all parameters, once each."""
     return [tensor for _, _, shards in _walk(optimizer) for tensor in shards.tensors]
 
 
 def joined(optimizer: AdderOptimizer, values: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
-    """As `whole_parameters`, of other values that lie as this rank's `parts` do."""
+    """As `whole_parameters`, for other values with the layout of this rank's `parts`."""
     by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
     found = _whole(optimizer, lambda tensor: by_id[id(tensor)], keep=keep)
     return [found[number] for number in sorted(found)]
@@ -43,7 +43,7 @@ def joined(optimizer: AdderOptimizer, values: Sequence[Tensor], *, keep: bool) -
 
 @torch.no_grad()
 def split_(optimizer: AdderOptimizer, values: Sequence[Tensor], whole: Sequence[Tensor]) -> None:
-    """The inverse of `joined`: fills this rank's `values` from every parameter's whole tensor."""
+    """The inverse of `joined`: fills this rank's `values` from the unsharded tensor of every parameter."""
     by_id = {id(tensor): value for tensor, value in zip(parts(optimizer), values, strict=True)}
     for first, _, shards in _walk(optimizer):
         for each in shards.slices:
@@ -141,7 +141,7 @@ def group_settings(optimizer: AdderOptimizer) -> list[dict[str, Any]]:
 
 
 def whole_state(optimizer: AdderOptimizer, *, keep: bool) -> dict[str, Any]:
-    """State of every parameter and the groups' settings; a collective where parameters are sharded.
+    """State of every parameter and the groups' settings; a collective if parameters are sharded.
 
     Ranks with keep=False take part and get empty tensors.
     """
@@ -156,7 +156,7 @@ def whole_state(optimizer: AdderOptimizer, *, keep: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_whole_state(optimizer: AdderOptimizer, state: Mapping[str, Any]) -> None:
-    """Give every rank its part of a state of `whole_state`, saved under any sharding.
+    """Gives every rank its shards of a state of `whole_state`, saved under any sharding.
 
     Raises:
         ValueError: the state is of other layers or of another rule; nothing is changed then.

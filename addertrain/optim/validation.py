@@ -63,9 +63,9 @@ def check_groups(groups: Sequence[Group]) -> None:
         for param in group["params"]:
             if type(param) not in (Parameter, Tensor, *dtensors()) or not param.is_floating_point():
                 raise TypeError(
-                    "optimizer: expected floating-point parameters, whole or sharded by fully_shard, got a "
-                    f"{type(param).__name__} of {param.dtype} in group {index}; build the optimizer after "
-                    "the first forward of lazy layers, and use fully_shard in place of FSDP1."
+                    "optimizer: expected floating-point parameters, unsharded or sharded by fully_shard, "
+                    f"got a {type(param).__name__} of {param.dtype} in group {index}; build the optimizer "
+                    "after the first forward of lazy layers, and use fully_shard instead of FSDP1."
                 )
         if group.get("adder"):
             _check_layers(index, group)
@@ -129,18 +129,18 @@ def _check_layers(index: int, group: Group) -> None:
     for name, numel, param in zip(names, numels, params, strict=True):
         if Original.of(param).numel != numel:
             raise ValueError(
-                f"optimizer: expected the whole filter of layer {name} with {numel} elements, got a tensor "
-                f"of {param.numel()}; build it from the model's own parameters, or after fully_shard."
+                f"optimizer: expected the unsharded filter of layer {name} with {numel} elements, got a "
+                f"tensor of {param.numel()}; build it from the model's own parameters, or after fully_shard."
             )
     if group.get("alr") == "local" and any(isinstance(param, dtensors()) for param in params):
         raise ValueError(
-            'optimizer: expected whole gradients in backward with alr="local", got sharded parameters; use '
-            "one process or DDP."
+            'optimizer: expected unsharded gradients in backward with alr="local", got sharded parameters; '
+            "use one process or DDP."
         )
     places = {(param.device, param.dtype) for param in params}
     if len(places) > 1:
         raise ValueError(
-            "optimizer: expected all adder filters on one device in one dtype, got "
+            "optimizer: expected all adder filters on the same device with the same dtype, got "
             f"{_short(sorted(map(str, places)))}; move the model before building the optimizer."
         )
 

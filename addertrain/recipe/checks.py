@@ -24,7 +24,7 @@ _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
 _MAX_THREADS = 1024
 # Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
 _MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
-_TIMEOUT = f"a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
+_TIMEOUT = f"a number of a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 
@@ -171,12 +171,12 @@ def _optim_rules(optim: OptimRecipe) -> Iterator[_Rule]:
     yield "optim.label_smoothing", 0 <= smoothing < 1, smoothing, "a number from 0 to below 1"
     is_norm = clip_norm is None or 0 < clip_norm < math.inf
     yield "optim.clip_norm", is_norm, clip_norm, "a finite number above 0, or null"
-    yield "optim.nesterov", has_momentum, optim.nesterov, "false where optim.momentum is 0"
+    yield "optim.nesterov", has_momentum, optim.nesterov, "false if optim.momentum is 0"
     yield "optim.beta1", 0 <= optim.beta1 < 1, optim.beta1, "a number from 0 to below 1"
     is_beta = optim.beta2 is None or 0 <= optim.beta2 < 1
     yield "optim.beta2", is_beta, optim.beta2, "a number from 0 to below 1, or null"
     is_known = optim.name == "sgd" or optim.alr in ("global", "off")
-    yield "optim.alr", is_known, optim.alr, f"global or off beside optim.name: {optim.name}"
+    yield "optim.alr", is_known, optim.alr, f"global or off with optim.name: {optim.name}"
 
 
 def _schedule_rules(schedule: ScheduleRecipe) -> Iterator[_Rule]:

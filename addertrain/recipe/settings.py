@@ -156,8 +156,8 @@ class DataRecipe:
 class OptimRecipe:
     """The optimizer.
 
-    The optimizer gives adder layers an adaptive learning rate (ALR): it rescales the gradient of each layer (the
-    update, for AdamW and Lion) to a root mean square (RMS) of η. γ is the learning rate.
+    The optimizer gives adder layers an adaptive learning rate (ALR): it rescales the gradient of each layer
+    (the update, for AdamW and Lion) to a root mean square (RMS) of η. γ is the learning rate.
     """
 
     name: Annotated[
@@ -175,13 +175,13 @@ class OptimRecipe:
     ] = 0.9
     beta2: Annotated[
         float | None,
-        "The decay β2 of optim.name: adamw, for the mean of squared gradients, and of lion, for its momentum. "
-        "null means 0.999 for adamw and 0.99 for lion.",
+        "The decay β2 of optim.name: adamw, for the mean of squared gradients, and of lion, for its "
+        "momentum. null means 0.999 for adamw and 0.99 for lion.",
     ] = None
     weight_decay: Annotated[
         float,
-        "The weight decay, which ALR does not rescale. SGD adds it to the gradient; AdamW and Lion apply it to "
-        "the weights directly.",
+        "The weight decay, which ALR does not rescale. SGD adds it to the gradient; AdamW and Lion apply "
+        "it to the weights directly.",
     ]
     decay_norm_and_bias: Annotated[
         bool, "Apply weight decay to batch-norm parameters and biases as well as to filters."

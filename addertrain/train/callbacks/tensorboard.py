@@ -1,11 +1,11 @@
 """Curves for TensorBoard, written by the first rank to the run directory, and to your own loggers.
 
-Loss, accuracy, γ, images/s and the share of time spent waiting for data, and for every adder layer l of
-optimizer: α_l, ‖g_l‖ and RMS(w). Of an evaluation `accuracy/val_top1` is the number that is quoted: averaged
-weights where there are any, statistics recalibrated; `accuracy/val_top1_uncalibrated` is the network as
-training left it. Every ten epochs come pictures of what the network is given, augmentation and all. A
-resumption declares the points beyond its checkpoint void. `report` leaves them out; the program `tensorboard`
-draws them beside the new ones, unless it is started with `--load_fast=false`.
+Loss, accuracy, γ, images/s and the fraction of time spent waiting for data, and for every adder layer l of
+optimizer: α_l, ‖g_l‖ and RMS(w). `accuracy/val_top1` is the accuracy that is reported: with averaged weights
+if there are any, and recalibrated statistics; `accuracy/val_top1_uncalibrated` is without recalibration.
+Every ten epochs it writes images of the network's inputs, after augmentation. A resumption declares the
+points beyond its checkpoint void. `report` leaves them out; the program `tensorboard` also draws them, unless
+it is started with `--load_fast=false`.
 """
 
 from collections.abc import Callable, Sequence

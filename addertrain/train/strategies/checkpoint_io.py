@@ -32,7 +32,7 @@ from addertrain.train.strategies.plain_values import from_plain, to_plain
 MODEL, OPTIMIZER, RANK_BUFFERS, AVERAGE = "model", "optimizer", "rank_buffers", "average"
 """Tensors by name: of the network, of momentum, of every rank's own buffers, averaged (if there are any)."""
 POSITION, STATE, FOREIGN = "position", "state", "foreign"
-"""Plain values: where the training stands, what goes on from there, and what a user's own callbacks keep."""
+"""Plain values: the position of training, the state to resume from it, and that of your own callbacks."""
 COMPANIONS = "companions."
 """The prefix of auxiliary modules, which are trained with the model: a teacher, and others for training
 only.
