@@ -65,7 +65,8 @@ def _epoch(loader: Any) -> Iterator[Any]:
             for batch in batches:  # noqa: UP028  (`yield from` would stop its thread without a last word)
                 yield batch
         except GeneratorExit:
-            # Its thread goes on where a caller stops, and whoever is timed next would pay: it ends here.
+            # Its thread continues after a caller stops, in the time of the next measurement: it is ended
+            # here.
             for _ in batches:
                 pass
             raise
