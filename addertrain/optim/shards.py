@@ -165,18 +165,22 @@ def _dtensors(tensors: Sequence[Tensor]) -> Shards:
     meshes = {(t.device_mesh, t.placements) for t in tensors if isinstance(t, dtensors())}
     if len(meshes) != 1 or not all(isinstance(tensor, dtensors()) for tensor in tensors):
         raise ValueError(
-            "optimizer: expected all parameters of a group sharded alike, got several meshes, placements, or "
-            "plain tensors among them; apply fully_shard to the whole model with one mesh."
+            "optimizer: expected all parameters of a group to be sharded in the same way, got different "
+            "meshes or placements, or unsharded tensors among them; apply fully_shard to the whole model "
+            "with one mesh."
         )
     mesh, placements = meshes.pop()
     if not all(type(p) is Replicate or (type(p) is Shard and p.dim == 0) for p in placements):
         raise ValueError(
             f"optimizer: expected parameters sharded along dimension 0 or replicated, got {placements}; "
-            "tensor parallelism is not supported, use fully_shard alone."
+            "tensor parallelism is not supported; use fully_shard only."
         )
     dims = [dim for dim, placement in enumerate(placements) if type(placement) is Shard]
     if len(dims) > 1:
-        raise ValueError(f"optimizer: expected one sharded mesh dimension, got {placements}; use one or two.")
+        raise ValueError(
+            f"optimizer: expected one sharded mesh dimension, got {placements}; use a mesh of one or two "
+            "dimensions."
+        )
     slices = []
     for index, tensor in enumerate(tensors):
         part, num_parts = (mesh.get_local_rank(dims[0]), mesh.size(dims[0])) if dims else (0, 1)
