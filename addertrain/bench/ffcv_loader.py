@@ -17,11 +17,12 @@ _SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # the crops of data.crops: shares 
 
 def is_there() -> bool:
     """Whether FFCV can be imported, with all that its Loader needs."""
-    try:
-        import ffcv.loader  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    with _TorchThreads():  # importing it sets their number, too
+        try:
+            import ffcv.loader  # noqa: F401
+        except ImportError:
+            return False
+        return True
 
 
 def ffcv_epochs(
