@@ -12,12 +12,12 @@ from addertrain.recipe import DataRecipe
 
 PROCESSOR = "AMD EPYC, Zen 5"
 MEASURED_MS = {
-    "jpg 400": 0.417,
-    "jpg 400, whole": 0.651,
-    "jpg 500": 0.495,
-    "jpg 500, whole": 0.885,
-    "raw 500": 0.156,
-    "original files": 8.28,
+    "jpg 400": 0.441,
+    "jpg 400, whole": 0.688,
+    "jpg 500": 0.498,
+    "jpg 500, whole": 0.953,
+    "raw 500": 0.234,
+    "original files": 8.36,
 }
 """Processor ms of a training image of 224 pixels, by what it is read from: docs/data.md, "Speed and memory".
 
