@@ -27,7 +27,8 @@ def _warn_of_reference(device_type: str) -> None:
     _warned_of.add(device_type)
     warnings.warn(
         f"addertrain: there are no compiled kernels for {device_type}, so adder layers use the slow "
-        "reference; `addertrain --version` says what is missing.",
+        "reference; `addertrain --version` says what is missing; see "
+        "docs/troubleshooting.md#slow-reference-kernels",
         stacklevel=2,
     )
 

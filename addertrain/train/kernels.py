@@ -168,7 +168,7 @@ def check(found: Sequence[Found], folder: Path | None) -> None:
     raise RunError(
         f"train.kernels: compiled: expected every kernel to match the reference, got on {where} ({device}, "
         f"torch {torch.__version__}) {failures[0]}{more}; {report}run launch/setup again, or set "
-        "train.kernels: reference"
+        "train.kernels: reference; see docs/troubleshooting.md#a-kernel-is-wrong"
     )
 
 

@@ -64,6 +64,7 @@ def _advice(error: BaseException, recipe: Recipe, world: World, snapshot: Path |
             f"precision needs a new run: another --out with --init-from {folder}"
         )
     ways.append("addertrain plan --memory GIB estimates what a rank needs")
+    ways.append("see docs/troubleshooting.md#out-of-memory")
     kept = f"; a snapshot for torch's memory viewer is in {snapshot}" if snapshot else ""
     first = (str(error).strip() or "the allocator has no more memory").splitlines()[0]
     return f"out of memory on {world.device} of rank {world.rank} ({first:.160}); {'; '.join(ways)}{kept}"

@@ -69,7 +69,8 @@ def detect_world() -> World:
         got = ", ".join(f"{name}={os.environ[name]}" for name in present)
         raise UsageError(
             f"launcher: expected consistent whole numbers in {', '.join(_VARIABLES)}, got {got}; unset "
-            f"{'it' if len(present) == 1 else 'them'} to run one process, or start with torchrun"
+            f"{'it' if len(present) == 1 else 'them'} to run one process, or start with torchrun; "
+            "see docs/troubleshooting.md#a-launchers-variables"
         )
     rank, size, local_rank, local_size = values
     if device_type == "cuda" and torch.cuda.device_count() < local_size:
@@ -124,7 +125,8 @@ def _lost(error: RuntimeError, timeout_s: float) -> str:
     reason = str(error).splitlines()[0].rpartition("] ")[2]
     return (
         f"expected an answer of all ranks within {timeout_s:g} s, got: {reason}; look for the first error of "
-        "another rank, else check the network; start again to resume"
+        "another rank, else check the network; start again to resume; see "
+        "docs/troubleshooting.md#ranks-hang"
     )
 
 

@@ -140,7 +140,8 @@ def _check_same(recipe: Recipe, earlier: Recipe, *, where: str) -> None:
     if differences := differing_keys(recipe, earlier):
         raise UsageError(
             f"{where}: expected the recipe that it was trained with, got another "
-            f"({'; '.join(differences)}); choose another --out, or use the same values"
+            f"({'; '.join(differences)}); choose another --out, or use the same values; see "
+            "docs/troubleshooting.md#resuming-is-refused"
         )
 
 

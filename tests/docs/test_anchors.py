@@ -36,12 +36,15 @@ def test_anchors_of_links_exist(page: Path) -> None:
     assert not missing, missing
 
 
+def _text_of(path: Path) -> str:
+    """A program's text, in which a string that is divided over lines is one."""
+    return re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))
+
+
 def test_anchors_that_the_code_names_exist() -> None:
-    files = [*python_files(), *(path for path in (ROOT / "launch").iterdir() if path.suffix in ("", ".py"))]
-    texts = [(path, path.read_text(encoding="utf-8")) for path in files if path.is_file()]
-    # A name that is divided over two lines of a string is one in the program.
+    scripts = [path for path in (ROOT / "launch").iterdir() if path.suffix in ("", ".py") and path.is_file()]
     named = [
-        (path, *found) for path, text in texts for found in _NAMED.findall(re.sub(r'"\s*\n\s*f?"', "", text))
+        (path, *found) for path in [*python_files(), *scripts] for found in _NAMED.findall(_text_of(path))
     ]
     missing = [
         f"{path.relative_to(ROOT)}: {page}#{anchor}"
@@ -50,6 +53,19 @@ def test_anchors_that_the_code_names_exist() -> None:
     ]
 
     assert not missing, "\n".join(missing)
+    assert len({anchor for _, page, anchor in named if page == "docs/troubleshooting.md"}) > 6
+
+
+def test_messages_that_the_page_of_symptoms_quotes_are_given() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    program = re.sub(r"\{[^{}]*\}", "…", "\n".join(_text_of(path) for path in python_files()))
+    symptoms = re.findall(r"^\*\*You see\*\*(.*?)\n\n", page, flags=re.M | re.S)
+    quoted = [" ".join(code.split()) for text in symptoms for code in re.findall(r"`([^`]+)`", text)]
+    others = ("addertrain ", "launch/", "pip ", "on CPUs:", "_C", "--")
+    messages = [code for code in quoted if " " in code and not code.startswith(others)]
+
+    assert len(messages) > 10
+    assert not [message for message in messages if re.sub(r"[… ]+$", "", message) not in program]
 
 
 def test_a_missing_anchor_is_noticed(tmp_path: Path) -> None:

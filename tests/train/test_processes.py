@@ -110,5 +110,5 @@ def test_a_rank_that_does_not_answer_is_one_line(message: str, monkeypatch: pyte
 
     said = str(caught.value)
     assert said.startswith(f"expected an answer of all ranks within 5 s, got: {message.partition('] ')[2]};")
-    assert said.endswith("start again to resume")
+    assert said.endswith("start again to resume; see docs/troubleshooting.md#ranks-hang")
     assert not dist.is_initialized()

@@ -200,7 +200,8 @@ def _kernel() -> Any:
     except (ImportError, OSError) as error:
         raise DataError(
             f"data.loader: ffcv needs the packages ffcv 1.0.2 and numba, but: {error}; run launch/setup "
-            "all, or choose data.loader: torchvision"
+            "all, or choose data.loader: torchvision; see "
+            "docs/troubleshooting.md#ffcv-or-deepspeed-is-missing"
         ) from None
     parts = part_decoder.library()
     for symbol, function in (

@@ -120,7 +120,8 @@ class PictureLoader(OrderedLoader):
         if missing:
             raise ReadError(
                 f"loader: expected a batch within {self._timeout_seconds:g} s, got none; the storage hangs "
-                "or is too slow; check it, or raise data.timeout_seconds"
+                "or is too slow; check it, or raise data.timeout_seconds; see "
+                "docs/troubleshooting.md#a-batch-does-not-arrive"
             )
         indices = torch.from_numpy(started.samples)
         return Batch(started.images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)

@@ -164,7 +164,10 @@ class FiniteGuard(StatefulCallback):
 
     def _answer(self, trainer: Trainer, found: str) -> None:
         kept = self._last_checkpoint()
-        advice = "correct the data and start again, or lower optim.lr in a new run"
+        advice = (
+            "correct the data and start again, or lower optim.lr in a new run; see "
+            "docs/troubleshooting.md#nan-or-infinite-loss"
+        )
         so_far = self.skipped_steps if self._policy == "skip" else self.rollbacks
         if self._policy == "stop":
             raise NonFiniteError(f"{found}; the step was not made, and {kept}; {advice}")

@@ -131,7 +131,7 @@ def import_deepspeed(device_type: str) -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"train.strategy: zero1, zero2 and zero3 need DeepSpeed ({error}); install it with launch/setup "
-            "all, or use ddp or fsdp"
+            "all, or use ddp or fsdp; see docs/troubleshooting.md#ffcv-or-deepspeed-is-missing"
         ) from None
     module: ModuleType = deepspeed
     module.utils.logging.logger.setLevel(logging.ERROR)
