@@ -147,8 +147,9 @@ def _study_entry(path: Path) -> str:
 
 
 def _escaped(text: str) -> str:
-    """For a cell of a table; pages of docs/ that it names become links."""
-    return re.sub(r"\bdocs/(\w+\.md)", r"[\1](../docs/\1)", text.replace("|", "\\|"))
+    """For a cell of a table; a star is a star, and pages of docs/ that it names become links."""
+    cell = re.sub(r"(`[^`]*`)|\*", lambda found: found[1] or r"\*", text.replace("|", r"\|"))
+    return re.sub(r"\bdocs/(\w+\.md)", r"[\1](../docs/\1)", cell)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from addertrain.nn.padding import PaddingMode
 
 
 class AdderConv1d(nn.Module):
-    """Y[n,o,p] = -sum_{c,r} |X[n, c, p*u + r*e - a] - F[o,c,r]|: AdderConv2d, `conv`, on images of one row.
+    """`Y[n,o,p] = -sum_{c,r} |X[n, c, p*u + r*e - a] - F[o,c,r]|`: AdderConv2d on images of one row.
 
     Whatever knows adder layers (optimizer, variants, 8 bits, counts, proof, export) finds `conv` inside. Its
     filters are (out_channels, in_channels / groups, 1, kernel_size). Arguments as AdderConv2d's.

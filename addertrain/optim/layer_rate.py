@@ -54,7 +54,7 @@ class AdaptiveLayerRate(AdderOptimizer):
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
         rule: an optimizer's class, or functools.partial(torch.optim.AdamW, lr=1e-3, betas=(0.9, 0.95)).
         filter_rule: the same for adder filters alone, where it differs: torch.optim.Muon, which updates
-            matrices only, sees a filter as O rows of C*R*S.
+            matrices only, sees a filter as O rows of C·R·S.
         eta: root mean square of an adder layer's update at gamma = 1.
         alr: "off" leaves the length of updates to the rule, for comparison.
         elementwise: says of an optimizer that is not known here whether an element's update depends on that

@@ -145,6 +145,15 @@ def test_marks_of_markdown_do_not_remain_in_texts(pages: dict[str, Page]) -> Non
     assert not remains, "\n".join(remains)
 
 
+def test_stars_of_equations_are_no_emphasis(site: Path) -> None:
+    """Of `p*u + r*e` in a docstring, outside a block of code, the parser would make slanted letters."""
+    slanted = [
+        path.name for path in (site / "api").glob("*.html") if "<em>" in path.read_text(encoding="utf-8")
+    ]
+
+    assert not slanted
+
+
 def test_search_works_without_a_server(site: Path) -> None:
     assert (site / "search" / "search_index.js").is_file()
     assert 'src="assets/iframe-worker.js"' in (site / "training.html").read_text(encoding="utf-8")
