@@ -48,7 +48,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     _launch(monkeypatch, RANK="0", WORLD_SIZE="4", LOCAL_RANK="0", LOCAL_WORLD_SIZE="4")
 
-    with pytest.raises(UsageError, match=r"4 processes, 2 GPUs.*--nproc-per-node 2"):
+    with pytest.raises(UsageError, match=r"4 processes and 2 GPUs.*--nproc-per-node 2"):
         detect_world()
 
 
