@@ -33,7 +33,7 @@ RETIRED: dict[str, str] = {
     r"(is|are|as|each|every|the) pictures?": "image",
     r"cut (over|into) (the )?(ranks|parts)": "sharded over the ranks, split into micro-batches",
     r"parts of a batch": "micro-batches",
-    r"whole (tensors?|parameters?|network|filters?|gradients?|checkpoints?)": "unsharded, intact, complete",
+    r"whole (tensors?|parameters?|filters?|gradients?|checkpoints?)": "unsharded, intact, complete",
     r"is well": "is healthy",
 }
 _RETIRED = re.compile(rf"\b(?:{'|'.join(f'(?:{pattern})' for pattern in RETIRED)})\b")
@@ -50,6 +50,7 @@ PAGES = [
     for name in (
         *("SECURITY.md", "findings/README.md", "launch/README.md", "recipes/README.md"),
         *("docs/api.md", "docs/deepspeed.md", "docs/experiments.md"),
+        *("docs/grouped-layers.md", "docs/index.md", "docs/report.md"),
     )
 ]
 HEADS = sorted((ROOT / "recipes").rglob("*.yaml"))
