@@ -142,7 +142,7 @@ def test_a_bad_gradient_of_one_rank_is_answered_by_all_under_every_strategy(tmp_
         assert first[strategy]["left"] == ({2, 4}, {2, 4}, 2), strategy
         assert first[strategy]["loss"] == pytest.approx(first["ddp"]["loss"], rel=0.05), strategy
     assert "got NaN in the gradient of conv2.weight in epoch 1, batch 3, step 3; the step" in first["stopped"]
-    assert "was not made, there is no checkpoint yet" in first["stopped"]
+    assert "was not made, and there is no checkpoint yet" in first["stopped"]
     for strategy in ("ddp", "zero2"):
         summary = first[f"{strategy}, rolled back"]
         assert (summary.rollbacks, summary.steps) == (1, 5), strategy

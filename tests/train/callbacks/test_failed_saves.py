@@ -108,7 +108,7 @@ def test_a_failed_save_can_end_the_training(tmp_path: Path) -> None:
     (ended,) = _fit_on_a_full_disk(tmp_path / "run", 2, 1, goes_on=False)
 
     assert ended.startswith("ended: ")
-    assert "start again" in ended
+    assert "the same command resumes" in ended
     assert _names(tmp_path / "run")[:1] == ["epoch_0000_step_000002"]
     assert not (tmp_path / "run/summary.json").exists()
 

@@ -153,11 +153,11 @@ def test_ranks_leave_an_evaluation_together(tmp_path: Path) -> None:
 
     assert [said.split(";")[0] for said in first] == [
         "saved epoch_0000_step_000005 after a signal",
-        "epoch_0001_step_000005 is saved",
+        "epoch_0001_step_000005 is saved, but a signal ended its evaluation",
     ]
     assert [said.split(";")[0] for said in second] == [
         "saved epoch_0000_step_000005 after SIGTERM to this process",
-        "epoch_0001_step_000005 is saved",
+        "epoch_0001_step_000005 is saved, but SIGTERM to this process ended its evaluation",
     ]
 
 
