@@ -139,7 +139,11 @@ def test_the_teacher_is_its_convolutional_baseline(tmp_path: Path) -> None:
     ("function", "error", "message"),
     [
         ("of_three_classes", UsageError, r"expected logits \(2, 10\) of two images, got \(2, 3\) from model"),
-        ("of_no_module", RecipeError, "expected a torch.nn.Module from .*, got str; return one"),
+        (
+            "of_no_module",
+            RecipeError,
+            "expected a torch.nn.Module from .*, got str; let the function return a module",
+        ),
         ("broken", RunError, "expected .*:broken to return, got KeyError: 'depth'"),
     ],
 )
