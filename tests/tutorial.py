@@ -89,8 +89,9 @@ def _figures() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Writes the executed notebook to the path that is given, or over the tutorial itself."""
-    executed = execute(read_notebook())
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else TUTORIAL
+    path = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else TUTORIAL
+    with contextlib.chdir(TUTORIAL.parent):  # where Jupyter starts it
+        executed = execute(read_notebook())
     path.write_text(json.dumps(executed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
