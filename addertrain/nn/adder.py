@@ -211,7 +211,8 @@ def _divisor_of(channels: tuple[int, int], groups: Any) -> int:
 def _pair_at_least(smallest: int, value: Any, name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"AdderConv2d: expected {name} as an int or a pair of ints, got {value!r}.")
+        words = ', "same" or "valid"' if name == "padding" else ""
+        raise TypeError(f"AdderConv2d: expected {name} as an int or a pair of ints{words}, got {value!r}.")
     first, second = (_at_least(smallest, size, "AdderConv2d", name) for size in pair)
     return first, second
 

@@ -24,7 +24,7 @@ _MAX_SEED = 2**32 - 1  # what numpy's and Lightning's seeds allow
 _MAX_THREADS = 1024
 # Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
 _MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
-_TIMEOUT = f"a number of a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
+_TIMEOUT = f"a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
 _LOCAL_STRATEGIES = ("auto", "ddp")  # the only ones whose gradients are whole when a hook sees them
 
 

@@ -1,7 +1,7 @@
 """The position of a training, in our terms and in those of Lightning's loops.
 
-No other file knows how these loops count; tests/train/test_loop_state.py compares what was read in Lightning
-2.6.6 with the installed version.
+No other file knows how these loops count. What was read in Lightning 2.6.6 is compared with the installed
+version by tests/train/test_loop_state.py.
 
     between two epochs     all batches and the evaluation of the last epoch are done
     in mid-epoch           some batches of the epoch are trained on; the hook after the last of them saved

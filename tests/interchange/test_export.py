@@ -145,7 +145,7 @@ def test_a_run_is_exported_as_it_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     assert torch.equal(loaded(_normalised(images, trained)), trained.model(_normalised(images, trained)))
     assert _top1(trained) == pytest.approx(evaluate(run).top1)
     assert main(["ckpt", "convert", str(run), str(tmp_path / "none" / "digits.pt")]) == 1
-    assert "expected the folder" in capsys.readouterr().err
+    assert "expected an existing folder" in capsys.readouterr().err
     assert main(["ckpt", "convert", str(run), str(tmp_path / "digits.pt")]) == 0
     state = torch.load(tmp_path / "digits.pt", weights_only=True)
     assert_same_bits(state, trained.model.state_dict())

@@ -137,9 +137,9 @@ def test_can_be_built_without_memory() -> None:
         (lambda: AdderConv2d(4, 8.0, 3), TypeError, "AdderConv2d: expected out_channels as an int, got 8.0"),
         (lambda: AdderConv2d(4, 8, (3, 3, 3)), TypeError, "expected kernel_size as an int or a pair of ints"),
         (
-            lambda: AdderConv2d(4, 8, 3, padding="same"),
+            lambda: AdderConv2d(4, 8, 3, padding="full"),
             TypeError,
-            "expected padding as an int or a pair of ints",
+            'expected padding as an int or a pair of ints, "same" or "valid", got \'full\'',
         ),
         (lambda: AdderConv2d(4, 8, 3, padding=-1), ValueError, "AdderConv2d: expected padding >= 0, got -1"),
         (lambda: AdderConv2d(4, 8, 3, stride=(1, 0)), ValueError, "AdderConv2d: expected stride >= 1, got 0"),

@@ -357,7 +357,7 @@ def test_a_result_that_differs_is_undone() -> None:
 
     model = Catches()
     twin = copy.deepcopy(model)
-    with pytest.raises(RuntimeError, match="the network is as it was"):
+    with pytest.raises(RuntimeError, match="the network was left unchanged"):
         fuse(model, images())
     assert type(model) is Catches
     assert not model.conv2.rectified

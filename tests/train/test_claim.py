@@ -51,7 +51,7 @@ def test_the_second_process_gets_one_line_and_a_killed_one_locks_nobody_out(tmp_
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
 
-        words = rf"mine: .* that process {holder.pid} on .* does; .* another --out"
+        words = rf"no other process uses, got one in which process {holder.pid} on .* trains; .* --out"
         with pytest.raises(RunError, match=words), claimed(run, _silent):
             raise AssertionError("two at once")
     finally:
