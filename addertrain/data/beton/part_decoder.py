@@ -16,6 +16,7 @@ from PIL import Image
 
 from addertrain import compiled
 from addertrain.data.crops import Box
+from addertrain.errors import RunError
 
 Whole = Callable[[bytes, NDArray[np.uint8]], bool | None]
 """Fills pixels (H, W, 3) by the decoder that is to be agreed with."""
@@ -39,7 +40,11 @@ class Part(NamedTuple):
 
 @functools.cache
 def library() -> Any:
-    """The compiled library; None if it was not built or libjpeg-turbo is not installed."""
+    """The compiled library; None if it was not built or libjpeg-turbo is not installed.
+
+    Raises:
+        RunError: it was compiled from older sources than these.
+    """
     path = compiled.find(_LIBRARY)
     if path is None:
         return None
@@ -47,6 +52,17 @@ def library() -> Any:
         loaded = ctypes.CDLL(str(path))
     except OSError:
         return None
+    try:
+        return _typed(loaded)
+    except AttributeError as error:
+        raise RunError(
+            f"expected a library of this version, got an older one ({error}); run launch/setup, or install "
+            "addertrain again."
+        ) from None
+
+
+def _typed(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     decode = loaded.addertrain_decode_part
     decode.restype = ctypes.c_int32

@@ -15,6 +15,7 @@ from addertrain.data.beton.part_decoder import decode_part, gives_the_pixels_of
 from addertrain.data.beton.reader import BetonReader, decode
 from addertrain.data.crops import Box, random_crops
 from addertrain.data.decoding import jpeg
+from addertrain.errors import RunError
 from tests.data.jpegs import SAMPLINGS, assert_same, jpeg_of, photograph, turbo_jpeg
 from tests.data.photographs import real_folder
 
@@ -145,3 +146,14 @@ def test_every_photographs_part_has_the_pixels_of_the_whole(name: str) -> None:
             assert_same(content, head.height, head.width, box)
             num_parts += 1
     assert num_parts > 90
+
+
+def test_a_library_without_these_functions_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a pull without a build; the operators' library stands for the older one."""
+    monkeypatch.setattr(part_decoder, "_LIBRARY", "_C")
+    part_decoder.library.cache_clear()
+    try:
+        with pytest.raises(RunError, match=r"an older one \(.*decode_part\); run launch/setup"):
+            part_decoder.library()
+    finally:
+        part_decoder.library.cache_clear()
