@@ -46,7 +46,7 @@ _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 def write_pages() -> None:
     """Writes all that the site is made of into FOLDER; a file that has not changed keeps its time."""
-    pages = dict(_own_pages())
+    pages, media = dict(_own_pages()), _media()
     wanted = {
         target
         for uri, (origin, text) in pages.items()
@@ -58,8 +58,8 @@ def write_pages() -> None:
         uri: _with_links_of_the_site(uri, origin, text).encode() for uri, (origin, text) in pages.items()
     }
     written[PAGES["docs/api.md"]] = docs_pages.api_page(is_site=True).encode()
-    written |= {site_uri(target): _source_page(target).encode() for target in wanted - _media()}
-    written |= {target.removeprefix("docs/"): (ROOT / target).read_bytes() for target in _media()}
+    written |= {site_uri(target): _source_page(target).encode() for target in wanted - media}
+    written |= {target.removeprefix("docs/"): (ROOT / target).read_bytes() for target in media}
     written |= {f"api/{module}.md": page.encode() for module, page in docs_pages.module_pages().items()}
     for path in [path for path in FOLDER.rglob("*") if path.is_file()]:
         if path.relative_to(FOLDER).as_posix() not in written:

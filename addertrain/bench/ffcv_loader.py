@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from addertrain.data.crops import MAX_ASPECT, MIN_AREA, MIN_ASPECT
+
 _LONGEST_END_S = 10.0  # of a thread that has nothing left to do; one that failed or waits is left alone
-_SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # the crops of data.crops: shares of the area, width by height
 
 
 def is_there() -> bool:
@@ -40,7 +41,9 @@ def ffcv_epochs(
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor, ToTorchImage
 
-    decoder = RandomResizedCropRGBImageDecoder((image_size, image_size), scale=_SCALE, ratio=_RATIO)
+    decoder = RandomResizedCropRGBImageDecoder(
+        (image_size, image_size), scale=(MIN_AREA, 1.0), ratio=(MIN_ASPECT, MAX_ASPECT)
+    )
     with _TorchThreads():
         loader = Loader(
             str(path),

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from addertrain.data.randomness import Stream, draw_integers, draw_sequences, uniforms
 
 _TRIES = 10
-_MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3  # width by height
+MIN_AREA = 0.08  # of a training crop, as a fraction of the image
+MIN_ASPECT, MAX_ASPECT = 3 / 4, 4 / 3  # width by height
 _ASPECT_BITS = 16
 
 
@@ -52,8 +53,8 @@ class RandomCrops:
             if 0 < box_width <= width and 0 < box_height <= height:
                 top, left = int(row * (height - box_height + 1)), int(column * (width - box_width + 1))
                 return Box(top, left, box_height, box_width)
-        box_width = min(width, round(height * _MAX_ASPECT))
-        box_height = min(height, round(width / _MIN_ASPECT))
+        box_width = min(width, round(height * MAX_ASPECT))
+        box_height = min(height, round(width / MIN_ASPECT))
         return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
     def part(self, where: slice) -> "RandomCrops":
@@ -86,7 +87,9 @@ def center_crops(num_samples: int, *, share: float) -> CenterCrops:
     return CenterCrops(share, np.zeros(num_samples, dtype=np.bool_))
 
 
-def random_crops(samples: NDArray[np.int64], *, seed: int, epoch: int, min_area: float = 0.08) -> RandomCrops:
+def random_crops(
+    samples: NDArray[np.int64], *, seed: int, epoch: int, min_area: float = MIN_AREA
+) -> RandomCrops:
     """Crops for training, by (seed, epoch, sample); `min_area` is the smallest fraction of the area."""
     draws = draw_sequences(seed, epoch, samples, Stream.CROP_BOX, count=4 * _TRIES)
     draws = draws.reshape(len(samples), _TRIES, 4)
@@ -102,8 +105,8 @@ def _aspects(draws: NDArray[np.uint64]) -> NDArray[np.float64]:
 
     Products only: exp and log differ in their last bit from one machine to another, and with it a box.
     """
-    aspects = np.full(draws.shape, _MIN_ASPECT)
-    factor = _MAX_ASPECT / _MIN_ASPECT
+    aspects = np.full(draws.shape, MIN_ASPECT)
+    factor = MAX_ASPECT / MIN_ASPECT
     for bit in range(63, 63 - _ASPECT_BITS, -1):
         factor = math.sqrt(factor)
         aspects *= np.where((draws >> np.uint64(bit)) & np.uint64(1), factor, 1.0)

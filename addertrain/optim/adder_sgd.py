@@ -4,8 +4,8 @@ The rate is in scaling.py, norms in gradient_norms.py, the layout of sharded ten
 arithmetic of SGD in descent.py, the authors' variant in local_scaling.py, and checks in validation.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,19 +82,7 @@ class AdderSGD(AdderOptimizer):
                 for tensor in (tensor for shards in self.shards_of(index) for tensor in shards.tensors):
                     self.state[tensor].setdefault("momentum_buffer", torch.zeros_like(tensor))
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; returns what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _update(self) -> None:
         for group in self.param_groups:
             # Stage 3 of ZeRO empties all groups but the one whose turn it is.
             shards = self._shards_in(group) if group["adder"] and group["params"] else None
@@ -109,7 +97,6 @@ class AdderSGD(AdderOptimizer):
                 [local(param) for param in params], grads, buffers, group,
                 owns_grads=owns_grads, is_sound=self.is_sound,
             )  # fmt: skip
-        return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load momentum and hyperparameters; refuses the state of other layers before anything is changed."""

@@ -9,7 +9,7 @@ gradient_norms.py, the rate to scaling.py, what lies where to shards.py and the 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ class AdaptiveLayerRate(AdderOptimizer):
     All other parameters take the plain steps of `rule`, bit for bit. Adder filters take the direction of its
     update alone; weight decay is decoupled for them, whatever `rule` does. The norm of a layer's update is
     that of the whole layer under DDP, FSDP2 and, after `bind`, ZeRO. State, groups, schedulers, `maximize`,
-    `foreach` and `fused` are those of the wrapped optimizer.
+    `foreach` and `fused` are those of the wrapped optimizer. Where `is_sound` is set, the host waits for it
+    at every step, also on a GPU.
 
     Args:
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
@@ -93,30 +94,14 @@ class AdaptiveLayerRate(AdderOptimizer):
         self._check_sharding(self.built_groups[index], is_cut=is_cut)
         super().install(index, shards)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; returns what `closure` returns.
-
-        Where `is_sound` is set, the host waits for it, also on a GPU.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _update(self) -> None:
         if self.is_sound is not None and not self.is_sound:
-            return loss
+            return
         for group in self.param_groups:
             if not group["adder"]:
                 _step(self._inner, group, self.state)
             elif group["params"]:  # stage 3 of ZeRO empties all groups but the one whose turn it is
                 self._step_filters(group, self._shards_in(group))
-        return loss
 
     def _step_filters(self, group: Group, shards: Shards) -> None:
         params = [param for param in group["params"] if param.grad is not None]
