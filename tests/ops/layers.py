@@ -118,6 +118,8 @@ def _rows() -> list[Layer]:
         Layer(1, 3, 16, 4, 64, 3, 3, padding=(4, 0), dilation=(2, 1)),
         Layer(1, 3, 16, 9, 16, 3, 3, padding=(2, 2), dilation=(3, 2)),
         Layer(1, 2, 16, 4, 14, 3, 3, padding=(1, 0)),
+        Layer(3, 5, 17, 6, 4, 3, 3, padding=(1, 1)),
+        Layer(2, 9, 8, 5, 3, 3, 3, padding=(1, 1)),
     ]
 
 

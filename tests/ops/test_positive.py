@@ -1,16 +1,26 @@
 """The forward pass where filters walk lists of positive taps: what test_table.py does not see."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
 
 from addertrain.ops import reference, schemas
 from tests.ops.answers import data_of
+from tests.ops.implementations import COMPILED, name_of
 from tests.ops.layers import TABLE, Layer
 from tests.ops.threads import differing
 
 LAYERS = TABLE["rows"]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
+WITH_LISTS = [one for one in COMPILED if one.name in ("avx512", "avx2")]
+
+
+@pytest.fixture(autouse=True, params=WITH_LISTS, ids=name_of)
+def set_with_lists(request: pytest.FixtureRequest) -> Iterator[None]:
+    with request.param.use():
+        yield
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)

@@ -66,11 +66,12 @@ def test_right_wherever_the_relu_lets_it_through(
     assert not mistakes, "\n".join(mistakes)
 
 
-def test_zeros_are_left_out_where_that_pays() -> None:
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_zeros_are_left_out_where_that_pays(implementation: Implementation) -> None:
     layer = LAYERS[0]
     data = data_of(layer, torch.float32, behind_relu=True)
 
-    with COMPILED[0].use():
+    with implementation.use():
         dx = schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes)
 
     assert torch.equal(dx == 0, data.x == 0)

@@ -36,11 +36,32 @@ struct EightFloats : LaneByLane<RegisterOfEight> {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
   }
-  // Lane i of the result: the sum of v[i].
+  // Lane i of the result: the sum of v[i]. Shuffles and additions instead of vhaddps, which is slower than its parts.
   static Reg sums(const Reg (&v)[kLanes]) {
-    const Reg low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    const Reg high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+    const Reg low = add_pairs(add_pairs(v[0], v[1]), add_pairs(v[2], v[3]));
+    const Reg high = add_pairs(add_pairs(v[4], v[5]), add_pairs(v[6], v[7]));
     return add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+  }
+  // Lane j of v[i] to lane i of v[j].
+  static void transpose(Reg (&v)[kLanes]) {
+    Reg pairs[8], fours[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 2) {
+      pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+      pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        fours[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + 2 + j], 0b01000100);
+        fours[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + 2 + j], 0b11101110);
+      }
+#pragma GCC unroll 8
+    for (int j = 0; j < 4; ++j) {  // half h of fours[4 k + j]: lane 4 h + j of registers 4 k to 4 k + 3
+      v[j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x20);
+      v[4 + j] = _mm256_permute2f128_ps(fours[j], fours[4 + j], 0x31);
+    }
   }
   static Reg add_min(Reg sum, Reg x, Reg w) {
     return _mm256_fmadd_ps(_mm256_min_ps(x, w), _mm256_set1_ps(1.0f), sum);
@@ -53,6 +74,12 @@ struct EightFloats : LaneByLane<RegisterOfEight> {
   static Reg multiply_add(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm256_fmadd_ps(_mm256_set1_ps(scale), a, b); }
   static Reg keep_nan(Reg value, Reg x) { return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
+
+ private:
+  // In each half: sums of neighbours of a, then of b.
+  static Reg add_pairs(Reg a, Reg b) {
+    return add(_mm256_shuffle_ps(a, b, 0b10001000), _mm256_shuffle_ps(a, b, 0b11011101));
+  }
 };
 
 }  // namespace
