@@ -6,9 +6,10 @@ from addertrain.nn.binary import BinaryConv2d
 from addertrain.nn.conv import Conv2d
 from addertrain.nn.conversion import Fusion
 from addertrain.nn.convert import convert
+from addertrain.nn.freeze import freeze_norms
 from addertrain.nn.fuse import fuse
 from addertrain.nn.groups import param_groups
-from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.norm import BatchNorm2d, FrozenBatchNorm2d
 from addertrain.nn.one_dimension import AdderConv1d
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
 from addertrain.nn.recalibrate import average_buffers, recalibrated
@@ -21,6 +22,7 @@ __all__ = [
     "BatchNorm2d",
     "BinaryConv2d",
     "Conv2d",
+    "FrozenBatchNorm2d",
     "Fusion",
     "OrderedConv2d",
     "OrderedLinear",
@@ -29,6 +31,7 @@ __all__ = [
     "adder_norm_residual",
     "average_buffers",
     "convert",
+    "freeze_norms",
     "fuse",
     "param_groups",
     "recalibrated",

@@ -82,3 +82,16 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}"
+
+
+class FrozenBatchNorm2d(BatchNorm2d):
+    """BatchNorm2d that is always in evaluation, y = weight * (x - mean) / sqrt(var + eps) + bias.
+
+    All four are constants. `addertrain.nn.freeze_norms` makes these norms. Names in the state dict are
+    BatchNorm2d's, so that checkpoints load into either, and into torchvision's `FrozenBatchNorm2d`.
+    """
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":
+        """Stays in evaluation, whatever `mode` is."""
+        super().train(False)
+        return self

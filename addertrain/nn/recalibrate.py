@@ -7,24 +7,27 @@ bit.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from addertrain.nn.norm import FrozenBatchNorm2d
 from addertrain.nn.sync_norm import SyncBatchNorm2d
 
 
 @contextmanager
 def recalibrated(
-    model: nn.Module, batches: Iterable[Tensor], *, group: dist.ProcessGroup | None = None
+    model: nn.Module, batches: Iterable[Any], *, group: dist.ProcessGroup | None = None
 ) -> Iterator[None]:
     """Evaluate with running statistics recomputed on `batches`: the mean of each batch's mean and variance.
 
-    The batches, inputs as the model takes them, pass through once without gradients; norms normalise by the
-    batch, as in training, and everything else (dropout) behaves as in evaluation. Inside the block the model
-    keeps its mode. A model without running statistics is not changed.
+    The batches, inputs as the model takes them in evaluation, pass through once without gradients; norms
+    normalise by the batch, as in training, and everything else (dropout) behaves as in evaluation. Inside the
+    block the model keeps its mode. Frozen norms keep their statistics, which are part of the network; a model
+    without other running statistics is not changed.
 
     Args:
         group: pool over its ranks, each giving its own batches; all of them must enter.
@@ -32,7 +35,15 @@ def recalibrated(
     Raises:
         ValueError: if no rank gave a batch.
     """
-    norms = _tracking_norms(model)
+    with recomputed(model, _tracking_norms(model), batches, group):
+        yield
+
+
+@contextmanager
+def recomputed(
+    model: nn.Module, norms: list[_BatchNorm], batches: Iterable[Any], group: dist.ProcessGroup | None
+) -> Iterator[None]:
+    """`recalibrated`, for these norms of the model."""
     with _live_buffers_kept(norms):
         if norms:
             _recompute(model, norms, batches, group)
@@ -56,7 +67,9 @@ def _tracking_norms(model: nn.Module) -> list[_BatchNorm]:
     return [
         module
         for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and not isinstance(module, FrozenBatchNorm2d)
     ]
 
 
@@ -72,7 +85,7 @@ def _live_buffers_kept(norms: list[_BatchNorm]) -> Iterator[None]:
 
 @torch.no_grad()
 def _recompute(
-    model: nn.Module, norms: list[_BatchNorm], batches: Iterable[Tensor], group: dist.ProcessGroup | None
+    model: nn.Module, norms: list[_BatchNorm], batches: Iterable[Any], group: dist.ProcessGroup | None
 ) -> None:
     for norm in norms:
         norm.reset_running_stats()  # a NaN of a diverged step would survive any averaging
@@ -98,7 +111,7 @@ def _normalising_by_batch(model: nn.Module, norms: list[_BatchNorm]) -> Iterator
     try:
         model.eval()
         for norm in norms:
-            norm.train()
+            norm.training = True  # a frozen norm's train() would not do it
             norm.momentum = 1.0
         for norm in synchronised:
             norm.is_synchronised = False  # ranks pass different numbers of batches through

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.norm import BatchNorm2d, FrozenBatchNorm2d
 
 _Moments = tuple[Tensor, Tensor, Tensor]
 
@@ -49,6 +49,8 @@ class SyncBatchNorm2d(BatchNorm2d):
 def synchronise_norms(model: nn.Module) -> None:
     """Make every BatchNorm2d of `model` a SyncBatchNorm2d, in place: parameters, hooks and names stay.
 
+    Frozen norms stay frozen.
+
     Raises:
         ValueError: if it has other batch norms, which would keep to their rank.
     """
@@ -56,7 +58,9 @@ def synchronise_norms(model: nn.Module) -> None:
         if type(module) in (nn.BatchNorm2d, BatchNorm2d):
             module.relu = getattr(module, "relu", False)
             module.__class__ = SyncBatchNorm2d
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SyncBatchNorm2d):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
+            module, SyncBatchNorm2d | FrozenBatchNorm2d
+        ):
             raise ValueError(
                 f"synchronise_norms: expected BatchNorm2d layers only, got a {type(module).__name__} at "
                 f"{name}; use BatchNorm2d on [N, C, 1, 1], or do not synchronise norms."

@@ -15,7 +15,7 @@ from torch.fx import Graph, Node
 from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.adder_norm import adder_norm, adder_norm_residual, norm_relu, norm_residual_relu
 from addertrain.nn.fusing.nodes import called, is_in_place, is_relu, may_write, summands
-from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.norm import BatchNorm2d, FrozenBatchNorm2d
 from addertrain.nn.sync_norm import SyncBatchNorm2d
 
 GraphsOf = Callable[[nn.Module], list[Graph]]
@@ -63,7 +63,7 @@ def find_chains(graph: Graph, owner: nn.Module, graphs_of: GraphsOf) -> list[Cha
 
 def is_norm(module: nn.Module) -> bool:
     """Whether it is our norm, or a norm of torch's that ours can replace."""
-    return type(module) in (BatchNorm2d, SyncBatchNorm2d) or is_torchs_norm(module)
+    return type(module) in (BatchNorm2d, SyncBatchNorm2d, FrozenBatchNorm2d) or is_torchs_norm(module)
 
 
 def is_torchs_norm(module: nn.Module) -> bool:
