@@ -15,6 +15,8 @@ from tests.source_tree import ROOT
 
 NUMBERS = {"avx512": 1, "avx2": 2, "neon": 4, "portable": 3}
 NAMES = tuple(NUMBERS)  # the better one first
+WITHOUT_VNNI = "avx512 without VNNI"  # differs from avx512 in distances of bytes only
+NAMES_FOR_BYTES = (*NAMES, WITHOUT_VNNI)
 VARIABLE = "ADDERTRAIN_TESTS_INSTRUCTION_SET"
 _BEST = 0
 _LIBRARIES = {
@@ -55,9 +57,11 @@ def choose(name: str) -> bool:
     import torch
 
     most = limit()
-    if most is not None and NAMES.index(name) < NAMES.index(most):
+    rank = NAMES.index("avx512" if name == WITHOUT_VNNI else name)
+    if most is not None and rank < NAMES.index(most):
         return False
-    chosen: bool = torch.ops.addertrain.use_cpu_instruction_set(NUMBERS[name])
+    number = 5 if name == WITHOUT_VNNI else NUMBERS[name]
+    chosen: bool = torch.ops.addertrain.use_cpu_instruction_set(number)
     return chosen
 
 

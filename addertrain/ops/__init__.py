@@ -8,6 +8,7 @@ from addertrain import libraries  # noqa: F401  it loads what implements them
 from addertrain.ops import (  # noqa: F401  they define what libraries implement
     fused,
     int8,
+    int8_norm,
     norm,
     norm_residual,
     schemas,

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
+from tests import instruction_sets
 from tests.ops.layers import TABLE, Layer
 from tests.ops.views import FORMS
 
 LAYERS = [layer for group in TABLE.values() for layer in group][::5]
+on_every_set = pytest.mark.parametrize("name", instruction_sets.NAMES_FOR_BYTES)
 
 
 def bytes_of(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -38,13 +40,19 @@ def expected_distances(layer: Layer, x: Tensor, w: Tensor) -> Tensor:
 
 
 def test_distances_over_the_table() -> None:
+    """On every instruction set that this processor has."""
+    cases = [(layer, *bytes_of(layer)) for layer in LAYERS]
+    expected = [expected_distances(*case) for case in cases]
     wrong = []
-    for layer in LAYERS:
-        x, w = bytes_of(layer)
-        got = adder2d_int8(x, w, *layer.sizes)
-        assert (got.dtype, got.is_contiguous(memory_format=torch.channels_last)) == (torch.int32, True)
-        if not torch.equal(got, expected_distances(layer, x, w)):
-            wrong.append(str(layer))
+    for name in instruction_sets.NAMES_FOR_BYTES:
+        if not instruction_sets.choose(name):
+            continue
+        for (layer, x, w), answer in zip(cases, expected, strict=True):
+            got = adder2d_int8(x, w, *layer.sizes)
+            assert (got.dtype, got.is_contiguous(memory_format=torch.channels_last)) == (torch.int32, True)
+            if not torch.equal(got, answer):
+                wrong.append(f"{name}: {layer}")
+    instruction_sets.restore()
 
     assert not wrong, "\n".join(wrong[:20])
 
@@ -58,13 +66,15 @@ def test_bytes_are_read_where_they_lie(form: str) -> None:
     assert torch.equal(adder2d_int8(*spread, *layer.sizes), expected_distances(layer, x, w))
 
 
-def test_the_largest_sum_is_exact() -> None:
+@on_every_set
+def test_the_largest_sum_is_exact(name: str) -> None:
     x, w = (
         torch.zeros(1, MAX_TERMS, 1, 1, dtype=torch.uint8),
         torch.full((1, MAX_TERMS, 1, 1), 255, dtype=torch.uint8),
     )
 
-    assert adder2d_int8(x, w, [1, 1], [0, 0], [1, 1]).item() == 255 * MAX_TERMS
+    with instruction_sets.chosen(name):
+        assert adder2d_int8(x, w, [1, 1], [0, 0], [1, 1]).item() == 255 * MAX_TERMS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8], ids=str)

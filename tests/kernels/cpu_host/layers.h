@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "csrc/cpu/int8/byte_patches.h"
+#include "csrc/cpu/dispatch.h"
 #include "device/direct.h"
 #include "passes.h"
 #include "reference.h"
@@ -65,7 +65,7 @@ inline void check_double(const Layer& d, const Data& data, Report& report) {
   report.expect_near("float64 dx", dx, grad_input_answer(d, dy, x, w));
 }
 
-// Distances of bytes are integers: no tolerance.
+// Distances of bytes are integers: no tolerance. Every set of kernels that this processor has.
 inline void check_bytes(const Layer& d, uint64_t seed, Report& report) {
   Draw draw(seed);
   std::vector<uint8_t> x(d.N * d.C * d.H * d.W), w(d.O * d.C * d.R * d.S);
@@ -73,12 +73,22 @@ inline void check_bytes(const Layer& d, uint64_t seed, Report& report) {
   for (uint8_t& value : w) value = static_cast<uint8_t>(draw.below(256));
   const std::vector<int32_t> expected = turned(distances(d, x, w), d.N, d.O, d.P * d.Q);
   Guarded<uint8_t> image(turned(x, d.N, d.C, d.H * d.W), true);
-  const ByteCall call(d, image.data(), w.data(), {d.C * d.R * d.S, d.R * d.S, d.S, 1});
-  for (const ByteTile tile : {best_byte_tile(), byte_tile_portable}) {
-    Guarded<int32_t> y(static_cast<int64_t>(expected.size()), true);
-    for (int64_t i = call.blocks(); i-- > 0;) call.compute(tile, i, i + 1, y.data());
+  for (const InstructionSet set : {InstructionSet::kAvx512, InstructionSet::kAvx512WithoutVnni, InstructionSet::kAvx2,
+                                   InstructionSet::kNeon, InstructionSet::kPortable}) {
+    if (!use_instruction_set(set)) continue;
+    const ByteKernels& kernels = byte_kernels();
+    Guarded<uint8_t> packed(kernels.packed_bytes(d), true);
+    Guarded<int32_t> sums(kernels.num_pixel_sums(d), true), y(static_cast<int64_t>(expected.size()), true);
+    for (int64_t i = kernels.num_blocks(d); i-- > 0;)
+      kernels.pack(d, w.data(), {d.C * d.R * d.S, d.R * d.S, d.S, 1}, i, i + 1, packed.data());
+    kernels.add_up_pixels(d, image.data(), 0, kernels.num_pixel_sums(d), sums.data());
+    ByteCall call{};
+    call.layer = d, call.x = image.data(), call.packed = packed.data(), call.pixel_sums = sums.data();
+    call.distances = y.data();
+    for (int64_t i = kernels.num_units(d); i-- > 0;) kernels.compute(call, i, i + 1);
     report.expect(y.values() == expected, "distances of bytes differ");
   }
+  use_instruction_set(InstructionSet::kBest);
 }
 
 inline void check_layer(const Layer& d, uint64_t seed, Report& report) {

@@ -1,11 +1,14 @@
-// adder2d_int8 on CPUs: allocation, layout and threads around int8/byte_patches.h and, for depthwise layers,
-// int8/depthwise_bytes.h.
-#include "csrc/cpu/int8/byte_patches.h"
+// Distances of bytes on CPUs: allocation, layout and threads around the kernels of int8/byte_kernels.h and, for depthwise
+// layers, int8/depthwise_bytes.h.
+#include "csrc/cpu/dispatch.h"
 #include "csrc/cpu/int8/depthwise_bytes.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <optional>
 
 #include "csrc/tensors.h"
 
@@ -21,6 +24,60 @@ Tensor channels_last(const Tensor& t) {
   const int64_t C = t.size(1), H = t.size(2), W = t.size(3);
   const bool is_dense = t.stride(1) == 1 && t.stride(3) == C && t.stride(2) == W * C && t.stride(0) == H * W * C;
   return is_dense ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
+}
+
+// Before packed filters: how they lie, so that kernels of another instruction set refuse them.
+struct PackedHead {
+  int64_t lanes, depth, O, C, R, S;
+  bool operator==(const PackedHead&) const = default;
+};
+constexpr int64_t kHeadBytes = 64;  // what lies behind it stays aligned
+
+PackedHead head_of(const Layer& d) { return {byte_kernels().lanes, byte_kernels().depth, d.O, d.C, d.R, d.S}; }
+
+const uint8_t* filters_of(const Tensor& packed) { return packed.const_data_ptr<uint8_t>() + kHeadBytes; }
+
+Tensor pack(const Layer& d, const Tensor& w) {
+  const ByteKernels& kernels = byte_kernels();
+  Tensor packed = torch::stable::empty({kHeadBytes + kernels.packed_bytes(d)}, ScalarType::Byte, std::nullopt, w.device());
+  uint8_t* to = packed.mutable_data_ptr<uint8_t>();
+  const PackedHead head = head_of(d);
+  std::memcpy(to, &head, sizeof head);
+  const uint8_t* from = w.const_data_ptr<uint8_t>();
+  const int64_t blocks = kernels.num_blocks(d), grain = 1 + (int64_t{1} << 16) * blocks / (1 + w.numel());
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    kernels.pack(d, from, strides_of(w), begin, end, to + kHeadBytes);
+  });
+  return packed;
+}
+
+void check_packed(const Layer& d, const Tensor& packed) {
+  PackedHead head{};
+  const bool is_whole = packed.dim() == 1 && packed.scalar_type() == ScalarType::Byte && packed.is_contiguous() &&
+                        packed.size(0) == kHeadBytes + byte_kernels().packed_bytes(d);
+  if (is_whole) std::memcpy(&head, packed.const_data_ptr<uint8_t>(), sizeof head);
+  STD_TORCH_CHECK(head == head_of(d),
+                  "adder2d_int8_norm: expected filters of this shape, packed by adder2d_int8_pack for the instruction set "
+                  "in use; pack them again");
+}
+
+// A call that lacks nothing but x, dense in channels-last.
+void compute(ByteCall call, const Tensor& x) {
+  const ByteKernels& kernels = byte_kernels();
+  const Layer& d = call.layer;
+  call.x = x.const_data_ptr<uint8_t>();
+  const int64_t num_sums = kernels.num_pixel_sums(d);
+  Tensor sums = torch::stable::empty({num_sums}, ScalarType::Int, std::nullopt, x.device());
+  int32_t* to = sums.mutable_data_ptr<int32_t>();
+  torch::stable::parallel_for(0, num_sums, 1 + (int64_t{1} << 18) / d.C, [&](int64_t begin, int64_t end) {
+    kernels.add_up_pixels(d, call.x, begin, end, to);
+  });
+  call.pixel_sums = to;
+  const int64_t units = kernels.num_units(d);
+  const int64_t elements = d.N * d.P * d.Q * d.O * d.C * d.R * d.S;
+  const int64_t grain = 1 + (int64_t{1} << 23) * units / (1 + elements);
+  torch::stable::parallel_for(0, units, grain,
+                              [&](int64_t begin, int64_t end) { kernels.compute(call, begin, end); });
 }
 
 Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
@@ -49,14 +106,73 @@ Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes pa
     }
     return y;
   }
-  const Tensor x = channels_last(given);
-  const ByteCall call(d, x.const_data_ptr<uint8_t>(), w.const_data_ptr<uint8_t>(), strides_of(w));
-  int32_t* out = y.mutable_data_ptr<int32_t>();
-  const ByteTile tile = best_byte_tile();
-  const int64_t grain = 1 + (int64_t{1} << 22) / (kByteRows * d.O * call.pitch);
-  torch::stable::parallel_for(0, call.blocks(), grain,
-                              [&](int64_t begin, int64_t end) { call.compute(tile, begin, end, out); });
+  const Tensor packed = pack(d, w);
+  ByteCall call{};
+  call.layer = d;
+  call.packed = filters_of(packed);
+  call.distances = y.mutable_data_ptr<int32_t>();
+  compute(call, channels_last(given));
   return y;
+}
+
+Tensor adder2d_int8_pack(const Tensor& w) {
+  STD_TORCH_CHECK(w.dim() == 4 && w.scalar_type() == ScalarType::Byte,
+                  "adder2d_int8_pack: expected w_ocrs in uint8 with 4 dimensions");
+  Layer d{};
+  d.O = w.size(0), d.C = w.size(1), d.R = w.size(2), d.S = w.size(3);
+  return pack(d, w);
+}
+
+// `numbers` as floats, one a filter.
+const float* floats_of(const Tensor& numbers, const Layer& d) {
+  STD_TORCH_CHECK(numbers.dim() == 1 && numbers.size(0) == d.O && numbers.scalar_type() == ScalarType::Float &&
+                      numbers.is_contiguous(),
+                  "adder2d_int8_norm: expected scale and shift as contiguous float32 vectors of one number a filter");
+  return numbers.const_data_ptr<float>();
+}
+
+Tensor adder2d_int8_norm(const Tensor& given, const Tensor& w, const Tensor& packed, Sizes stride, Sizes padding,
+                         Sizes dilation, int64_t outside, const Tensor& scale, const Tensor& shift,
+                         std::optional<Tensor> residual, double residual_scale, double low) {
+  const Layer d = layer_of(given, w, stride, padding, dilation);
+  STD_TORCH_CHECK(given.scalar_type() == ScalarType::Byte, "adder2d_int8_norm: expected x and weight in uint8");
+  STD_TORCH_CHECK(outside >= 0 && outside <= 255 && low >= 0 && low <= 255,
+                  "adder2d_int8_norm: expected outside and low within 0 .. 255");
+  check_packed(d, packed);
+  Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Byte, std::nullopt, given.device(), std::nullopt,
+                                  MemoryFormat::ChannelsLast);
+  if (y.numel() == 0) return y;
+  std::optional<Tensor> beside;
+  if (residual) {
+    bool is_alike = residual->dim() == 4 && residual->scalar_type() == ScalarType::Byte;
+    for (int axis = 0; is_alike && axis < 4; ++axis) is_alike = residual->size(axis) == y.size(axis);
+    STD_TORCH_CHECK(is_alike, "adder2d_int8_norm: expected a residual in uint8 of the result's shape");
+    beside = channels_last(*residual);
+  }
+  ByteCall call{};
+  call.layer = d;
+  call.outside = static_cast<uint8_t>(outside);
+  call.packed = filters_of(packed);
+  call.bytes = y.mutable_data_ptr<uint8_t>();
+  call.norm = {floats_of(scale, d), floats_of(shift, d), beside ? beside->const_data_ptr<uint8_t>() : nullptr,
+               static_cast<float>(residual_scale), static_cast<float>(low)};
+  compute(call, channels_last(given));
+  return y;
+}
+
+Tensor quantise_int8(const Tensor& given, double factor, double zero) {
+  STD_TORCH_CHECK(given.dim() == 4 && given.scalar_type() == ScalarType::Float,
+                  "quantise_int8: expected x_nchw in float32 with 4 dimensions");
+  const Tensor x = channels_last(given);
+  Tensor bytes = torch::stable::empty({x.size(0), x.size(1), x.size(2), x.size(3)}, ScalarType::Byte, std::nullopt,
+                                      x.device(), std::nullopt, MemoryFormat::ChannelsLast);
+  const float* from = x.const_data_ptr<float>();
+  uint8_t* to = bytes.mutable_data_ptr<uint8_t>();
+  const auto quantise = byte_kernels().quantise;
+  torch::stable::parallel_for(0, x.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    quantise(from, static_cast<float>(factor), static_cast<float>(zero), begin, end, to);
+  });
+  return bytes;
 }
 
 }  // namespace
@@ -64,4 +180,7 @@ Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes pa
 
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d_int8", TORCH_BOX(&addertrain::cpu::adder2d_int8));
+  m.impl("adder2d_int8_pack", TORCH_BOX(&addertrain::cpu::adder2d_int8_pack));
+  m.impl("adder2d_int8_norm", TORCH_BOX(&addertrain::cpu::adder2d_int8_norm));
+  m.impl("quantise_int8", TORCH_BOX(&addertrain::cpu::quantise_int8));
 }
