@@ -283,10 +283,9 @@ inline float compute_by_identity(const DenseForwardCall& call, const Walk& walk,
 
   const bool is_nonnegative = lowest == 0.0f;
   const bool is_sparse =
-      is_nonnegative && can_be_sparse(d, walk) &&
-      has_many_zeros(x, cut.images(), window, d.C, largest_share(d, walk));
+      is_nonnegative && can_be_sparse(d, walk) && has_many_zeros(x, cut.images(), window, d);
   NonZeros non_zeros{};
-  if (is_sparse) non_zeros = list_non_zeros(x, cut.images(), window, d.C, scratch.non_zeros);
+  if (is_sparse) non_zeros = list_non_zeros(x, cut.images(), window, d, scratch.non_zeros);
   const ForwardUnit unit{x, cut.images(), cut.rows(), is_sparse ? &non_zeros : nullptr, x_sums, y};
   const float* const* at = walk.is_sliding ? nullptr : list_positions(d, unit, scratch.positions);
   const int64_t* runs = list_runs(d, walk, x, scratch.runs);
