@@ -5,7 +5,8 @@
 
 after "Universal Adder Neural Networks" (arXiv 2105.14202), which trains by the lp-norm. p = 2 is a
 convolution, -|X - F|^2 = 2XF - X^2 - F^2, and so are its gradients; p = 1 is `adder2d` with the signs as
-gradients; in between every pair costs a logarithm and an exponential.
+gradients. In between nothing separates into X and F: the operators POWER, POWER_GRAD_INPUT and
+POWER_GRAD_WEIGHT, for which compiled libraries have kernels; `pairwise` computes them elsewhere.
 """
 
 import math
@@ -32,7 +33,8 @@ def _response(
         return result
     if p == 2.0:
         return _squared_response(wide(x), wide(weight), *sizes, offset_free).to(x.dtype)
-    return pairwise.response(x, weight, *sizes, p=p, offset_free=offset_free)
+    between: Tensor = POWER(x, weight, *sizes, offset_free, p)
+    return between
 
 
 @response_by_group
@@ -58,7 +60,8 @@ def _grad_input(
     if p == 2.0:
         dx = _squared_grad_input(wide(dy), wide(x), wide(weight), *sizes)
         return empty_like_input(x.shape, x).copy_(dx)
-    return pairwise.grad_input(dy, x, weight, *sizes, p=p)
+    between: Tensor = POWER_GRAD_INPUT(dy, x, weight, *sizes, p)
+    return between
 
 
 @grad_input_by_group
@@ -90,9 +93,33 @@ def _grad_weight(
     if p == 2.0:
         result = 2 * schemas.GRAD_WEIGHT(dy, x, weight, *sizes)  # Eq. 5 is half of it
         return result
-    return pairwise.grad_weight(dy, x, weight, *sizes, p=p)
+    result = POWER_GRAD_WEIGHT(dy, x, weight, *sizes, p)
+    return result
 
 
+def _power(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool, p: float
+) -> Tensor:
+    return pairwise.response(x, weight, stride, padding, dilation, p=p, offset_free=offset_free)
+
+
+def _power_grad_input(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
+) -> Tensor:
+    return pairwise.grad_input(dy, x, weight, stride, padding, dilation, p=p)
+
+
+def _power_grad_weight(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
+) -> Tensor:
+    return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=p)
+
+
+# For 1 < p < 2 alone.
+POWER_GRAD_INPUT = define_gradient("adder2d_power_grad_input", ", float p", _power_grad_input, like="x")
+POWER_GRAD_WEIGHT = define_gradient(
+    "adder2d_power_grad_weight", ", float p", _power_grad_weight, like="weight"
+)
 GRAD_INPUT = define_gradient("adder2d_norm_grad_input", ", float p", _grad_input, like="x")
 GRAD_WEIGHT = define_gradient("adder2d_norm_grad_weight", ", float p", _grad_weight, like="weight")
 
@@ -105,6 +132,15 @@ def _gradients(
     return lambda: GRAD_INPUT(*arguments), lambda: GRAD_WEIGHT(*arguments)
 
 
+def _power_gradients(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool,
+    p: float,
+) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:  # fmt: skip
+    arguments = (dy, x, weight, stride, padding, dilation, p)
+    return lambda: POWER_GRAD_INPUT(*arguments), lambda: POWER_GRAD_WEIGHT(*arguments)
+
+
+POWER = define_response("adder2d_power", ", bool offset_free, float p", _power, _power_gradients)
 ADDER2D_NORM = define_response("adder2d_norm", ", bool offset_free, float p", _response, _gradients)
 
 
@@ -113,4 +149,5 @@ def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, *_: object) -> 
     return torch.float64 if torch.float64 in (x.dtype, weight.dtype) else torch.float32
 
 
+register_autocast("adder2d_power", POWER, _autocast_dtype)
 register_autocast("adder2d_norm", ADDER2D_NORM, _autocast_dtype)

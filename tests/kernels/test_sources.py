@@ -20,9 +20,16 @@ OF_THE_EMULATOR = {"emulator.h", "pairs_emulated.h"}
 # A file may include what stands in its own line or in one above; the torch side comes last.
 FLOORS = [
     {"device"},
-    {"csrc/cpu/kernels.h", "csrc/cpu/dispatch.h", "csrc/cpu/choices.h", "csrc/cpu/simd", "csrc/cpu/int8"},
+    {
+        "csrc/cpu/kernels.h",
+        "csrc/cpu/dispatch.h",
+        "csrc/cpu/choices.h",
+        "csrc/cpu/simd",
+        "csrc/cpu/int8",
+        "csrc/cpu/power_fit.h",
+    },
     {"csrc/cpu/movement", "csrc/cpu/norm", "csrc/cpu/squares.h", "csrc/cpu/ceilings.h"},
-    {"csrc/cpu/forward", "csrc/cpu/grad_input", "csrc/cpu/grouped"},
+    {"csrc/cpu/forward", "csrc/cpu/grad_input", "csrc/cpu/grouped", "csrc/cpu/power"},
     {"csrc/cpu/instruction_sets", "csrc/cpu/dispatch.cpp"},
 ]
 KNOWS_TORCH = {

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "csrc/cpu/power_fit.h"
 #include "device/layer.h"
 
 namespace addertrain::cpu {
@@ -53,6 +54,27 @@ struct DenseGradWeightCall {
   DenseImage dy;
   DenseImage x;
   int64_t groups;
+};
+
+// The same with the p-th power of the distance, 1 < p < 2, for layers without groups.
+struct PowerForwardCall {
+  DenseForwardCall of;
+  const PowerFit* fit;
+};
+
+struct PowerGradInputCall {
+  DenseGradInputCall of;
+  const PowerFit* fit;
+};
+
+struct PowerGradWeightCall {
+  Layer layer;
+  DenseImage dy;
+  DenseImage x;
+  const float* w;
+  FilterOrder w_order;
+  float* dw;  // in the order of w
+  const PowerFit* fit;
 };
 
 // Filter gradients of layers in many small groups (grouped/grad_weight.h): the sums of every unit, then all of them.
@@ -111,6 +133,10 @@ struct Kernels {
   PassFunctions<DenseForwardCall> grouped_forward;
   PassFunctions<DenseGradInputCall> grouped_grad_input;
   GroupedGradWeight grouped_grad_weight;
+  // With the p-th power of the distance; a unit of the last is a part of the filters.
+  PassFunctions<PowerForwardCall> power_forward;
+  PassFunctions<PowerGradInputCall> power_grad_input;
+  PassFunctions<PowerGradWeightCall> power_grad_weight;
   // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.
   int64_t (*spin)(bool is_forward, int64_t variant, int64_t iterations);
 };

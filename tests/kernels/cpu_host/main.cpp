@@ -11,6 +11,7 @@
 #include "groups.h"
 #include "layers.h"
 #include "norms.h"
+#include "powers.h"
 #include "special_values.h"
 
 namespace cpu_host {
@@ -85,6 +86,7 @@ void check(InstructionSet set, const std::vector<NamedLayer>& layers, Report& re
       continue;
     }
     check_layer(d, seed, report);
+    check_powers(d, seed, report);
     if (d.N * d.O * d.P * d.Q * d.C * d.R * d.S > kSmallElements) continue;
     check_integers(set, d, seed, report);
     check_one_value(set, d, seed, report);

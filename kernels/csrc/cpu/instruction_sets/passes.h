@@ -21,6 +21,9 @@ static_assert(SimdOperations<Simd>, "Simd lacks an operation that simd/operation
 #include "csrc/cpu/grouped/grad_weight.h"
 #include "csrc/cpu/kernels.h"
 #include "csrc/cpu/norm/passes.h"
+#include "csrc/cpu/power/forward.h"
+#include "csrc/cpu/power/grad_input.h"
+#include "csrc/cpu/power/grad_weight.h"
 #include "csrc/cpu/squares.h"
 
 namespace addertrain::cpu {
@@ -35,6 +38,9 @@ constexpr Kernels all_passes(const char* name) {
           kGroupedForwardPass,
           kGroupedGradInputPass,
           kGroupedGradWeight,
+          kPowerForwardPass,
+          kPowerGradInputPass,
+          kPowerGradWeightPass,
           spin};
 }
 

@@ -4,92 +4,12 @@
 // float64 runs the direct kernels. Small groups share registers (grouped/lanes.h), large ones are computed one after the
 // other, on slices of the channels.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
-
-#include "csrc/cpu/choices.h"
-#include "csrc/tensors.h"
+#include "csrc/cpu/operators/dense_calls.h"
 #include "device/direct.h"
 
 namespace addertrain::cpu {
 namespace {
-
-using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-Layout layout_of(MemoryFormat format) { return format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw; }
-
-// Strides of sizes of one say nothing about where elements lie.
-bool is_dense_channels_last(const Tensor& t) {
-  int64_t pitch = 1;
-  for (const int axis : {1, 3, 2, 0}) {
-    if (t.size(axis) == 1) continue;
-    if (t.stride(axis) != pitch) return false;
-    pitch *= t.size(axis);
-  }
-  return true;
-}
-
-// The tensor itself where it is dense in one of the two layouts, else a copy in `format`.
-Tensor dense(const Tensor& t, MemoryFormat format) {
-  if (is_dense_channels_last(t) || t.is_contiguous()) return t;
-  return torch::stable::contiguous(t, format);
-}
-
-DenseImage image_of(const Tensor& t) {
-  return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
-}
-
-FilterOrder order_of(const Tensor& w) {
-  return is_dense_channels_last(w) ? FilterOrder::kChannelsInnermost : FilterOrder::kChannelsOutermost;
-}
-
-bool is_sixteen_bit(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Half || t.scalar_type() == ScalarType::BFloat16;
-}
-
-Tensor convert(const Tensor& t, ScalarType type) { return torch::stable::to(t, type); }
-
-// Waking a thread costs tens of microseconds: a part of a loop is worth it from about 64 K floats packed, or a million
-// elements evaluated, on.
-constexpr int64_t kPackGrain = 64 * 1024;
-constexpr int64_t kComputeGrain = 1024 * 1024;
-
-// How many of `count` equal parts of `work` make a grain.
-int64_t grain_of(int64_t grain, int64_t count, int64_t work) {
-  return std::clamp<int64_t>(count * grain / std::max<int64_t>(work, 1), 1, std::max<int64_t>(count, 1));
-}
-
-int64_t elements(const Layer& d) { return d.N * d.P * d.Q * d.O * d.C * d.R * d.S; }
-
-template <typename Call>
-void run(const Call& call, const Tensor& like) {
-  const PassFunctions<Call>& pass = pass_of(call);
-  const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
-  float* filters = packed.mutable_data_ptr<float>();
-  const int64_t blocks = pass.num_blocks(call), units = pass.num_units(call);
-  const int64_t pack_grain = grain_of(kPackGrain, blocks, pass.packed_floats(call));
-  torch::stable::parallel_for(0, blocks, pack_grain, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) pass.pack(call, block, filters);
-  });
-  const int64_t compute_grain = grain_of(kComputeGrain, units, call.groups * elements(call.layer));
-  torch::stable::parallel_for(0, units, compute_grain, [&](int64_t begin, int64_t end) {
-    pass.compute(call, filters, begin, end);
-  });
-}
-
-// Every output of a direct pass.
-template <typename Direct>
-void run_direct(const Direct& pass) {
-  constexpr int64_t kGrain = 64;
-  torch::stable::parallel_for(0, pass.count(), kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) pass(i);
-  });
-}
 
 void forward_double(const Layer& d, const Tensor& x, const Tensor& w, bool offset_free, Tensor& y) {
   run_direct(DirectForward<double, double>{d, x.const_data_ptr<double>(), strides_of(x), w.const_data_ptr<double>(),
@@ -102,10 +22,6 @@ void grad_input_double(const Layer& d, const Tensor& dy, const Tensor& x, const 
                                              strides_of(x), w.const_data_ptr<double>(), strides_of(w),
                                              dx.mutable_data_ptr<double>(), strides_of(dx), groups_of(x, w)});
 }
-
-// Part `group` of `count` channels, or of `count` filters.
-Tensor channels_of(Tensor t, int64_t group, int64_t count) { return torch::stable::narrow(t, 1, group * count, count); }
-Tensor filters_of(Tensor w, int64_t group, int64_t count) { return torch::stable::narrow(w, 0, group * count, count); }
 
 Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
   const int64_t groups = groups_of(x, w);
@@ -134,13 +50,13 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
   const DenseForwardCall call{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
                          y.mutable_data_ptr<float>(), layout_of(format), offset_free, groups};
-  run(call, x);
+  run(pass_of(call), call, call.groups * elements(call.layer), x);
   return y;
 }
 
 void run_grad_input(DenseGradInputCall call, const Tensor& x, bool is_rectified) {
   call.only_non_zeros = is_rectified && uses_lists(call.layer, call.x.data);
-  run(call, x);
+  run(pass_of(call), call, call.groups * elements(call.layer), x);
 }
 
 Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
@@ -175,7 +91,7 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
                      filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false, groups};
   if (groups > 1) {
-    run(call, x);
+    run(pass_of(call), call, call.groups * elements(call.layer), x);
     return dx;
   }
   if (is_fully_connected(d) && d.H * d.W > 1) {

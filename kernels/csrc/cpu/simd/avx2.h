@@ -34,6 +34,7 @@ constexpr LaneTable kLanesOfSets = lanes_of_sets(), kRanksOfSets = ranks_of_sets
 struct Simd : EightFloats {
   static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
+  static constexpr int kPowerRows = 4;
   static constexpr int kListRows = 6;
   static constexpr bool kHasCompress = true;
   using SlidingWidths1 = TileWidths<4, 7, 8>;

@@ -18,6 +18,7 @@ struct Simd {
   // Tiles of positions x registers of filters, from measurements (docs/kernels.md).
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
+  static constexpr int kPowerRows = 6;
   static constexpr int kListRows = 10;
   static constexpr int kMaxVectors = 4;
   static constexpr bool kHasCompress = true;
@@ -142,12 +143,31 @@ struct Simd {
   }
   // scale * a + b
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm512_fmadd_ps(_mm512_set1_ps(scale), a, b); }
+  static Reg distance(Reg a, Reg b) { return _mm512_abs_ps(_mm512_sub_ps(a, b)); }
+  static Reg mantissa(Reg value) {
+    const __m512i bits = _mm512_castps_si512(value);
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(bits, _mm512_set1_epi32(0x007fffff), _mm512_set1_epi32(0x3f800000), kFirstAndSecondOrThird));
+  }
+  // Two lookups in a register each, by four bits of the exponent; a lookup ignores the bits above its own, and so the
+  // sign.
+  static Reg power_of_exponent(const PowerFit& fit, Reg value) {
+    const __m512i bits = _mm512_castps_si512(value);
+    const Reg low = _mm512_permutexvar_ps(_mm512_srli_epi32(bits, 23), load(fit.low_four));
+    return _mm512_mul_ps(low, _mm512_permutexvar_ps(_mm512_srli_epi32(bits, 27), load(fit.high_four)));
+  }
+  static Reg signed_as(Reg magnitude, Reg value) {
+    return _mm512_castsi512_ps(_mm512_maskz_ternarylogic_epi32(
+        _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ), _mm512_castps_si512(value),
+        _mm512_set1_epi32(static_cast<int>(0x80000000u)), _mm512_castps_si512(magnitude), kFirstAndSecondOrThird));
+  }
   // `value`, or NaN in the lanes where x is NaN.
   static Reg keep_nan(Reg value, Reg x) {
     return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
   }
 
  private:
+  static constexpr int kFirstAndSecondOrThird = 0b11101010;  // the truth table of (a & b) | c
   // Quarters 0 + 1 and 2 + 3 of a, then of b.
   static Reg add_quarters(Reg a, Reg b) {
     return add(_mm512_shuffle_f32x4(a, b, 0b10001000), _mm512_shuffle_f32x4(a, b, 0b11011101));

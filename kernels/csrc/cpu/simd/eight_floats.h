@@ -73,6 +73,23 @@ struct EightFloats : LaneByLane<RegisterOfEight> {
   }
   static Reg multiply_add(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg scale_add(float scale, Reg a, Reg b) { return _mm256_fmadd_ps(_mm256_set1_ps(scale), a, b); }
+  static Reg distance(Reg a, Reg b) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_sub_ps(a, b)); }
+  static Reg mantissa(Reg value) {
+    const Reg fraction = _mm256_castsi256_ps(_mm256_set1_epi32(0x007fffff));
+    return _mm256_or_ps(_mm256_and_ps(value, fraction), _mm256_set1_ps(1.0f));
+  }
+  // Three lookups in a register each, by three, three and two bits of the exponent.
+  static Reg power_of_exponent(const PowerFit& fit, Reg value) {
+    const __m256i bits = _mm256_castps_si256(value);
+    const Reg low = _mm256_permutevar8x32_ps(load(fit.low_three), _mm256_srli_epi32(bits, 23));
+    const Reg middle = _mm256_permutevar8x32_ps(load(fit.middle_three), _mm256_srli_epi32(bits, 26));
+    const Reg high = _mm256_permutevar8x32_ps(load(fit.high_two), _mm256_srli_epi32(bits, 29));
+    return _mm256_mul_ps(_mm256_mul_ps(low, middle), high);
+  }
+  static Reg signed_as(Reg magnitude, Reg value) {
+    const Reg with_sign = _mm256_or_ps(magnitude, _mm256_and_ps(value, _mm256_set1_ps(-0.0f)));
+    return _mm256_and_ps(with_sign, _mm256_cmp_ps(value, zero(), _CMP_NEQ_UQ));
+  }
   static Reg keep_nan(Reg value, Reg x) { return _mm256_blendv_ps(value, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
 
  private:

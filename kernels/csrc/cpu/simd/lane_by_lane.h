@@ -49,6 +49,19 @@ struct LaneByLane : Register {
       if (lanes >> i & 1) to[i] = *from++;
     return to;
   }
+  // Entries that registers do not hold, read one by one.
+  static Reg power_of_exponent(const PowerFit& fit, Reg value) {
+    float lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      uint32_t bits;
+      const float lane = value[i];
+      std::memcpy(&bits, &lane, sizeof bits);
+      lanes[i] = fit.of_exponent[bits >> 23 & 0xff];
+    }
+    Reg to;
+    std::memcpy(&to, lanes, sizeof to);
+    return to;
+  }
   static void transpose(Reg (&v)[kLanes]) {
     float lanes[kLanes][kLanes];
     for (int i = 0; i < kLanes; ++i)

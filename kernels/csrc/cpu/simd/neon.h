@@ -23,6 +23,7 @@ struct Simd : LaneByLane<RegisterOfFour> {
   // As many sums as stay in registers beside the operands: read off the compiler's code, not timed (docs/kernels.md).
   static constexpr int kForwardRows = 12, kForwardRows2 = 8, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
+  static constexpr int kPowerRows = 4;
   static constexpr int kListRows = 4;  // a tile's sums are one register
   static constexpr int kMaxVectors = 2;
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14>;
@@ -79,6 +80,12 @@ struct Simd : LaneByLane<RegisterOfFour> {
     return vfmaq_f32(sum, clipped, g);
   }
   static Reg scale_add(float scale, Reg a, Reg b) { return vfmaq_f32(b, broadcast(scale), a); }
+  static Reg distance(Reg a, Reg b) { return vabdq_f32(a, b); }
+  static Reg mantissa(Reg value) { return vbslq_f32(vdupq_n_u32(0x007fffff), value, broadcast(1.0f)); }
+  static Reg signed_as(Reg magnitude, Reg value) {
+    const Reg with_sign = vbslq_f32(vdupq_n_u32(0x80000000), value, magnitude);
+    return vbslq_f32(vceqzq_f32(value), zero(), with_sign);
+  }
   static Reg keep_nan(Reg value, Reg x) { return vbslq_f32(vceqq_f32(x, x), value, x); }
 
  private:

@@ -10,6 +10,8 @@
 #include <concepts>
 #include <cstdint>
 
+#include "csrc/cpu/power_fit.h"
+
 namespace addertrain::cpu {
 namespace {
 
@@ -30,6 +32,7 @@ concept TileShapes = requires {
   // Positions of a plain forward tile with 1, 2 and 4 registers of filters; of the input gradient; of its lists.
   requires S::kForwardRows > 0 && S::kForwardRows2 > 0 && S::kForwardRows4 > 0;
   requires S::kGradRows > 0;
+  requires S::kPowerRows > 0 && S::kPowerRows <= 16;  // sums of a tile with the p-th power of the distance
   requires S::kListRows >= 4 && S::kListRows <= S::kLanes;  // a list's sums are stored as one register
   // Positions of a sliding tile, and of one over lists of non-zeros, with 1, 2 and 4 registers of filters.
   requires is_tile_widths<typename S::SlidingWidths1> && is_tile_widths<typename S::SlidingWidths2>;
@@ -71,6 +74,15 @@ concept Arithmetic = requires(typename S::Reg& r, const typename S::Reg (&regist
   { S::sum(r) } -> std::same_as<float>;
 };
 
+// What |d|^q is made of (power/element.h).
+template <typename S>
+concept Powers = requires(typename S::Reg& r, const PowerFit& fit) {
+  r = S::distance(r, r);                // |a - b|
+  r = S::mantissa(r);                   // in [1, 2), whatever the value; m of +-m 2^e
+  r = S::power_of_exponent(fit, r);     // 2^(q e), by a table of `fit`
+  r = S::signed_as(r, r);               // the first, which is not negative, times the sign of the second: 0 for 0
+};
+
 // Lists of non-zeros. Where kHasCompress is false the forward pass keeps none; the input gradient's work on every set.
 template <typename S>
 concept Compresses = requires(typename S::Reg& r, const float* from, float* values, int32_t* lanes,
@@ -83,7 +95,7 @@ concept Compresses = requires(typename S::Reg& r, const float* from, float* valu
 };
 
 template <typename S>
-concept SimdOperations = TileShapes<S> && Moves<S> && Arithmetic<S> && Compresses<S>;
+concept SimdOperations = TileShapes<S> && Moves<S> && Arithmetic<S> && Powers<S> && Compresses<S>;
 
 }  // namespace
 }  // namespace addertrain::cpu

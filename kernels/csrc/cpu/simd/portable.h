@@ -17,6 +17,7 @@ struct VectorOfFour {
 struct Simd : LaneByLane<VectorOfFour> {
   static constexpr int kForwardRows = 4, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
+  static constexpr int kPowerRows = 4;
   static constexpr int kListRows = 4;
   static constexpr int kMaxVectors = 2;
   using SlidingWidths1 = TileWidths<4, 7>;
@@ -57,6 +58,18 @@ struct Simd : LaneByLane<VectorOfFour> {
     return sum + clipped * g;
   }
   static Reg scale_add(float scale, Reg a, Reg b) { return broadcast(scale) * a + b; }
+  static Reg distance(Reg a, Reg b) {
+    const Reg difference = a - b;
+    return difference < Reg{} ? -difference : difference;
+  }
+  static Reg mantissa(Reg value) {
+    typedef int32_t Bits __attribute__((vector_size(16)));
+    return (Reg)(((Bits)value & 0x007fffff) | 0x3f800000);
+  }
+  static Reg signed_as(Reg magnitude, Reg value) {
+    const Reg with_sign = value < Reg{} ? -magnitude : magnitude;
+    return value == Reg{} ? Reg{} : with_sign;
+  }
   static Reg keep_nan(Reg value, Reg x) { return x == x ? value : x; }
 };
 

@@ -1,0 +1,25 @@
+// |d|^q for one q between 0 and 1, as constants from which any instruction set computes it without a logarithm.
+//
+// A float is +-m 2^e with 1 <= m < 2, so |d|^q = m^q 2^(q e). q is the same for a whole call: m^q is a polynomial in
+// m - 1.5 that is fitted to it, and 2^(q e) a table of the exponents. How large the error is: power/element.h.
+#pragma once
+
+namespace addertrain::cpu {
+
+struct PowerFit {
+  static constexpr int kDegree = 7;
+  static constexpr int kExponents = 256;  // all that a float can have, as its bits hold them: e + 127
+
+  float p;                          // q + 1
+  float coefficients[kDegree + 1];  // of m^q, the constant first
+  float of_exponent[kExponents];    // 2^(q e)
+  // The same as products of entries that are found by some of an exponent's bits, which registers can hold. An entry of
+  // `high` has the factor 2^(-127 q); the last four repeat the four before them, whatever the sign bit says.
+  alignas(64) float low_four[16], high_four[16];
+  alignas(32) float low_three[8], middle_three[8], high_two[8];
+
+  // For distances |d|^p and their slopes p |d|^(p - 1), 1 < p < 2: q = p - 1.
+  explicit PowerFit(double p);
+};
+
+}  // namespace addertrain::cpu
