@@ -26,14 +26,15 @@ class AdderConv2d(nn.Module):
     0. `rectified` promises that x is what a ReLU let through: the ReLU drops the gradient of its zeros, and
     the input gradient may be left out where x = 0. In G `groups` filter o sees the channels of its group
     alone, as in a grouped convolution; the adaptive learning rate stays one for the whole layer: k of
-    Eq. 13 counts all its filters' elements, O * C/G * R * S. `padding` and `padding_mode` are torch's; a
-    padded zero takes part in the sum as any x does.
+    Eq. 13 counts all its filters' elements, O * C/G * R * S. `padding` and `padding_mode` are torch's, and
+    "same" with a stride u is TensorFlow's: of H rows it makes ceil(H / u). A padded zero takes part in the
+    sum as any x does.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q), in the layout of x.
 
     Raises:
         ValueError, TypeError: sizes that are not positive (padding: negative), groups that do not divide the
-            channels and the filters, another padding or mode than torch's, "same" with a stride.
+            channels and the filters, another padding or mode than torch's.
     """
 
     variant: Variant | None = None
@@ -67,8 +68,9 @@ class AdderConv2d(nn.Module):
         self.dilation = _pair_at_least(1, dilation, "dilation")
         self.padding_mode = check_mode("AdderConv2d", padding_mode)
         if padding == "same":
-            _expect_no_stride(self.stride)
-            self.padding, self.edges = same_padding(self.kernel_size, self.dilation, self.padding_mode)
+            self.padding, self.edges = same_padding(
+                self.kernel_size, self.stride, self.dilation, self.padding_mode
+            )
         else:
             zeros = (0, 0) if padding == "valid" else _pair_at_least(0, padding, "padding")
             self.padding, self.edges = split_padding(zeros, self.padding_mode)
@@ -189,13 +191,6 @@ def _at_least(smallest: int, value: Any, layer: str, name: str) -> int:
     if value < smallest:
         raise ValueError(f"{layer}: expected {name} >= {smallest}, got {value}.")
     return value
-
-
-def _expect_no_stride(stride: tuple[int, int]) -> None:
-    if stride != (1, 1):
-        raise ValueError(
-            f'AdderConv2d: expected numeric padding with stride={stride}, got "same"; give its pixels.'
-        )
 
 
 def _divisor_of(channels: tuple[int, int], groups: Any) -> int:

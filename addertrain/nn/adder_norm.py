@@ -20,13 +20,20 @@ def adder_norm(layer: nn.Module, norm: nn.Module, x: Tensor, *, relu: bool = Fal
     """norm(layer(x)), of any layer and norm; with `relu`, a ReLU of that."""
     if is_traced(x) or (pair := _pair(layer, norm)) is None:
         return norm_relu(norm, layer(x)) if relu else _of(norm, layer(x))
-    path = fusion.response_path(_settings(*pair), x)
+    if pair[1].then:
+        y = pair[1].activated(_normed(*pair, x, relu=False))
+        return torch.relu(y) if relu else y
+    return _normed(*pair, x, relu=relu)
+
+
+def _normed(layer: AdderConv2d, norm: BatchNorm2d, x: Tensor, *, relu: bool) -> Tensor:
+    """What the norm makes of the layer's response before `norm.then`, by the fastest path."""
+    path = fusion.response_path(_settings(layer, norm), x)
     if path == "affine":
-        return _evaluated(*pair, x, residual=None, relu=relu or pair[1].relu)
+        return _evaluated(layer, norm, x, residual=None, relu=relu or norm.relu)
     if path == "with_sums":
-        return _trained(*pair, x, relu=relu or pair[1].relu)
-    y = _response(pair[0], x, path)
-    return norm_relu(norm, y) if relu else _of(norm, y)
+        return _trained(layer, norm, x, relu=relu or norm.relu)
+    return norm.normalised(_response(layer, x, path), relu=relu or norm.relu)
 
 
 def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
@@ -34,6 +41,8 @@ def adder_norm_residual(layer: nn.Module, norm: nn.Module, x: Tensor, residual: 
     if is_traced(x) or (pair := _pair(layer, norm)) is None:
         return norm_residual_relu(norm, layer(x), residual)
     layer, own_norm = pair
+    if own_norm.then:
+        return torch.relu(adder_norm(layer, own_norm, x) + residual)
     path = fusion.response_path(_settings(layer, own_norm), x)
     if path == "affine":
         is_read = not own_norm.relu and fusion.affine_reads(residual, x, layer.weight, layer.stride)
@@ -53,7 +62,7 @@ def norm_relu(norm: nn.Module, y: Tensor) -> Tensor:
 
 
 def _is_our_call(norm: nn.Module) -> TypeGuard[BatchNorm2d]:
-    return isinstance(norm, BatchNorm2d) and type(norm).forward is BatchNorm2d.forward
+    return isinstance(norm, BatchNorm2d) and type(norm).forward is BatchNorm2d.forward and not norm.then
 
 
 def norm_residual_relu(norm: nn.Module, y: Tensor, residual: Tensor) -> Tensor:
@@ -107,6 +116,7 @@ def _takes_residual(norm: nn.Module) -> TypeGuard[BatchNorm2d]:
         and norm.training
         and norm.momentum is not None
         and not norm.relu
+        and not norm.then
         and not is_watched(norm)
     )
 

@@ -48,7 +48,8 @@ class Conversion:
         converted: layers that are adder layers now.
         kept: Conv2d and Linear layers that are as they were, and why.
         skipped: modules with weights of other kinds, which are as they were, and why.
-        norms: torch's BatchNorm2d that are addertrain's now: the same parameters, buffers and names.
+        norms: BatchNorm2d of torch, timm and the like that are addertrain's now: the same parameters, buffers
+            and names.
         fusion: what `fuse` found, where `convert` was given an example.
     """
 

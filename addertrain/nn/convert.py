@@ -16,7 +16,8 @@ from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.conversion import Conversion, Fusion
 from addertrain.nn.fuse import Example, fuse
 from addertrain.nn.fusing.chains import is_torchs_norm
-from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.fusing.equivalents import modules_behind, pads_to_same
+from addertrain.nn.norm import BatchNorm2d, take_over
 from addertrain.nn.padding import check_mode
 
 _Layer = nn.Conv2d | nn.Linear
@@ -32,10 +33,10 @@ def convert(
     """A copy of `model` with every Conv2d and Linear replaced by an adder layer of the same geometry.
 
     The copy's adder filters are initialised from N(0, 1), because a convolution's weights mean nothing to an
-    adder; all other layers keep theirs, and torch's BatchNorm2d become `addertrain.nn.BatchNorm2d`. The model
-    passed in stays as it is. Lists, dicts, partials and methods of the copy that hold a layer hold its adder
-    layer, and layers that share a filter still share one. The copy's `conversion` says what became of every
-    layer.
+    adder; all other layers keep theirs. torch's BatchNorm2d become `addertrain.nn.BatchNorm2d`, and so do
+    subclasses that only call modules behind the norm (timm's). The model passed in stays as it is. Lists,
+    dicts, partials and methods of the copy that hold a layer hold its adder layer, and layers that share a
+    filter still share one. The copy's `conversion` says what became of every layer.
 
     Args:
         keep: dotted names of layers to leave alone, or of modules to leave alone with all they contain. The
@@ -59,10 +60,10 @@ def convert(
     convert_checks.check(model, plan.layers, plan.kept)
     replacements = {layer: _adder_like(layer, offset_free=offset_free) for layer in plan.layers}
     converted = convert_checks.checked_copy(model, _replacements_by_id(replacements))
-    for name in plan.norms:
+    for name, behind in plan.norms.items():
         norm = converted.get_submodule(name)
-        norm.__class__ = BatchNorm2d
-        norm.relu = False  # type: ignore[assignment]
+        assert isinstance(norm, nn.BatchNorm2d)
+        take_over(norm, behind)
     fusion = None if example is None else fuse(converted, example)
     converted.conversion = plan.report(model, fusion)  # type: ignore[assignment]
     return converted
@@ -73,7 +74,8 @@ class _Plan:
     """What happens to each module of a network; layers are listed under their first names."""
 
     layers: dict[_Layer, str]
-    norms: tuple[str, ...]
+    norms: dict[str, tuple[str, ...]]
+    """With the submodules that each calls behind the norm."""
     kept: dict[nn.Module, str]
     """With all that `keep` covers, by the name in it."""
 
@@ -87,7 +89,8 @@ class _Plan:
             elif module not in self.layers and (reason := convert_checks.why_skipped(module)):
                 skipped[name] = reason
         converted = tuple(self.layers.values())
-        return Conversion(converted=converted, kept=kept, skipped=skipped, norms=self.norms, fusion=fusion)
+        norms = tuple(self.norms)
+        return Conversion(converted=converted, kept=kept, skipped=skipped, norms=norms, fusion=fusion)
 
 
 def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
@@ -105,7 +108,11 @@ def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
     layers = {
         module: name for module, name in reversed(rest.items()) if isinstance(module, nn.Conv2d | nn.Linear)
     }
-    norms = tuple(name for module, name in reversed(rest.items()) if is_torchs_norm(module))
+    norms = {
+        name: behind
+        for module, name in reversed(rest.items())
+        if (behind := _behind_norm(module)) is not None
+    }
     return _Plan(layers, norms, kept)
 
 
@@ -119,7 +126,17 @@ def _hint(name: str, modules: dict[str, nn.Module]) -> str:
 
 def _is_concerned(module: nn.Module) -> bool:
     """Whether `keep` can apply to the module."""
-    return isinstance(module, nn.Conv2d | nn.Linear | torch.jit.ScriptModule) or is_torchs_norm(module)
+    layers = nn.Conv2d | nn.Linear | torch.jit.ScriptModule
+    return isinstance(module, layers) or _behind_norm(module) is not None
+
+
+def _behind_norm(module: nn.Module) -> tuple[str, ...] | None:
+    """What a norm that ours can replace calls behind it; None for all other modules."""
+    if is_torchs_norm(module):
+        return ()
+    if not isinstance(module, nn.BatchNorm2d) or isinstance(module, BatchNorm2d):
+        return None
+    return modules_behind(module)
 
 
 def _replacements_by_id(replacements: dict[_Layer, AdderConv2d | AdderLinear]) -> dict[int, object]:
@@ -155,6 +172,8 @@ def _adder_like(layer: _Layer, *, offset_free: bool) -> AdderConv2d | AdderLinea
 
 
 def _padding_of(layer: nn.Conv2d) -> tuple[int, int] | Literal["same", "valid"]:
+    if pads_to_same(layer):
+        return "same"
     if not isinstance(layer.padding, str):
         return _two(layer.padding)
     return "same" if layer.padding == "same" else "valid"

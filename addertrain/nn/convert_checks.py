@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
 
 from addertrain.nn.conv import Conv2d
+from addertrain.nn.fusing.equivalents import is_plain, pads_to_same
 from addertrain.nn.ordered import OrderedConv2d, OrderedLinear
 from addertrain.nn.references import references_to
 from addertrain.nn.weight_reads import weight_reads
@@ -96,13 +97,20 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
             f"convert: expected layer {name!r} to know its sizes, got a {type(layer).__name__} that has not "
             "seen an input; pass a batch through the network first."
         )
-    if type(layer) not in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
+    if not is_convertible(layer):
         if sum(type(each) is type(layer) for each in layers) > 1:
             advice = f"keep all of these by {_KEEP_ALL} isinstance(module, {type(layer).__name__})]."
         raise ValueError(
             f"convert: expected layer {name!r} to be a plain Conv2d or Linear, got {type(layer).__name__}, "
             f"whose forward may do more; {advice}"
         )
+
+
+def is_convertible(layer: nn.Module) -> bool:
+    """Whether an adder layer has the geometry of what a Conv2d or Linear of any class computes."""
+    if type(layer) in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
+        return True
+    return isinstance(layer, nn.Conv2d | nn.Linear) and (is_plain(layer) or pads_to_same(layer))
 
 
 def _refuse_frozen(name: str, layer: nn.Module) -> None:

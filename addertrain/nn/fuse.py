@@ -23,7 +23,7 @@ from addertrain.nn.fusing.forward import Program, lay_on, take_off
 from addertrain.nn.fusing.left_out import why_left
 from addertrain.nn.fusing.nodes import is_leaf
 from addertrain.nn.fusing.rectification import Rectification
-from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.norm import take_over
 
 Example = Tensor | tuple[Any, ...]
 
@@ -149,8 +149,7 @@ class _Analysis:
 def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> None:
     """Makes the network the fused one."""
     for norm in filter(is_torchs_norm, analysis.norms()):
-        norm.__class__ = BatchNorm2d
-        norm.relu = False  # type: ignore[assignment]
+        take_over(norm)
     for layer in rectified:
         layer.rectified = True
     for module, of_modes in analysis.chains.items():
@@ -166,7 +165,7 @@ def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> None:
 @contextmanager
 def _restored_on_error(model: nn.Module) -> Iterator[None]:
     """Restores everything that fusing changes (classes, flags and programs) if the block raises."""
-    altered = ("relu", "rectified", "_fused_programs")
+    altered = ("relu", "then", "rectified", "_fused_programs")
     states = {
         module: (type(module), {name: vars(module)[name] for name in altered if name in vars(module)})
         for module in model.modules()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from addertrain.nn.tracing import leaf_of_fx
+from addertrain.nn.tracing import is_watched, leaf_of_fx
 from addertrain.ops.fusion import norm_pays
 from addertrain.ops.norm import batch_norm_relu, batch_norm_relu_of_sums
 from addertrain.ops.norm_residual import batch_norm_residual_relu
@@ -19,6 +19,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     100 reads a variance of 0.6 for 1.0. 16 bits go through float32.
     """
 
+    then: tuple[str, ...] = ()
+    """Submodules that a call runs on the result, in this order: activations that `convert` found in norms of
+    other classes."""
+
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, *, relu: bool = False
     ) -> None:
@@ -27,10 +31,16 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @leaf_of_fx
     def forward(self, input: Tensor) -> Tensor:
-        return self.normalised(input, relu=self.relu)
+        return self.activated(self.normalised(input, relu=self.relu))
+
+    def activated(self, y: Tensor) -> Tensor:
+        """What the submodules in `then` make of a normalised y."""
+        for name in self.then:
+            y = self.get_submodule(name)(y)
+        return y
 
     def normalised(self, input: Tensor, *, relu: bool) -> Tensor:
-        """What a call computes, followed by a ReLU or not."""
+        """What a call computes before `then`, followed by a ReLU or not."""
         wide = input.float() if self.training and needs_float32(input) else input
         if self.training and norm_pays(wide):
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
@@ -95,3 +105,20 @@ class FrozenBatchNorm2d(BatchNorm2d):
         """Stays in evaluation, whatever `mode` is."""
         super().train(False)
         return self
+
+
+def take_over(norm: nn.BatchNorm2d, behind: tuple[str, ...] = ()) -> None:
+    """Makes another norm a BatchNorm2d, in place; its parameters, buffers and names stay.
+
+    Args:
+        behind: submodules that its code calls behind the norm, first to last. Identities and a ReLU in front
+            become part of the norm and leave it; others, and those with hooks, are called as before.
+    """
+    modules = {name: norm.get_submodule(name) for name in behind}
+    rest = [name for name, module in modules.items() if type(module) is not nn.Identity or is_watched(module)]
+    relu = bool(rest) and type(modules[rest[0]]) is nn.ReLU and not is_watched(modules[rest[0]])
+    norm.__class__ = BatchNorm2d
+    norm.relu = relu  # type: ignore[assignment]
+    norm.then = tuple(rest[1:] if relu else rest)  # type: ignore[assignment]
+    for name in set(behind) - set(rest[int(relu) :]):
+        delattr(norm, name)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from addertrain.models.operations import watch_one_image
 from addertrain.nn import AdderConv2d, AdderLinear
+from addertrain.nn.padding import edges_at
 from addertrain.ops.geometry import output_size
 
 Pair = tuple[int, int]
@@ -129,7 +130,7 @@ def _calls(
             calls.append((name, module, (x.numel() // module.in_features, module.in_features, 1, 1)))
         elif isinstance(module, AdderConv2d):
             n, c, h, w = x.shape
-            left, right, top, bottom = module.edges or (0, 0, 0, 0)  # the operator sees them in x
+            left, right, top, bottom = edges_at(module.edges, (h, w))  # the operator sees them in x
             calls.append((name, module, (n, c, h + top + bottom, w + left + right)))
 
     watch_one_image(model, image_chw, note)

@@ -93,7 +93,7 @@ def _grouped() -> nn.Module:
             lambda: nn.ModuleList(nn.MultiheadAttention(4, 2) for _ in range(2)),
             (),
             ValueError,
-            r"'0.out_proj' to be a plain .*isinstance\(module, NonDynamicallyQuantizableLinear\)\]",
+            r"'0.out_proj' to be called, got self.out_proj.weight .*\(module, MultiheadAttention\)\]",
         ),
         (
             lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3).requires_grad_(False)),
@@ -110,7 +110,12 @@ def _grouped() -> nn.Module:
             ValueError,
             "to name a convolution, a linear layer, a norm",
         ),
-        (lambda: nn.MultiheadAttention(4, 2), (), ValueError, "'out_proj' to be a plain Conv2d or Linear"),
+        (
+            lambda: nn.MultiheadAttention(4, 2),
+            (),
+            ValueError,
+            "'out_proj' to be called, .*; add 'out_proj' to keep",
+        ),
     ],
 )
 def test_refusals_name_the_layer(

@@ -88,9 +88,32 @@ def test_a_sequence_is_an_image_of_one_row(mode: str, stride: int, padding: Any,
 
 
 @pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 2, 1), ((5, 2), (2, 3), 1), (1, 2, 1), (2, 3, 2), (3, 1, (1, 2))]
+)
+@pytest.mark.parametrize("size", [(8, 9), (7, 5)])
+def test_same_with_a_stride_gives_a_position_for_every_step(
+    kernel: Any, stride: Any, dilation: Any, size: tuple[int, int]
+) -> None:
+    layer = AdderConv2d(2, 3, kernel, stride, "same", dilation, offset_free=True)
+    x = torch.randn(2, 2, *size)
+
+    y = layer(x)
+
+    assert y.shape[2:] == tuple(-(-pixels // step) for pixels, step in zip(size, layer.stride, strict=True))
+    wide = x.double()
+    for axis in (2, 3):  # the pixels that the last step lacks, the odd one behind
+        taps, step, spread = (pair[axis - 2] for pair in (layer.kernel_size, layer.stride, layer.dilation))
+        lacks = max((y.shape[axis] - 1) * step + spread * (taps - 1) + 1 - x.shape[axis], 0)
+        edges = [lacks // 2, lacks - lacks // 2]
+        wide = F.pad(wide, edges if axis == 3 else [0, 0, *edges])
+    expected = reference.adder2d(wide, layer.weight.double(), layer.stride, (0, 0), layer.dilation, True)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_standard_operations(layer)(x), y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: AdderConv2d(3, 4, 3, 2, "same"), r"numeric padding with stride=\(2, 2\), got \"same\""),
         (
             lambda: AdderConv2d(3, 4, 3, padding_mode="wrap"),
             "one of zeros, reflect, replicate, circular, got",

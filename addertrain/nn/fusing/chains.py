@@ -105,6 +105,10 @@ def candidates(norm_node: Node, norm: nn.BatchNorm2d, owner: nn.Module) -> Itera
         start = (before, norm_node)
     else:
         layer = None
+    if getattr(norm, "then", ()):  # what follows is not the norm's result
+        if layer is not None:
+            yield Chain(start, layer, norm, None, False, ())
+        return
     behind, bypassed = past_identities(norm_node, owner)
     nodes = (*start, *behind)
     end = only_user(nodes[-1])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.norm import BatchNorm2d
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
@@ -107,7 +108,12 @@ def may_write_inputs(module: nn.Module, graphs_of: Callable[[nn.Module], list[Gr
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether it is torch's or ours and holds no other module: such write where `inplace` says so alone."""
+    """Whether it is torch's or ours and holds no other module: such write where `inplace` says so alone.
+
+    Our norm may hold activations, which get a tensor of its own.
+    """
+    if isinstance(module, BatchNorm2d):
+        return True
     package = type(module).__module__
     return package.startswith(("torch.nn.modules.", "addertrain.nn.")) and not module._modules
 

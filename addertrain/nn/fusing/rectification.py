@@ -50,7 +50,7 @@ class Rectification:
 
     def _call(self, module: nn.Module, inputs: tuple[str, ...]) -> str:
         """What is known of the module's result, given what is known of its inputs."""
-        if is_watched(module):  # a hook may return other numbers, or be given others
+        if is_watched(module, *_called_inside(module)):  # a hook may return other numbers, or be given others
             reason = f"a hook on {self._name(module)} may change numbers"
             self._call_unwatched(module, (reason,) * len(inputs))
             return reason
@@ -119,6 +119,11 @@ class Rectification:
         return self._names.get(module) or "the network itself"
 
 
+def _called_inside(module: nn.Module) -> tuple[nn.Module, ...]:
+    """Activations that belong to a norm."""
+    return tuple(map(module.get_submodule, module.then)) if isinstance(module, BatchNorm2d) else ()
+
+
 def _first(reasons: Iterable[str]) -> str:
     return next(filter(None, reasons), "")
 
@@ -127,7 +132,10 @@ def _result_of_leaf(module: nn.Module, inputs: tuple[str, ...], other: str) -> s
     if type(module) in (nn.ReLU, nn.ReLU6):
         return ""
     if isinstance(module, BatchNorm2d):
-        return "" if module.relu else other
+        result = "" if module.relu else other
+        for each in _called_inside(module):
+            result = _result_of_leaf(each, (result,), other)
+        return result
     if isinstance(module, nn.AvgPool2d) and module.divisor_override is not None:
         return other
     is_pair = isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d) and module.return_indices
