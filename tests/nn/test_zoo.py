@@ -1,4 +1,4 @@
-"""Networks of torchvision as adder networks: converted, trained, resumed and exported, at small images."""
+"""Networks of torchvision and timm as adder networks: converted, trained, resumed and exported."""
 
 import copy
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", names())
-def test_every_classification_network_of_torchvision_is_converted(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_network_is_converted_and_trains_a_step(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
     assert main([name, "--size", "64"]) == 0, capsys.readouterr().out
