@@ -97,28 +97,33 @@ def _grad_weight(
     return result
 
 
-def _power(
+def reference_power(
     x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool, p: float
 ) -> Tensor:
+    """-sum |X - F|^p by torch's log2 and exp2, for every device without a kernel."""
     return pairwise.response(x, weight, stride, padding, dilation, p=p, offset_free=offset_free)
 
 
-def _power_grad_input(
+def reference_power_grad_input(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
 ) -> Tensor:
+    """Its input gradient."""
     return pairwise.grad_input(dy, x, weight, stride, padding, dilation, p=p)
 
 
-def _power_grad_weight(
+def reference_power_grad_weight(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
 ) -> Tensor:
+    """Its filter gradient."""
     return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=p)
 
 
 # For 1 < p < 2 alone.
-POWER_GRAD_INPUT = define_gradient("adder2d_power_grad_input", ", float p", _power_grad_input, like="x")
+POWER_GRAD_INPUT = define_gradient(
+    "adder2d_power_grad_input", ", float p", reference_power_grad_input, like="x"
+)
 POWER_GRAD_WEIGHT = define_gradient(
-    "adder2d_power_grad_weight", ", float p", _power_grad_weight, like="weight"
+    "adder2d_power_grad_weight", ", float p", reference_power_grad_weight, like="weight"
 )
 GRAD_INPUT = define_gradient("adder2d_norm_grad_input", ", float p", _grad_input, like="x")
 GRAD_WEIGHT = define_gradient("adder2d_norm_grad_weight", ", float p", _grad_weight, like="weight")
@@ -140,7 +145,7 @@ def _power_gradients(
     return lambda: POWER_GRAD_INPUT(*arguments), lambda: POWER_GRAD_WEIGHT(*arguments)
 
 
-POWER = define_response("adder2d_power", ", bool offset_free, float p", _power, _power_gradients)
+POWER = define_response("adder2d_power", ", bool offset_free, float p", reference_power, _power_gradients)
 ADDER2D_NORM = define_response("adder2d_norm", ", bool offset_free, float p", _response, _gradients)
 
 

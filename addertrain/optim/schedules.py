@@ -62,8 +62,14 @@ def warmed_up(step: int, num_steps: int, *, warmup_steps: int, after: Schedule) 
 
 
 def lowered_power(step: int, num_steps: int, *, start: float) -> float:
-    """The power p of step number `step`: linearly from `start` to exactly 1 at `num_steps` and after it."""
-    return 1.0 + (start - 1.0) * polynomial(step, num_steps)
+    """The power p of step number `step`: linearly from `start` in step 0 to exactly 1 in the last of
+    `num_steps` steps, and after it.
+
+    Raises:
+        ValueError: as `cosine`.
+    """
+    _check_steps("lowered_power", step, num_steps)
+    return 1.0 if num_steps == 1 else 1.0 + (start - 1.0) * polynomial(step, num_steps - 1)
 
 
 SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "polynomial": polynomial}

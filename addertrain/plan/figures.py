@@ -45,6 +45,7 @@ class Plan:
     free_bytes: int
     places: list[Place]
     images_per_second: float | None
+    power_images_per_second: float | None  # while the power of the distance lies between 2 and 1
     decoding: Decoding | None
     rate: Callable[[int], float]
 
@@ -54,11 +55,18 @@ class Plan:
         return self.recipe.schedule.epochs * self.steps_per_epoch
 
     @property
+    def num_power_steps(self) -> int:
+        """Optimizer steps in which the power of the distance falls; these have kernels of their own."""
+        return self.recipe.schedule.p_epochs * self.steps_per_epoch
+
+    @property
     def seconds(self) -> float | None:
         """Seconds of training at the given or measured rate."""
         if self.images_per_second is None:
             return None
-        return self.num_steps * self.recipe.data.global_batch_size / self.images_per_second
+        per_power_step = 1 / (self.power_images_per_second or self.images_per_second)
+        rest = (self.num_steps - self.num_power_steps) / self.images_per_second
+        return (rest + self.num_power_steps * per_power_step) * self.recipe.data.global_batch_size
 
     @property
     def disk_bytes(self) -> int:
@@ -104,8 +112,13 @@ def make_plan(
         )
     operations = count_operations(model, shape)
     memory = _memory(recipe, data, shape, part_size, world_size)
+    between = None
     if measure:
         images_per_second = measure_rate(recipe, data, image_shape=shape, batch_size=part_size)
+        if recipe.schedule.p_start > 1:
+            between = measure_rate(
+                recipe, data, image_shape=shape, batch_size=part_size, is_power_falling=True
+            )
     num_steps = recipe.schedule.epochs * steps_per_epoch
     places = data_places(recipe.data)
     schedule = build_schedule(recipe.schedule, steps_per_epoch=steps_per_epoch)
@@ -123,6 +136,7 @@ def make_plan(
         free_bytes=free_bytes(out),
         places=places,
         images_per_second=images_per_second * world_size if images_per_second is not None else None,
+        power_images_per_second=between * world_size if between is not None else None,
         decoding=decoding_of(recipe.data, places, decode_ms),
         rate=lambda step: recipe.optim.lr * schedule(step, num_steps),
     )
@@ -195,15 +209,26 @@ def free_bytes(path: Path) -> int:
 
 
 def measure_rate(
-    recipe: Recipe, data: ImageData, *, image_shape: tuple[int, int, int], batch_size: int
+    recipe: Recipe,
+    data: ImageData,
+    *,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    is_power_falling: bool = False,
 ) -> float:
-    """Images per second of one process; without the loader, other ranks and communication."""
+    """Images per second of one process; without the loader, other ranks and communication.
+
+    Args:
+        is_power_falling: in the middle of schedule.p_epochs, and not after them.
+    """
     # Here: what trains needs Lightning, and a plan that measures nothing does not.
     from addertrain.train.network import build_classifier
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_TIMED_IMAGES)
-    module = build_classifier(recipe, data, steps_per_epoch=_TIMED_STEPS).to(device)
+    fall = recipe.schedule.p_epochs * _TIMED_STEPS
+    step = fall // 2 + 1 if is_power_falling else fall
+    module = build_classifier(recipe, data, steps_per_epoch=_TIMED_STEPS, step=step).to(device)
     optimizer = module.configure_optimizers()["optimizer"]
     images = torch.randint(0, 256, (batch_size, *image_shape), dtype=torch.uint8, device=device)
     labels = torch.randint(0, data.num_classes, (batch_size,), device=device)

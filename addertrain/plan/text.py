@@ -105,12 +105,27 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
     files = [f"{place.path} ({'there' if place.is_there else 'missing'})" for place in plan.places]
     return [
         ("memory per rank", f"{_gib(memory.total)}: {parts}"),
+        *_falling_power(plan),
         ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
         ("files", ", ".join(files) or "none, because the images come with scikit-learn"),
         *_page_cache(plan),
         *_decoding(plan),
         ("time", time),
     ]
+
+
+def _falling_power(plan: Plan) -> list[tuple[str, str]]:
+    """The steps whose power lies between 2 and 1, and their speed."""
+    if not plan.num_power_steps:
+        return []
+    steps = f"p falls from {plan.recipe.schedule.p_start:g} to 1 in {plan.num_power_steps} steps"
+    if plan.power_images_per_second is not None:
+        speed = f"{plan.power_images_per_second:.0f} images/s over all ranks"
+    elif plan.images_per_second is not None:
+        speed = "the time below takes them to be as fast as the others, and they are several times slower"
+    else:
+        speed = "several times slower than the others (docs/training.md)"
+    return [("power", f"{steps}: {speed}")]
 
 
 def _page_cache(plan: Plan) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from addertrain import libraries
-from addertrain.ops import fused, schemas
+from addertrain.ops import fused, schemas, variants_power
 from addertrain.ops.int8 import adder2d_int8
 from addertrain.optim.squares import sums_of_squares
 from addertrain.proof.layers import ProvenLayer
@@ -32,6 +32,14 @@ class Operators(Protocol):
     def grad_input(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
 
     def grad_weight(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+
+    def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
+        """The response with the p-th power of the distance, 1 < p < 2."""
+
+    def power_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor, p: float
+    ) -> tuple[Tensor, Tensor]:
+        """dX and dF of `power`."""
 
     def with_sums(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -81,6 +89,19 @@ class CompiledOperators:
         """Eq. 5."""
         dw: Tensor = schemas.GRAD_WEIGHT(dy, x, w, *layer.sizes)
         return dw
+
+    def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
+        """The response with the p-th power of the distance."""
+        y: Tensor = variants_power.POWER(x, w, *layer.sizes, layer.is_offset_free, p)
+        return y
+
+    def power_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor, p: float
+    ) -> tuple[Tensor, Tensor]:
+        """dX and dF of `power`."""
+        dx: Tensor = variants_power.POWER_GRAD_INPUT(dy, x, w, *layer.sizes, p)
+        dw: Tensor = variants_power.POWER_GRAD_WEIGHT(dy, x, w, *layer.sizes, p)
+        return dx, dw
 
     def with_sums(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """The offset-free response and its sums."""

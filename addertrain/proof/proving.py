@@ -51,21 +51,27 @@ def prove(
     *,
     store: ProofStore | None = None,
     with_int8: bool = False,
+    with_powers: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Compares every layer that `store` does not contain, and stores those that are right.
 
+    `with_powers` also compares the kernels between the l2 and the l1 distance.
+
     A kernel that raises ends the proof, because a GPU computes nothing after most errors.
     """
     outcome, start = Outcome(len(layers)), time.perf_counter()
-    kind = "and int8" if with_int8 else "float"
+    kind = ("and int8" if with_int8 else "float") + (" and powers" if with_powers else "")
     norms: set[tuple[object, ...]] = set()  # alike behind several layers
     with torch.no_grad(), _one_thread(operators.device):
         for layer, names in layers.items():
             if store is not None and store.holds(layer, kind):
                 continue
             norm = (layer.O, layer.output, layer.dtype, layer.is_offset_free, layer.is_channels_last)
-            found = _failures(layer, names, operators, with_int8=with_int8, with_norm=norm not in norms)
+            found = _failures(
+                layer, names, operators,
+                with_int8=with_int8, with_norm=norm not in norms, with_powers=with_powers,
+            )  # fmt: skip
             norms.add(norm)
             outcome.num_proven += 1
             outcome.failures += found.failures

@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from addertrain.ops import fused, grad_weight, int8, norm, norm_residual, reference, schemas
+from addertrain.ops import (
+    fused,
+    grad_weight,
+    int8,
+    int8_norm,
+    norm,
+    norm_residual,
+    reference,
+    schemas,
+    variants_power,
+)
 from addertrain.optim import squares
 
 # Of every operator that a compiled library registers.
@@ -18,9 +28,15 @@ _REFERENCES: dict[str, Callable[..., Any]] = {
     "adder2d": reference.adder2d,
     "adder2d_grad_input": reference.adder2d_grad_input,
     "adder2d_rectified_grad_input": schemas.rectified_grad_input,
+    "adder2d_power": variants_power.reference_power,
+    "adder2d_power_grad_input": variants_power.reference_power_grad_input,
+    "adder2d_power_grad_weight": variants_power.reference_power_grad_weight,
     "adder2d_with_sums": fused.reference_with_sums,
     "adder2d_affine": fused.reference_affine,
     "adder2d_int8": int8.reference_distances,
+    "adder2d_int8_pack": int8_norm.reference_packing,
+    "adder2d_int8_norm": int8_norm.reference_norm,
+    "quantise_int8": int8_norm.reference_quantisation,
     "batch_norm_relu": norm.reference,
     "batch_norm_relu_of_sums": norm.reference_of_sums,
     "batch_norm_relu_backward": norm.reference_backward,

@@ -19,6 +19,7 @@ from addertrain.proof.layers import ProvenLayer
 from addertrain.proof.norm_trials import norm_trials
 from addertrain.proof.operands import Operands, counts, operands
 from addertrain.proof.operators import Operators
+from addertrain.proof.power_trials import power_trials
 
 _T = TypeVar("_T")
 
@@ -34,7 +35,12 @@ class Trial:
 
 
 def trials_of(
-    layer: ProvenLayer, operators: Operators, *, with_int8: bool, with_norm: bool = True
+    layer: ProvenLayer,
+    operators: Operators,
+    *,
+    with_int8: bool,
+    with_norm: bool = True,
+    with_powers: bool = False,
 ) -> Iterator[Trial]:
     """All trials of a layer; trials on which others depend come first."""
     yield from _responses(layer, operators)
@@ -45,6 +51,9 @@ def trials_of(
         if layer.is_channels_last and with_norm:
             for kernel, run, answers in norm_trials(layer, operators):
                 yield Trial(kernel, run, answers)
+    if with_powers:
+        for kernel, run, answers in power_trials(layer, operators):
+            yield Trial(kernel, run, answers)
     if with_int8 and layer.C // layer.groups * layer.R * layer.S <= MAX_TERMS:
         yield _distances(layer, operators)
     yield _squares(layer, operators)

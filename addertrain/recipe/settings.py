@@ -255,7 +255,8 @@ class ScheduleRecipe:
     p_start: Annotated[
         float,
         "The power p, from 1 to 2, of the distance Σ|x − w|^p with which adder layers start. During "
-        "schedule.p_epochs it falls linearly to 1. The default trains at 1 throughout.",
+        "schedule.p_epochs it falls linearly to 1, which it has in their last step. The default trains at 1 "
+        "throughout.",
     ] = 1.0
     p_epochs: Annotated[
         int, "The number of epochs in which the power falls from schedule.p_start to 1; 0 if p_start is 1."

@@ -94,7 +94,7 @@ def prove_here(recipe: Recipe, data: ImageData, world: World, *, with_int8: bool
             return Found(world.rank, socket.gethostname(), environment)
         outcome = prove(
             proven_layers(recipe, data, world), CompiledOperators(world.device),
-            store=ProofStore(environment), with_int8=with_int8,
+            store=ProofStore(environment), with_int8=with_int8, with_powers=recipe.schedule.p_start > 1,
         )  # fmt: skip
         return Found(world.rank, socket.gethostname(), environment, outcome)
     except Exception as error:

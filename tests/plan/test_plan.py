@@ -217,6 +217,30 @@ def test_a_measured_rate_comes_from_real_steps() -> None:
     assert 10 < plan.images_per_second < 1e6
 
 
+def test_steps_with_a_falling_power_count_at_their_own_speed() -> None:
+    falling = ("--schedule.p_start=2", "--schedule.p_epochs=1")
+    recipe = ROOT / "recipes" / "mnist" / "lenet5bn.yaml"
+    plain, fixed = (
+        planned(recipe, 1, images_per_second=500),
+        planned(recipe, 1, *falling, images_per_second=500),
+    )
+    measured = planned(recipe, 1, *falling, measure=True)
+
+    assert plain.num_power_steps == 0
+    assert "power  " not in plan_text(plain)
+    assert fixed.num_power_steps == fixed.steps_per_epoch
+    assert fixed.seconds == plain.seconds
+    assert "they are several times slower" in plan_text(fixed)
+    rate, between = measured.images_per_second, measured.power_images_per_second
+    assert rate is not None
+    assert between is not None
+    assert 0 < between < rate
+    batch, steps, epochs = 256, measured.steps_per_epoch, measured.recipe.schedule.epochs
+    assert measured.recipe.data.global_batch_size == batch
+    assert measured.seconds == pytest.approx(batch * steps * (1 / between + (epochs - 1) / rate))
+    assert f"p falls from 2 to 1 in {steps} steps: {between:.0f} images/s" in plan_text(measured)
+
+
 def test_the_picture_shows_a_warm_up_and_a_fall() -> None:
     lines = rate_picture(lambda step: min(step / 10, (100 - step) / 90), 100, epochs=5)
 

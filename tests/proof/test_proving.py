@@ -15,7 +15,7 @@ from addertrain.ops import reference
 from addertrain.proof import CompiledOperators, ProofStore, ProvenLayer, layers_of, prove
 from addertrain.proof import operands as operands_of
 from addertrain.proof.operands import counts
-from addertrain.proof.reference_operators import reference_operators
+from addertrain.proof.reference_operators import _REFERENCES, reference_operators
 from tests.ops.implementations import COMPILED, Implementation, name_of
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def _layers(
 @pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
 def test_every_instruction_set_is_right_on_a_whole_network(implementation: Implementation) -> None:
     with implementation.use():
-        outcome = prove(_layers("resnet20", 32), CompiledOperators(CPU), with_int8=True)
+        outcome = prove(_layers("resnet20", 32), CompiledOperators(CPU), with_int8=True, with_powers=True)
 
     assert not outcome.failures, "\n".join(map(str, outcome.failures))
     assert outcome.num_proven == outcome.num_layers == 7
@@ -57,7 +57,7 @@ def test_layers_in_groups_are_proven(channels_last: bool) -> None:
         )
 
     layers = proven(None)
-    outcome = prove(layers, CompiledOperators(CPU), with_int8=True)
+    outcome = prove(layers, CompiledOperators(CPU), with_int8=True, with_powers=True)
 
     assert [layer.groups for layer in layers] == [72, 6, 2]
     assert not outcome.failures, "\n".join(map(str, outcome.failures))
@@ -77,6 +77,19 @@ def test_a_layer_whose_groups_are_mixed_up_is_noticed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(CompiledOperators, "forward", rolled)
 
     assert len(prove(layers, operators).failures) == 3
+
+
+@pytest.mark.parametrize("kernel", ["power", "power_gradients"])
+def test_a_wrong_power_is_noticed(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    layers, right = _layers("resnet8", 32), getattr(CompiledOperators, kernel)
+
+    def another(self: CompiledOperators, *arguments: object) -> object:
+        return right(self, *arguments[:-1], 1.401)
+
+    monkeypatch.setattr(CompiledOperators, kernel, another)
+
+    assert not prove(layers, CompiledOperators(CPU)).failures
+    assert len(prove(layers, CompiledOperators(CPU), with_powers=True).failures) == len(layers)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -203,6 +216,19 @@ def test_the_reference_serves_in_the_place_of_compiled_kernels_and_no_longer() -
         assert not prove({layer: ["conv1"]}, operators, with_int8=True).failures
 
     assert torch.equal(operators.forward(layer, given.x, given.w), compiled)
+
+
+def test_every_operator_with_a_kernel_of_ours_has_a_reference() -> None:
+    """Otherwise train.kernels: reference would run the kernel."""
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("addertrain::")]
+
+    with_kernels = {
+        name.removeprefix("addertrain::")
+        for name in names
+        if any(torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in ("CPU", "CUDA"))
+    }
+
+    assert with_kernels == _REFERENCES.keys()
 
 
 def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ class FallingPower(Callback):
     """Sets the power p of every adder layer before each step; evaluations keep the last step's.
 
     The layers compute Y = -sum |x - w|^p ("Universal Adder Neural Networks", arXiv 2105.14202), where p falls
-    linearly from schedule.p_start in the first step to 1 after schedule.p_epochs, and stays there.
+    linearly from schedule.p_start in the first step to exactly 1 in the last step of schedule.p_epochs, and
+    stays there: a run that ends with these epochs is evaluated at 1, like every other.
 
     Args:
         recipe: its model section gives the gradients where p is 1, its schedule how p falls.

@@ -29,9 +29,9 @@ def test_the_power_falls_linearly_and_stays_at_one() -> None:
 
     powers = [variant_at(recipe, step, steps_per_epoch=5).p for step in range(1, 14)]
 
-    expected = [1.8 - 0.8 * step / 10 for step in range(10)] + [1.0, 1.0, 1.0]
+    expected = [1.8 - 0.8 * step / 9 for step in range(10)] + [1.0, 1.0, 1.0]
     assert powers == pytest.approx(expected, rel=1e-15)
-    assert powers[-3:] == [1.0, 1.0, 1.0]
+    assert powers[9:] == [1.0] * 4
     assert variant_at(recipe, 0, steps_per_epoch=5) == variant_at(recipe, 1, steps_per_epoch=5)
     assert variant_at(recipe, 99, steps_per_epoch=5) == Variant(input_gradient="sign")
 
@@ -59,7 +59,29 @@ def falling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]
 def test_a_run_lowers_the_power_at_every_step(falling: tuple[Path, list[float]]) -> None:
     _, powers = falling
 
-    assert powers == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
+    assert powers == pytest.approx([2.0, 5 / 3, 4 / 3, 1.0, 1.0, 1.0], rel=1e-15)
+    assert powers[0] == 2.0
+    assert powers[3:] == [1.0] * 3
+
+
+def test_a_run_that_ends_with_the_fall_is_evaluated_at_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    validation_step = AdderClassifier.validation_step
+
+    def watched(self: AdderClassifier, batch: object, batch_idx: int) -> None:
+        seen.append(self.model.get_submodule("conv1").variant)
+        validation_step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AdderClassifier, "validation_step", watched)
+    powers = _Powers()
+    recipe = short_recipe(*FALLING, "--schedule.epochs=2")
+    fit(recipe, tmp_path / "run", callbacks=[powers])
+
+    assert powers.seen[-1] == 1.0
+    assert seen[-1] is None
+    assert variant_at(recipe, 4, steps_per_epoch=2) == Variant()
 
 
 def test_an_evaluation_has_the_power_of_its_checkpoint(
@@ -77,7 +99,7 @@ def test_an_evaluation_has_the_power_of_its_checkpoint(
     monkeypatch.setattr(AdderClassifier, "validation_step", watched)
     evaluate(middle)
 
-    assert seen["variant"] == Variant(p=1.75)
+    assert seen["variant"].p == pytest.approx(5 / 3, rel=1e-15)
 
 
 def test_a_resumed_run_goes_on_with_the_power(falling: tuple[Path, list[float]], tmp_path: Path) -> None:
