@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from addertrain.errors import InterchangeError
-from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
+from addertrain.nn import AdderConv2d, AdderConvTranspose2d, AdderLinear, BinaryConv2d, Conv2d, OrderedLinear
 from addertrain.nn.binary import binary_filters
+from addertrain.nn.kinds import AdderLayer
 from addertrain.nn.padding import padded
 from addertrain.ops.geometry import output_size
 
@@ -43,9 +44,13 @@ def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
     for name, module in list(twin.named_modules()):
         if isinstance(module, Conv2d | OrderedLinear):  # they differ in how they compute alone
             module.__class__ = nn.Conv2d if isinstance(module, Conv2d) else nn.Linear  # type: ignore[assignment]
-        if isinstance(module, AdderConv2d | AdderLinear):
+        other: nn.Module
+        if isinstance(module, AdderLayer):
             _check_power(name, module)
-            other = replacement(module)
+            if isinstance(module, AdderConvTranspose2d):
+                other = _Transposed(module, replacement)
+            else:
+                other = replacement(module)
         elif isinstance(module, BinaryConv2d):
             other = _StandardBinary(module)
         else:
@@ -57,12 +62,25 @@ def with_adders(model: nn.Module, replacement: Replacement) -> nn.Module:
     return twin.eval()
 
 
-def _check_power(name: str, layer: AdderConv2d | AdderLinear) -> None:
+def _check_power(name: str, layer: AdderLayer) -> None:
     if layer.variant is not None and layer.variant.p != 1:
         raise InterchangeError(
             f"expected adder layers of power 1, got {layer.variant.p:g} in {name}; export a checkpoint from "
             "after schedule.p_epochs"
         )
+
+
+class _Transposed(nn.Module):
+    """A transposed layer as the ordinary layers that compute it, in their exported form."""
+
+    def __init__(self, layer: AdderConvTranspose2d, replacement: Replacement) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(map(replacement, layer.ordinary_layers()))
+        self.geometry, self.groups, self.bias = layer.geometry, layer.groups, layer.bias
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        y = self.geometry.assembled([layer(x_nchw) for layer in self.layers], x_nchw, self.groups)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
 
 class _StandardAdder(nn.Module):

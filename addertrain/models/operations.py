@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from addertrain.nn import AdderConv2d, AdderLinear, BinaryConv2d
+from addertrain.nn import AdderConvTranspose2d, BinaryConv2d
+from addertrain.nn.kinds import AdderLayer
+from addertrain.ops.transposed import Transposition
 
 LayerKind = Literal["adder", "conv", "binary"]
 
@@ -108,7 +110,7 @@ def count_operations(model: nn.Module, input_size: Sequence[int]) -> OperationCo
         if isinstance(module, _BatchNorm):
             norm_elements += y.numel()
         elif (kind := _kind_of(module)) is not None:
-            layers.append(_count_layer(module, name, kind, y))
+            layers.append(_count_layer(module, name, kind, x, y))
 
     try:
         watch_one_image(model, input_size, count)
@@ -135,17 +137,32 @@ def watch_one_image(
 
 
 def _kind_of(module: nn.Module) -> LayerKind | None:
-    if isinstance(module, AdderConv2d | AdderLinear):
+    if isinstance(module, AdderLayer):
         return "adder"
     if isinstance(module, BinaryConv2d):
         return "binary"
-    return "conv" if isinstance(module, nn.Conv2d | nn.Linear) else None
+    return "conv" if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) else None
 
 
-def _count_layer(module: nn.Module, name: str, kind: LayerKind, y: Tensor) -> LayerCount:
+def _count_layer(module: nn.Module, name: str, kind: LayerKind, x: Tensor, y: Tensor) -> LayerCount:
     weight = module.get_parameter("weight")
+    if (geometry := _transposition(module)) is not None:
+        each = geometry.pairs(x.shape[2:]) * weight.shape[0] * weight.shape[1]
+        return LayerCount(name, kind, each * x.shape[0], weight.numel())
     # Every output element meets one filter's worth of weights, with groups as well.
     return LayerCount(name, kind, y.numel() * weight[0].numel(), weight.numel())
+
+
+def _transposition(module: nn.Module) -> Transposition | None:
+    if isinstance(module, AdderConvTranspose2d):
+        return module.geometry
+    if not isinstance(module, nn.ConvTranspose2d):
+        return None
+    names = ("kernel_size", "stride", "padding", "output_padding", "dilation")
+    kernel, stride, padding, more, dilation = (
+        (numbers[0], numbers[1]) for numbers in (getattr(module, name) for name in names)
+    )
+    return Transposition(kernel, stride, padding, more, dilation)
 
 
 def via_nano_cycles(count: OperationCount) -> float:

@@ -210,12 +210,3 @@ def _pair_at_least(smallest: int, value: Any, name: str) -> tuple[int, int]:
         raise TypeError(f"AdderConv2d: expected {name} as an int or a pair of ints{words}, got {value!r}.")
     first, second = (_at_least(smallest, size, "AdderConv2d", name) for size in pair)
     return first, second
-
-
-def set_variant(model: nn.Module, variant: Variant) -> None:
-    """Has every adder layer of `model` compute `variant` from now on; its weights stay as they are."""
-    for module in model.modules():
-        if isinstance(module, AdderConv2d | AdderLinear):
-            module.variant = (
-                None if variant == Variant() else variant
-            )  # the paper's has faster kernels behind a ReLU

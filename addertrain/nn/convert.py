@@ -14,13 +14,14 @@ from torch import nn
 from addertrain.nn import convert_checks
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.conversion import Conversion, Fusion
+from addertrain.nn.convert_checks import ConvertibleLayer
 from addertrain.nn.fuse import Example, fuse
 from addertrain.nn.fusing.chains import is_torchs_norm
 from addertrain.nn.fusing.equivalents import modules_behind, pads_to_same
+from addertrain.nn.kinds import AdderLayer
 from addertrain.nn.norm import BatchNorm2d, take_over
 from addertrain.nn.padding import check_mode
-
-_Layer = nn.Conv2d | nn.Linear
+from addertrain.nn.transposed import AdderConvTranspose2d
 
 
 def convert(
@@ -30,7 +31,9 @@ def convert(
     offset_free: bool = True,
     example: Example | None = None,
 ) -> nn.Module:
-    """A copy of `model` with every Conv2d and Linear replaced by an adder layer of the same geometry.
+    """A copy of `model` with every convolution and Linear replaced by an adder layer of the same geometry.
+
+    Convolutions are Conv2d and ConvTranspose2d; subclasses are replaced where their code is the class's own.
 
     The copy's adder filters are initialised from N(0, 1), because a convolution's weights mean nothing to an
     adder; all other layers keep theirs. torch's BatchNorm2d become `addertrain.nn.BatchNorm2d`, and so do
@@ -73,7 +76,7 @@ def convert(
 class _Plan:
     """What happens to each module of a network; layers are listed under their first names."""
 
-    layers: dict[_Layer, str]
+    layers: dict[ConvertibleLayer, str]
     norms: dict[str, tuple[str, ...]]
     """With the submodules that each calls behind the norm."""
     kept: dict[nn.Module, str]
@@ -83,7 +86,7 @@ class _Plan:
         kept: dict[str, str] = {}
         skipped: dict[str, str] = {}
         for name, module in model.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and module in self.kept:
+            if isinstance(module, ConvertibleLayer) and module in self.kept:
                 covering = self.kept[module]
                 kept[name] = "named in keep" if covering == name else f"part of {covering}, named in keep"
             elif module not in self.layers and (reason := convert_checks.why_skipped(module)):
@@ -105,9 +108,7 @@ def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
             )
         kept |= {module: name for module in below if module not in kept}
     rest = {module: name for name, module in reversed(modules.items()) if module not in kept}
-    layers = {
-        module: name for module, name in reversed(rest.items()) if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+    layers = {module: name for module, name in reversed(rest.items()) if isinstance(module, ConvertibleLayer)}
     norms = {
         name: behind
         for module, name in reversed(rest.items())
@@ -117,7 +118,7 @@ def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
 
 
 def _hint(name: str, modules: dict[str, nn.Module]) -> str:
-    layers = [each for each, module in modules.items() if each and isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = [each for each, module in modules.items() if each and isinstance(module, ConvertibleLayer)]
     near = difflib.get_close_matches(name, layers, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -126,7 +127,7 @@ def _hint(name: str, modules: dict[str, nn.Module]) -> str:
 
 def _is_concerned(module: nn.Module) -> bool:
     """Whether `keep` can apply to the module."""
-    layers = nn.Conv2d | nn.Linear | torch.jit.ScriptModule
+    layers = ConvertibleLayer | torch.jit.ScriptModule
     return isinstance(module, layers) or _behind_norm(module) is not None
 
 
@@ -139,7 +140,7 @@ def _behind_norm(module: nn.Module) -> tuple[str, ...] | None:
     return modules_behind(module)
 
 
-def _replacements_by_id(replacements: dict[_Layer, AdderConv2d | AdderLinear]) -> dict[int, object]:
+def _replacements_by_id(replacements: dict[ConvertibleLayer, AdderLayer]) -> dict[int, object]:
     """The replacement for each layer and its parameters in deepcopy; shared parameters stay shared."""
     memo: dict[int, object] = {}
     for layer, adder in replacements.items():
@@ -153,13 +154,20 @@ def _replacements_by_id(replacements: dict[_Layer, AdderConv2d | AdderLinear]) -
     return memo
 
 
-def _adder_like(layer: _Layer, *, offset_free: bool) -> AdderConv2d | AdderLinear:
+def _adder_like(layer: ConvertibleLayer, *, offset_free: bool) -> AdderLayer:
     weight, has_bias = layer.weight, layer.bias is not None
-    adder: AdderConv2d | AdderLinear
+    adder: AdderLayer
     if isinstance(layer, nn.Linear):
         adder = AdderLinear(
             layer.in_features, layer.out_features, bias=has_bias, offset_free=offset_free,
             device=weight.device, dtype=weight.dtype,
+        )  # fmt: skip
+    elif isinstance(layer, nn.ConvTranspose2d):
+        assert not isinstance(layer.padding, str)
+        adder = AdderConvTranspose2d(
+            layer.in_channels, layer.out_channels, _two(layer.kernel_size), _two(layer.stride),
+            _two(layer.padding), _two(layer.output_padding), _two(layer.dilation), bias=has_bias,
+            offset_free=offset_free, groups=layer.groups, device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
     else:
         adder = AdderConv2d(

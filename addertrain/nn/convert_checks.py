@@ -20,6 +20,7 @@ _COMPUTED = "call torch.nn.utils.remove_weight_norm, remove_spectral_norm or pru
 
 _KEEP_ALL = "keep=[name for name, module in model.named_modules() if"
 
+ConvertibleLayer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 Layers = Mapping[Any, str]
 """The layers to convert, and their first names."""
 
@@ -42,7 +43,7 @@ def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> No
         others = sorted({type(module).__name__ for module in model.modules() if why_skipped(module)})
         found = f", only {', '.join(others)}" if others else ""
         raise ValueError(
-            "convert: expected a Conv2d or Linear to "
+            "convert: expected a Conv2d, ConvTranspose2d or Linear to "
             f"convert{', other than those in keep' if kept else ''}, got none{found}; other layers have no "
             "adder variant."
         )
@@ -55,10 +56,10 @@ def check(model: nn.Module, layers: Layers, kept: Mapping[nn.Module, str]) -> No
 
 
 def why_skipped(module: nn.Module) -> str | None:
-    """Why a module other than Conv2d and Linear keeps its weights; None for norms and modules without
+    """Why a module other than those layers keeps its weights; None for norms and modules without
     weights.
     """
-    if isinstance(module, nn.Conv2d | nn.Linear | _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
+    if isinstance(module, ConvertibleLayer | _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
         return None
     is_weighted = any(param is not None and param.dim() > 1 for param in module._parameters.values())
     return f"{type(module).__name__} has no adder form" if is_weighted else None
@@ -108,7 +109,7 @@ def _refuse_formless(name: str, layer: nn.Module, layers: Layers) -> None:
 
 def is_convertible(layer: nn.Module) -> bool:
     """Whether an adder layer has the geometry of what a Conv2d or Linear of any class computes."""
-    if type(layer) in (nn.Conv2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
+    if type(layer) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Conv2d, OrderedConv2d, OrderedLinear):
         return True
     return isinstance(layer, nn.Conv2d | nn.Linear) and (is_plain(layer) or pads_to_same(layer))
 

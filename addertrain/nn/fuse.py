@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.fx import Graph
 from torch.utils._pytree import tree_leaves
 
-from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.conversion import Fusion
 from addertrain.nn.fusing.chains import Chain, find_chains, is_torchs_norm, put_call
 from addertrain.nn.fusing.follow import Followed, NotFollowedError, first_line, follow
@@ -23,6 +22,7 @@ from addertrain.nn.fusing.forward import Program, lay_on, take_off
 from addertrain.nn.fusing.left_out import why_left
 from addertrain.nn.fusing.nodes import is_leaf
 from addertrain.nn.fusing.rectification import Rectification
+from addertrain.nn.kinds import AdderLayer, SpatialAdder
 from addertrain.nn.norm import take_over
 
 Example = Tensor | tuple[Any, ...]
@@ -103,7 +103,7 @@ class _Analysis:
         """The same as graphs: one, or one for training and one for evaluation."""
         return [each.graph for each in self.followed(module)]
 
-    def calls(self, owner: nn.Module, layer: AdderConv2d) -> bool:
+    def calls(self, owner: nn.Module, layer: SpatialAdder) -> bool:
         """Whether the owner's code was seen to call the layer."""
         nodes = [node for graph in self.graphs_of(owner) for node in graph.nodes if node.op == "call_module"]
         return any(owner.get_submodule(str(node.target)) is layer for node in nodes)
@@ -114,7 +114,7 @@ class _Analysis:
         found = {chain.norm for chain in chains if chain.sum is not None or not at_block_ends}
         return [module for module in self.names if module in found]
 
-    def report(self, unproved: dict[AdderConv2d, str]) -> Fusion:
+    def report(self, unproved: dict[SpatialAdder, str]) -> Fusion:
         """What was found and what was left out, by the modules' names.
 
         Args:
@@ -123,9 +123,9 @@ class _Analysis:
         reasons = {
             self.names[module]: reason
             for module, reason in self._reasons.items()
-            if any(isinstance(each, AdderConv2d) for each in module.modules())
+            if any(isinstance(each, SpatialAdder) for each in module.modules())
         }
-        layers = [module for module in self.names if isinstance(module, AdderConv2d)]
+        layers = [module for module in self.names if isinstance(module, SpatialAdder)]
         fused, ends = self.norms(), self.norms(at_block_ends=True)
         nobody = "no code that could be followed calls it"
         norms = [
@@ -146,7 +146,7 @@ class _Analysis:
         )
 
 
-def _alter(analysis: _Analysis, rectified: set[AdderConv2d]) -> None:
+def _alter(analysis: _Analysis, rectified: set[SpatialAdder]) -> None:
     """Makes the network the fused one."""
     for norm in filter(is_torchs_norm, analysis.norms()):
         take_over(norm)
@@ -213,7 +213,7 @@ def _evaluated(model: nn.Module, example: Example) -> list[Tensor]:
 def _as_it_was(model: nn.Module) -> Iterator[None]:
     """Restores the mode of every module, and whether its layers have been called."""
     modes = {module: module.training for module in model.modules()}
-    calls = {layer: layer.was_called for layer in modes if isinstance(layer, AdderConv2d | AdderLinear)}
+    calls = {layer: layer.was_called for layer in modes if isinstance(layer, AdderLayer)}
     try:
         yield
     finally:
@@ -224,13 +224,13 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _unexpected_calls(model: nn.Module, analysis: _Analysis) -> Iterator[set[AdderConv2d]]:
+def _unexpected_calls(model: nn.Module, analysis: _Analysis) -> Iterator[set[SpatialAdder]]:
     """Layers that are given a negative number, or are called by code that was not followed, in the block."""
-    unexpected: set[AdderConv2d] = set()
+    unexpected: set[SpatialAdder] = set()
     callers: list[nn.Module] = []
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if isinstance(module, AdderConv2d):
+        if isinstance(module, SpatialAdder):
             is_expected = bool(callers) and analysis.calls(callers[-1], module)
             if not is_expected or not inputs or _has_negatives(inputs[0]):
                 unexpected.add(module)

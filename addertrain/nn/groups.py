@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from addertrain.nn.adder import AdderConv2d, AdderLinear
+from addertrain.nn.kinds import AdderLayer
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -31,7 +31,7 @@ def param_groups(
     plain: dict[str, Any] = {"params": [], "adder": False, "weight_decay": 0.0}
     seen: set[nn.Parameter] = set()
     for name, module in model.named_modules():
-        if isinstance(module, AdderConv2d | AdderLinear) and module.weight not in seen:
+        if isinstance(module, AdderLayer) and module.weight not in seen:
             seen.add(module.weight)
             _expect_call_before_gradient(name, module)
             filters["params"].append(module.weight)
@@ -46,7 +46,7 @@ def param_groups(
     return [filters, rest] if decay_norm_and_bias else [filters, rest, plain]
 
 
-def _expect_call_before_gradient(name: str, layer: AdderConv2d | AdderLinear) -> None:
+def _expect_call_before_gradient(name: str, layer: AdderLayer) -> None:
     """Checks at the filter's first gradient whether the layer itself computed with it.
 
     A module that reads `layer.weight` and multiplies by it gives it a gradient as well, and trains no adder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.models.operations import watch_one_image
-from addertrain.nn import AdderConv2d, AdderLinear
+from addertrain.nn import AdderConv2d, AdderConvTranspose2d, AdderLinear
 from addertrain.nn.padding import edges_at
 from addertrain.ops.geometry import output_size
 
@@ -128,6 +128,8 @@ def _calls(
     def note(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
         if isinstance(module, AdderLinear):
             calls.append((name, module, (x.numel() // module.in_features, module.in_features, 1, 1)))
+        elif isinstance(module, AdderConvTranspose2d):
+            calls.extend((name, layer, (*x.shape,)) for layer in module.ordinary_layers())
         elif isinstance(module, AdderConv2d):
             n, c, h, w = x.shape
             left, right, top, bottom = edges_at(module.edges, (h, w))  # the operator sees them in x

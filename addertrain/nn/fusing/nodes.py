@@ -11,6 +11,7 @@ from torch.fx import Graph, Node
 
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.norm import BatchNorm2d
+from addertrain.nn.transposed import AdderConvTranspose2d
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
@@ -19,8 +20,8 @@ _IN_PLACE_OPERATORS = {
     "isub", "itruediv", "ixor", "setitem", "delitem",
 }  # fmt: skip
 _FRESH = (
-    AdderConv2d, AdderLinear, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
+    AdderConv2d, AdderConvTranspose2d, AdderLinear, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d,
+    nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Graph, Node
 
-from addertrain.nn.adder import AdderConv2d
 from addertrain.nn.fusing.chains import GraphsOf
 from addertrain.nn.fusing.nodes import called, is_leaf, is_relu, origins, summands, written
+from addertrain.nn.kinds import SpatialAdder
 from addertrain.nn.norm import BatchNorm2d
 from addertrain.nn.tracing import is_watched
 
@@ -40,10 +40,10 @@ class Rectification:
     def __init__(self, graphs_of: GraphsOf, names: Mapping[nn.Module, str]) -> None:
         self._graphs_of = graphs_of
         self._names = names
-        self._reasons: dict[AdderConv2d, str] = {}
+        self._reasons: dict[SpatialAdder, str] = {}
         self._results: dict[tuple[nn.Module, tuple[str, ...]], str] = {}
 
-    def of(self, network: nn.Module) -> dict[AdderConv2d, str]:
+    def of(self, network: nn.Module) -> dict[SpatialAdder, str]:
         """The layers that are called: no reason for those whose every call reads a ReLU's output."""
         self._call(network, ("it reads the network's input",))
         return self._reasons
@@ -57,7 +57,7 @@ class Rectification:
         return self._call_unwatched(module, inputs)
 
     def _call_unwatched(self, module: nn.Module, inputs: tuple[str, ...]) -> str:
-        if isinstance(module, AdderConv2d):
+        if isinstance(module, SpatialAdder):
             reason = inputs[0] if len(inputs) == 1 else "it is not called with one tensor alone"
             self._reasons[module] = self._reasons.get(module) or reason
         if is_leaf(module):
