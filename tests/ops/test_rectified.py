@@ -9,7 +9,7 @@ from torch.nn.functional import max_pool2d
 
 from addertrain.ops import schemas
 from addertrain.ops.functional import adder2d
-from tests.ops.answers import Answer, data_of, grad_input_answer_of
+from tests.ops.answers import Answer, Data, data_of, grad_input_answer_of
 from tests.ops.implementations import COMPILED, Implementation, name_of
 from tests.ops.layers import Layer
 from tests.ops.threads import differing
@@ -77,6 +77,46 @@ def test_zeros_are_left_out_where_that_pays(implementation: Implementation) -> N
     assert torch.equal(dx == 0, data.x == 0)
 
 
+NEAR_AND_FAR = [0.0, 0.0, 0.0, 1e-40, 0.25, 1.0, 2.999, 3.0, 3.0000002, 7.5, 1e6, -2.0]
+
+
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_each_input_keeps_its_digits_beside_larger_ones(implementation: Implementation) -> None:
+    """Kernels may compute small inputs in another way than large ones, tile by tile."""
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32, behind_relu=True)
+    draw = torch.Generator().manual_seed(0)
+    values = torch.tensor(NEAR_AND_FAR)
+    for share in (0.02, 0.2, 1.0):
+        drawn = values[torch.randint(len(values), data.x.shape, generator=draw)]
+        x = torch.where(torch.rand(data.x.shape, generator=draw) < share, drawn, data.x.clamp(max=3))
+        answer = grad_input_answer_of(layer, Data(x, data.w, data.dy))
+
+        with implementation.use():
+            dx = schemas.RECTIFIED_GRAD_INPUT(data.dy, x, data.w, *layer.sizes)
+
+        is_right = (dx.double() - answer.value).abs() <= answer.tolerance
+        assert (is_right | ((x == 0) & (dx == 0))).all(), f"{share} drawn"
+
+
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_sums_of_one_sign_keep_their_digits(implementation: Implementation) -> None:
+    """Rounding is worst where nothing cancels: all of dY is positive, and all differences are, or none."""
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32)
+    for x_value in (0.1, 1.7, 3.0, 3.5):
+        x = (data.x > 0) * x_value
+        for sign in (1, -1):
+            w, dy = x_value + sign * data.w.abs() * 2, data.dy.abs() + 0.1
+            answer = grad_input_answer_of(layer, Data(x, w, dy))
+
+            with implementation.use():
+                dx = schemas.RECTIFIED_GRAD_INPUT(dy, x, w, *layer.sizes)
+
+            used = ((dx.double() - answer.value).abs() / answer.tolerance)[x > 0].max()
+            assert used <= 1, f"x = {x_value}, {sign}: {used} of the tolerance"
+
+
 def test_a_nan_and_an_infinity_show() -> None:
     layer = LAYERS[0]
     data = data_of(layer, torch.float32, behind_relu=True)
@@ -135,11 +175,15 @@ def test_centred_leaves_out_the_sum_of_dy_alone() -> None:
     torch.testing.assert_close(centred - left_out, full, rtol=1e-10, atol=1e-10)
 
 
-def test_the_same_bits_for_any_number_of_threads() -> None:
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_the_same_bits_for_any_number_of_threads(implementation: Implementation) -> None:
     some = [(layer, data_of(layer, torch.float32, behind_relu=True)) for layer in LAYERS[:7]]
-    assert not differing(
-        lambda: [schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes) for layer, data in some]
-    )
+    with implementation.use():
+        assert not differing(
+            lambda: [
+                schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes) for layer, data in some
+            ]
+        )
 
 
 def test_autocast_and_compile() -> None:

@@ -5,6 +5,7 @@
 #include "csrc/cpu/forward/positive.h"
 #include "csrc/cpu/forward/sparse.h"
 #include "csrc/cpu/forward/tiles.h"
+#include "csrc/cpu/movement/pixel_sums.h"
 #include "csrc/cpu/simd/operations.h"
 
 namespace addertrain::cpu {
@@ -22,54 +23,6 @@ struct ForwardScratch {
 thread_local ForwardScratch forward_scratch;
 
 // ---------------------------------------------------------------- sums of the input
-
-// One pixel's channels added up register by register; lowers `lowest` to their minimum.
-inline Simd::Reg fold_pixel(const float* pixel, int64_t C, Simd::Reg& lowest) {
-  Simd::Reg sum = Simd::zero();
-  int64_t c = 0;
-  for (; c + Simd::kLanes <= C; c += Simd::kLanes) {
-    const Simd::Reg value = Simd::load(pixel + c);
-    lowest = Simd::min(value, lowest);
-    sum = Simd::add(sum, value);
-  }
-  if (c < C) {
-    const Simd::Reg value = Simd::load_first(pixel + c, static_cast<int>(C - c));
-    lowest = Simd::min(value, lowest);
-    sum = Simd::add(sum, value);
-  }
-  return sum;
-}
-
-inline void sum_row(const float* pixels, int64_t columns, int64_t C, Simd::Reg& lowest, float* sums) {
-  int64_t v = 0;
-  for (; v + Simd::kLanes <= columns; v += Simd::kLanes) {
-    if (C == 1) {
-      const Simd::Reg value = Simd::load(pixels + v);
-      lowest = Simd::min(value, lowest);
-      Simd::store(sums + v, value);
-      continue;
-    }
-    Simd::Reg folded[Simd::kLanes];
-    for (int i = 0; i < Simd::kLanes; ++i) folded[i] = fold_pixel(pixels + (v + i) * C, C, lowest);
-    Simd::store(sums + v, Simd::sums(folded));
-  }
-  for (; v < columns; ++v) sums[v] = Simd::sum(fold_pixel(pixels + v * C, C, lowest));
-}
-
-inline float lowest_lane(Simd::Reg value) {
-  float lanes[Simd::kLanes];
-  Simd::store(lanes, value);
-  return *std::min_element(lanes, lanes + Simd::kLanes);
-}
-
-// sum_c x of every pixel in the buffer; returns the least of all x, or 0. A lost NaN shows up in the sums.
-inline float sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
-  Simd::Reg lowest = Simd::zero();
-  for (int64_t n = 0; n < images; ++n)
-    for (int64_t i = 0; i < window.rows; ++i, sums += window.columns)
-      sum_row(x.data + n * x.image_pitch + i * x.row_pitch, window.columns, C, lowest, sums);
-  return lowest_lane(lowest);
-}
 
 // to[i] = from[i * stride], or to[i] += it.
 inline void add_strided(const float* from, int64_t stride, int64_t count, bool is_first, float* __restrict to) {

@@ -1,14 +1,22 @@
 // The non-zero inputs of each channel, for one instruction set (a `Simd` is in scope).
 //
 // Behind a ReLU half of the inputs are 0, and the ReLU drops their gradient: the input gradient walks lists of what is
-// left, one list a channel, segment by segment.
+// left, one list a channel, segment by segment. Where all inputs of a tile are near 0, 0 < x <= Simd::kMostNear, it takes
+// HT(w - x) = min(max(w, x - 1), x + 1) - x, which needs the sum of dY over all outputs that saw an input.
 #pragma once
 
 #include "csrc/cpu/grad_input/positions.h"
 #include "csrc/cpu/movement/pack.h"
+#include "csrc/cpu/movement/pixel_sums.h"
 
 namespace addertrain::cpu {
 namespace {
+
+// Whether tiles may take the shorter way: what it costs to begin and end one has to be made up for.
+inline bool has_near_tiles(const Layer& d) {
+  constexpr int64_t kFewTaps = 256;
+  return Simd::kMostNear > 0 && d.O * d.R * d.S / (d.stride_h * d.stride_w) > kFewTaps;
+}
 
 // Offsets of a register of dY from a position's base, and of the weights in the channel's.
 struct ListStep {
@@ -16,32 +24,77 @@ struct ListStep {
 };
 
 struct ListScratch {
-  Memory<float> values, sums;
+  Memory<float> values, gradients, sums, output_sums, position_sums;
   Memory<int32_t> bases, outputs, pixels;
   Memory<uint32_t> lanes;
-  OffsetTable ends;
+  OffsetTable ends, taps;
   Memory<ListStep> steps;
 };
+
+// sum_o dY of every output that the unit reads, as far apart as the outputs themselves over O.
+inline const float* sum_outputs(const Layer& d, const GradUnit& unit, const Window& window, Scratch& scratch) {
+  const int64_t image_pixels = unit.dy.image_pitch / d.O;
+  float* sums = scratch.entries(unit.cut.images() * image_pixels + Simd::kLanes);
+  Buffer image = unit.dy;
+  for (int64_t n = 0; n < unit.cut.images(); ++n, image.data += image.image_pitch)
+    sum_pixels(image, 1, window, d.O, sums + n * image_pixels);
+  return sums;
+}
 
 // The positions of a phase as tiles that walk lists want them: small enough to stay in the nearest cache.
 struct ListedPositions {
   const int32_t* outputs;  // offsets of their bases in the unit's dY; a register more may be read
   const int32_t* pixels;   // their offsets in x and dX
+  const float* gradients;  // sums of dY over the outputs that saw them, or null; a register more may be read
 
-  ListedPositions(const GradUnit& unit, const PhasePositions& phase, ListScratch& scratch) {
+  // `output_sums` as sum_outputs gives them, or null.
+  ListedPositions(const Layer& d, const GradUnit& unit, const PhasePositions& phase, const float* output_sums,
+                  ListScratch& scratch) {
     int32_t* output = scratch.outputs.entries(phase.count + Simd::kLanes);
     int32_t* pixel = scratch.pixels.entries(phase.count);
     for (int64_t i = 0; i < phase.count; ++i) {
       output[i] = static_cast<int32_t>(phase.positions[i].dy - unit.dy.data);
       pixel[i] = static_cast<int32_t>(phase.positions[i].pixel);
     }
-    outputs = output, pixels = pixel;
+    outputs = output, pixels = pixel, gradients = nullptr;
+    if (output_sums == nullptr) return;
+    float* sums = scratch.position_sums.entries(phase.count + Simd::kLanes);
+    for (int64_t i = 0; i < phase.num_segments; ++i)
+      add_taps(d, phase, phase.segments[i], output_sums, scratch.taps, sums);
+    gradients = sums;
+  }
+
+ private:
+  // Neighbours in a row of outputs are taken a register at a time.
+  void add_taps(const Layer& d, const PhasePositions& phase, const Segment& segment, const float* output_sums,
+                OffsetTable& taps, float* sums) const {
+    int64_t* offsets = taps.entries(d.R * d.S);
+    int64_t count = 0;
+    for (int64_t r = 0; r < d.R; ++r)
+      for (int64_t s = 0; s < d.S; ++s)
+        if (segment.taps.has(r, s)) offsets[count++] = (phase.down[r] + phase.across[s]) / d.O;
+    constexpr int64_t kLast = Simd::kLanes - 1;
+    for (int64_t i = segment.begin; i < segment.end;) {
+      const float* at = output_sums + outputs[i] / d.O;
+      if (i + kLast < segment.end && outputs[i + kLast] - outputs[i] == kLast * d.O) {
+        Simd::Reg sum = Simd::zero();
+        for (int64_t tap = 0; tap < count; ++tap) sum = Simd::add(sum, Simd::load(at + offsets[tap]));
+        Simd::store(sums + i, sum);
+        i += Simd::kLanes;
+      } else {
+        float sum = 0.0f;
+        for (int64_t tap = 0; tap < count; ++tap) sum += at[offsets[tap]];
+        sums[i++] = sum;
+      }
+    }
   }
 };
 
-// A channel's non-zeros in one segment: their values, the offsets of their bases in dY, and where their gradients go.
+// A channel's non-zeros in one segment: their values, the sums of dY that saw them or null, the offsets of their bases
+// in dY, and where their own gradients go.
 struct ChannelList {
   const float* values;
+  const float* gradients;
   const int32_t* bases;
   float* sums;
   int64_t count;
@@ -59,6 +112,7 @@ class ChannelLists {
         channels_(channels),
         pitch_(phase.count + Simd::kLanes),  // a register is stored whole
         values_(scratch.values.entries(pitch_ * Simd::kLanes)),
+        gradients_(at.gradients ? scratch.gradients.entries(pitch_ * Simd::kLanes) : nullptr),
         sums_(scratch.sums.entries(pitch_ * Simd::kLanes)),
         bases_(scratch.bases.entries(pitch_ * Simd::kLanes)),
         lanes_(scratch.lanes.entries(phase.count + phase.num_segments * Simd::kLanes)),
@@ -74,7 +128,7 @@ class ChannelLists {
   ChannelList list(int channel, int64_t segment) const {
     const int64_t begin = segment == 0 ? 0 : ends_[(segment - 1) * Simd::kLanes + channel];
     const int64_t at = channel * pitch_ + begin;
-    return {values_ + at, bases_ + at, sums_ + at, ends_[segment * Simd::kLanes + channel] - begin};
+    return {values_ + at, gradients_ ? gradients_ + at : nullptr, bases_ + at, sums_ + at, ends_[segment * Simd::kLanes + channel] - begin};
   }
 
   // Writes every list's sums to its places in dX, and 0 to all others; `dx` as x in the constructor.
@@ -117,11 +171,14 @@ class ChannelLists {
     for (int64_t i = segment.begin; i < segment.end; i += Simd::kLanes) {
       Simd::Reg block[Simd::kLanes];
       load(i, lanes_left(segment.end, i), block);
-      float* values = values_;
-      int32_t* bases = bases_;
 #pragma GCC unroll 16
-      for (int c = 0; c < Simd::kLanes; ++c, ++lanes, values += pitch_, bases += pitch_) {
-        *lanes = Simd::compress_entries(block[c], at_.outputs + i, values + counts[c], bases + counts[c]);
+      for (int c = 0; c < Simd::kLanes; ++c, ++lanes) {
+        const int64_t to = c * pitch_ + counts[c];
+        *lanes = Simd::non_zeros(block[c]);
+        Simd::store(values_ + to, Simd::compress(block[c], *lanes));
+        Simd::compress_entries(at_.outputs + i, *lanes, bases_ + to);
+        if (gradients_ != nullptr)
+          Simd::store(gradients_ + to, Simd::compress(Simd::load(at_.gradients + i), *lanes));
         counts[c] += __builtin_popcount(*lanes);
       }
     }
@@ -133,6 +190,7 @@ class ChannelLists {
   int channels_;
   int64_t pitch_;
   float* values_;
+  float* gradients_;
   float* sums_;
   int32_t* bases_;
   uint32_t* lanes_;  // of every register of positions and channel: which are not zero

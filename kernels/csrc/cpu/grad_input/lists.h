@@ -84,17 +84,51 @@ struct ListRun {
   float poison;
 };
 
-// dX of M inputs of one channel that see the same taps: acc[m] += dY HT(w - x[m]), lane by lane over the filters. Writes
-// a whole register.
+// HT(w - x) = min(max(w, x - 1), x + 1) - x. The tile sums dY times the minimum; x times the sum of dY is subtracted at
+// its end.
 template <int M>
-void list_tile(const ListRun& run, const float* values, const int32_t* bases, float* to) {
-  Simd::Reg acc[Simd::kLanes], x[M];
+struct NearTerms {
+  Simd::Reg low[M], high[M];
+
+  void set(int m, const float* value) {
+    const Simd::Reg x = Simd::broadcast_at(value);
+    low[m] = Simd::add(x, Simd::broadcast(-1.0f)), high[m] = Simd::add(x, Simd::broadcast(1.0f));
+  }
+  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m) const {
+    return Simd::add_between(sum, g, w, low[m], high[m]);
+  }
+  static Simd::Reg end(Simd::Reg sums, const ChannelList& list, int64_t first) {
+    const Simd::Reg minus_x = Simd::scale_add(-1.0f, Simd::load(list.values + first), Simd::zero());
+    return Simd::multiply_add(minus_x, Simd::load(list.gradients + first), sums);
+  }
+};
+
+// The difference clipped.
+template <int M>
+struct FarTerms {
+  Simd::Reg x[M];
+
+  void set(int m, const float* value) { x[m] = Simd::broadcast_at(value); }
+  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m) const {
+    return Simd::add_clipped(sum, g, w, x[m], m % 2 == 1);
+  }
+  static Simd::Reg end(Simd::Reg sums, const ChannelList& list, int64_t first) {
+    return Simd::keep_nan(sums, Simd::load(list.values + first));
+  }
+};
+
+// dX of M inputs of one channel that see the same taps, `first` and those behind it in its list: acc[m] += dY HT(w -
+// x[m]), lane by lane over the filters. Writes a whole register.
+template <template <int> typename Terms, int M>
+void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const int32_t* bases) {
+  Simd::Reg acc[Simd::kLanes];
+  Terms<M> terms;
   const float* base[M];
 #pragma GCC unroll 16
   for (int m = 0; m < Simd::kLanes; ++m) acc[m] = Simd::zero();
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
-    x[m] = Simd::broadcast_at(values + m);
+    terms.set(m, list.values + first + m);
     base[m] = run.dy + bases[m];
   }
   const float* filters = run.filters;
@@ -103,38 +137,50 @@ void list_tile(const ListRun& run, const float* values, const int32_t* bases, fl
     const Simd::Reg filter = Simd::load(filters + step->weights);
     const int64_t at = step->dy;
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-      acc[m] = Simd::add_clipped(acc[m], Simd::load(base[m] + at), filter, x[m], m % 2 == 1);
+    for (int m = 0; m < M; ++m) acc[m] = terms.add(acc[m], Simd::load(base[m] + at), filter, m);
   }
   for (; step < run.steps.end; ++step) {
     const Simd::Reg filter = Simd::load(filters + step->weights);
     const int64_t at = step->dy;
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
-      acc[m] = Simd::add_clipped(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, x[m], m % 2 == 1);
+      acc[m] = terms.add(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, m);
   }
-  Simd::store(to, Simd::add(Simd::keep_nan(Simd::sums(acc), Simd::load(values)), Simd::broadcast(run.poison)));
+  const Simd::Reg sums = Terms<M>::end(Simd::sums(acc), list, first);
+  Simd::store(list.sums + first, Simd::add(sums, Simd::broadcast(run.poison)));
 }
 
-// The last of a list: a tile that is not full computes its last member several times.
-template <int M>
+// Where all of a tile's inputs are near, it takes the shorter way if there is one.
+template <bool has_near, int M>
+inline void any_tile(const ListRun& run, const ChannelList& list, int64_t first, const int32_t* bases) {
+  if constexpr (has_near) {
+    const uint32_t members = (1u << std::min<int64_t>(M, list.count - first)) - 1;  // nothing behind the list decides
+    if ((Simd::non_zeros_up_to(Simd::kMostNear, Simd::load(list.values + first)) & members) == members)
+      return list_tile<NearTerms, M>(run, list, first, bases);
+  }
+  list_tile<FarTerms, M>(run, list, first, bases);
+}
+
+// The last of a list: a tile that is not full computes what lies behind it too, which nobody reads.
+template <bool has_near, int M>
 inline void last_tile(const ListRun& run, const ChannelList& list, int64_t first) {
   int32_t bases[M];
   for (int m = 0; m < M; ++m) bases[m] = list.bases[std::min(first + m, list.count - 1)];
-  list_tile<M>(run, list.values + first, bases, list.sums + first);
+  any_tile<has_near, M>(run, list, first, bases);
 }
 
+template <bool has_near>
 inline void run_list(const ListRun& run, const ChannelList& list) {
-  constexpr int kWhole = Simd::kListRows, kHalf = kWhole / 2, kQuarter = kWhole / 4;
+  constexpr int kWhole = has_near ? Simd::kNearRows : Simd::kListRows, kHalf = kWhole / 2, kQuarter = kWhole / 4;
   int64_t j = 0;
-  for (; j + kWhole <= list.count; j += kWhole) list_tile<kWhole>(run, list.values + j, list.bases + j, list.sums + j);
+  for (; j + kWhole <= list.count; j += kWhole) any_tile<has_near, kWhole>(run, list, j, list.bases + j);
   const int64_t left = list.count - j;
   if (left > kHalf)
-    last_tile<kWhole>(run, list, j);
+    last_tile<has_near, kWhole>(run, list, j);
   else if (left > kQuarter)
-    last_tile<kHalf>(run, list, j);
+    last_tile<has_near, kHalf>(run, list, j);
   else if (left > 0)
-    last_tile<kQuarter>(run, list, j);
+    last_tile<has_near, kQuarter>(run, list, j);
 }
 
 // What lies near ahead of its use: the next unit's inputs, and this one's dX.
@@ -163,10 +209,11 @@ struct ListAhead {
 };
 
 inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists& packed, const GradUnit& unit,
-                              const PhasePositions& phase, float* dx, ListScratch& scratch) {
+                              const PhasePositions& phase, const float* output_sums, float* dx,
+                              ListScratch& scratch) {
   const Layer& d = call.layer;
   ListAhead ahead(call, unit.cut, d.C * phase.num_segments);
-  const ListedPositions at(unit, phase, scratch);
+  const ListedPositions at(d, unit, phase, output_sums, scratch);
   for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
     const int channels = lanes_left(d.C, c0);
     const ChannelLists lists(phase, at, unit.x + c0, channels, scratch);
@@ -174,8 +221,12 @@ inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists&
       const ListSteps steps(d, phase, phase.segments[i].taps, packed.filters_pitch, scratch.steps);
       for (int lane = 0; lane < channels; ++lane) {
         const int64_t c = c0 + lane;
-        run_list({steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]},
-                 lists.list(lane, i));
+        const ListRun run{steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]};
+        const ChannelList list = lists.list(lane, i);
+        if (list.gradients != nullptr)
+          run_list<true>(run, list);
+        else
+          run_list<false>(run, list);
         ahead.fetch();
       }
     }

@@ -56,10 +56,14 @@ inline void compute_grad_input_unit(const DenseGradInputCall& call, const float*
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
   const GradUnit unit{cut, window.row0, dy, x.data};
+  const float* output_sums = nullptr;
+  if (call.only_non_zeros && has_near_tiles(d))
+    output_sums = sum_outputs(d, unit, window, scratch.lists.output_sums);
   for_phases(d, unit, scratch.phase, [&](const PhasePositions& phase) {
     const GradTile tile{nullptr, nullptr, zeros, phase.down, phase.across, d.R, d.S, d.O, 0};
     if (call.only_non_zeros)
-      compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, phase, dx, scratch.lists);
+      compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, phase, output_sums, dx,
+                        scratch.lists);
     else
       compute_phase(d, packed, phase, tile, x.data, dx);
   });

@@ -35,8 +35,9 @@ struct Simd : EightFloats {
   static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
   static constexpr int kPowerRows = 4;
-  static constexpr int kListRows = 6;
+  static constexpr int kListRows = 6, kNearRows = 5;
   static constexpr bool kHasCompress = true;
+  static constexpr float kMostNear = 3.0f;  // from the tolerance of the input gradient (docs/kernels.md)
   using SlidingWidths1 = TileWidths<4, 7, 8>;
   using SparseWidths1 = TileWidths<4, 7, 8>;
   using SparseWidths2 = TileWidths<4>;
@@ -59,6 +60,11 @@ struct Simd : EightFloats {
     const __m256i clipped = _mm256_min_epu32(below, _mm256_castps_si256(_mm256_set1_ps(-1.0f)));
     return _mm256_fmadd_ps(_mm256_castsi256_ps(clipped), g, sum);
   }
+  // As integers, negative floats are below all positive ones, which lie in their own order.
+  static Reg add_between(Reg sum, Reg g, Reg w, Reg low, Reg high) {
+    const __m256i above = _mm256_castps_si256(_mm256_max_ps(w, low));
+    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_min_epi32(above, _mm256_castps_si256(high))), g, sum);
+  }
   static int count_non_zeros(const float* from, int count) {
     return __builtin_popcount(non_zeros(load_first(from, count)));
   }
@@ -70,13 +76,21 @@ struct Simd : EightFloats {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi32(from, _mm256_set1_epi32(first)));
     return __builtin_popcount(set);
   }
-  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
-    const uint32_t set = non_zeros(value);
-    const __m256i from = permutation(kLanesOfSets[set]);
-    store(values, _mm256_permutevar8x32_ps(value, from));
+  static uint32_t non_zeros(Reg value) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(value, zero(), _CMP_NEQ_UQ)));
+  }
+  static uint32_t non_zeros_up_to(float limit, Reg value) {
+    const Reg above = _mm256_cmp_ps(value, zero(), _CMP_GT_OQ);
+    const Reg below = _mm256_cmp_ps(value, broadcast(limit), _CMP_LE_OQ);
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_and_ps(above, below)));
+  }
+  static Reg compress(Reg value, uint32_t lanes) {
+    return _mm256_permutevar8x32_ps(value, permutation(kLanesOfSets[lanes]));
+  }
+  static void compress_entries(const int32_t* table, uint32_t lanes, int32_t* entries) {
     const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+    const __m256i from = permutation(kLanesOfSets[lanes]);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries), _mm256_permutevar8x32_epi32(all, from));
-    return set;
   }
   static Reg expand_entries(uint32_t lanes, const float* from) {
     const __m256i ranks = permutation(kRanksOfSets[lanes]);
@@ -87,9 +101,6 @@ struct Simd : EightFloats {
   static __m256i mask(int count) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane);
-  }
-  static uint32_t non_zeros(Reg value) {
-    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(value, zero(), _CMP_NEQ_UQ)));
   }
   // Lanes from signed bytes.
   static __m256i permutation(uint64_t bytes) {

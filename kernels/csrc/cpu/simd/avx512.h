@@ -19,9 +19,10 @@ struct Simd {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 6;
-  static constexpr int kListRows = 10;
+  static constexpr int kListRows = 10, kNearRows = 8;
   static constexpr int kMaxVectors = 4;
   static constexpr bool kHasCompress = true;
+  static constexpr float kMostNear = 0.0f;  // add_between takes three instructions, as add_clipped does
   using SparseWidths1 = TileWidths<4, 7, 8, 14, 28>;
   using SparseWidths2 = TileWidths<4, 7, 8, 14>;
   using SparseWidths4 = TileWidths<4, 7>;
@@ -89,6 +90,10 @@ struct Simd {
     constexpr int kSmallerMagnitudeSignOfFirst = 0b0010;
     return _mm512_fmadd_ps(_mm512_range_ps(difference, one, kSmallerMagnitudeSignOfFirst), g, sum);
   }
+  static Reg add_between(Reg sum, Reg g, Reg w, Reg low, Reg high) {
+    const __m512i above = _mm512_castps_si512(_mm512_max_ps(w, low));
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_min_epi32(above, _mm512_castps_si512(high))), g, sum);
+  }
   static int count_non_zeros(const float* from, int count) {
     return __builtin_popcount(_mm512_cmp_ps_mask(load_first(from, count), zero(), _CMP_NEQ_UQ));
   }
@@ -102,12 +107,16 @@ struct Simd {
     _mm512_storeu_si512(lanes, _mm512_maskz_compress_epi32(is_non_zero, index));
     return __builtin_popcount(is_non_zero);
   }
-  // As above, with an entry of `table` for each non-zero instead of its lane; returns their lanes as bits.
-  static uint32_t compress_entries(Reg value, const int32_t* table, float* values, int32_t* entries) {
-    const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);
-    store(values, _mm512_maskz_compress_ps(is_non_zero, value));
-    _mm512_storeu_si512(entries, _mm512_maskz_compress_epi32(is_non_zero, _mm512_loadu_si512(table)));
-    return is_non_zero;
+  static uint32_t non_zeros(Reg value) { return _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ); }
+  static uint32_t non_zeros_up_to(float limit, Reg value) {
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(value, zero(), _CMP_GT_OQ), value, broadcast(limit), _CMP_LE_OQ);
+  }
+  static Reg compress(Reg value, uint32_t lanes) {
+    return _mm512_maskz_compress_ps(static_cast<__mmask16>(lanes), value);
+  }
+  static void compress_entries(const int32_t* table, uint32_t lanes, int32_t* entries) {
+    const __m512i all = _mm512_loadu_si512(table);
+    _mm512_storeu_si512(entries, _mm512_maskz_compress_epi32(static_cast<__mmask16>(lanes), all));
   }
   // The inverse: `from` holds what belongs to `lanes`, in order; the others get 0.
   static Reg expand_entries(uint32_t lanes, const float* from) {

@@ -34,6 +34,7 @@ concept TileShapes = requires {
   requires S::kGradRows > 0;
   requires S::kPowerRows > 0 && S::kPowerRows <= 16;  // sums of a tile with the p-th power of the distance
   requires S::kListRows >= 4 && S::kListRows <= S::kLanes;  // a list's sums are stored as one register
+  requires S::kNearRows >= 4 && S::kNearRows <= S::kLanes;  // of those with near inputs alone
   // Positions of a sliding tile, and of one over lists of non-zeros, with 1, 2 and 4 registers of filters.
   requires is_tile_widths<typename S::SlidingWidths1> && is_tile_widths<typename S::SlidingWidths2>;
   requires is_tile_widths<typename S::SlidingWidths4>;
@@ -69,6 +70,9 @@ concept Arithmetic = requires(typename S::Reg& r, const typename S::Reg (&regist
   r = S::add_similarity(r, r, r, r);      // sum + (offset - |x - w|)
   r = S::multiply_add(r, r, r);           // a b + c
   r = S::add_clipped(r, r, r, r, true);   // sum + g HT(w - x); is_odd may spread the work over pipes
+  // sum + g min(max(w, low), high) for high > 0. Used for x up to kMostNear; 0 where it is no faster than add_clipped.
+  r = S::add_between(r, r, r, r, r);
+  requires std::same_as<decltype(S::kMostNear), const float>;
   r = S::keep_nan(r, r);                  // the first, or NaN in the lanes where the second is NaN
   r = S::sums(registers);                 // lane i: the sum of register i
   { S::sum(r) } -> std::same_as<float>;
@@ -90,8 +94,11 @@ concept Compresses = requires(typename S::Reg& r, const float* from, float* valu
   requires std::same_as<decltype(S::kHasCompress), const bool>;
   { S::count_non_zeros(from, 1) } -> std::same_as<int>;
   { S::compress_non_zeros(r, 0, values, lanes) } -> std::same_as<int>;         // writes a whole register of each
-  { S::compress_entries(r, table, values, lanes) } -> std::same_as<uint32_t>;  // table's entries; which lanes, as bits
-  r = S::expand_entries(uint32_t{1}, from);                                    // the inverse: the others get 0
+  { S::non_zeros(r) } -> std::same_as<uint32_t>;             // which lanes, as bits; NaN is one
+  { S::non_zeros_up_to(1.0f, r) } -> std::same_as<uint32_t>;  // 0 < value <= limit
+  r = S::compress(r, uint32_t{1});                           // the lanes whose bits are set, in order
+  S::compress_entries(table, uint32_t{1}, lanes);            // the same of a table; writes a whole register
+  r = S::expand_entries(uint32_t{1}, from);                  // the inverse: the others get 0
 };
 
 template <typename S>
