@@ -25,6 +25,7 @@ LAYERS = [
     Layer(3, 1, 64, 6, 7, 2, 3, padding=(3, 3)),
     Layer(2, 4, 5, 9, 8, 3, 3, padding=(1, 1)),
     Layer(2, 18, 20, 7, 18, 3, 3, padding=(1, 1)),
+    Layer(2, 16, 130, 6, 19, 3, 3, padding=(1, 1)),
     Layer(0, 3, 64, 7, 6, 3, 3),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]

@@ -18,17 +18,14 @@ inline bool has_near_tiles(const Layer& d) {
   return Simd::kMostNear > 0 && d.O * d.R * d.S / (d.stride_h * d.stride_w) > kFewTaps;
 }
 
-// Offsets of a register of dY from a position's base, and of the weights in the channel's.
-struct ListStep {
-  int64_t dy, weights;
-};
+struct ListStretch;
 
 struct ListScratch {
   Memory<float> values, gradients, sums, output_sums, position_sums;
   Memory<int32_t> bases, outputs, pixels;
   Memory<uint32_t> lanes;
-  OffsetTable ends, taps;
-  Memory<ListStep> steps;
+  OffsetTable ends, steps, taps;
+  Memory<ListStretch> stretches;
 };
 
 // sum_o dY of every output that the unit reads, as far apart as the outputs themselves over O.
@@ -65,6 +62,14 @@ struct ListedPositions {
   }
 
  private:
+  // Whether a register's bases follow each other in a row. Those at its ends may be as far apart by chance, where a strip
+  // of columns ends.
+  static bool are_neighbours(const int32_t* outputs, int64_t O) {
+    bool is_row = true;
+    for (int i = 1; i < Simd::kLanes; ++i) is_row &= outputs[i] - outputs[i - 1] == O;
+    return is_row;
+  }
+
   // Neighbours in a row of outputs are taken a register at a time.
   void add_taps(const Layer& d, const PhasePositions& phase, const Segment& segment, const float* output_sums,
                 OffsetTable& taps, float* sums) const {
@@ -76,7 +81,7 @@ struct ListedPositions {
     constexpr int64_t kLast = Simd::kLanes - 1;
     for (int64_t i = segment.begin; i < segment.end;) {
       const float* at = output_sums + outputs[i] / d.O;
-      if (i + kLast < segment.end && outputs[i + kLast] - outputs[i] == kLast * d.O) {
+      if (i + kLast < segment.end && are_neighbours(outputs + i, d.O)) {
         Simd::Reg sum = Simd::zero();
         for (int64_t tap = 0; tap < count; ++tap) sum = Simd::add(sum, Simd::load(at + offsets[tap]));
         Simd::store(sums + i, sum);

@@ -11,68 +11,116 @@
 namespace addertrain::cpu {
 namespace {
 
-// Packed filters: [c][r][s][registers of filters], zeros behind the last filter; then the poison of each channel.
+// Calls use(r, s, rank) for every tap in the order in which filters are packed: those that the positions of one phase of
+// the stride may see lie side by side, so that a tile walks them in one stretch.
+template <typename Use>
+inline void for_ranked_taps(const Layer& d, const Use& use) {
+  const auto is_same = [](int64_t a, int64_t b, int64_t dilation, int64_t stride) {
+    return (a - b) * dilation % stride == 0;
+  };
+  const auto is_first = [&](int64_t tap, int64_t dilation, int64_t stride) {
+    for (int64_t before = 0; before < tap; ++before)
+      if (is_same(tap, before, dilation, stride)) return false;
+    return true;
+  };
+  int64_t rank = 0;
+  for (int64_t r0 = 0; r0 < d.R; ++r0)
+    for (int64_t s0 = 0; s0 < d.S; ++s0) {
+      if (!is_first(r0, d.dilation_h, d.stride_h) || !is_first(s0, d.dilation_w, d.stride_w)) continue;
+      for (int64_t r = r0; r < d.R; ++r)
+        for (int64_t s = s0; s < d.S; ++s)
+          if (is_same(r, r0, d.dilation_h, d.stride_h) && is_same(s, s0, d.dilation_w, d.stride_w)) use(r, s, rank++);
+    }
+}
+
+// Packed filters: per channel [tap by rank][whole registers of filters], then [tap by rank] the register behind them,
+// with zeros behind the last filter; then the poison of each channel.
 struct PackedLists {
-  int64_t filters_pitch, channel_floats;
+  int64_t whole, tail;  // filters in whole registers, and in the one behind them
+  int64_t taps, channel_floats;
   float* filters;
   float* poison;
 
-  PackedLists(const Layer& d, float* packed) : filters_pitch(ceil_div(d.O, Simd::kLanes) * Simd::kLanes) {
-    channel_floats = d.R * d.S * filters_pitch;
+  PackedLists(const Layer& d, float* packed) : tail(d.O % Simd::kLanes), taps(d.R * d.S) {
+    whole = d.O - tail;
+    channel_floats = taps * (whole + (tail > 0 ? Simd::kLanes : 0));
     filters = packed;
     poison = filters + d.C * channel_floats;
   }
+  // Offset of a register of filters in the channel's.
+  int64_t offset(int64_t rank, int64_t o) const {
+    return o < whole ? rank * whole + o : taps * whole + rank * Simd::kLanes;
+  }
   static int64_t floats(const Layer& d) { return d.C * (PackedLists(d, nullptr).channel_floats + 1); }
 };
+
+thread_local OffsetTable ranks_of_taps;
 
 // A register's worth of channels.
 inline void pack_lists(const DenseGradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedLists to(d, packed);
-  const int64_t c0 = block * Simd::kLanes, taps = d.R * d.S, K = taps * d.C;
+  const int64_t c0 = block * Simd::kLanes, K = to.taps * d.C;
   const int channels = lanes_left(d.C, c0);
+  int64_t* ranks = ranks_of_taps.entries(to.taps);
+  for_ranked_taps(d, [&](int64_t r, int64_t s, int64_t rank) { ranks[r * d.S + s] = rank; });
   Simd::Reg poison[Simd::kLanes];
   for (Simd::Reg& lanes : poison) lanes = Simd::zero();
-  for (int64_t o0 = 0; o0 < to.filters_pitch; o0 += Simd::kLanes) {
+  for (int64_t o0 = 0; o0 < d.O; o0 += Simd::kLanes) {
     const int filters = lanes_left(d.O, o0);
     const auto put = [&](int64_t c, int64_t tap, Simd::Reg w) {
-      Simd::store(to.filters + (c0 + c) * to.channel_floats + tap * to.filters_pitch + o0, w);
+      Simd::store(to.filters + (c0 + c) * to.channel_floats + to.offset(ranks[tap], o0), w);
       poison[c] = Simd::keep_nan(poison[c], w);
     };
     const float* first = call.w + o0 * K;
     if (call.w_order == FilterOrder::kChannelsOutermost)
       for (int64_t c = 0; c < channels; ++c)
-        for_transposed(first + (c0 + c) * taps, K, filters, taps, [&](int64_t tap, Simd::Reg w) { put(c, tap, w); });
+        for_transposed(first + (c0 + c) * to.taps, K, filters, to.taps,
+                       [&](int64_t tap, Simd::Reg w) { put(c, tap, w); });
     else
-      for (int64_t tap = 0; tap < taps; ++tap)
+      for (int64_t tap = 0; tap < to.taps; ++tap)
         for_transposed(first + tap * d.C + c0, K, filters, channels, [&](int64_t c, Simd::Reg w) { put(c, tap, w); });
   }
   for (int c = 0; c < channels; ++c) to.poison[c0 + c] = Simd::sum(poison[c]);
 }
 
-// Where a segment's tiles find what they multiply: for every tap that its positions see and every register of filters,
-// offsets of dY from a position's base and of the weights in the channel's. Whole registers come first.
+// Steps whose weights lie side by side in the channel's.
+struct ListStretch {
+  const int64_t* end;  // of the steps
+  int64_t weights;     // of the first
+};
+
+// Where a segment's tiles find what they multiply, for every register of filters of every tap that its positions see:
+// dY, as offsets from a position's base, step by step, and weights, stretch by stretch. A table of weights as well would
+// cost a fifth of the speed (docs/kernels.md). Whole registers come first.
 struct ListSteps {
-  const ListStep* begin;
-  const ListStep* whole;
-  const ListStep* end;
+  const int64_t* dy;
+  const ListStretch* begin;
+  const ListStretch* whole;
+  const ListStretch* end;
   int tail;  // filters in the registers behind the whole ones
 
-  ListSteps(const Layer& d, const PhasePositions& phase, const Taps& taps, int64_t filters_pitch,
-            Memory<ListStep>& table)
-      : tail(static_cast<int>(d.O % Simd::kLanes)) {
-    ListStep* to = table.entries(d.R * d.S * filters_pitch / Simd::kLanes);
-    begin = to;
+  ListSteps(const Layer& d, const PhasePositions& phase, const Taps& taps, const PackedLists& packed,
+            ListScratch& scratch)
+      : tail(static_cast<int>(packed.tail)) {
+    int64_t* step = scratch.steps.entries(packed.channel_floats / Simd::kLanes);
+    ListStretch* stretch = scratch.stretches.entries(2 * packed.taps);
+    dy = step, begin = stretch;
     const auto add = [&](int64_t first, int64_t last) {
-      for (int64_t r = 0; r < d.R; ++r)
-        for (int64_t s = 0; s < d.S; ++s)
-          for (int64_t o = first; o < last && taps.has(r, s); o += Simd::kLanes)
-            *to++ = {phase.down[r] + phase.across[s] + o, (r * d.S + s) * filters_pitch + o};
+      int64_t next = -1;
+      if (first == last) return;
+      for_ranked_taps(d, [&](int64_t r, int64_t s, int64_t rank) {
+        if (!taps.has(r, s)) return;
+        if (rank != next) *stretch++ = {step, packed.offset(rank, first)};
+        for (int64_t o = first; o < last; o += Simd::kLanes) *step++ = phase.down[r] + phase.across[s] + o;
+        stretch[-1].end = step;
+        next = rank + 1;
+      });
     };
-    add(0, d.O - tail);
-    whole = to;
-    add(d.O - tail, d.O);
-    end = to;
+    add(0, packed.whole);
+    whole = stretch;
+    add(packed.whole, d.O);
+    end = stretch;
   }
 };
 
@@ -131,21 +179,23 @@ void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const
     terms.set(m, list.values + first + m);
     base[m] = run.dy + bases[m];
   }
-  const float* filters = run.filters;
-  const ListStep* step = run.steps.begin;
-  for (const ListStep* whole = run.steps.whole; step < whole; ++step) {
-    const Simd::Reg filter = Simd::load(filters + step->weights);
-    const int64_t at = step->dy;
+  const int64_t* step = run.steps.dy;
+  const ListStretch* stretch = run.steps.begin;
+  for (; stretch < run.steps.whole; ++stretch)
+    for (const float* w = run.filters + stretch->weights; step < stretch->end; ++step, w += Simd::kLanes) {
+      const Simd::Reg filter = Simd::load(w);
+      const int64_t at = *step;
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) acc[m] = terms.add(acc[m], Simd::load(base[m] + at), filter, m);
-  }
-  for (; step < run.steps.end; ++step) {
-    const Simd::Reg filter = Simd::load(filters + step->weights);
-    const int64_t at = step->dy;
+      for (int m = 0; m < M; ++m) acc[m] = terms.add(acc[m], Simd::load(base[m] + at), filter, m);
+    }
+  for (; stretch < run.steps.end; ++stretch)
+    for (const float* w = run.filters + stretch->weights; step < stretch->end; ++step, w += Simd::kLanes) {
+      const Simd::Reg filter = Simd::load(w);
+      const int64_t at = *step;
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-      acc[m] = terms.add(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, m);
-  }
+      for (int m = 0; m < M; ++m)
+        acc[m] = terms.add(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, m);
+    }
   const Simd::Reg sums = Terms<M>::end(Simd::sums(acc), list, first);
   Simd::store(list.sums + first, Simd::add(sums, Simd::broadcast(run.poison)));
 }
@@ -218,7 +268,7 @@ inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists&
     const int channels = lanes_left(d.C, c0);
     const ChannelLists lists(phase, at, unit.x + c0, channels, scratch);
     for (int64_t i = 0; i < phase.num_segments; ++i) {
-      const ListSteps steps(d, phase, phase.segments[i].taps, packed.filters_pitch, scratch.steps);
+      const ListSteps steps(d, phase, phase.segments[i].taps, packed, scratch);
       for (int lane = 0; lane < channels; ++lane) {
         const int64_t c = c0 + lane;
         const ListRun run{steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]};

@@ -27,9 +27,19 @@ struct InputPosition {
   Taps taps;
 };
 
+// Small images have many channels: every unit reads filters that do not stay near, and lists of few positions end in
+// tiles that are not full. Their units fill the second-level cache, unless each output is read but once a channel.
 inline Cut cut_grad_input(const Layer& d) {
+  constexpr int64_t kSmallImage = 256, kManyFloats = 256 * 1024;
   const int64_t dy_floats_per_row = ceil_div(d.W + 2 * d.padding_w, d.stride_w) * d.O / d.stride_h;
-  return Cut(d.N, d.H, d.W, dy_floats_per_row + d.W * d.C, d.stride_h);
+  return Cut(d.N, d.H, d.W, dy_floats_per_row + d.W * d.C, d.stride_h,
+             d.R * d.S > 1 && d.H * d.W <= kSmallImage ? kManyFloats : kUnitFloats);
+}
+
+// As many columns as let the rows of dY that their positions see stay in the nearest cache.
+inline int64_t near_columns(const Layer& d) {
+  constexpr int64_t kNearestFloats = 4 * 1024;
+  return std::max<int64_t>(4, kNearestFloats / (ceil_div(d.R, d.stride_h) * d.O) - (d.S - 1) / d.stride_w);
 }
 
 // The rows of outputs that saw any of the unit's input rows, without those outside the output.
@@ -53,6 +63,7 @@ struct GradUnit {
   int64_t first_output_row;
   Buffer dy;
   const float* x;  // pixels of the unit, position-major, C floats a position
+  int64_t strip;   // columns of positions that are walked at a time, row after row
 };
 
 // ---------------------------------------------------------------- one axis
@@ -86,12 +97,13 @@ inline int64_t append_positions(const Layer& d, const GradUnit& unit, const Phas
                                 int64_t i0, int64_t i1, int64_t j0, int64_t j1, Taps taps, InputPosition* to) {
   int64_t at = 0;
   for (int64_t n = 0; n < unit.cut.images(); ++n)
-    for (int64_t i = i0; i < i1; ++i) {
-      const int64_t row = n * unit.cut.rows() + down.first + i * d.stride_h;
-      const float* dy_row = unit.dy.data + n * unit.dy.image_pitch + (i - unit.first_output_row) * unit.dy.row_pitch;
-      for (int64_t j = j0; j < j1; ++j)
-        to[at++] = {dy_row + j * d.O, (row * d.W + across.first + j * d.stride_w) * d.C, taps};
-    }
+    for (int64_t first = j0; first < j1; first += unit.strip)
+      for (int64_t i = i0; i < i1; ++i) {
+        const int64_t row = n * unit.cut.rows() + down.first + i * d.stride_h;
+        const float* dy_row = unit.dy.data + n * unit.dy.image_pitch + (i - unit.first_output_row) * unit.dy.row_pitch;
+        for (int64_t j = first; j < std::min(j1, first + unit.strip); ++j)
+          to[at++] = {dy_row + j * d.O, (row * d.W + across.first + j * d.stride_w) * d.C, taps};
+      }
   return at;
 }
 

@@ -55,7 +55,7 @@ inline void compute_grad_input_unit(const DenseGradInputCall& call, const float*
   float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C : scratch.dx.entries(floats);
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
-  const GradUnit unit{cut, window.row0, dy, x.data};
+  const GradUnit unit{cut, window.row0, dy, x.data, call.only_non_zeros ? near_columns(d) : d.W};
   const float* output_sums = nullptr;
   if (call.only_non_zeros && has_near_tiles(d))
     output_sums = sum_outputs(d, unit, window, scratch.lists.output_sums);

@@ -26,10 +26,11 @@ struct Cut {
   int64_t images, rows;
 
   // `positions_per_row`, `floats_per_row`: what a row of outputs costs in positions and in buffered input.
-  Cut(int64_t N_, int64_t rows_total_, int64_t positions_per_row, int64_t floats_per_row, int64_t rows_multiple)
+  Cut(int64_t N_, int64_t rows_total_, int64_t positions_per_row, int64_t floats_per_row, int64_t rows_multiple,
+      int64_t unit_floats = kUnitFloats)
       : N(N_), rows_total(rows_total_), images(1), rows(rows_total_) {
     const int64_t by_positions = kUnitPositions / std::max<int64_t>(1, positions_per_row);
-    const int64_t by_floats = kUnitFloats / std::max<int64_t>(1, floats_per_row);
+    const int64_t by_floats = unit_floats / std::max<int64_t>(1, floats_per_row);
     const int64_t most_rows = std::max<int64_t>(1, std::min(by_positions, by_floats));
     if (most_rows >= rows_total) {
       // Enough units for many threads, as long as each still fills a few tiles.
