@@ -29,7 +29,7 @@ def _falls(losses: list[float]) -> bool:
     return sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
-@pytest.mark.parametrize("kind", ["adder", "conv"])
+@pytest.mark.parametrize("kind", ["adder", pytest.param("conv", marks=pytest.mark.long)])
 def test_loss_falls(kind: Literal["adder", "conv"]) -> None:
     assert _falls(train(network(kind, NUM_CLASSES, size=64), [_batch(4)] * 20, num_steps=20))
 
@@ -53,7 +53,7 @@ def test_retinanet_trains_on_the_same_backbone() -> None:
     assert _falls(train(model, [_batch(2)] * 12, num_steps=12, lr=0.5))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("norms", ["of the batch", "frozen"])
 def test_a_batch_of_one_or_two_trains(batch_size: int, norms: str) -> None:
     model = network("adder", NUM_CLASSES, size=64)
@@ -90,6 +90,7 @@ def test_score_counts_each_object_once_and_wants_its_class() -> None:
     assert f1(found(([0.0, 0.0, 10.0, 4.0], 1)), true) == 0.0
 
 
+@pytest.mark.long
 def test_onnxruntime_detects_what_torch_detects(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = network("adder", NUM_CLASSES, size=64)
@@ -122,6 +123,7 @@ def _network_on_rank() -> list[float]:
     return [*norm.running_mean.tolist(), *model.backbone.body.layer3[1].conv2.weight.flatten()[:9].tolist()]
 
 
+@pytest.mark.long
 @pytest.mark.distributed
 def test_two_ranks_with_one_image_each_keep_one_network() -> None:
     first, second = on_ranks(2, _network_on_rank)

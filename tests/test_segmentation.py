@@ -94,6 +94,7 @@ def test_score_counts_classes_alike_and_leaves_out_what_is_ignored() -> None:
     assert mean_iou([(predicted, true)], 2) == pytest.approx(0.5)
 
 
+@pytest.mark.long
 def test_deeplab_of_torchvision_trains_on_one_image_if_its_norms_are_frozen() -> None:
     """Its pooled branch has one value per channel and image, which no batch norm takes alone."""
     model = convert(

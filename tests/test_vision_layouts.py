@@ -119,9 +119,9 @@ def test_the_page_s_program_runs_on_small_images(tmp_path: Path, monkeypatch: py
     _write_voc(tmp_path / "data", list(composed(4)))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(program.replace(sizes, '"data", 64, 2, 1, 0.1, 21'), "page", "exec"), names)
+    exec(compile(program.replace(sizes, '"data", 32, 2, 1, 0.1, 21'), "page", "exec"), names)
 
-    assert names["predicted"].shape == (2, 64, 64)
+    assert names["predicted"].shape == (2, 32, 32)
     assert names["step"] == 2
     assert (tmp_path / "network.pt").is_file()
 
