@@ -19,6 +19,7 @@ from addertrain.nn.fuse import Example, fuse
 from addertrain.nn.fusing.chains import is_torchs_norm
 from addertrain.nn.fusing.equivalents import modules_behind, pads_to_same
 from addertrain.nn.kinds import AdderLayer
+from addertrain.nn.merging import refuse_merging
 from addertrain.nn.norm import BatchNorm2d, take_over
 from addertrain.nn.padding import check_mode
 from addertrain.nn.transposed import AdderConvTranspose2d
@@ -67,6 +68,7 @@ def convert(
         norm = converted.get_submodule(name)
         assert isinstance(norm, nn.BatchNorm2d)
         take_over(norm, behind)
+    refuse_merging(converted)
     fusion = None if example is None else fuse(converted, example)
     converted.conversion = plan.report(model, fusion)  # type: ignore[assignment]
     return converted

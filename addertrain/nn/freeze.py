@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from addertrain.nn.norm import FrozenBatchNorm2d
+from addertrain.nn.fusing.equivalents import modules_behind
+from addertrain.nn.norm import BatchNorm2d, FrozenBatchNorm2d, take_over
 from addertrain.nn.recalibrate import recomputed
 
 
@@ -38,19 +39,29 @@ def freeze_norms(model: nn.Module, batches: Iterable[Any], *, group: dist.Proces
     others = {type(module).__name__ for module in model.modules() if isinstance(module, _BatchNorm)} - {
         type(norm).__name__ for norm in norms
     }
+    behind = {norm: _behind(norm) for norm in norms}
+    others |= {type(norm).__name__ for norm, names in behind.items() if names is None}
     if others or not norms or any(norm.running_mean is None or not norm.affine for norm in norms):
         found = ", ".join(sorted(others)) or ("others" if norms else "none")
         raise ValueError(
             "freeze_norms: expected BatchNorm2d layers with weights and running statistics only, got "
             f"{found}; use BatchNorm2d(channels)."
         )
+    for norm, names in behind.items():
+        if names is not None and not isinstance(norm, BatchNorm2d):
+            take_over(norm, names)
     with recomputed(model, list(norms), batches, group):
         statistics = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     for norm, buffers in zip(norms, statistics, strict=True):
-        norm.relu = getattr(norm, "relu", False)  # type: ignore[assignment]
         norm.__class__ = FrozenBatchNorm2d
         norm.load_state_dict(buffers, strict=False)
         norm.requires_grad_(False).eval()
+
+
+def _behind(norm: nn.BatchNorm2d) -> tuple[str, ...] | None:
+    """What a norm calls behind itself; None for a class whose code is not only that."""
+    is_known = type(norm) is nn.BatchNorm2d or isinstance(norm, BatchNorm2d)
+    return () if is_known else modules_behind(norm)
 
 
 def _take_over_others(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, convert
+from addertrain.nn import AdderConv2d, AdderLinear, BatchNorm2d, FrozenBatchNorm2d, convert, freeze_norms
 from addertrain.nn.fusing.equivalents import is_plain, modules_behind
 
 
@@ -207,3 +207,25 @@ def test_a_norm_that_does_something_else_stays(norm: nn.BatchNorm2d) -> None:
 
     assert type(twin[1]) is kind
     assert twin.conversion.norms == ()
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.SiLU()], ids=["ReLU", "SiLU"])
+def test_a_frozen_norm_keeps_its_activation(act: nn.Module) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), _NormThenActivation(4, act)).double()
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+
+    freeze_norms(network, [x])
+
+    y = F.conv2d(x, network[0].weight, network[0].bias)
+    variance, mean = torch.var_mean(y, (0, 2, 3), keepdim=True)
+    expected = act((y - mean) / (variance + network[1].eps).sqrt())
+    assert type(network[1]) is FrozenBatchNorm2d
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_a_norm_of_unknown_code_is_not_frozen() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), _ScalesItsWeight(4, nn.ReLU()))
+    with pytest.raises(ValueError, match=r"expected BatchNorm2d layers .* got _ScalesItsWeight"):
+        freeze_norms(network, [torch.randn(2, 3, 4, 4)])
+    assert type(network[1]) is _ScalesItsWeight

@@ -96,13 +96,13 @@ def kept_by_need(model: nn.Module) -> dict[str, str]:
     """
     names = {module: name for name, module in model.named_modules()}
     reads = {
-        names[layer]: f"read by {type(module).__name__}"
+        names[layer]: f"that `{type(module).__name__}` reads"
         for module in names
         for layer, _ in weight_reads(module)
         if isinstance(layer, nn.Conv2d | nn.Linear)
     }
     others = {
-        name: type(module).__name__
+        name: f"`{type(module).__name__}`"
         for module, name in names.items()
         if isinstance(module, nn.Conv2d | nn.Linear) and not is_convertible(module)
     }
@@ -130,7 +130,8 @@ class Row:
             return f"| {self.name} | 0 | {self.why} | | | |"
         fusion = self.conversion.fusion
         assert fusion is not None
-        norms = f"{len(fusion.norms)} of {len(fusion.norms) + len(fusion.norms_left)}"
+        num_norms = len(fusion.norms) + len(fusion.norms_left)
+        norms = f"{len(fusion.norms)} of {num_norms}" if num_norms else ""
         ratio = "" if self.time_ratio is None else f"{self.time_ratio:.1f}"
         return (
             f"| {self.name} | {len(self.conversion.converted)} | {self._kept()} | {norms} | "
@@ -138,10 +139,12 @@ class Row:
         )
 
     def _kept(self) -> str:
+        """What stays but for the first and the last layer, which do in every network."""
         assert self.conversion is not None
         needs = self.needs or {}
-        reasons = Counter(needs.get(name, "first or last") for name in self.conversion.kept)
-        reasons.update(why.replace(" has no adder form", "") for why in self.conversion.skipped.values())
+        reasons = Counter(needs[name] for name in self.conversion.kept if name in needs)
+        others = (why.removesuffix(" has no adder form") for why in self.conversion.skipped.values())
+        reasons.update(f"weights of `{other}`" for other in others)
         return "; ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
@@ -191,7 +194,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--time", action="store_true", help="compare with the original's step time")
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    print("| network | adder layers | other layers that stay | norms fused | elements an image | step time |")
+    print("| network | adder layers | what else stays | norms fused | elements | step |")
     print("|---|---|---|---|---|---|")
     failed = 0
     for name in arguments.names or names():
