@@ -20,6 +20,7 @@ _BENCHMARKS: tuple[tuple[str, str, str], ...] = (
         "whether the compiled kernels agree with the reference on every layer of a network",
     ),
     ("step", "NETWORK", "a training step, against that of the convolutional baseline"),
+    ("infer", "NETWORK", "an evaluation in 8 bits, against convolutions in float32 and in 8 bits"),
     ("loader", "IMAGES", "all ways of reading images: FFCV files, torchvision, Pillow"),
     (
         "checkpoint",

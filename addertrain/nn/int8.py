@@ -5,9 +5,10 @@ q(v) = round(v / s) + z in 0 .. 255. Filters beyond the inputs' range lose nothi
 |x - w| = |x - lo| + |lo - w|, so they are clipped and the rest is a constant of the filter.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,21 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
         for name, layer in model.named_modules()
         if isinstance(layer, AdderConv2d) and _is_l1(layer) and layer.weight[0].numel() <= MAX_TERMS
     }
+    return grids_of(model, batches, inputs=layers)
+
+
+def grids_of(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    inputs: Mapping[str, nn.Module],
+    outputs: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> dict[str, Grid]:
+    """A grid for what each module of `inputs` reads and each of `outputs` gives, by name; see `calibrate`.
+
+    Raises:
+        ValueError: without a batch.
+    """
     ranges: dict[str, tuple[float, float]] = {}
 
     def watch(name: str, x: Tensor) -> None:
@@ -110,8 +126,14 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
         ranges[name] = min(low, before[0]), max(high, before[1])
 
     handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
-        for name, layer in layers.items()
+        *(
+            module.register_forward_pre_hook(lambda _, read, name=name: watch(name, read[0]))
+            for name, module in inputs.items()
+        ),
+        *(
+            module.register_forward_hook(lambda _, __, given, name=name: watch(name, given))
+            for name, module in outputs.items()
+        ),
     ]
     try:
         with torch.no_grad():
@@ -120,7 +142,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
     finally:
         for handle in handles:
             handle.remove()
-    if layers and not ranges:
+    if (inputs or outputs) and not ranges:
         raise ValueError("calibrate: expected at least one batch that reaches the adder layers, got none.")
     return {name: Grid.over(*ends) for name, ends in ranges.items()}
 

@@ -1,0 +1,66 @@
+"""A ResNet in bytes: the reference's bytes in every layer, and logits near those of float32."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from addertrain.models import build_model
+from addertrain.models.blocks import BasicBlock, Bottleneck
+from addertrain.models.in_bytes import ByteLayer, ByteResNet
+from addertrain.models.resnet import ResNet
+from addertrain.nn import recalibrated
+from addertrain.nn.int8 import Grid
+from addertrain.ops.int8_norm import reference_norm
+
+
+@pytest.fixture(params=[BasicBlock, Bottleneck])
+def network(request: pytest.FixtureRequest) -> Iterator[tuple[ResNet, Tensor]]:
+    torch.manual_seed(0)
+    model = ResNet(request.param, (1, 1), (8, 12), num_classes=10, stem="cifar").eval()
+    images = torch.randn(16, 3, 12, 12).to(memory_format=torch.channels_last)
+    with recalibrated(model, [images]):
+        yield model, images
+
+
+def test_logits_are_near_those_of_float32(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+
+    with torch.no_grad():
+        in_float, in_bytes = model(images), ByteResNet(model, [images])(images)
+
+    assert in_bytes.shape == in_float.shape
+    assert (in_bytes - in_float).abs().mean() < 0.25 * in_float.std()
+
+
+def test_every_layer_gives_the_references_bytes(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+    in_bytes = ByteResNet(model, [images])
+    checked = 0
+
+    def check(layer: nn.Module, given: tuple[Tensor, Tensor | None, Grid | None], result: Tensor) -> None:
+        nonlocal checked
+        assert isinstance(layer, ByteLayer)
+        x, residual, grid = (*given, None, None)[:3]
+        ratio = grid.scale / layer.outside.scale if grid else 0.0
+        shift = layer.shift - grid.zero * ratio if grid and grid.zero else layer.shift
+        expected = reference_norm(
+            x, layer.weight, layer.packed, *map(list, layer.sizes), layer.inside.zero, layer.scale, shift,
+            residual, ratio, float(layer.low),
+        )  # fmt: skip
+        assert torch.equal(result, expected)
+        assert len(result.unique()) > 20
+        checked += 1
+
+    for module in in_bytes.modules():
+        if isinstance(module, ByteLayer):
+            module.register_forward_hook(check)
+    in_bytes(images)
+
+    assert checked == sum(isinstance(module, ByteLayer) for module in in_bytes.modules()) > 4
+
+
+def test_other_networks_are_refused() -> None:
+    with pytest.raises(ValueError, match="ByteResNet: expected a ResNet of adder layers, got LeNet"):
+        ByteResNet(build_model("lenet5bn", kind="adder", num_classes=10), [])
