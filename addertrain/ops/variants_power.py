@@ -18,10 +18,13 @@ from torch import Tensor
 
 from addertrain.ops import pairwise, schemas, variants_surrogate
 from addertrain.ops.geometry import Sizes
-from addertrain.ops.grouping import grad_input_by_group, response_by_group
+from addertrain.ops.grouping import grad_input_by_group, grad_weight_by_group, response_by_group
 from addertrain.ops.layout import empty_like_input
 from addertrain.ops.pairwise import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
+
+_PATCH_FLOATS = 2**24
+"""64 MiB of patches at a time."""
 
 
 def _response(
@@ -115,7 +118,24 @@ def reference_power_grad_weight(
     dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
 ) -> Tensor:
     """Its filter gradient."""
+    if x.device.type == "cuda" and x.dtype == torch.float32 and dy.numel() > 0:
+        return exchanged_grad_weight(dy, x, weight, stride, padding, dilation, p)
     return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=p)
+
+
+@grad_weight_by_group
+def exchanged_grad_weight(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, p: float
+) -> Tensor:
+    """By the kernel of the input gradient, with the roles of X and F exchanged."""
+
+    def grad_input(*arguments: object) -> Tensor:
+        result: Tensor = POWER_GRAD_INPUT(*arguments, p)
+        return result
+
+    return variants_surrogate.grad_weight_by_exchange(
+        dy, x, weight, stride, padding, dilation, grad_input, most_floats=_PATCH_FLOATS
+    )
 
 
 # For 1 < p < 2 alone.

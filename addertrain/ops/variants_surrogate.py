@@ -49,17 +49,30 @@ def _grad_weight_sign(
     """
     if x.device.type != "cpu" or x.dtype == torch.float64 or dy.numel() == 0:
         return pairwise.grad_weight(dy, x, weight, stride, padding, dilation, p=1.0)
+    return grad_weight_by_exchange(dy, x, weight, stride, padding, dilation, schemas.GRAD_INPUT, scale=_STEEP)
+
+
+def grad_weight_by_exchange(
+    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes,
+    grad_input: Callable[..., Tensor], *, scale: float = 1.0, most_floats: int = _PATCH_FLOATS,
+) -> Tensor:  # fmt: skip
+    """dF[o,k] = sum_m dY[o,m] s(X[m,k] - F[o,k]) of a layer without groups, by its GRAD_INPUT.
+
+    The filters are the pixels of a 1x1 layer whose filters are the patches of a few images, at most
+    `most_floats` of them at a time, or one image's.
+
+    Args:
+        scale: what X and F are multiplied by.
+    """
     num_filters, num_channels, R, S = weight.shape
     P, Q = dy.shape[2:]
-    filters = _as_pixels(wide(weight).permute(0, 2, 3, 1).reshape(num_filters, -1)) * _STEEP
+    filters = _as_pixels(wide(weight).permute(0, 2, 3, 1).reshape(num_filters, -1)) * scale
     dw = torch.zeros_like(filters)
-    images = max(1, _PATCH_FLOATS // (P * Q * filters.shape[1]))
+    images = max(1, most_floats // (P * Q * filters.shape[1]))
     for x_part, dy_part in zip(x.split(images), dy.split(images), strict=True):
-        patches_mk = _patches(wide(x_part) * _STEEP, (P, Q, R, S), stride, padding, dilation)
+        patches_mk = _patches(wide(x_part) * scale, (P, Q, R, S), stride, padding, dilation)
         dy_om = wide(dy_part).permute(1, 0, 2, 3).reshape(num_filters, -1)
-        dw += schemas.GRAD_INPUT(
-            _as_pixels(dy_om), filters, patches_mk[:, :, None, None], (1, 1), (0, 0), (1, 1)
-        )
+        dw += grad_input(_as_pixels(dy_om), filters, patches_mk[:, :, None, None], (1, 1), (0, 0), (1, 1))
     dw_ocrs = dw.permute(0, 2, 3, 1).reshape(num_filters, R, S, num_channels).permute(0, 3, 1, 2)
     return torch.empty_like(weight).copy_(dw_ocrs)
 

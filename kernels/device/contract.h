@@ -18,9 +18,9 @@ struct alignas(16) Word4 {
   Word v[4];
 };
 
-// x/2 at each of a thread's outputs, which stays in registers as the third operand.
+// x, or x/2, at each of a thread's outputs, which stays in registers as the third operand.
 template <class P, class Word, class Out>
-ADDERTRAIN_DEVICE void load_halved(const ContractParams<Word, Out>& p, const Phase& phase, const ThreadPlace<P>& place,
+ADDERTRAIN_DEVICE void load_third(float factor, const ContractParams<Word, Out>& p, const Phase& phase, const ThreadPlace<P>& place,
                                    int tile_m, int tile_n, float (&x)[P::TM][P::TN]) {
   const int columns = p.problem.columns;
 #pragma unroll
@@ -34,11 +34,11 @@ ADDERTRAIN_DEVICE void load_halved(const ContractParams<Word, Out>& p, const Pha
       if (p.x_access.is_vector && n < columns) {
         const auto four = load_vector<Word4<Out>>(from + n);
 #pragma unroll
-        for (int q = 0; q < 4; ++q) x[i][j + q] = 0.5f * to_float(four.v[q]);
+        for (int q = 0; q < 4; ++q) x[i][j + q] = factor * to_float(four.v[q]);
       } else {
 #pragma unroll
         for (int q = 0; q < 4; ++q)
-          if (n + q < columns) x[i][j + q] = 0.5f * to_float(from[(n + q) * p.x_strides.c]);
+          if (n + q < columns) x[i][j + q] = factor * to_float(from[(n + q) * p.x_strides.c]);
       }
     }
   }
@@ -46,8 +46,8 @@ ADDERTRAIN_DEVICE void load_halved(const ContractParams<Word, Out>& p, const Pha
 
 // One slab: both operands of a step in registers, then every pair of them.
 template <class P, class Op, class Word, class X>
-ADDERTRAIN_DEVICE void add_slab(const Word* a_tile, const Word* b_tile, const ThreadPlace<P>& place, const X& x,
-                                typename Op::Sum (&acc)[P::TM][P::TN]) {
+ADDERTRAIN_DEVICE void add_slab(const Op& op, const Word* a_tile, const Word* b_tile, const ThreadPlace<P>& place,
+                                const X& x, typename Op::Sum (&acc)[P::TM][P::TN]) {
   const Word* at_a = a_tile + place.ty * 4;
   const Word* at_b = b_tile + place.tx * 4;
 #pragma unroll
@@ -65,7 +65,7 @@ ADDERTRAIN_DEVICE void add_slab(const Word* a_tile, const Word* b_tile, const Th
       for (int j = 0; j < P::TN; j += 2) {
         const Two<typename Op::Sum> sums{acc[i][j], acc[i][j + 1]};
         const Two<Word> columns{b[j / 4].v[j % 4], b[j / 4].v[j % 4 + 1]};
-        const auto next = Op::step(sums, a[i / 4].v[i % 4], columns, Two<float>{x(i, j), x(i, j + 1)});
+        const auto next = op.step(sums, a[i / 4].v[i % 4], columns, Two<float>{x(i, j), x(i, j + 1)});
         acc[i][j] = next.first, acc[i][j + 1] = next.second;
       }
   }
@@ -136,6 +136,7 @@ template <class P, class Op, bool kVector>
 __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
     adder_contract_kernel(const __grid_constant__ ContractParams<typename Op::Word, typename Op::Out> p) {
   using Word = typename Op::Word;
+  const Op op(p.power);
   const Phase phase(p.problem);
   const int tile_m = blockIdx.x / p.tiles_n * P::BM, tile_n = blockIdx.x % p.tiles_n * P::BN;
   if (tile_m >= phase.rows(p.problem)) return;  // phases differ in size
@@ -159,8 +160,8 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
 
   const ThreadPlace<P> place;
   typename Op::Sum acc[P::TM][P::TN] = {};
-  float x[Op::kIsGrad ? P::TM : 1][Op::kIsGrad ? P::TN : 1] = {};  // x/2: the third operand stays in registers
-  if constexpr (Op::kIsGrad) load_halved<P>(p, phase, place, tile_m, tile_n, x);
+  float x[Op::kIsGrad ? P::TM : 1][Op::kIsGrad ? P::TN : 1] = {};  // the third operand stays in registers
+  if constexpr (Op::kIsGrad) load_third<P>(Op::kIsSaturated ? 0.5f : 1.0f, p, phase, place, tile_m, tile_n, x);
   auto x_of = [&](int i, int j) { return Op::kIsGrad ? x[i][j] : 0.0f; };
 
   [[maybe_unused]] RowSums<P, Op> row_sums;
@@ -172,16 +173,22 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
     if (slab + P::kStages - 1 < num_slabs) load_slab(write);
     copy_commit();
     const Word* a_tile = shared + read * P::kStageWords;
-    if constexpr (Op::kIsGrad) row_sums.add_slab(a_tile);
+    if constexpr (Op::kIsSaturated) row_sums.add_slab(a_tile);
     if constexpr (Op::kIsBytes)
       if (has_byte_maxima()) row_sums.add_slab(a_tile), column_sums.add_slab(a_tile + P::BK * P::kPitchA);
-    add_slab<P, Op>(a_tile, a_tile + P::BK * P::kPitchA, place, x_of, acc);
+    add_slab<P>(op, a_tile, a_tile + P::BK * P::kPitchA, place, x_of, acc);
     read = read + 1 == P::kStages ? 0 : read + 1;
     write = write + 1 == P::kStages ? 0 : write + 1;
   }
 
   float* const sums = reinterpret_cast<float*>(shared);
-  if constexpr (Op::kIsGrad) {  // dX = 2 sum g*sat - sum g; saturating made 0 of a NaN in x
+  if constexpr (Op::kIsGrad && !Op::kIsSaturated) {  // a power's slope has the factor p
+#pragma unroll
+    for (int i = 0; i < P::TM; ++i)
+#pragma unroll
+      for (int j = 0; j < P::TN; ++j) acc[i][j] *= p.power;
+  }
+  if constexpr (Op::kIsSaturated) {  // dX = 2 sum g*sat - sum g; saturating made 0 of a NaN in x
     row_sums.share(sums);
 #pragma unroll
     for (int i = 0; i < P::TM; ++i) {

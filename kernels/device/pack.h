@@ -6,7 +6,7 @@
 
 namespace addertrain {
 
-enum class Pass { kForward, kGradInput };
+enum class Pass { kForward, kGradInput, kPowerGradInput };
 
 constexpr int kPackThreads = 256;
 
@@ -30,10 +30,10 @@ ADDERTRAIN_DEVICE int64_t filter_offset(const Problem& p, const Axis& v, const A
   return filter * w.n + c * w.c + r * w.h + s * w.w;
 }
 
-// The gradient's filters become (w + 1)/2; words of bytes stay as they are.
+// The l1 gradient's filters become (w + 1)/2; those of powers, and words of bytes, stay as they are.
 template <Pass kPass, class Packed, class T>
 ADDERTRAIN_DEVICE Packed packed_value(T w) {
-  if constexpr (kPass == Pass::kForward) return w;
+  if constexpr (kPass != Pass::kGradInput) return w;
   else return from_float<Packed>(0.5f * (to_float(w) + 1.0f));
 }
 
@@ -61,6 +61,7 @@ enum class ColumnTerm {
   kMinusSum,         // -sum w: where the kernel adds up 2 min(x, w)
   kMagnitudeMinusSum,
   kNan,              // NaN, if one of them is: saturating hides it
+  kPower,            // sum |w|^p: the offset-free response with a power
 };
 
 template <class T>
@@ -70,14 +71,16 @@ struct ColumnParams {
   int others, R, S;
   ColumnTerm term;
   float* column;
+  float power = 1.0f;
 };
 
-ADDERTRAIN_DEVICE double column_term(ColumnTerm term, float w) {
+ADDERTRAIN_DEVICE double column_term(ColumnTerm term, float w, float power) {
   switch (term) {
     case ColumnTerm::kMagnitude: return fabsf(w);
     case ColumnTerm::kMinusSum: return -w;
     case ColumnTerm::kMagnitudeMinusSum: return fabsf(w) - w;
     case ColumnTerm::kNan: return w == w ? 0.0f : w;
+    case ColumnTerm::kPower: return power_of(fabsf(w), power);
     default: return 0.0;
   }
 }
@@ -92,7 +95,8 @@ __global__ void __launch_bounds__(kColumnThreads) adder_column_kernel(const __gr
     for (int i = threadIdx.x; i < p.others * p.R * p.S; i += kColumnThreads) {
       const int tap = i % (p.R * p.S);
       sum += column_term(p.term, to_float(w[i / (p.R * p.S) * p.other_stride + tap / p.S * p.r_stride +
-                                            tap % p.S * p.s_stride]));
+                                            tap % p.S * p.s_stride]),
+                         p.power);
     }
   sums[threadIdx.x] = sum;
   for (unsigned half = kColumnThreads / 2; half > 0; half /= 2) {

@@ -48,6 +48,7 @@ struct ContractParams {
   int tiles_n, slabs_per_split;
   int64_t split_size;      // outputs
   const Scale* g_scale;    // bfloat16 input gradient: what brings dY into float16, and the sums back; else null
+  float power = 1.0f;      // of the distance
 };
 
 }  // namespace addertrain

@@ -6,6 +6,7 @@
 #include "csrc/cuda/grad_input_f32.cu"
 #include "csrc/cuda/grad_input_pairs.cu"
 #include "csrc/cuda/norm.cu"
+#include "csrc/cuda/power_f32.cu"
 #include "csrc/cuda/scale.cu"
 #include "csrc/cuda/squares.cu"
 
@@ -36,16 +37,17 @@ cudaError_t addertrain::cuda::direct_grad_input(const GradInputCall&, cudaStream
 // 0, or 1 where no tile serves the layer. Types in the order of launchers.h.
 extern "C" int emulated_forward(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w,
                                 void* y, bool offset_free, const float* scale, const float* shift,
-                                const void* residual, bool relu, double* sums, int64_t groups) {
+                                const void* residual, bool relu, double* sums, int64_t groups,
+                                double power) {
   const ForwardCall call{*d, type_of(type), {x, strides[0]}, {w, strides[1]}, {y, strides[2]}, offset_free,
-                         {scale, shift, residual, relu}, sums, groups};
+                         {scale, shift, residual, relu}, sums, groups, power};
   return adder2d_cuda(call, workspace_for(call).get(), nullptr);
 }
 
 extern "C" int emulated_grad_input(int type, const Layer* d, const ImageStrides* strides, const void* dy,
-                                   const void* x, const void* w, void* dx, int64_t groups) {
+                                   const void* x, const void* w, void* dx, int64_t groups, double power) {
   const GradInputCall call{*d, type_of(type), {dy, strides[0]}, {x, strides[1]}, {w, strides[2]}, {dx, strides[3]},
-                           groups};
+                           groups, power};
   return adder2d_grad_input_cuda(call, workspace_for(call).get(), nullptr);
 }
 

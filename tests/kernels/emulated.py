@@ -75,8 +75,9 @@ class EmulatedKernels:
         return max(layer.R, layer.S) <= 16 and (layer.groups == 1 or is_large)
 
     def forward(
-        self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False, fused: Fused = Fused()
-    ) -> Tensor:
+        self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False, fused: Fused = Fused(),
+        power: float = 1.0,
+    ) -> Tensor:  # fmt: skip
         y = empty_like_input([layer.N, layer.O, *layer.output], x).fill_(torch.nan)
         if y.numel() == 0:
             return y
@@ -90,6 +91,7 @@ class EmulatedKernels:
             ctypes.c_bool(fused.relu),
             _pointer(fused.sums),
             ctypes.c_int64(layer.groups),
+            ctypes.c_double(power),
         )
         _check(code, f"no tile serves {layer}")
         return y
@@ -149,7 +151,7 @@ class EmulatedKernels:
         assert not self.library.emulated_squares(len(tensors), types, values, counts, _pointer(sums))
         return sums
 
-    def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor, power: float = 1.0) -> Tensor:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)
         if dx.numel() == 0:
             return dx
@@ -159,6 +161,7 @@ class EmulatedKernels:
             stride_numbers(dy, x, w, dx),
             *(_pointer(tensor) for tensor in (dy, x, w, dx)),
             ctypes.c_int64(layer.groups),
+            ctypes.c_double(power),
         )
         _check(code, f"no tile serves {layer}")
         return dx

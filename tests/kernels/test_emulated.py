@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from addertrain.ops import reference
+from addertrain.ops.power_answers import power_grad_input_answer, power_response_answer
 from addertrain.ops.tolerance import SAFETY, unit_roundoff
 from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
@@ -91,6 +92,27 @@ def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, grou
     mistakes = grad_input_mistakes(emulator, group, dtype)
 
     assert not mistakes, "\n".join(mistakes[:20])
+
+
+@over_the_table
+def test_emulated_powers(emulator: EmulatedKernels, group: str) -> None:
+    """With this machine's logarithm and exponential, which are more exact than a GPU's (docs/cuda.md)."""
+    found = []
+    for i, layer in _layers(group, torch.float32, False):
+        data, p, layout = data_of(layer, torch.float32), (1.5, 1.003, 1.97)[i % 3], i % 2 == 1
+        dy, x = (
+            t.to(memory_format=torch.channels_last if layout else torch.contiguous_format)
+            for t in (data.dy, data.x)
+        )
+        y = emulator.forward(layer, x, data.w, layout, power=p)
+        dx = emulator.grad_input(layer, dy, x, data.w, power=p)
+        if layer.N:
+            expected = power_response_answer(x, data.w, layer.sizes, p=p, offset_free=layout)
+            found.append(mistake(y, expected, layer, f"response, p = {p}"))
+            expected = power_grad_input_answer(dy, x, data.w, layer.sizes, p=p)
+            found.append(mistake(dx, expected, layer, f"input gradient, p = {p}"))
+
+    assert not [one for one in found if one], "\n".join(one for one in found[:20] if one)
 
 
 @pytest.mark.long

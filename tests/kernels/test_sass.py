@@ -61,13 +61,13 @@ def tile_of(kernel: Kernel) -> Tile:
     if "PairTile" in kernel.name:
         type_ = "bfloat16" if "bfloat16" in kernel.name else "float16"
         return Tile(kernel, sizes, flags[0], flags[1], type_)
-    type_ = "uint8" if "DistanceU8" in kernel.name else "float32"
+    type_ = "uint8" if "DistanceU8" in kernel.name else "power" if "Power" in kernel.name else "float32"
     return Tile(kernel, sizes, "GradInputF32" in kernel.name, flags[0], type_)
 
 
 @pytest.fixture(scope="module")
 def tiles(cuda_library: Path) -> list[Tile]:
-    return [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type != "uint8"]
+    return [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type not in ("uint8", "power")]
 
 
 def test_four_bytes_are_one_instruction(cuda_library: Path) -> None:

@@ -15,7 +15,12 @@ from addertrain.ops.power_answers import (
     power_grad_weight_answer,
     power_response_answer,
 )
-from addertrain.ops.variants_power import POWER, POWER_GRAD_INPUT, POWER_GRAD_WEIGHT
+from addertrain.ops.variants_power import (
+    POWER,
+    POWER_GRAD_INPUT,
+    POWER_GRAD_WEIGHT,
+    exchanged_grad_weight,
+)
 from tests.ops.answers import Data, data_of
 from tests.ops.implementations import COMPILED, Implementation, name_of
 from tests.ops.layers import TABLE, Layer
@@ -187,6 +192,16 @@ def test_the_memory_is_that_of_the_result() -> None:
         POWER_GRAD_WEIGHT(y, x, w, *sizes, 1.5)
     with _at_most_more(result + once), pytest.raises(RuntimeError, match="allocate memory"):
         pairwise.response(x, w, *sizes, p=1.5, offset_free=True)  # which unfolds
+
+
+@pytest.mark.parametrize("layer", LAYERS[3::120], ids=str)
+def test_the_filter_gradient_by_an_exchange_of_roles(layer: Layer) -> None:
+    """As GPUs compute it, here with the CPU's kernel."""
+    data = data_of(layer, torch.float32)
+    dw = exchanged_grad_weight(data.dy, data.x, data.w, *layer.sizes, 1.5)
+
+    expected = power_grad_weight_answer(data.dy, data.x, data.w, layer.sizes, p=1.5)
+    assert answers.mistake(dw, expected) is None
 
 
 def test_the_gradients_are_the_derivatives_of_the_response() -> None:

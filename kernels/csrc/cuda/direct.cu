@@ -12,14 +12,15 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename Acc, typename T>
-__global__ void __launch_bounds__(kThreads) adder_direct_kernel(const DirectForward<Acc, T> pass) {
+template <typename Acc, typename T, typename Term>
+__global__ void __launch_bounds__(kThreads) adder_direct_kernel(const DirectForward<Acc, T, Term> pass) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;  // passes 2^31 on large activations
   if (i < pass.count()) pass(i);
 }
 
-template <typename Acc, typename T>
-__global__ void __launch_bounds__(kThreads) adder_direct_grad_input_kernel(const DirectGradInput<Acc, T> pass) {
+template <typename Acc, typename T, typename Slope>
+__global__ void __launch_bounds__(kThreads)
+    adder_direct_grad_input_kernel(const DirectGradInput<Acc, T, Slope> pass) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i < pass.count()) pass(i);
 }
@@ -27,24 +28,24 @@ __global__ void __launch_bounds__(kThreads) adder_direct_grad_input_kernel(const
 // A grid holds 2^31 - 1 blocks: more threads than any memory has elements.
 unsigned num_blocks(int64_t count) { return static_cast<unsigned>((count + kThreads - 1) / kThreads); }
 
-template <typename Acc, typename T>
-cudaError_t launch(const ForwardCall& call, cudaStream_t stream) {
-  const DirectForward<Acc, T> pass{call.layer,
+template <typename Acc, typename T, typename Term>
+cudaError_t launch_with(const ForwardCall& call, const Term& term, cudaStream_t stream) {
+  const DirectForward<Acc, T, Term> pass{call.layer,
                                    static_cast<const T*>(call.x.data),
                                    call.x.strides,
                                    static_cast<const T*>(call.w.data),
                                    call.w.strides,
                                    static_cast<T*>(call.y.data),
                                    call.y.strides,
-                                   call.offset_free,
+                                   term,
                                    call.groups};
   adder_direct_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
 }
 
-template <typename Acc, typename T>
-cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
-  const DirectGradInput<Acc, T> pass{call.layer,
+template <typename Acc, typename T, typename Slope>
+cudaError_t launch_with(const GradInputCall& call, const Slope& slope, cudaStream_t stream) {
+  const DirectGradInput<Acc, T, Slope> pass{call.layer,
                                      static_cast<const T*>(call.dy.data),
                                      call.dy.strides,
                                      static_cast<const T*>(call.x.data),
@@ -53,9 +54,23 @@ cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
                                      call.w.strides,
                                      static_cast<T*>(call.dx.data),
                                      call.dx.strides,
-                                     call.groups};
+                                     call.groups,
+                                     slope};
   adder_direct_grad_input_kernel<<<num_blocks(pass.count()), kThreads, 0, stream>>>(pass);
   return cudaGetLastError();
+}
+
+template <typename Acc, typename T>
+cudaError_t launch(const ForwardCall& call, cudaStream_t stream) {
+  if (call.power != 1.0)
+    return launch_with<Acc, T>(call, PowerSimilarity<Acc>{call.power, call.offset_free}, stream);
+  return launch_with<Acc, T>(call, Similarity<Acc>{call.offset_free}, stream);
+}
+
+template <typename Acc, typename T>
+cudaError_t launch(const GradInputCall& call, cudaStream_t stream) {
+  if (call.power != 1.0) return launch_with<Acc, T>(call, PowerSlope<Acc>{call.power}, stream);
+  return launch_with<Acc, T>(call, HardTanh<Acc>{}, stream);
 }
 
 // 16-bit tensors are summed in float32.

@@ -14,13 +14,19 @@ bool fills_tiles(const Layer& d, int64_t groups) {
   return groups == 1 || (d.C >= kLargeGroup && d.O >= kLargeGroup);
 }
 
+// Powers have tiles in float32 alone, which is what autocast gives them.
+template <class Call>
+bool has_tiles_of_type(const Call& call) {
+  return call.power == 1.0 ? call.type != Type::kFloat64 : call.type == Type::kFloat32;
+}
+
 bool has_tiles(const ForwardCall& call) {
-  return call.type != Type::kFloat64 && fills_tiles(call.layer, call.groups) &&
+  return has_tiles_of_type(call) && fills_tiles(call.layer, call.groups) &&
          fits_forward_tiles(call.layer, call.x.strides);
 }
 
 bool has_tiles(const GradInputCall& call) {
-  return call.type != Type::kFloat64 && fills_tiles(call.layer, call.groups) &&
+  return has_tiles_of_type(call) && fills_tiles(call.layer, call.groups) &&
          fits_grad_tiles(call.layer, call.dy.strides);
 }
 
@@ -71,23 +77,29 @@ bool is_tiled(const ForwardCall& call) { return call.groups == 1 && has_tiles(ca
 
 int64_t workspace_bytes(const ForwardCall& call) {
   if (!has_tiles(call)) return 0;
+  if (call.power != 1.0) return power_forward_f32_bytes(call);
   return call.type == Type::kFloat32 ? forward_f32_bytes(call) : forward_pairs_bytes(call);
 }
 
 int64_t workspace_bytes(const GradInputCall& call) {
   if (!has_tiles(call)) return 0;
+  if (call.power != 1.0) return power_grad_input_f32_bytes(call);
   return call.type == Type::kFloat32 ? grad_input_f32_bytes(call) : grad_input_pairs_bytes(call);
 }
 
 cudaError_t adder2d_cuda(const ForwardCall& call, void* workspace, cudaStream_t stream) {
   if (!has_tiles(call)) return direct_forward(call, stream);
-  const auto run = call.type == Type::kFloat32 ? forward_f32 : forward_pairs;
+  const auto run = call.power != 1.0               ? power_forward_f32
+                   : call.type == Type::kFloat32 ? forward_f32
+                                                 : forward_pairs;
   return run_groups(call, [&](const ForwardCall& one) { return run(one, workspace, stream); });
 }
 
 cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, void* workspace, cudaStream_t stream) {
   if (!has_tiles(call)) return direct_grad_input(call, stream);
-  const auto run = call.type == Type::kFloat32 ? grad_input_f32 : grad_input_pairs;
+  const auto run = call.power != 1.0               ? power_grad_input_f32
+                   : call.type == Type::kFloat32 ? grad_input_f32
+                                                 : grad_input_pairs;
   return run_groups(call, [&](const GradInputCall& one) { return run(one, workspace, stream); });
 }
 

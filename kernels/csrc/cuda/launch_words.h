@@ -23,7 +23,7 @@ cudaError_t run_words(const TypedCall<typename Op::Word, typename Op::Out>& call
   using Word = typename Op::Word;
   const Plan plan = plan_words<P>(call);
   const Workspace<Word> workspace(bytes, plan);
-  constexpr Pass kPass = Op::kIsGrad ? Pass::kGradInput : Pass::kForward;
+  constexpr Pass kPass = !Op::kIsGrad ? Pass::kForward : Op::kIsSaturated ? Pass::kGradInput : Pass::kPowerGradInput;
   cudaError_t error = launch_packing<Word, kPass, true>(call, plan, workspace, stream);
   if (error != cudaSuccess) return error;
 

@@ -39,6 +39,7 @@ struct ForwardCall {
   Evaluation evaluation;
   double* sums;  // [2][O]: the response's sum and sum of squares per filter, or null
   int64_t groups = 1;  // with more than one neither `evaluation` nor `sums`
+  double power = 1.0;  // of the distance; other than 1 neither of them
 };
 
 struct GradInputCall {
@@ -47,6 +48,7 @@ struct GradInputCall {
   Image dy, x, w;
   Result dx;
   int64_t groups = 1;
+  double power = 1.0;
 };
 
 // uint8 images and filters, int32 sums of |x - w|.

@@ -9,30 +9,57 @@ namespace {
 Image image_of(const Tensor& t) { return {t.const_data_ptr(), strides_of(t)}; }
 Result result_of(const Tensor& t) { return {t.mutable_data_ptr(), strides_of(t)}; }
 
-Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
+Tensor response(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free,
+                double power) {
   const Layer d = group_of(x, w, stride, padding, dilation);
   const DeviceGuard guard(x.get_device_index());
   const Tensor y = empty_like_input({d.N, w.size(0), d.P, d.Q}, x);
   if (y.numel() == 0) return y;
   const ForwardCall call{d,  type_of(x), image_of(x),   image_of(w), result_of(y), offset_free,
-                         {}, nullptr,    groups_of(x, w)};
+                         {}, nullptr,    groups_of(x, w), power};
   const Tensor workspace = workspace_for(call, x);
   check_launch(adder2d_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
 }
 
-Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
-                          Sizes dilation) {
+Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
+                  double power) {
   const Layer d = group_of(x, w, stride, padding, dilation);
   const int64_t groups = groups_of(x, w);
   check_grad_output(d, dy, x, groups);
   const DeviceGuard guard(x.get_device_index());
   const Tensor dx = empty_like_input({d.N, x.size(1), d.H, d.W}, x);
   if (dx.numel() == 0) return dx;
-  const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx), groups};
+  const GradInputCall call{d, type_of(x), image_of(dy), image_of(x), image_of(w), result_of(dx), groups,
+                           power};
   const Tensor workspace = workspace_for(call, x);
   check_launch(adder2d_grad_input_cuda(call, workspace.mutable_data_ptr(), current_stream(x)));
   return dx;
+}
+
+Tensor adder2d(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free) {
+  return response(x, w, stride, padding, dilation, offset_free, 1.0);
+}
+
+Tensor adder2d_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                          Sizes dilation) {
+  return grad_input(dy, x, w, stride, padding, dilation, 1.0);
+}
+
+void check_power(double p) {
+  STD_TORCH_CHECK(p > 1.0 && p < 2.0, "adder2d_power: expected a power between 1 and 2");
+}
+
+Tensor adder2d_power(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, bool offset_free,
+                     double p) {
+  check_power(p);
+  return response(x, w, stride, padding, dilation, offset_free, p);
+}
+
+Tensor adder2d_power_grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
+                                Sizes dilation, double p) {
+  check_power(p);
+  return grad_input(dy, x, w, stride, padding, dilation, p);
 }
 
 // The offset-free response with what follows it (addertrain/ops/fused.py).
@@ -101,6 +128,8 @@ Tensor adder2d_int8(const Tensor& x, const Tensor& w, Sizes stride, Sizes paddin
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CUDA, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cuda::adder2d));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cuda::adder2d_grad_input));
+  m.impl("adder2d_power", TORCH_BOX(&addertrain::cuda::adder2d_power));
+  m.impl("adder2d_power_grad_input", TORCH_BOX(&addertrain::cuda::adder2d_power_grad_input));
   m.impl("adder2d_with_sums", TORCH_BOX(&addertrain::cuda::adder2d_with_sums));
   m.impl("adder2d_affine", TORCH_BOX(&addertrain::cuda::adder2d_affine));
   m.impl("adder2d_int8", TORCH_BOX(&addertrain::cuda::adder2d_int8));

@@ -23,6 +23,7 @@ struct TypedCall {
   ColumnTerm term;
   Evaluation evaluation;
   double* sums;
+  float power = 1.0f;
 };
 
 template <class T>
@@ -40,7 +41,8 @@ TypedCall<T> typed(const ForwardCall& call, ColumnTerm term) {
           static_cast<int>(d.S),
           term,
           call.evaluation,
-          call.sums};
+          call.sums,
+          static_cast<float>(call.power)};
 }
 
 template <class T>
@@ -56,9 +58,10 @@ TypedCall<T> typed(const GradInputCall& call) {
           call.x.strides,
           static_cast<int>(d.R),
           static_cast<int>(d.S),
-          ColumnTerm::kNan,
+          call.power == 1.0 ? ColumnTerm::kNan : ColumnTerm::kNone,
           {},
-          nullptr};
+          nullptr,
+          static_cast<float>(call.power)};
 }
 
 // The parts of a workspace.
@@ -115,7 +118,8 @@ cudaError_t launch_packing(const TypedCall<T, Out>& call, const Plan& plan, cons
                                      call.R,
                                      call.S,
                                      call.term,
-                                     workspace.column};
+                                     workspace.column,
+                                     call.power};
   return launch(adder_column_kernel<Summed>, dim3(p.columns), kColumnThreads, kColumnThreads * 8, stream, columns);
 }
 
@@ -177,7 +181,8 @@ ContractParams<Word, Out> contract_params(const TypedCall<T, Out>& call, const P
           plan.tiles_n,
           plan.slabs_per_split,
           plan.outputs,
-          nullptr};
+          nullptr,
+          call.power};
 }
 
 }  // namespace addertrain::cuda

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -147,6 +148,10 @@ inline float saturate(float v) { return v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;
 
 // Packed float32, as sm_100 has it: each half is rounded by itself.
 inline Two<float> subtract(Two<float> a, Two<float> b) { return {a.first - b.first, a.second - b.second}; }
+// As exact as this machine's functions, where the device's approximate; denormal numbers are 0 on both.
+inline float power_of(float d, float p) {
+  return d < std::numeric_limits<float>::min() ? 0.0f : std::exp2(p * std::log2(d));
+}
 inline Two<float> add_saturated_products(Two<float> acc, float g, Two<float> a, Two<float> b) {
   const Two<float> elements{saturate(a.first - b.first), saturate(a.second - b.second)};
   return {std::fma(g, elements.first, acc.first), std::fma(g, elements.second, acc.second)};
