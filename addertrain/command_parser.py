@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
-from addertrain.errors import UsageError
+from addertrain.errors import UsageError, nearest
 
 _PIPED_COLUMNS = 100
 _MIN_COLUMNS, _MAX_COLUMNS = 40, 120  # longer lines are hard to read
@@ -159,8 +159,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
     def read(word: str) -> str:
         if word in known:
             return word
-        near = difflib.get_close_matches(word, known, n=1)
-        advice = f"; did you mean {near[0]}?" if near else ""
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, got {word!r}{advice}")
+        expected = f"expected one of {', '.join(known)}, got {word!r}"
+        raise argparse.ArgumentTypeError(f"{expected}; {nearest(word, known, otherwise='name one of them')}")
 
     return read

@@ -1,5 +1,14 @@
 """Every error that a user can fix; its message is one line: what was expected, what came, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str], *, otherwise: str) -> str:
+    """The advice for a misspelt word: "did you mean NAME?", or `otherwise` if no known name is similar."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
+
 
 class _OneLine(Exception):
     """An error whose message is kept on one line."""

@@ -3,7 +3,6 @@
 They are found by Python's import and nothing else: install the package, or name its folder in PYTHONPATH.
 """
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from addertrain.errors import RecipeError, RunError
+from addertrain.errors import RecipeError, RunError, nearest
 
 
 def is_own(name: str) -> bool:
@@ -62,11 +61,11 @@ class OwnFunction:
             ) from error
         for part in path.split("."):
             if not hasattr(found, part):
-                near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], n=1)
+                public = [each for each in dir(found) if each[0] != "_"]
                 define = f"define it in {module_name}"
                 if module_name == "__main__":
                     define = "that is the script which runs now; move the function into a module of its own"
-                hint = f"did you mean {near[0]}?" if near else define
+                hint = nearest(part, public, otherwise=define)
                 raise RecipeError(f"{key}: expected a function {path} in {module_name}, got none; {hint}")
             found = getattr(found, part)
         if not callable(found):
@@ -102,9 +101,8 @@ class OwnFunction:
                     "itself; leave it out"
                 )
             if not takes_any and name not in own:
-                near = difflib.get_close_matches(name, own, n=1)
                 known = f"it takes {', '.join(own)}" if own else "it takes none; leave it out"
-                hint = f"did you mean {near[0]}?" if near else known
+                hint = nearest(name, own, otherwise=known)
                 raise RecipeError(
                     f"{section}.{name}: expected an argument of {self.name}, got {name}; {hint}"
                 )

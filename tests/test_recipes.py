@@ -42,9 +42,9 @@ def image_size(recipe: Recipe) -> int:
 
 
 def two_steps(recipe: Recipe, size: int) -> tuple[nn.Module, list[float]]:
-    """The network after two updates, and the losses before them."""
+    """The network after two updates, and the losses before them, without a teacher that is trained first."""
     data = synthetic(recipe, size)
-    module = build_classifier(recipe, data, steps_per_epoch=10)
+    module = build_classifier(recipe, data, steps_per_epoch=10, to_train=recipe.distill.teacher != "frozen")
     module.on_train_start()
     optimizer = module.configure_optimizers()["optimizer"]
     assert isinstance(data.train, ImageArrays)
@@ -114,6 +114,15 @@ def test_every_published_row_has_a_recipe() -> None:
     assert {f"{data}/{row}" for data in ("cifar10", "cifar100") for row in small} <= names
     assert {f"imagenet/{row}" for row in large} <= names
     assert {f"mnist/lenet5bn{kind}" for kind in KINDS} <= names
+
+
+def test_a_frozen_teacher_is_the_run_of_another_recipe_for_the_same_data() -> None:
+    recipes = [load_recipe(path) for path in RECIPES]
+    students = [each for each in recipes if each.distill.teacher == "frozen"]
+    data_of_run = {f"runs/{each.name}": each.data.name for each in recipes}
+
+    assert students
+    assert all(data_of_run[str(each.distill.checkpoint)] == each.data.name for each in students)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

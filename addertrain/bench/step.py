@@ -7,7 +7,6 @@ fused.
 
 import copy
 import dataclasses
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import interleaved
 from addertrain.command_parser import CommandParser
-from addertrain.errors import UsageError
+from addertrain.errors import UsageError, nearest
 from addertrain.models import Kind, build_model
 from addertrain.nn import BatchNorm2d, convert, fuse, param_groups
 from addertrain.optim import AdderSGD
@@ -154,8 +153,7 @@ def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Cas
     if is_own(name):
         return _case(name, image_chw, num_classes)
     if name not in CASES:
-        near = difflib.get_close_matches(name, CASES, n=1)
-        hint = f"did you mean {near[0]}?" if near else "name one of them"
+        hint = nearest(name, CASES, otherwise="name one of them")
         raise UsageError(
             f"bench step: expected {', '.join(CASES)} or package.module:function, got {name!r}; {hint}"
         )

@@ -1,12 +1,11 @@
 """Networks by name, built from adder layers, from convolutions (the baseline), or from binary layers."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import nn
 
-from addertrain.errors import RecipeError
+from addertrain.errors import RecipeError, nearest
 from addertrain.models.layers import Head, Kind
 from addertrain.models.lenet import LeNet5BN, LeNetPlusPlus
 from addertrain.models.operations import (
@@ -18,6 +17,7 @@ from addertrain.models.operations import (
 )
 from addertrain.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet32, resnet50, resnet101
 from addertrain.models.vgg import VGGSmall
+from addertrain.models.vgg_tiny import VGGTiny
 from addertrain.own_code import OwnFunction, is_own
 
 WITHOUT_HEADS: dict[str, Callable[..., nn.Module]] = {"lenet5bn": LeNet5BN, "lenet++": LeNetPlusPlus}
@@ -25,6 +25,7 @@ WITHOUT_HEADS: dict[str, Callable[..., nn.Module]] = {"lenet5bn": LeNet5BN, "len
 
 MODELS: dict[str, Callable[..., nn.Module]] = WITHOUT_HEADS | {
     "vgg_small": VGGSmall,
+    "vgg_tiny": VGGTiny,
     "resnet8": resnet8,
     "resnet20": resnet20,
     "resnet32": resnet32,
@@ -46,6 +47,7 @@ __all__ = [
     "OperationCount",
     "ResNet",
     "VGGSmall",
+    "VGGTiny",
     "build_model",
     "count_operations",
     "energy_joules",
@@ -112,8 +114,7 @@ def build_model(
             )
         return model
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(MODELS)}."
+        hint = nearest(name, MODELS, otherwise=f"the known ones are {', '.join(MODELS)}.")
         raise ValueError(f"build_model: expected the name of a model, got {name!r}; {hint}")
     if name not in WITHOUT_HEADS:
         return MODELS[name](num_classes=num_classes, kind=kind, head=head)

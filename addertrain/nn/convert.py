@@ -3,7 +3,6 @@
 convert_checks.py refuses what cannot be converted, and conversion.py describes the result.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from addertrain.errors import nearest
 from addertrain.nn import convert_checks
 from addertrain.nn.adder import AdderConv2d, AdderLinear
 from addertrain.nn.conversion import Conversion, Fusion
@@ -121,10 +121,8 @@ def _plan(model: nn.Module, keep: tuple[str, ...]) -> _Plan:
 
 def _hint(name: str, modules: dict[str, nn.Module]) -> str:
     layers = [each for each, module in modules.items() if each and isinstance(module, ConvertibleLayer)]
-    near = difflib.get_close_matches(name, layers, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"it has {', '.join(layers[:5])}, ..." if layers else "it has none."
+    known = f"it has {', '.join(layers[:5])}, ..." if layers else "it has none."
+    return nearest(name, layers, otherwise=known)
 
 
 def _is_concerned(module: nn.Module) -> bool:

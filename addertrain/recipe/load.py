@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from addertrain.errors import RecipeError
+from addertrain.errors import RecipeError, nearest
 from addertrain.recipe.checks import check_recipe
 from addertrain.recipe.keys import FORMER_KEYS, Key, did_you_mean, expected_value, known_keys, sections
 from addertrain.recipe.overrides import Entries, read_overrides
@@ -122,9 +122,8 @@ def _nearest_recipe(missing: Path) -> str:
         for depth in ("*.yaml", "*/*.yaml")
         for file in folder.glob(depth)
     }
-    if near := difflib.get_close_matches(str(missing), found, n=1):
-        return f"did you mean {near[0]}?"
-    return f"there are: {', '.join(sorted(found)[:8])}" if found else "check the path"
+    known = f"there are: {', '.join(sorted(found)[:8])}" if found else "check the path"
+    return nearest(str(missing), found, otherwise=known)
 
 
 def _mapping(value: Any, *, where: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ NETWORKS = (
     "lenet5bn",
     "lenet++",
     "vgg_small",
+    "vgg_tiny",
     "resnet8",
     "resnet20",
     "resnet32",

@@ -12,7 +12,7 @@ from addertrain.checkpoint.files import read_manifest
 from addertrain.checkpoint.store import locate_checkpoint
 from addertrain.data import ImageArrays, ImageData
 from addertrain.data.loaders.sizes import evaluation_size, training_size
-from addertrain.errors import UsageError
+from addertrain.errors import CheckpointError, UsageError
 from addertrain.optim import build_schedule
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.building import build_network, initial_network
@@ -81,7 +81,10 @@ def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module
     if recipe.distill.teacher == "twin":
         return build_network(recipe.model, num_classes=num_classes, in_channels=in_channels, kind="conv")
     assert recipe.distill.checkpoint is not None, "the recipe's checks ask for it"
-    checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
+    try:
+        checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
+    except CheckpointError as error:
+        raise CheckpointError(f"distill.checkpoint: {error}; the teacher has to be trained first") from None
     theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint)).model
     teacher = build_network(theirs, num_classes=num_classes, in_channels=in_channels)
     load_weights(teacher, read_weights(checkpoint), source=f"distill.checkpoint: {checkpoint}")
@@ -89,12 +92,16 @@ def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module
 
 
 def check_network(recipe: Recipe, data: ImageData) -> None:
-    """Checks without computing anything whether the recipe's network takes images of this data set.
+    """Checks without training whether the recipe's network takes images of this data set, and its frozen
+    teacher can be read.
 
     Raises:
         UsageError: it needs other channels or larger images, or does not return logits of the classes.
+        CheckpointError: the frozen teacher's checkpoint cannot be used, or has other classes.
     """
     channels = len(data.mean)
+    if recipe.distill.teacher == "frozen":
+        _teacher(recipe, num_classes=data.num_classes, in_channels=channels)
     with torch.device("meta"):
         model = build_network(recipe.model, num_classes=data.num_classes, in_channels=channels).eval()
     if lazy := [name for name, each in model.named_parameters() if isinstance(each, UninitializedParameter)]:

@@ -1,11 +1,11 @@
-"""ResNets and VGG-small: the authors' conventions, torchvision's names, and every kind trains."""
+"""ResNets and VGGs: the authors' conventions, torchvision's names, and every kind trains."""
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from addertrain.models import VGGSmall, build_model
+from addertrain.models import VGGSmall, VGGTiny, build_model
 from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.models.resnet import ResNet, resnet18, resnet20, resnet50
 from addertrain.nn import AdderConv2d, BatchNorm2d, BinaryConv2d, Conv2d, OrderedConv2d, param_groups
@@ -40,7 +40,9 @@ def test_torchvisions_weights_give_torchvisions_logits() -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnet18", "resnet50", "vgg_small"])
+@pytest.mark.parametrize(
+    "name", ["resnet8", "resnet20", "resnet32", "resnet18", "resnet50", "vgg_small", "vgg_tiny"]
+)
 def test_first_and_last_layer_are_convolutions_and_the_logits_have_a_norm(name: str) -> None:
     model = on_meta(name)
     layers = [m for m in model.modules() if isinstance(m, AdderConv2d | nn.Conv2d)]
@@ -82,11 +84,22 @@ def test_every_parameter_of_a_residual_network_gets_a_gradient(
 
 
 @pytest.mark.parametrize("kind", ["adder", "conv", "binary"])
-def test_vgg_small_trains(kind: str) -> None:
-    model = VGGSmall(num_classes=4, kind=kind)
+@pytest.mark.parametrize("network", [VGGSmall, VGGTiny])
+def test_vggs_train(network: type[nn.Module], kind: str) -> None:
+    model = network(num_classes=4, kind=kind)
     nn.functional.cross_entropy(model(torch.randn(2, 3, 32, 32)), torch.tensor([1, 3])).backward()
 
     assert all(param.grad is not None and param.grad.isfinite().all() for param in model.parameters())
+
+
+def test_vgg_tiny_starts_from_orthonormal_filters_and_passes_inputs_on() -> None:
+    model = VGGTiny(kind="conv")
+    filters = model.conv1.weight.flatten(1)
+    x = torch.rand(1, 24, 5, 5)
+
+    torch.testing.assert_close(filters[:12] @ filters[:12].T, torch.eye(12))
+    assert torch.equal(filters[12:], -filters[:12])
+    assert torch.equal(model.conv2(x)[:, :24], x)
 
 
 @pytest.mark.parametrize("kind", ["conv", "binary"])

@@ -152,8 +152,14 @@ def test_a_frozen_teacher_stays_as_it_is(tmp_path: Path) -> None:
     teacher = read_tensors(_newest(tmp_path / "teacher"), "model")
     companions = read_tensors(_newest(tmp_path / "student"), "companions")
     assert_same_bits({name: companions[f"companions.teacher.{name}"] for name in teacher}, teacher)
-    with pytest.raises(CheckpointError, match="found no checkpoints"):
-        fit(short_recipe(*frozen[:1], f"--distill.checkpoint={tmp_path}", *frozen[2:]), tmp_path / "none")
+
+
+def test_a_missing_teacher_is_told_before_a_run_begins(tmp_path: Path) -> None:
+    frozen = ("--distill.teacher=frozen", f"--distill.checkpoint={tmp_path / 'teacher'}", *TWIN[1:])
+
+    with pytest.raises(CheckpointError, match=r"distill\.checkpoint: .* the teacher has to be trained first"):
+        fit(short_recipe(*frozen), tmp_path / "student")
+    assert not (tmp_path / "student" / "recipe.yaml").exists()
 
 
 def _fit_on_ranks(run: Path) -> None:
