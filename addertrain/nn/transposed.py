@@ -14,17 +14,17 @@ from addertrain.ops.variants import Variant
 
 
 class AdderConvTranspose2d(nn.Module):
-    """Y[n,o,p] = -sum |X[n,c,i] - F[c,o,r]| over all c, i, r with i*u + r*e - a = p, along both axes.
+    """Y[n,o,p] = -sum |X[n,c,i] - F[c,o,r]| over all c, i, r with `i*u + r*e - a = p`, along both axes.
 
     It has the shapes of torch's ConvTranspose2d with -|x - w| for each product. The positions between pixels
     for a stride u are no pixels and take no part; zeros outside the image do, as in every adder layer. It is
     computed by ordinary layers of stride 1 (`addertrain.ops.transposed`), whose gradients it has (Chen et al.
-    2020, Eq. 5 and 6); the adaptive learning rate is one for the layer, k = C * O/G * R * S. With
+    2020, Eq. 5 and 6); the adaptive learning rate is one for the layer, `k = C * O/G * R * S`. With
     `offset_free` an output gets + |F| for each of its terms: without it, outputs that see fewer rows of the
     filter than their neighbours (a kernel that the stride does not divide) have another mean.
 
     Shapes: x_nchw (N, in_channels, H, W) to (N, out_channels, P, Q) with
-    P = (H - 1)*u - 2*a + e*(R - 1) + output_padding + 1, in the layout of x. Filters: (C, O/G, R, S).
+    `P = (H - 1)*u - 2*a + e*(R - 1) + output_padding + 1`, in the layout of x. Filters: (C, O/G, R, S).
 
     Raises:
         ValueError, TypeError: as AdderConv2d, and an output_padding that is not less than stride or dilation.

@@ -97,7 +97,7 @@ inline void compute_power_grad_unit(const PowerGradInputCall& call, const float*
   float* dx = is_in_place ? call.of.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C : scratch.dx.entries(floats);
   float* zeros = scratch.zeros.entries(d.O);
   std::memset(zeros, 0, sizeof(float) * d.O);
-  for_phases(d, GradUnit{cut, window.row0, dy, x.data}, scratch.phase, [&](const PhasePositions& phase) {
+  for_phases(d, GradUnit{cut, window.row0, dy, x.data, d.W}, scratch.phase, [&](const PhasePositions& phase) {
     const GradTile tile{nullptr, nullptr, zeros, phase.down, phase.across, d.R, d.S, d.O, 0};
     compute_power_phase(call, packed, phase, tile, is_checked, x.data, dx);
   });
