@@ -21,7 +21,7 @@ def test_initialisation_follows_torchs_random_state() -> None:
 
 
 def test_unknown_names_kinds_and_heads_are_refused_with_what_is_known() -> None:
-    with pytest.raises(ValueError, match=r"got 'lenet5'; did you mean 'lenet5bn'\?"):
+    with pytest.raises(ValueError, match=r"got 'lenet5'; did you mean lenet5bn\?"):
         build_model("lenet5", kind="adder", num_classes=10)
     with pytest.raises(ValueError, match=r"the known ones are lenet5bn, lenet\+\+, vgg_small"):
         build_model("x", kind="adder", num_classes=10)

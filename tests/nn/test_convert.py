@@ -102,7 +102,7 @@ def _grouped() -> nn.Module:
             "layer '1' to be trainable, .* requires_grad=False for its weight and bias; add '1' to keep",
         ),
         (lambda: [nn.Conv2d(2, 2, 3)], (), TypeError, "expected a torch.nn.Module, got a list"),
-        (_grouped, ("1.O",), ValueError, r"got '1.O'; did you mean '1.0'\?"),
+        (_grouped, ("1.O",), ValueError, r"got '1.O'; did you mean 1.0\?"),
         (_grouped, "1.0", TypeError, r"expected keep as a sequence of names, got '1.0'"),
         (
             lambda: nn.Sequential(nn.ReLU(), nn.Linear(2, 2)),
