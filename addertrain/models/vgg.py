@@ -31,9 +31,15 @@ class VGGSmall(nn.Module):
         self.fc, self.norm7 = last_layers(head, 16 * channels, num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        x = x_nchw
-        for index in range(1, len(WIDTHS) + 1):
-            conv, norm_behind = self.get_submodule(f"conv{index}"), self.get_submodule(f"norm{index}")
-            x = norm_behind(max_pool2d(conv(x), 2)) if index % 2 == 0 else adder_norm(conv, norm_behind, x)
+        x = with_pools(self, x_nchw, num_layers=len(WIDTHS))
         features = x.flatten(1).unsqueeze(2).unsqueeze(3)
         return logits(self.fc, self.norm7, features)
+
+
+def with_pools(network: nn.Module, x_nchw: Tensor, *, num_layers: int) -> Tensor:
+    """x after the layers conv1, conv2, ... and their norms, with a pool before every second norm."""
+    x = x_nchw
+    for index in range(1, num_layers + 1):
+        conv, norm_behind = network.get_submodule(f"conv{index}"), network.get_submodule(f"norm{index}")
+        x = norm_behind(max_pool2d(conv(x), 2)) if index % 2 == 0 else adder_norm(conv, norm_behind, x)
+    return x

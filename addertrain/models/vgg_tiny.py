@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
 from addertrain.models.layers import Head, Kind, last_layers, layer, logits, norm
-from addertrain.nn import Conv2d, adder_norm
+from addertrain.models.vgg import with_pools
+from addertrain.nn import Conv2d
 
 WIDTHS = (64, 64, 128, 128, 256, 256)
 
@@ -40,10 +40,7 @@ class VGGTiny(nn.Module):
         self.fc, self.norm8 = last_layers(head, channels, num_classes)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        x = adder_norm(self.conv1, self.norm1, x_nchw)
-        for index in range(2, 2 + len(WIDTHS)):
-            conv, norm_behind = self.get_submodule(f"conv{index}"), self.get_submodule(f"norm{index}")
-            x = norm_behind(max_pool2d(conv(x), 2)) if index % 2 == 0 else adder_norm(conv, norm_behind, x)
+        x = with_pools(self, x_nchw, num_layers=1 + len(WIDTHS))
         return logits(self.fc, self.norm8, x.amax((2, 3), keepdim=True))
 
 
