@@ -119,8 +119,8 @@ def reference_norm(
 @torch.library.impl(LIBRARY, "quantise_int8", "CompositeExplicitAutograd")
 def reference_quantisation(x: Tensor, factor: float, zero: float) -> Tensor:
     """`quantise_int8`, one step after the other."""
-    in_float32 = (torch.tensor(number, device=x.device) for number in (factor, zero))
-    return _rounded(x * next(in_float32) + next(in_float32), 0.0)
+    factor_in_float32, zero_in_float32 = torch.tensor((factor, zero), device=x.device)
+    return _rounded(x * factor_in_float32 + zero_in_float32, 0.0)
 
 
 def _rounded(y: Tensor, low: float) -> Tensor:
