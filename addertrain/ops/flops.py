@@ -33,6 +33,14 @@ def count_gradient(operator: Any) -> None:
         return _of_pairs(dy, weight)
 
 
+def count_both_gradients(operator: Any) -> None:
+    """FlopCounterMode counts `operator`(dy, x, weight, ...), which returns dX and dF."""
+
+    @register_flop_formula(operator)
+    def _count(dy: Shape, _x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+        return 2 * _of_pairs(dy, weight)
+
+
 def _of_pairs(y_nopq: Shape, w_ocrs: Shape) -> int:
     n, _, p, q = y_nopq
     return _PER_PAIR * n * p * q * math.prod(w_ocrs)

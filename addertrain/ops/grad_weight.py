@@ -87,7 +87,13 @@ def adder2d_grad_weight(
     """
     if dy.numel() == 0:
         return torch.zeros_like(weight)
-    dw = conv2d_grad_weight(dy, x, weight, stride, padding, dilation)
+    return of_products(
+        conv2d_grad_weight(dy, x, weight, stride, padding, dilation), dy, weight, centred=centred
+    )
+
+
+def of_products(dw: Tensor, dy: Tensor, weight: Tensor, *, centred: bool) -> Tensor:
+    """Eq. 5 of dW = sum dY X, in the dtype and layout of `weight`."""
     if centred:
         return torch.empty_like(weight).copy_(dw)
     accumulator = torch.float64 if dy.dtype == torch.float64 else torch.float32

@@ -36,11 +36,13 @@ def define_response(
     arguments: str,
     implementation: Callable[..., Tensor],
     gradients: Callable[..., tuple[Callable[[], Tensor], Callable[[], Tensor]]],
+    both: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> Any:
     """The operator NAME(x, weight, sizes, arguments) with a derivative.
 
     Args:
         gradients: (dy, x, weight, stride, padding, dilation, *arguments) -> what computes dX, and dF.
+        both: (the same) -> dX and dF, where one operator has both; `gradients` then serves one alone.
     """
     LIBRARY.define(f"{name}(Tensor x, Tensor weight, {SIZES}{arguments}) -> Tensor")
     LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
@@ -54,9 +56,12 @@ def define_response(
         ctx.save_for_backward(x, weight)
 
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dw = gradients(dy, *ctx.saved_tensors, *ctx.rest)
+        no_gradients = (None for _ in ctx.rest)
         needs_dx, needs_dw, *_ = ctx.needs_input_grad
-        return (dx() if needs_dx else None), (dw() if needs_dw else None), *(None for _ in ctx.rest)
+        if needs_dx and needs_dw and both is not None:
+            return *both(dy, *ctx.saved_tensors, *ctx.rest), *no_gradients
+        dx, dw = gradients(dy, *ctx.saved_tensors, *ctx.rest)
+        return (dx() if needs_dx else None), (dw() if needs_dw else None), *no_gradients
 
     register_backward(name, backward, keep)
     operator = getattr(getattr(torch.ops, NAMESPACE), name)

@@ -27,11 +27,20 @@ class Operators(Protocol):
     def has_sums(self) -> bool:
         """Whether norms use sums that were computed with the response, as on GPUs."""
 
+    @property
+    def leaves_out_zeros(self) -> bool:
+        """Whether a layer behind a ReLU may compute both gradients where x is not 0 alone, as on CPUs."""
+
     def forward(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor: ...
 
     def grad_input(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
 
     def grad_weight(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+
+    def rectified_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both gradients of a layer behind a ReLU."""
 
     def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
         """The response with the p-th power of the distance, 1 < p < 2."""
@@ -72,6 +81,7 @@ class CompiledOperators:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.saturates = self.has_sums = device.type == "cuda"
+        self.leaves_out_zeros = device.type == "cpu"
 
     def forward(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor:
         """The response of the layer's variant."""
@@ -89,6 +99,13 @@ class CompiledOperators:
         """Eq. 5."""
         dw: Tensor = schemas.GRAD_WEIGHT(dy, x, w, *layer.sizes)
         return dw
+
+    def rectified_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 6 only where x is not 0, and Eq. 5."""
+        gradients: tuple[Tensor, Tensor] = schemas.RECTIFIED_GRADIENTS(dy, x, w, *layer.sizes)
+        return gradients
 
     def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
         """The response with the p-th power of the distance."""

@@ -28,6 +28,8 @@ _REFERENCES: dict[str, Callable[..., Any]] = {
     "adder2d": reference.adder2d,
     "adder2d_grad_input": reference.adder2d_grad_input,
     "adder2d_rectified_grad_input": schemas.rectified_grad_input,
+    "walks_lists": schemas.walks_no_lists,
+    "adder2d_list_gradients": schemas.reference_list_gradients,
     "adder2d_power": variants_power.reference_power,
     "adder2d_power_grad_input": variants_power.reference_power_grad_input,
     "adder2d_power_grad_weight": variants_power.reference_power_grad_weight,

@@ -71,7 +71,7 @@ def _responses(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
 
 def _gradients(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
     w = operands(layer, 1, operators.device).whole_w
-    by_zeros = layer.is_rectified and operators.device.type == "cpu"
+    by_zeros = layer.is_rectified and operators.leaves_out_zeros
     for name, zeros in (("", 0.5), (", few zeros", 0.05)) if by_zeros else (("", 0.5),):
         given = operands(layer, layer.gradient_images, operators.device, zeros=(zeros,))
         tensors = (given.whole_dy, given.whole_x, w)
@@ -80,6 +80,12 @@ def _gradients(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
             partial(_one, operators.grad_input, layer, *tensors),
             partial(_one, _input_gradient, layer, given, operators.saturates),
         )
+        if by_zeros:
+            yield Trial(
+                f"adder2d_rectified_gradients{name}",
+                partial(operators.rectified_gradients, layer, *tensors),
+                partial(_both_gradients, layer, given, operators.saturates),
+            )
     yield Trial(
         "adder2d_grad_weight",
         lambda: (operators.grad_weight(layer, *tensors),),
@@ -119,6 +125,10 @@ def _input_gradient(layer: ProvenLayer, given: Operands, is_saturated: bool) -> 
 def _filter_gradient(layer: ProvenLayer, given: Operands) -> Answer:
     few = grad_weight_answer(given.dy, given.x, given.w, layer.sizes, image_counts=counts(given.images))
     return _spread(given.of_filters, few)
+
+
+def _both_gradients(layer: ProvenLayer, given: Operands, is_saturated: bool) -> tuple[Answer, Answer]:
+    return _input_gradient(layer, given, is_saturated), _filter_gradient(layer, given)
 
 
 def _fused(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:

@@ -1,5 +1,7 @@
 """Input gradients behind a ReLU, which may leave out what the ReLU drops."""
 
+import itertools
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from addertrain.ops import schemas
+from addertrain.ops import answers, grad_weight, schemas
 from addertrain.ops.functional import adder2d
 from tests.ops.answers import Answer, Data, data_of, grad_input_answer_of
 from tests.ops.implementations import COMPILED, Implementation, name_of
@@ -26,6 +28,7 @@ LAYERS = [
     Layer(2, 4, 5, 9, 8, 3, 3, padding=(1, 1)),
     Layer(2, 18, 20, 7, 18, 3, 3, padding=(1, 1)),
     Layer(2, 16, 130, 6, 19, 3, 3, padding=(1, 1)),
+    Layer(6, 40, 130, 8, 9, 3, 3, padding=(1, 1)),
     Layer(0, 3, 64, 7, 6, 3, 3),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -65,6 +68,46 @@ def test_right_wherever_the_relu_lets_it_through(
         mistakes = [mistake for layer in LAYERS if (mistake := _mistake(layer, dtype, layout))]
 
     assert not mistakes, "\n".join(mistakes)
+
+
+@lru_cache
+def _filter_answer(layer: Layer) -> Answer:
+    data = data_of(layer, torch.float32, behind_relu=True)
+    return answers.grad_weight_answer(data.dy, data.x, data.w, layer.sizes)
+
+
+@pytest.mark.parametrize(("layout", "w_layout"), list(itertools.product(LAYOUTS, LAYOUTS)), ids=str)
+@pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
+def test_both_gradients_in_one_walk_are_right(
+    implementation: Implementation, layout: torch.memory_format, w_layout: torch.memory_format
+) -> None:
+    walked = [layer for layer in LAYERS if layer.N > 0 and (layer.R, layer.S) != (layer.H, layer.W)]
+    for layer in walked:
+        data, expected = data_of(layer, torch.float32, behind_relu=True), _answer(layer, torch.float32)
+        dy, x = (t.to(memory_format=layout) for t in (data.dy, data.x))
+        w = data.w.to(memory_format=w_layout)
+
+        with implementation.use():
+            dx, products = torch.ops.addertrain.adder2d_list_gradients(dy, x, w, *layer.sizes)
+
+        dw = grad_weight.of_products(products, dy, w, centred=False)
+        left_out = replace(expected, tolerance=expected.tolerance.masked_fill(x == 0, torch.inf))
+        assert answers.mistake(dx, left_out) is None, f"{layer}"
+        assert answers.mistake(dw, _filter_answer(layer)) is None, f"{layer}"
+        assert (dx.stride(), dw.stride()) == (x.stride(), w.stride())
+
+
+def test_a_gradient_alone_is_that_of_both() -> None:
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32, behind_relu=True)
+    x, w = data.x.clone().requires_grad_(), data.w.clone().requires_grad_()
+    y = schemas.RECTIFIED(x, w, *layer.sizes, True, False)
+
+    both = torch.autograd.grad(y, (x, w), data.dy, retain_graph=True)
+    alone = [torch.autograd.grad(y, leaf, data.dy, retain_graph=True)[0] for leaf in (x, w)]
+
+    for one, other in zip(both, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
@@ -162,6 +205,7 @@ def test_opcheck(layout: torch.memory_format) -> None:
     torch.library.opcheck(schemas.RECTIFIED.default, (x_learns, w_learns, *layer.sizes, True))
     torch.library.opcheck(schemas.RECTIFIED.default, (x_learns, w_learns, *layer.sizes, True, True))
     torch.library.opcheck(schemas.RECTIFIED_GRAD_INPUT.default, (dy, x, data.w, *layer.sizes))
+    torch.library.opcheck(schemas.RECTIFIED_GRADIENTS.default, (dy, x, data.w, *layer.sizes, True))
 
 
 def test_centred_leaves_out_the_sum_of_dy_alone() -> None:
@@ -178,13 +222,21 @@ def test_centred_leaves_out_the_sum_of_dy_alone() -> None:
 
 @pytest.mark.parametrize("implementation", COMPILED, ids=name_of)
 def test_the_same_bits_for_any_number_of_threads(implementation: Implementation) -> None:
-    some = [(layer, data_of(layer, torch.float32, behind_relu=True)) for layer in LAYERS[:7]]
+    some = [(layer, data_of(layer, torch.float32, behind_relu=True)) for layer in (*LAYERS[:7], LAYERS[-2])]
     with implementation.use():
         assert not differing(
             lambda: [
                 schemas.RECTIFIED_GRAD_INPUT(data.dy, data.x, data.w, *layer.sizes) for layer, data in some
             ]
         )
+        walked = [(layer, data) for layer, data in some if (layer.R, layer.S) != (layer.H, layer.W)]
+        for place in (0, 1):
+            assert not differing(
+                lambda place=place: [
+                    torch.ops.addertrain.adder2d_list_gradients(data.dy, data.x, data.w, *layer.sizes)[place]
+                    for layer, data in walked
+                ]
+            )
 
 
 def test_autocast_and_compile() -> None:

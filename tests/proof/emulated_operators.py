@@ -50,6 +50,7 @@ class EmulatedOperators:
 
     device = torch.device("cpu")
     saturates = has_sums = True
+    leaves_out_zeros = False
 
     def __init__(self, emulator: EmulatedKernels) -> None:
         self.emulator = emulator
@@ -63,6 +64,11 @@ class EmulatedOperators:
     def grad_weight(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         dw: Tensor = schemas.GRAD_WEIGHT(dy, x, w, *layer.sizes)
         return dw
+
+    def rectified_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        raise AssertionError("GPUs compute each gradient alone")
 
     def with_sums(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.full((2, layer.O), torch.nan, dtype=torch.float64)

@@ -96,6 +96,15 @@ struct PassFunctions {
   void (*compute)(const Call&, const float* packed, int64_t unit_begin, int64_t unit_end);
 };
 
+// Both gradients of a layer behind a ReLU (grad_input/both.h): the input gradient with the same packed filters as above,
+// and sum dY X. Tasks compute, and sum in parts; these are merged, a block of channels at a time, in the order of w.
+struct BothGradients {
+  int64_t (*num_tasks)(const DenseGradInputCall&);
+  int64_t (*sums_floats)(const DenseGradInputCall&);
+  void (*compute)(const DenseGradInputCall&, const float* packed, int64_t task_begin, int64_t task_end, float* sums);
+  void (*merge)(const DenseGradInputCall&, const float* sums, int64_t block, float* dw);
+};
+
 // A batch norm over x as [rows][C], channels-last.
 struct DenseNormCall {
   const float* x;
@@ -129,6 +138,7 @@ struct Kernels {
   SquareSums squares;
   PassFunctions<DenseForwardCall> forward;
   PassFunctions<DenseGradInputCall> grad_input;
+  BothGradients both_gradients;
   // Of layers in many small groups.
   PassFunctions<DenseForwardCall> grouped_forward;
   PassFunctions<DenseGradInputCall> grouped_grad_input;

@@ -1,7 +1,9 @@
-// The input gradient where x is not 0, for one instruction set (a `Simd` is in scope).
+// Gradients where x is not 0, for one instruction set (a `Simd` is in scope).
 //
-// A ReLU drops the gradient of its zeros, so that half of them need not be computed. Filters lie along the registers;
-// a tile takes a few non-zeros of one channel, from anywhere in the unit, and the lanes are added up at its end.
+// A ReLU drops the input gradient of its zeros, so that half of them need not be computed. Filters lie along the
+// registers; a tile takes a few non-zeros of one channel, from anywhere in the unit, and the lanes are added up at its
+// end. A zero adds nothing to the filter gradient either: the same walk can compute it, by one more multiplication for
+// every register of dY that a tile has loaded anyway.
 #pragma once
 
 #include "csrc/cpu/grad_input/channel_lists.h"
@@ -130,19 +132,25 @@ struct ListRun {
   const float* filters;  // of the channel
   const float* dy;
   float poison;
+  float* dw;  // of the channel, as `filters`; not read without has_dw
 };
 
 // HT(w - x) = min(max(w, x - 1), x + 1) - x. The tile sums dY times the minimum; x times the sum of dY is subtracted at
 // its end.
 template <int M>
 struct NearTerms {
+  const float* values;
   Simd::Reg low[M], high[M];
 
-  void set(int m, const float* value) {
-    const Simd::Reg x = Simd::broadcast_at(value);
-    low[m] = Simd::add(x, Simd::broadcast(-1.0f)), high[m] = Simd::add(x, Simd::broadcast(1.0f));
+  explicit NearTerms(const float* values_) : values(values_) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Simd::Reg x = input(m);
+      low[m] = Simd::add(x, Simd::broadcast(-1.0f)), high[m] = Simd::add(x, Simd::broadcast(1.0f));
+    }
   }
-  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m) const {
+  Simd::Reg input(int m) const { return Simd::broadcast_at(values + m); }
+  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m, bool) const {
     return Simd::add_between(sum, g, w, low[m], high[m]);
   }
   static Simd::Reg end(Simd::Reg sums, const ChannelList& list, int64_t first) {
@@ -156,81 +164,112 @@ template <int M>
 struct FarTerms {
   Simd::Reg x[M];
 
-  void set(int m, const float* value) { x[m] = Simd::broadcast_at(value); }
-  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m) const {
-    return Simd::add_clipped(sum, g, w, x[m], m % 2 == 1);
+  explicit FarTerms(const float* values) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) x[m] = Simd::broadcast_at(values + m);
+  }
+  Simd::Reg input(int m) const { return x[m]; }
+  Simd::Reg add(Simd::Reg sum, Simd::Reg g, Simd::Reg w, int m, bool is_odd) const {
+    return Simd::add_clipped(sum, g, w, x[m], is_odd);
   }
   static Simd::Reg end(Simd::Reg sums, const ChannelList& list, int64_t first) {
     return Simd::keep_nan(sums, Simd::load(list.values + first));
   }
 };
 
-// dX of M inputs of one channel that see the same taps, `first` and those behind it in its list: acc[m] += dY HT(w -
-// x[m]), lane by lane over the filters. Writes a whole register.
-template <template <int> typename Terms, int M>
-void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const int32_t* bases) {
+// A register of filters against the M inputs of a tile: acc[m] += dY HT(w - x[m]) and, if asked for, dw += dY x[m], where
+// dY of input m is load(m). With dw, multiplications have enough to do: every difference is a subtraction.
+template <bool has_dw, int M, typename Terms, typename Load>
+inline void add_step(const Terms& terms, const float* w, float* dw, const Load& load,
+                     Simd::Reg (&acc)[Simd::kLanes]) {
+  const Simd::Reg filter = Simd::load(w);
+  Simd::Reg products = Simd::zero();
+  if constexpr (has_dw) products = Simd::load(dw);
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    Simd::Reg g = load(m);
+    if constexpr (has_dw) Simd::hide(g);  // or it would be loaded twice
+    acc[m] = terms.add(acc[m], g, filter, m, !has_dw && m % 2 == 1);
+    if constexpr (has_dw) products = Simd::multiply_add(terms.input(m), g, products);
+  }
+  if constexpr (has_dw) Simd::store(dw, products);
+}
+
+// M inputs of one channel that see the same taps: their values, and the offsets of their bases in dY.
+struct TileInputs {
+  const float* values;
+  const int32_t* bases;
+};
+
+// Both gradients of these inputs, which are `first` and those behind it in their list. Writes a whole register of dX,
+// whose lanes are the sums over the filters.
+template <template <int> typename Terms, bool has_dw, int M>
+void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const TileInputs& inputs) {
   Simd::Reg acc[Simd::kLanes];
-  Terms<M> terms;
+  const Terms<M> terms(inputs.values);
   const float* base[M];
 #pragma GCC unroll 16
   for (int m = 0; m < Simd::kLanes; ++m) acc[m] = Simd::zero();
 #pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-    terms.set(m, list.values + first + m);
-    base[m] = run.dy + bases[m];
-  }
+  for (int m = 0; m < M; ++m) base[m] = run.dy + inputs.bases[m];
   const int64_t* step = run.steps.dy;
   const ListStretch* stretch = run.steps.begin;
+  const float* const filters = run.filters;
+  float* const dw = run.dw;
   for (; stretch < run.steps.whole; ++stretch)
-    for (const float* w = run.filters + stretch->weights; step < stretch->end; ++step, w += Simd::kLanes) {
-      const Simd::Reg filter = Simd::load(w);
-      const int64_t at = *step;
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) acc[m] = terms.add(acc[m], Simd::load(base[m] + at), filter, m);
+    for (int64_t at = stretch->weights; step < stretch->end; ++step, at += Simd::kLanes) {
+      const int64_t to_dy = *step;
+      add_step<has_dw, M>(terms, filters + at, dw + at, [&](int m) { return Simd::load(base[m] + to_dy); }, acc);
     }
   for (; stretch < run.steps.end; ++stretch)
-    for (const float* w = run.filters + stretch->weights; step < stretch->end; ++step, w += Simd::kLanes) {
-      const Simd::Reg filter = Simd::load(w);
-      const int64_t at = *step;
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
-        acc[m] = terms.add(acc[m], Simd::load_first(base[m] + at, run.steps.tail), filter, m);
+    for (int64_t at = stretch->weights; step < stretch->end; ++step, at += Simd::kLanes) {
+      const int64_t to_dy = *step;
+      const auto load = [&](int m) { return Simd::load_first(base[m] + to_dy, run.steps.tail); };
+      add_step<has_dw, M>(terms, filters + at, dw + at, load, acc);
     }
   const Simd::Reg sums = Terms<M>::end(Simd::sums(acc), list, first);
   Simd::store(list.sums + first, Simd::add(sums, Simd::broadcast(run.poison)));
 }
 
 // Where all of a tile's inputs are near, it takes the shorter way if there is one.
-template <bool has_near, int M>
-inline void any_tile(const ListRun& run, const ChannelList& list, int64_t first, const int32_t* bases) {
+template <bool has_near, bool has_dw, int M>
+inline void any_tile(const ListRun& run, const ChannelList& list, int64_t first, const TileInputs& inputs) {
   if constexpr (has_near) {
     const uint32_t members = (1u << std::min<int64_t>(M, list.count - first)) - 1;  // nothing behind the list decides
     if ((Simd::non_zeros_up_to(Simd::kMostNear, Simd::load(list.values + first)) & members) == members)
-      return list_tile<NearTerms, M>(run, list, first, bases);
+      return list_tile<NearTerms, has_dw, M>(run, list, first, inputs);
   }
-  list_tile<FarTerms, M>(run, list, first, bases);
+  list_tile<FarTerms, has_dw, M>(run, list, first, inputs);
 }
 
-// The last of a list: a tile that is not full computes what lies behind it too, which nobody reads.
-template <bool has_near, int M>
+// The last of a list: in a tile that is not full zeros take the other places. They add nothing to dW, and nobody reads
+// their dX.
+template <bool has_near, bool has_dw, int M>
 inline void last_tile(const ListRun& run, const ChannelList& list, int64_t first) {
+  float values[M];
   int32_t bases[M];
-  for (int m = 0; m < M; ++m) bases[m] = list.bases[std::min(first + m, list.count - 1)];
-  any_tile<has_near, M>(run, list, first, bases);
+  for (int m = 0; m < M; ++m) {
+    values[m] = first + m < list.count ? list.values[first + m] : 0.0f;
+    bases[m] = list.bases[std::min(first + m, list.count - 1)];
+  }
+  any_tile<has_near, has_dw, M>(run, list, first, {values, bases});
 }
 
-template <bool has_near>
+template <bool has_near, bool has_dw>
 inline void run_list(const ListRun& run, const ChannelList& list) {
-  constexpr int kWhole = has_near ? Simd::kNearRows : Simd::kListRows, kHalf = kWhole / 2, kQuarter = kWhole / 4;
+  constexpr int kFar = has_dw ? Simd::kBothRows : Simd::kListRows;
+  constexpr int kNear = has_dw ? Simd::kBothNearRows : Simd::kNearRows;
+  constexpr int kWhole = has_near ? kNear : kFar, kHalf = kWhole / 2, kQuarter = kWhole / 4;
   int64_t j = 0;
-  for (; j + kWhole <= list.count; j += kWhole) any_tile<has_near, kWhole>(run, list, j, list.bases + j);
+  for (; j + kWhole <= list.count; j += kWhole)
+    any_tile<has_near, has_dw, kWhole>(run, list, j, {list.values + j, list.bases + j});
   const int64_t left = list.count - j;
   if (left > kHalf)
-    last_tile<has_near, kWhole>(run, list, j);
+    last_tile<has_near, has_dw, kWhole>(run, list, j);
   else if (left > kQuarter)
-    last_tile<has_near, kHalf>(run, list, j);
+    last_tile<has_near, has_dw, kHalf>(run, list, j);
   else if (left > 0)
-    last_tile<has_near, kQuarter>(run, list, j);
+    last_tile<has_near, has_dw, kQuarter>(run, list, j);
 }
 
 // What lies near ahead of its use: the next unit's inputs, and this one's dX.
@@ -258,25 +297,34 @@ struct ListAhead {
   }
 };
 
+// The channels of a layer whose gradients a walk computes, and where it adds those of their filters: sums of dY X, packed
+// as the filters are, or null.
+struct ListedChannels {
+  int64_t begin, end;
+  float* dw;
+};
+
 inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists& packed, const GradUnit& unit,
                               const PhasePositions& phase, const float* output_sums, float* dx,
-                              ListScratch& scratch) {
+                              const ListedChannels& channels, ListScratch& scratch) {
   const Layer& d = call.layer;
-  ListAhead ahead(call, unit.cut, d.C * phase.num_segments);
+  const auto run_of = [&](bool has_near) {
+    if (has_near) return channels.dw ? run_list<true, true> : run_list<true, false>;
+    return channels.dw ? run_list<false, true> : run_list<false, false>;
+  };
+  ListAhead ahead(call, unit.cut, (channels.end - channels.begin) * phase.num_segments);
   const ListedPositions at(d, unit, phase, output_sums, scratch);
-  for (int64_t c0 = 0; c0 < d.C; c0 += Simd::kLanes) {
-    const int channels = lanes_left(d.C, c0);
-    const ChannelLists lists(phase, at, unit.x + c0, channels, scratch);
+  for (int64_t c0 = channels.begin; c0 < channels.end; c0 += Simd::kLanes) {
+    const int lanes = lanes_left(channels.end, c0);
+    const ChannelLists lists(phase, at, unit.x + c0, lanes, scratch);
     for (int64_t i = 0; i < phase.num_segments; ++i) {
       const ListSteps steps(d, phase, phase.segments[i].taps, packed, scratch);
-      for (int lane = 0; lane < channels; ++lane) {
-        const int64_t c = c0 + lane;
-        const ListRun run{steps, packed.filters + c * packed.channel_floats, unit.dy.data, packed.poison[c]};
+      for (int lane = 0; lane < lanes; ++lane) {
+        const int64_t c = c0 + lane, of_channel = c * packed.channel_floats;
+        float* const dw = channels.dw ? channels.dw + of_channel : packed.filters;  // never written without dw
+        const ListRun run{steps, packed.filters + of_channel, unit.dy.data, packed.poison[c], dw};
         const ChannelList list = lists.list(lane, i);
-        if (list.gradients != nullptr)
-          run_list<true>(run, list);
-        else
-          run_list<false>(run, list);
+        run_of(list.gradients != nullptr)(run, list);
         ahead.fetch();
       }
     }

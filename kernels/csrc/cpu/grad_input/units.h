@@ -43,7 +43,9 @@ inline void compute_phase(const Layer& d, const float* packed, const PhasePositi
 
 // ---------------------------------------------------------------- units
 
-inline void compute_grad_input_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut) {
+// `listed`: which channels, where lists are walked; all of them otherwise.
+inline void compute_grad_input_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut,
+                                    const ListedChannels& listed) {
   const Layer& d = call.layer;
   GradScratch& scratch = grad_scratch;
   const ImageShape in{d.C, d.H, d.W}, out{d.O, d.P, d.Q};
@@ -63,7 +65,7 @@ inline void compute_grad_input_unit(const DenseGradInputCall& call, const float*
     const GradTile tile{nullptr, nullptr, zeros, phase.down, phase.across, d.R, d.S, d.O, 0};
     if (call.only_non_zeros)
       compute_non_zeros(call, PackedLists(d, const_cast<float*>(packed)), unit, phase, output_sums, dx,
-                        scratch.lists);
+                        listed, scratch.lists);
     else
       compute_phase(d, packed, phase, tile, x.data, dx);
   });
@@ -92,7 +94,7 @@ inline void pack_grad_input_block(const DenseGradInputCall& call, int64_t block,
 inline void compute_grad_input(const DenseGradInputCall& call, const float* packed, int64_t unit_begin,
                                int64_t unit_end) {
   const Cut cut = cut_grad_input(call.layer);
-  for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, packed, Unit(cut, i));
+  for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, packed, Unit(cut, i), {0, call.layer.C, nullptr});
 }
 
 constexpr PassFunctions<DenseGradInputCall> kGradInputPass{

@@ -15,7 +15,7 @@ static_assert(SimdOperations<Simd>, "Simd lacks an operation that simd/operation
 
 #include "csrc/cpu/ceilings.h"
 #include "csrc/cpu/forward/units.h"
-#include "csrc/cpu/grad_input/units.h"
+#include "csrc/cpu/grad_input/both.h"
 #include "csrc/cpu/grouped/forward.h"
 #include "csrc/cpu/grouped/grad_input.h"
 #include "csrc/cpu/grouped/grad_weight.h"
@@ -35,6 +35,7 @@ constexpr Kernels all_passes(const char* name) {
           kSquareSums,
           kForwardPass,
           kGradInputPass,
+          kBothGradients,
           kGroupedForwardPass,
           kGroupedGradInputPass,
           kGroupedGradWeight,

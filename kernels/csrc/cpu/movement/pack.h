@@ -1,4 +1,4 @@
-// Reads filters a register at a time for packing, for one instruction set (a `Simd` is in scope).
+// Reads filters a register at a time for packing, and writes their gradients, for one instruction set (a `Simd` is in scope).
 //
 // Filters are dense, as w_ocrs or with their channels innermost (w_orsc, channels-last). A pack wants sixteen filters or
 // channels side by side, which mostly lie far apart: they are loaded as they lie and turned around in registers.
@@ -34,6 +34,22 @@ inline void for_transposed(const float* from, int64_t pitch, int lanes, int64_t 
     Simd::Reg v[Simd::kLanes];
     load_transposed(from + i0, pitch, lanes, now, v);
     for (int i = 0; i < now; ++i) use(i0 + i, v[i]);
+  }
+}
+
+// The inverse: lane by lane, `count` floats at `to + lane * pitch`, of which number i is a lane of value(i).
+template <typename Value>
+inline void store_transposed(float* to, int64_t pitch, int lanes, int64_t count, const Value& value) {
+  for (int64_t i0 = 0; i0 < count; i0 += Simd::kLanes) {
+    const int now = lanes_left(count, i0);
+    Simd::Reg v[Simd::kLanes];
+    for (int i = 0; i < Simd::kLanes; ++i) v[i] = i < now ? value(i0 + i) : Simd::zero();
+    Simd::transpose(v);
+    for (int lane = 0; lane < lanes; ++lane)
+      if (now == Simd::kLanes)
+        Simd::store(to + lane * pitch + i0, v[lane]);
+      else
+        Simd::store_first(to + lane * pitch + i0, v[lane], now);
   }
 }
 

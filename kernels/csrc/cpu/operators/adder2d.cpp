@@ -5,6 +5,8 @@
 // other, on slices of the channels.
 #include <torch/csrc/stable/library.h>
 
+#include <tuple>
+
 #include "csrc/cpu/operators/dense_calls.h"
 #include "device/direct.h"
 
@@ -106,6 +108,46 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
   return dx;
 }
 
+bool can_walk_lists(const Tensor& x, const Tensor& w, const Layer& d) {
+  const bool is_of_whole_input = is_fully_connected(d) && d.H * d.W > 1;
+  return x.scalar_type() == ScalarType::Float && groups_of(x, w) == 1 && x.numel() > 0 && w.numel() > 0 &&
+         !is_of_whole_input;
+}
+
+// Whether one walk over lists is the fastest way to both gradients behind a ReLU.
+bool walks_lists(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
+  const Layer d = group_of(x, w, stride, padding, dilation);
+  return can_walk_lists(x, w, d) && uses_lists(d, dense(x, format_of(x)).const_data_ptr<float>());
+}
+
+// Eq. 6 where x is not 0, and sum dY X in the order of w (addertrain/ops/schemas.py).
+std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride,
+                                                  Sizes padding, Sizes dilation) {
+  const Layer d = group_of(x, w, stride, padding, dilation);
+  STD_TORCH_CHECK(can_walk_lists(x, w, d),
+                  "adder2d_list_gradients: expected a float32 layer without groups, smaller than its input, got another one");
+  const MemoryFormat format = format_of(x);
+  check_grad_output(d, dy, x, 1);
+  const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
+  const Tensor filters = dense(w, MemoryFormat::Contiguous);
+  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x), dw = torch::stable::empty_like(filters);
+  const DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
+                                filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), true};
+  const BothGradients& both = kernels_for(d.O).both_gradients;
+  const Tensor packed = pack(pass_of(call), call, x);
+  const Tensor sums = torch::stable::empty({both.sums_floats(call)}, ScalarType::Float, std::nullopt, x.device());
+  float* parts = sums.mutable_data_ptr<float>();
+  const int64_t tasks = both.num_tasks(call), blocks = pass_of(call).num_blocks(call);
+  torch::stable::parallel_for(0, tasks, grain_of(kComputeGrain, tasks, elements(d)), [&](int64_t begin, int64_t end) {
+    both.compute(call, packed.const_data_ptr<float>(), begin, end, parts);
+  });
+  const int64_t grain = grain_of(kPackGrain, blocks, sums.numel());
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) both.merge(call, parts, block, dw.mutable_data_ptr<float>());
+  });
+  return {dx, dw};
+}
+
 // sum dY X of small groups, dw_ocrs contiguous (addertrain/ops/grad_weight.py).
 Tensor grouped_grad_weight(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                            Sizes dilation) {
@@ -160,6 +202,8 @@ STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d", TORCH_BOX(&addertrain::cpu::adder2d_cpu));
   m.impl("adder2d_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_grad_input_cpu));
   m.impl("adder2d_rectified_grad_input", TORCH_BOX(&addertrain::cpu::adder2d_rectified_grad_input_cpu));
+  m.impl("walks_lists", TORCH_BOX(&addertrain::cpu::walks_lists));
+  m.impl("adder2d_list_gradients", TORCH_BOX(&addertrain::cpu::adder2d_list_gradients));
   m.impl("grouped_grad_weight", TORCH_BOX(&addertrain::cpu::grouped_grad_weight));
 }
 

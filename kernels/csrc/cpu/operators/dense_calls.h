@@ -64,16 +64,24 @@ inline int64_t grain_of(int64_t grain, int64_t count, int64_t work) {
 
 inline int64_t elements(const Layer& d) { return d.N * d.P * d.Q * d.O * d.C * d.R * d.S; }
 
-// Packs, then computes; `work`: how many elements that is, in terms of an ordinary layer's.
 template <typename Call>
-void run(const PassFunctions<Call>& pass, const Call& call, int64_t work, const Tensor& like) {
-  const Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
+Tensor pack(const PassFunctions<Call>& pass, const Call& call, const Tensor& like) {
+  Tensor packed = torch::stable::empty({pass.packed_floats(call)}, ScalarType::Float, std::nullopt, like.device());
   float* filters = packed.mutable_data_ptr<float>();
-  const int64_t blocks = pass.num_blocks(call), units = pass.num_units(call);
+  const int64_t blocks = pass.num_blocks(call);
   const int64_t pack_grain = grain_of(kPackGrain, blocks, pass.packed_floats(call));
   torch::stable::parallel_for(0, blocks, pack_grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) pass.pack(call, block, filters);
   });
+  return packed;
+}
+
+// Packs, then computes; `work`: how many elements that is, in terms of an ordinary layer's.
+template <typename Call>
+void run(const PassFunctions<Call>& pass, const Call& call, int64_t work, const Tensor& like) {
+  const Tensor packed = pack(pass, call, like);
+  const float* filters = packed.const_data_ptr<float>();
+  const int64_t units = pass.num_units(call);
   const int64_t compute_grain = grain_of(kComputeGrain, units, work);
   torch::stable::parallel_for(0, units, compute_grain, [&](int64_t begin, int64_t end) {
     pass.compute(call, filters, begin, end);

@@ -35,7 +35,7 @@ struct Simd : EightFloats {
   static constexpr int kForwardRows = 6, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
   static constexpr int kPowerRows = 4;
-  static constexpr int kListRows = 6, kNearRows = 5;
+  static constexpr int kListRows = 6, kNearRows = 5, kBothRows = 5;
   static constexpr bool kHasCompress = true;
   static constexpr float kMostNear = 3.0f;  // from the tolerance of the input gradient (docs/kernels.md)
   using SlidingWidths1 = TileWidths<4, 7, 8>;

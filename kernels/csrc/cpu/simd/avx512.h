@@ -19,7 +19,7 @@ struct Simd {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 6;
-  static constexpr int kListRows = 10, kNearRows = 8;
+  static constexpr int kListRows = 10, kNearRows = 8, kBothRows = 8, kBothNearRows = 8;
   static constexpr int kMaxVectors = 4;
   static constexpr bool kHasCompress = true;
   static constexpr float kMostNear = 0.0f;  // add_between takes three instructions, as add_clipped does

@@ -12,7 +12,7 @@ struct Simd : EightFloats {
   static constexpr int kForwardRows = 12, kForwardRows2 = 6, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 6;
-  static constexpr int kListRows = 8;
+  static constexpr int kListRows = 8, kBothRows = 8;
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14, 28>;
 
   static Reg load_first(const float* from, int count) { return _mm256_maskz_loadu_ps(mask(count), from); }

@@ -22,7 +22,7 @@ struct LaneByLane : Register {
   using SparseWidths4 = TileWidths<>;
   // As many instructions as add_clipped, or not timed: no list of near inputs (grad_input/channel_lists.h).
   static constexpr float kMostNear = 0.0f;
-  static constexpr int kNearRows = 4;
+  static constexpr int kNearRows = 4, kBothNearRows = 4;
   static Reg add_between(Reg sum, Reg, Reg, Reg, Reg) { return sum; }
 
   static int count_non_zeros(const float*, int count) { return count; }

@@ -24,7 +24,7 @@ struct Simd : LaneByLane<RegisterOfFour> {
   static constexpr int kForwardRows = 12, kForwardRows2 = 8, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 4;
-  static constexpr int kListRows = 4;  // a tile's sums are one register
+  static constexpr int kListRows = 4, kBothRows = 4;  // a tile's sums are one register
   static constexpr int kMaxVectors = 2;
   using SlidingWidths1 = TileWidths<4, 7, 8, 10, 14>;
   using SlidingWidths2 = TileWidths<4, 7, 8>;

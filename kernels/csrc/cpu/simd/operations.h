@@ -35,6 +35,8 @@ concept TileShapes = requires {
   requires S::kPowerRows > 0 && S::kPowerRows <= 16;  // sums of a tile with the p-th power of the distance
   requires S::kListRows >= 4 && S::kListRows <= S::kLanes;  // a list's sums are stored as one register
   requires S::kNearRows >= 4 && S::kNearRows <= S::kLanes;  // of those with near inputs alone
+  requires S::kBothRows >= 4 && S::kBothRows <= S::kLanes;  // of lists with both gradients
+  requires S::kBothNearRows >= 4 && S::kBothNearRows <= S::kLanes;
   // Positions of a sliding tile, and of one over lists of non-zeros, with 1, 2 and 4 registers of filters.
   requires is_tile_widths<typename S::SlidingWidths1> && is_tile_widths<typename S::SlidingWidths2>;
   requires is_tile_widths<typename S::SlidingWidths4>;

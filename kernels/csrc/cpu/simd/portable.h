@@ -18,7 +18,7 @@ struct Simd : LaneByLane<VectorOfFour> {
   static constexpr int kForwardRows = 4, kForwardRows2 = 4, kForwardRows4 = 2;
   static constexpr int kGradRows = 4;
   static constexpr int kPowerRows = 4;
-  static constexpr int kListRows = 4;
+  static constexpr int kListRows = 4, kBothRows = 4;
   static constexpr int kMaxVectors = 2;
   using SlidingWidths1 = TileWidths<4, 7>;
   using SlidingWidths2 = TileWidths<4>;
