@@ -32,10 +32,11 @@ inline bool has_many_zeros(const float* x, int64_t count, double share) {
   return static_cast<double>(zeros) > share * static_cast<double>(sampled);
 }
 
-// Whether lists of non-zeros pay: what a position sees of a channel's filters has to make up for walking a list.
+// Whether lists of non-zeros pay for both gradients: what a position sees of a channel's filters has to make up for
+// walking a list.
 inline bool uses_lists(const Layer& d, const float* x) {
-  constexpr int64_t kManyFilters = 16, kSomeTaps = 64, kManyTaps = 256;
-  constexpr double kSomeZeros = 0.1, kManyZeros = 0.3;
+  constexpr int64_t kManyFilters = 16, kSomeTaps = 64, kManyTaps = 128;
+  constexpr double kSomeZeros = 0.1, kManyZeros = 0.25;
   const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w);
   return d.O >= kManyFilters && taps >= kSomeTaps &&
          has_many_zeros(x, d.N * d.C * d.H * d.W, taps >= kManyTaps ? kSomeZeros : kManyZeros);
