@@ -7,7 +7,7 @@ from addertrain.models.layers import Head, Kind, last_layers, layer, logits, nor
 from addertrain.models.vgg import with_pools
 from addertrain.nn import Conv2d
 
-WIDTHS = (64, 64, 128, 128, 256, 256)
+WIDTHS = (64, 64, 256, 256, 256, 256)
 
 
 class VGGTiny(nn.Module):
