@@ -89,8 +89,13 @@ def _loop_of(code: str, name: str) -> Counter[str]:
     return max(loops, key=lambda loop: sum(loop[one] for one in ("fmin", "fminnm", "fmla")))
 
 
+_PRODUCTS = {"false": 1, "true": 2}
+"""FMAs of an element in a list's tile, without the filter gradient and with it."""
+
+
 def test_neon_loops_hold_one_of_each_instruction_for_four_elements(aarch64: HostProgram) -> None:
-    """Forward: minimum and FMA. Input gradient: difference, two bounds and FMA."""
+    """Forward: minimum and FMA. Input gradient: difference, two bounds and FMA; one more FMA for the filter
+    gradient."""
     result = run_command(disassembler(), "-d", "-C", "--no-show-raw-insn", str(aarch64.kernels))
     _, _, code = result.stdout.partition("neon.cpp.o:")
     tiles = ("sliding_block<3, 2, 4>", "sliding_tile<3, 2, 8>", "sliding_tile<5, 2, 8>")
@@ -98,7 +103,9 @@ def test_neon_loops_hold_one_of_each_instruction_for_four_elements(aarch64: Host
         loop = _loop_of(code, name)
         assert loop["fmin"] == loop["fmla"] > 0, (name, loop)
         assert loop["fadd"] + loop["fsub"] + loop["fcmgt"] + loop["bl"] == 0, (name, loop)
-    for name in ("spin_grad_input<4, 2>", r"list_tile<[^\n]*FarTerms, 4>"):
+    lists = {rf"list_tile<[^\n]*FarTerms, {has_dw}, 4>": products for has_dw, products in _PRODUCTS.items()}
+    for name, products in {"spin_grad_input<4, 2>": 1, **lists}.items():
         loop = _loop_of(code, name)
-        assert loop["fsub"] == loop["fminnm"] == loop["fmaxnm"] == loop["fmla"] > 0, (name, loop)
+        assert loop["fsub"] == loop["fminnm"] == loop["fmaxnm"] > 0, (name, loop)
+        assert loop["fmla"] == products * loop["fsub"], (name, loop)
         assert loop["fadd"] + loop["fcmgt"] + loop["bl"] == 0, (name, loop)

@@ -33,13 +33,13 @@ inline bool has_many_zeros(const float* x, int64_t count, double share) {
 }
 
 // Whether lists of non-zeros pay for both gradients: what a position sees of a channel's filters has to make up for
-// walking a list.
+// walking a list, and there have to be positions enough to make up for reading the filters. Where a position sees many
+// filters, lists pay even without zeros.
 inline bool uses_lists(const Layer& d, const float* x) {
-  constexpr int64_t kManyFilters = 16, kSomeTaps = 64, kManyTaps = 128;
-  constexpr double kSomeZeros = 0.1, kManyZeros = 0.25;
-  const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w);
-  return d.O >= kManyFilters && taps >= kSomeTaps &&
-         has_many_zeros(x, d.N * d.C * d.H * d.W, taps >= kManyTaps ? kSomeZeros : kManyZeros);
+  constexpr int64_t kManyFilters = 16, kManyPositions = 64;
+  const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w), positions = d.N * d.H * d.W;
+  if (d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;
+  return taps >= 256 || has_many_zeros(x, positions * d.C, taps >= 128 ? 0.1 : 0.25);
 }
 
 // Whether the groups are so small that those of a whole layer share registers (grouped/lanes.h); larger ones are layers

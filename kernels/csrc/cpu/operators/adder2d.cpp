@@ -56,10 +56,24 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   return y;
 }
 
-void run_grad_input(DenseGradInputCall call, const Tensor& x, bool is_rectified) {
-  call.only_non_zeros = is_rectified && uses_lists(call.layer, call.x.data);
-  run(pass_of(call), call, call.groups * elements(call.layer), x);
-}
+// A filter as large as its input sees every pixel once: its inputs are channels, in the order of the pixels.
+bool is_flattened(const Layer& d, int64_t groups) { return groups == 1 && is_fully_connected(d) && d.H * d.W > 1; }
+Layer flattened(const Layer& d, int64_t groups) { return is_flattened(d, groups) ? fully_connected(d) : d; }
+
+// The call of a float32 layer, and the tensors that it points to.
+struct GradInput {
+  Tensor dy, x, w, dx;
+  DenseGradInputCall call;
+
+  GradInput(const Tensor& dy_, const Tensor& x_, const Tensor& w_, const Tensor& dx_, const Layer& d, int64_t groups)
+      : dy(dense(dy_, format_of(x_))),
+        x(torch::stable::contiguous(x_, format_of(x_))),
+        w(is_flattened(d, groups) ? torch::stable::contiguous(w_, format_of(x_)) : dense(w_, MemoryFormat::Contiguous)),
+        dx(dx_),
+        call{flattened(d, groups), image_of(dy), {x.const_data_ptr<float>(), layout_of(format_of(x_))},
+             w.const_data_ptr<float>(), is_flattened(d, groups) ? FilterOrder::kChannelsInnermost : order_of(w),
+             dx.mutable_data_ptr<float>(), false, groups} {}
+};
 
 Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
                   bool is_rectified) {
@@ -88,51 +102,33 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
     }
     return dx;
   }
-  const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
-  const Tensor filters = dense(w, MemoryFormat::Contiguous);
-  DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
-                     filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), false, groups};
-  if (groups > 1) {
-    run(pass_of(call), call, call.groups * elements(call.layer), x);
-    return dx;
-  }
-  if (is_fully_connected(d) && d.H * d.W > 1) {
-    const Tensor flat = torch::stable::contiguous(w, format);  // in the order of the pixels
-    call.layer = fully_connected(d);
-    call.w = flat.const_data_ptr<float>();
-    call.w_order = FilterOrder::kChannelsInnermost;
-    run_grad_input(call, source, is_rectified);
-    return dx;
-  }
-  run_grad_input(call, source, is_rectified);
+  GradInput given(dy, x, w, dx, d, groups);
+  DenseGradInputCall& call = given.call;
+  call.only_non_zeros = groups == 1 && is_rectified && uses_lists(call.layer, call.x.data);
+  run(pass_of(call), call, call.groups * elements(call.layer), x);
   return dx;
 }
 
-bool can_walk_lists(const Tensor& x, const Tensor& w, const Layer& d) {
-  const bool is_of_whole_input = is_fully_connected(d) && d.H * d.W > 1;
-  return x.scalar_type() == ScalarType::Float && groups_of(x, w) == 1 && x.numel() > 0 && w.numel() > 0 &&
-         !is_of_whole_input;
+bool can_walk_lists(const Tensor& x, const Tensor& w) {
+  return x.scalar_type() == ScalarType::Float && groups_of(x, w) == 1 && x.numel() > 0 && w.numel() > 0;
 }
 
 // Whether one walk over lists is the fastest way to both gradients behind a ReLU.
 bool walks_lists(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
-  const Layer d = group_of(x, w, stride, padding, dilation);
-  return can_walk_lists(x, w, d) && uses_lists(d, dense(x, format_of(x)).const_data_ptr<float>());
+  const Layer d = flattened(group_of(x, w, stride, padding, dilation), 1);
+  return can_walk_lists(x, w) && uses_lists(d, dense(x, format_of(x)).const_data_ptr<float>());
 }
 
 // Eq. 6 where x is not 0, and sum dY X in the order of w (addertrain/ops/schemas.py).
 std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride,
                                                   Sizes padding, Sizes dilation) {
+  STD_TORCH_CHECK(can_walk_lists(x, w), "adder2d_list_gradients: expected a float32 layer without groups and with inputs");
   const Layer d = group_of(x, w, stride, padding, dilation);
-  STD_TORCH_CHECK(can_walk_lists(x, w, d),
-                  "adder2d_list_gradients: expected a float32 layer without groups, smaller than its input, got another one");
-  const MemoryFormat format = format_of(x);
   check_grad_output(d, dy, x, 1);
-  const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
-  const Tensor filters = dense(w, MemoryFormat::Contiguous);
-  Tensor dx = empty_like_input({d.N, d.C, d.H, d.W}, x), dw = torch::stable::empty_like(filters);
-  const DenseGradInputCall call{d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
-                                filters.const_data_ptr<float>(), order_of(filters), dx.mutable_data_ptr<float>(), true};
+  GradInput given(dy, x, w, empty_like_input({d.N, d.C, d.H, d.W}, x), d, 1);
+  DenseGradInputCall& call = given.call;
+  call.only_non_zeros = true;
+  Tensor dw = torch::stable::empty_like(given.w);
   const BothGradients& both = kernels_for(d.O).both_gradients;
   const Tensor packed = pack(pass_of(call), call, x);
   const Tensor sums = torch::stable::empty({both.sums_floats(call)}, ScalarType::Float, std::nullopt, x.device());
@@ -145,7 +141,7 @@ std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor
   torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) both.merge(call, parts, block, dw.mutable_data_ptr<float>());
   });
-  return {dx, dw};
+  return {given.dx, dw};
 }
 
 // sum dY X of small groups, dw_ocrs contiguous (addertrain/ops/grad_weight.py).
