@@ -1,8 +1,9 @@
 """ResNets that compute in 8 bits throughout: bytes pass from layer to layer, also along shortcuts.
 
-The first convolution, the mean over the image and the last layer stay in float32. Each adder layer, its norm,
-a residual's sum and the rounding to the next layer's bytes are one operator (`ops.int8_norm`). In contrast,
-`nn.int8.in_int8` changes the adder layers alone and keeps everything between them in float32.
+The first convolution and the last layer, which are no adder layers, have operands of 16 bits (`nn.int16`).
+Each adder layer, its norm, a residual's sum and the rounding to the next layer's bytes are one operator
+(`ops.int8_norm`). In contrast, `nn.int8.in_int8` changes the adder layers alone and keeps everything between
+them in float32.
 """
 
 from collections.abc import Iterable
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from addertrain.models.blocks import BasicBlock, Bottleneck, Shortcut
-from addertrain.models.layers import logits
 from addertrain.models.resnet import ResNet
 from addertrain.nn import AdderConv2d, BatchNorm2d
-from addertrain.nn.int8 import Grid, Int8AdderConv2d, grids_of
-from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8, quantise_int8
+from addertrain.nn.int8 import LEVELS, Grid, Int8AdderConv2d, grids_of
+from addertrain.nn.int16 import Int16Conv2d
+from addertrain.nn.packing import KeptPacking
+from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8
+from addertrain.ops.int8_pool import max_pool_int8, sum_pixels_int8
 
 
 class ByteLayer(nn.Module):
@@ -27,7 +30,6 @@ class ByteLayer(nn.Module):
 
     scale: Tensor
     shift: Tensor
-    packed: Tensor
     weight: Tensor
 
     def __init__(
@@ -41,7 +43,7 @@ class ByteLayer(nn.Module):
         self.sizes = (layer.stride, layer.padding, layer.dilation)
         self.low = outside.zero if relu else 0
         self.register_buffer("weight", in_bytes.weight_bytes)
-        self.register_buffer("packed", pack_int8(in_bytes.weight_bytes))
+        self._packing = KeptPacking(pack_int8)
         self.register_buffer("scale", (-inside.scale * gamma / outside.scale).float())
         self.register_buffer("shift", shift.float())
 
@@ -52,8 +54,8 @@ class ByteLayer(nn.Module):
             ratio = grid.scale / self.outside.scale
             shift = shift - grid.zero * ratio if grid.zero else shift
         return adder2d_int8_norm(
-            x, self.weight, self.packed, *self.sizes, scale=self.scale, shift=shift, outside=self.inside.zero,
-            residual=residual, residual_scale=ratio, low=self.low,
+            x, self.weight, self._packing.of(self.weight), *self.sizes, scale=self.scale, shift=shift,
+            outside=self.inside.zero, residual=residual, residual_scale=ratio, low=self.low,
         )  # fmt: skip
 
 
@@ -108,39 +110,57 @@ class ByteResNet(nn.Module):
             for name, module in network.named_modules()
             if isinstance(module, BasicBlock | Bottleneck)
         }
-        grids = grids_of(network, batches, inputs=_read_by(network, blocks), outputs=_shortcuts(blocks))
+        inputs = {**_read_by(network, blocks), "conv1": network.conv1, "avgpool": network.avgpool}
+        grids = grids_of(network, batches, inputs=inputs, outputs=_shortcuts(blocks))
         # A block's result is on the grid that the first layer of the next one reads.
         ends = [*(grids[f"{name}.conv1"] for name in list(blocks)[1:]), grids["avgpool"]]
-        self.start, self.end = grids["layer1.0.conv1"], grids["avgpool"]
-        self.stem = with_norm(network.conv1, network.bn1)
-        self.maxpool = network.maxpool
+        self.end = grids["avgpool"]
+        # Twice the calibrated range, because other images may exceed it.
+        most = 2.0 * _largest(grids["conv1"])
+        self.stem = Int16Conv2d(network.conv1, network.bn1, most=most, outside=grids["layer1.0.conv1"])
+        self.maxpool = network.maxpool if isinstance(network.maxpool, nn.MaxPool2d) else None
         self.blocks = nn.Sequential(
             *(
                 ByteBlock(block, name, grids, end)
                 for (name, block), end in zip(blocks.items(), ends, strict=True)
             )
         )
-        self.fc, self.bn2 = network.fc, network.bn2
+        self.fc = Int16Conv2d(network.fc, network.bn2, most=_largest(self.end))
         self.eval()
 
-    @torch.no_grad()
     def forward(self, x_nchw: Tensor) -> Tensor:
-        # Bytes begin at the number 0, because a ReLU comes before: rounding takes its place, behind the pool,
-        # which keeps order.
-        pooled = self.maxpool(self.stem(x_nchw))
-        y = self.blocks(quantise_int8(pooled, 1.0 / self.start.scale, self.start.zero))
-        mean = y.sum((2, 3), keepdim=True, dtype=torch.int32).float() / (y.shape[2] * y.shape[3])
-        return logits(self.fc, self.bn2, (mean - self.end.zero) * self.end.scale)
+        with torch.inference_mode():  # autograd's bookkeeping takes longer than a small layer
+            y = self.stem(x_nchw)
+            if self.maxpool is not None:
+                y = max_pool_int8(y, *_window(self.maxpool))
+            y = self.blocks(y)
+            mean = sum_pixels_int8(y).float() / (y.shape[2] * y.shape[3])
+            features = (mean - self.end.zero) * self.end.scale
+            logits: Tensor = self.fc(features[:, :, None, None]).flatten(1)
+        return logits.clone()  # one that autograd may meet
+
+
+def _largest(grid: Grid) -> float:
+    """The largest magnitude on the grid."""
+    return grid.scale * max(grid.zero, LEVELS - grid.zero)
+
+
+def _window(pool: nn.MaxPool2d) -> tuple[list[int], list[int], list[int]]:
+    """Its size, stride and padding, two numbers each."""
+    size, stride, padding = (
+        [number, number] if isinstance(number, int) else list(number)
+        for number in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    return size, stride, padding
 
 
 def _read_by(network: ResNet, blocks: dict[str, BasicBlock | Bottleneck]) -> dict[str, nn.Module]:
-    layers = {
+    return {
         f"{name}.{child}": layer
         for name, block in blocks.items()
         for child, layer in block.named_children()
         if isinstance(layer, AdderConv2d)
     }
-    return {**layers, "avgpool": network.avgpool}
 
 
 def _shortcuts(blocks: dict[str, BasicBlock | Bottleneck]) -> dict[str, nn.Module]:

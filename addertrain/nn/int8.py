@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addertrain.nn.adder import AdderConv2d
+from addertrain.nn.packing import KeptPacking
 from addertrain.nn.padding import padded
 from addertrain.nn.tracing import leaf_of_fx
-from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
+from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed
+from addertrain.ops.int8_norm import pack_int8
 
 LEVELS = 255
 
@@ -67,6 +69,7 @@ class Int8AdderConv2d(nn.Module):
             offset = offset + layer.bias.detach().double()
         self.register_buffer("weight_bytes", grid.bytes_of(layer.weight.detach()))
         self.register_buffer("offset", offset.float().view(1, -1, 1, 1))
+        self._packing = KeptPacking(pack_int8)
 
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +80,11 @@ class Int8AdderConv2d(nn.Module):
         ):  # the operator pads with byte 0, which is not the number 0 here
             bytes_ = F.pad(bytes_, (padding[1],) * 2 + (padding[0],) * 2, value=self.grid.zero)
             padding = (0, 0)
-        distances = adder2d_int8(bytes_, self.weight_bytes, self.stride, padding, self.dilation)
+        w, sizes = self.weight_bytes, (self.stride, padding, self.dilation)
+        if bytes_.shape[1] == w.shape[1] and not bytes_.is_cuda:
+            distances = adder2d_int8_packed(bytes_, w, self._packing.of(w), *sizes)
+        else:  # in groups, which are packed by the call
+            distances = adder2d_int8(bytes_, w, *sizes)
         return (self.offset - self.grid.scale * distances).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -17,7 +17,9 @@ MAX_TERMS = 32_768
 """K = C*R*S at most: sums of 255 K stay below 2^23, where float32 holds integers exactly."""
 
 LIBRARY.define(f"adder2d_int8(Tensor x, Tensor weight, {SIZES}) -> Tensor")
+LIBRARY.define(f"adder2d_int8_packed(Tensor x, Tensor weight, Tensor packed, {SIZES}) -> Tensor")
 _ADDER2D_INT8 = torch.ops.addertrain.adder2d_int8
+_PACKED = torch.ops.addertrain.adder2d_int8_packed.default
 
 
 def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
@@ -46,6 +48,14 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
     return result
 
 
+def adder2d_int8_packed(
+    x: Tensor, weight: Tensor, packed: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    """`adder2d_int8` of a layer without groups whose filters were packed before, by `pack_int8`."""
+    result: Tensor = _PACKED(x, weight, packed, stride, padding, dilation)
+    return result
+
+
 def in_words(bytes_: Tensor) -> Tensor:
     """Channels-last, padded with zero channels to a multiple of four, because GPUs read words. |0 - 0|
     adds nothing.
@@ -62,11 +72,27 @@ def reference_distances(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes
     return y.neg_().round_().to(torch.int32).contiguous(memory_format=torch.channels_last)
 
 
+@torch.library.impl(LIBRARY, "adder2d_int8_packed", "CompositeExplicitAutograd")
+def _distances(
+    x: Tensor, weight: Tensor, packed: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    return adder2d_int8(x, weight, stride, padding, dilation)
+
+
 @torch.library.register_fake(f"{NAMESPACE}::adder2d_int8", lib=LIBRARY)
 def _fake(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
     shape = output_shape(x, weight, stride, padding, dilation)
     return torch.empty(shape, dtype=torch.int32, device=x.device, memory_format=torch.channels_last)
 
 
+@torch.library.register_fake(f"{NAMESPACE}::adder2d_int8_packed", lib=LIBRARY)
+def _fake_packed(
+    x: Tensor, weight: Tensor, packed: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Tensor:
+    return _fake(x, weight, stride, padding, dilation)
+
+
 register_no_backward("adder2d_int8")
+register_no_backward("adder2d_int8_packed")
 count_response(_ADDER2D_INT8)
+count_response(torch.ops.addertrain.adder2d_int8_packed)

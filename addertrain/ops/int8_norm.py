@@ -19,9 +19,10 @@ LIBRARY.define(
     "Tensor shift, Tensor? residual, float residual_scale, float low) -> Tensor"
 )
 LIBRARY.define("quantise_int8(Tensor x, float factor, float zero) -> Tensor")
-_PACK = torch.ops.addertrain.adder2d_int8_pack
-_NORM = torch.ops.addertrain.adder2d_int8_norm
-_QUANTISE = torch.ops.addertrain.quantise_int8
+# One overload each: torch need not look for the one that fits.
+_PACK = torch.ops.addertrain.adder2d_int8_pack.default
+_NORM = torch.ops.addertrain.adder2d_int8_norm.default
+_QUANTISE = torch.ops.addertrain.quantise_int8.default
 
 
 def pack_int8(weight: Tensor) -> Tensor:
@@ -148,4 +149,4 @@ def _fake_pack(weight: Tensor) -> Tensor:
 
 for _name in ("adder2d_int8_pack", "adder2d_int8_norm", "quantise_int8"):
     register_no_backward(_name)
-count_response(_NORM)
+count_response(torch.ops.addertrain.adder2d_int8_norm)

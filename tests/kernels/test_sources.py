@@ -40,7 +40,7 @@ KNOWS_TORCH = {
     "csrc/cuda/squares_operator.cpp",
 }
 ADDED_BY_THE_STEPS = {"filter_peaks.h"}
-MANY_TIMES = {"Simd", "Bytes"}  # one for each instruction set, by design
+MANY_TIMES = {"Simd", "Bytes", "Words"}  # one for each instruction set, by design
 
 
 def _includes(text: str) -> list[str]:

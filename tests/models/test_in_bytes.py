@@ -46,8 +46,8 @@ def test_every_layer_gives_the_references_bytes(network: tuple[ResNet, Tensor]) 
         ratio = grid.scale / layer.outside.scale if grid else 0.0
         shift = layer.shift - grid.zero * ratio if grid and grid.zero else layer.shift
         expected = reference_norm(
-            x, layer.weight, layer.packed, *map(list, layer.sizes), layer.inside.zero, layer.scale, shift,
-            residual, ratio, float(layer.low),
+            x, layer.weight, layer._packing.of(layer.weight), *map(list, layer.sizes), layer.inside.zero,
+            layer.scale, shift, residual, ratio, float(layer.low),
         )  # fmt: skip
         assert torch.equal(result, expected)
         assert len(result.unique()) > 20
@@ -59,6 +59,38 @@ def test_every_layer_gives_the_references_bytes(network: tuple[ResNet, Tensor]) 
     in_bytes(images)
 
     assert checked == sum(isinstance(module, ByteLayer) for module in in_bytes.modules()) > 4
+
+
+def test_the_first_bytes_are_those_of_float64_but_for_ties() -> None:
+    """Rounding the images to steps of a 900th of their deviation moves a byte by 0.03 on average."""
+    torch.manual_seed(0)
+    model = ResNet(BasicBlock, (1,), (64,), num_classes=10, stem="imagenet").eval()
+    images = torch.randn(4, 3, 30, 30)
+    with recalibrated(model, [images]):
+        in_bytes = ByteResNet(model, [images])
+        with torch.no_grad():
+            expected = model.maxpool(model.double().bn1(model.conv1(images.double())))
+    assert in_bytes.maxpool is not None
+    got: list[Tensor] = []
+    in_bytes.blocks[0].register_forward_pre_hook(lambda _, given: got.append(given[0]))
+
+    in_bytes(images)
+
+    grid = Grid.over(0.0, float(expected.max()))
+    difference = got[0].int() - grid.bytes_of(expected).int()
+    assert difference.abs().max() <= 1
+    assert (difference != 0).double().mean() < 0.05
+
+
+def test_the_network_keeps_its_statistics(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+    in_bytes = ByteResNet(model, [images])
+    before = in_bytes(images)
+
+    model.bn2.running_mean.add_(1.0)
+
+    assert torch.equal(in_bytes(images), before)
+    assert not before.is_inference()
 
 
 def test_other_networks_are_refused() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain.ops.int8 import MAX_TERMS, adder2d_int8
+from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed
+from addertrain.ops.int8_norm import pack_int8
 from tests import instruction_sets
 from tests.ops.layers import TABLE, Layer
 from tests.ops.views import FORMS
@@ -52,6 +53,10 @@ def test_distances_over_the_table() -> None:
             assert (got.dtype, got.is_contiguous(memory_format=torch.channels_last)) == (torch.int32, True)
             if not torch.equal(got, answer):
                 wrong.append(f"{name}: {layer}")
+            if layer.groups == 1 and not torch.equal(
+                adder2d_int8_packed(x, w, pack_int8(w), *layer.sizes), answer
+            ):
+                wrong.append(f"{name}, packed before: {layer}")
     instruction_sets.restore()
 
     assert not wrong, "\n".join(wrong[:20])

@@ -10,7 +10,7 @@ namespace {
 struct Bytes {
   using Register = __m256i;
   static constexpr int kLanes = 4, kDepth = 8, kRegisters = 2;
-  static constexpr bool kAddsMaxima = false;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
   static constexpr int positions(int registers) { return registers == 2 ? 5 : 8; }
 
   static Register zero() { return _mm256_setzero_si256(); }
@@ -29,6 +29,26 @@ struct Bytes {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                      _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(sums, lower_halves)));
   }
+};
+
+// Two 16-bit words a lane.
+struct Words {
+  using Register = __m256i;
+  static constexpr int kLanes = 8, kDepth = 4, kRegisters = 2;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
+  static constexpr int positions(int registers) { return Bytes::positions(registers); }
+
+  static Register zero() { return Bytes::zero(); }
+  static Register load(const uint8_t* w) { return Bytes::load(w); }
+  static Register broadcast(const uint8_t* x) {
+    int32_t two;
+    std::memcpy(&two, x, sizeof two);
+    return _mm256_set1_epi32(two);
+  }
+  static Register add(Register sums, Register x, Register w) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(x, w));
+  }
+  static void store(Register sums, int32_t* to) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sums); }
 };
 
 }  // namespace

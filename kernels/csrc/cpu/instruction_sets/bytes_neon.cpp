@@ -11,7 +11,7 @@ namespace {
 struct Bytes {
   using Register = uint32x4_t;  // bytes of x and w, four a lane, or sums
   static constexpr int kLanes = 4, kDepth = 4, kRegisters = 4;
-  static constexpr bool kAddsMaxima = false;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
   static constexpr int positions(int registers) { return registers == 4 ? 5 : registers == 3 ? 6 : 8; }
 
   static Register zero() { return vdupq_n_u32(0); }
@@ -25,6 +25,15 @@ struct Bytes {
     return vdotq_u32(sums, vabdq_u8(vreinterpretq_u8_u32(x), vreinterpretq_u8_u32(w)), vdupq_n_u8(1));
   }
   static void store(Register sums, int32_t* to) { vst1q_s32(to, vreinterpretq_s32_u32(sums)); }
+};
+
+// Two 16-bit words a lane.
+struct Words : Bytes {
+  static Register add(Register sums, Register x, Register w) {
+    const int16x8_t a = vreinterpretq_s16_u32(x), b = vreinterpretq_s16_u32(w);
+    const int32x4_t first = vmull_s16(vget_low_s16(a), vget_low_s16(b)), rest = vmull_high_s16(a, b);
+    return vaddq_u32(sums, vreinterpretq_u32_s32(vpaddq_s32(first, rest)));
+  }
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace {
 struct Bytes {
   using Register = __m128i;
   static constexpr int kLanes = 2, kDepth = 8, kRegisters = 2;
-  static constexpr bool kAddsMaxima = false;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
   static constexpr int positions(int registers) { return registers == 2 ? 4 : 8; }
 
   static Register zero() { return _mm_setzero_si128(); }
@@ -31,13 +31,31 @@ struct Bytes {
   }
 };
 
+// Two 16-bit words a lane.
+struct Words {
+  using Register = __m128i;
+  static constexpr int kLanes = 4, kDepth = 4, kRegisters = 2;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
+  static constexpr int positions(int registers) { return Bytes::positions(registers); }
+
+  static Register zero() { return Bytes::zero(); }
+  static Register load(const uint8_t* w) { return Bytes::load(w); }
+  static Register broadcast(const uint8_t* x) {
+    int32_t two;
+    std::memcpy(&two, x, sizeof two);
+    return _mm_set1_epi32(two);
+  }
+  static Register add(Register sums, Register x, Register w) { return _mm_add_epi32(sums, _mm_madd_epi16(x, w)); }
+  static void store(Register sums, int32_t* to) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), sums); }
+};
+
 #else
 
 struct Bytes {
   using Register = uint32_t __attribute__((vector_size(16)));
   using Channels = uint8_t __attribute__((vector_size(16)));
   static constexpr int kLanes = 4, kDepth = 4, kRegisters = 4;
-  static constexpr bool kAddsMaxima = false;
+  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
   static constexpr int positions(int registers) { return registers == 4 ? 2 : 4; }
 
   static Register zero() { return Register{}; }
@@ -58,6 +76,17 @@ struct Bytes {
     return sums + (pairs & 0xffff) + (pairs >> 16);
   }
   static void store(Register sums, int32_t* to) { std::memcpy(to, &sums, sizeof sums); }
+};
+
+// Two 16-bit words a lane.
+struct Words : Bytes {
+  using Signed = int32_t __attribute__((vector_size(16)));
+
+  static Register add(Register sums, Register x, Register w) {
+    const auto a = reinterpret_cast<Signed>(x), b = reinterpret_cast<Signed>(w);
+    const auto first = reinterpret_cast<Signed>(x << 16) >> 16, first_w = reinterpret_cast<Signed>(w << 16) >> 16;
+    return sums + reinterpret_cast<Register>(first * first_w + (a >> 16) * (b >> 16));
+  }
 };
 
 #endif

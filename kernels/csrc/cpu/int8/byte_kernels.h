@@ -30,6 +30,33 @@ struct ByteCall {
   ByteNorm norm;
 };
 
+// A convolution of 16-bit words: sum * scale[o] + shift[o], and where `bytes` is given the nearest byte within low .. 255.
+struct WordCall {
+  Layer layer;           // without dilation
+  const int16_t* words;  // of `pad`
+  const uint8_t* packed;
+  const float* scale;
+  const float* shift;
+  float* numbers;        // the result as [N][P][Q][O], or null: then it is `bytes`
+  uint8_t* bytes;
+  float low;
+};
+
+struct WordKernels {
+  int64_t lanes;  // how packed filters lie (int8/words.h)
+  int64_t (*packed_bytes)(const Layer&);
+  // Blocks of filters are packed independently.
+  int64_t (*num_blocks)(const Layer&);
+  void (*pack)(const Layer&, const int16_t* w, const ImageStrides&, int64_t block_begin, int64_t block_end,
+               uint8_t* packed);
+  // The images as words, x * factor rounded within +-most, between rows and columns of padding.
+  int64_t (*num_words)(const Layer&);
+  void (*pad)(const Layer&, const float* x, float factor, float most, int64_t row_begin, int64_t row_end, int16_t* words);
+  // Units are independent, and each result belongs to one.
+  int64_t (*num_units)(const Layer&);
+  void (*compute)(const WordCall&, int64_t unit_begin, int64_t unit_end);
+};
+
 struct ByteKernels {
   const char* name;
   int64_t lanes, depth;  // how packed filters lie (int8/pack.h)
@@ -46,6 +73,11 @@ struct ByteKernels {
   void (*compute)(const ByteCall&, int64_t unit_begin, int64_t unit_end);
   // bytes[i] = the integer nearest to x[i] * factor + zero, within 0 .. 255.
   void (*quantise)(const float* x, float factor, float zero, int64_t begin, int64_t end, uint8_t* bytes);
+  WordKernels words;
+  // Rows [begin, end) of [N * P][Q][C]: the maximum over each window of x.
+  void (*highest)(const Layer&, const uint8_t* x, int64_t begin, int64_t end, uint8_t* y);
+  // sums[n][c] over the pixels of images [begin, end).
+  void (*add_up_images)(const uint8_t* x, int64_t pixels, int64_t C, int64_t begin, int64_t end, int32_t* sums);
 };
 
 const ByteKernels& avx512_vnni_byte_kernels();

@@ -6,18 +6,15 @@
 #include <cstring>
 #include <memory>
 
-#include "csrc/cpu/int8/byte_kernels.h"
+#include "csrc/cpu/int8/tiles.h"
 
 namespace addertrain::cpu {
 namespace {
 
 constexpr int64_t kBlockFilters = Bytes::kRegisters * Bytes::kLanes;  // one tile's filters
-constexpr int64_t kUnitFilters = 64;                                  // those that share a list of pixels
-constexpr int64_t kUnitPositions = 96;
+constexpr int kMostPositions = Bytes::positions(1);
 constexpr int64_t kRegisterBytes = sizeof(Bytes::Register);
 static_assert(kUnitFilters % kBlockFilters == 0 && kRegisterBytes == Bytes::kLanes * Bytes::kDepth);
-
-constexpr int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 // A patch is a run of C bytes for each tap. Where C is no multiple of the depth, patches are gathered, and each is one
 // run, padded with zeros in both operands: |0 - 0| = 0.
@@ -31,14 +28,14 @@ struct Runs {
   int64_t bytes() const { return taps * length; }
 };
 
-// [a number of 4 bytes for each lane: the sum of the filter][block][step of kDepth channels][register][lane][kDepth].
+// [a number of 4 bytes for each lane: where its sums start][block][step of kDepth channels][register][lane][kDepth].
 struct PackedFilters {
-  int64_t sum_bytes, run_bytes;
+  int64_t start_bytes, run_bytes;
 
   explicit PackedFilters(const Layer& d)
-      : sum_bytes(parts(parts(d.O, Bytes::kLanes) * Bytes::kLanes * 4, 64) * 64), run_bytes(Runs(d).bytes()) {}
+      : start_bytes(parts(parts(d.O, Bytes::kLanes) * Bytes::kLanes * 4, 64) * 64), run_bytes(Runs(d).bytes()) {}
   // A block lies behind those before it, and only the last one may have fewer registers.
-  int64_t offset_of(int64_t filter) const { return sum_bytes + filter * run_bytes; }
+  int64_t offset_of(int64_t filter) const { return start_bytes + filter * run_bytes; }
   static int registers_from(const Layer& d, int64_t filter) {
     return static_cast<int>(std::min<int64_t>(Bytes::kRegisters, parts(d.O - filter, Bytes::kLanes)));
   }
@@ -65,7 +62,7 @@ void pack(const Layer& d, const uint8_t* w, const ImageStrides& strides, int64_t
           uint8_t* packed) {
   const PackedFilters lies(d);
   const auto row = std::make_unique<uint8_t[]>(lies.run_bytes);  // zeros behind the patch
-  auto* sums = reinterpret_cast<int32_t*>(packed);
+  auto* starts = reinterpret_cast<int32_t*>(packed);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int64_t first = block * kBlockFilters;
     const int registers = PackedFilters::registers_from(d, first);
@@ -76,7 +73,7 @@ void pack(const Layer& d, const uint8_t* w, const ImageStrides& strides, int64_t
       else std::memset(row.get(), 0, lies.run_bytes);
       int32_t sum = 0;
       for (int64_t k = 0; k < lies.run_bytes; ++k) sum += row[k];
-      sums[o] = sum;
+      starts[o] = Bytes::kAddsMaxima ? -sum : 0;
       for (int64_t step = 0; step < lies.run_bytes / Bytes::kDepth; ++step)
         std::memcpy(panel + step * registers * kRegisterBytes + lane * Bytes::kDepth, &row[step * Bytes::kDepth],
                     Bytes::kDepth);

@@ -11,16 +11,25 @@ namespace {
 // Whether tiles need the sum of a patch: only where their sums are those of max(x, w).
 constexpr bool kNeedsSums = Bytes::kAddsMaxima;
 
-template <typename Set>
-int32_t sum_of(const uint8_t* bytes, int64_t count) {
-  if constexpr (Set::kAddsMaxima) return Set::add_up(bytes, count);
-  else return 0;
+// sums[i]: of the `length` bytes from pixel(i) on.
+template <typename Set, typename Pixel>
+void add_up_bytes(int64_t count, int64_t length, const Pixel& pixel, int32_t* sums) {
+  if constexpr (Set::kAddsMaxima) {
+    for (int64_t i = 0; i < count; i += 4) {
+      const uint8_t* four[4];
+      int32_t four_sums[4];
+      for (int64_t k = 0; k < 4; ++k) four[k] = pixel(std::min(i + k, count - 1));
+      Set::add_up(four, length, four_sums);
+      std::copy_n(four_sums, std::min<int64_t>(4, count - i), sums + i);
+    }
+  }
 }
 
-int64_t num_pixel_sums(const Layer& d) { return kNeedsSums && !Runs(d).are_gathered ? d.N * d.H * d.W : 0; }
+// Filters of several taps meet a pixel several times, so that its sum is taken before; others add it up themselves.
+int64_t num_pixel_sums(const Layer& d) { return kNeedsSums && Runs(d).taps > 1 ? d.N * d.H * d.W : 0; }
 
 void add_up_pixels(const Layer& d, const uint8_t* x, int64_t begin, int64_t end, int32_t* sums) {
-  for (int64_t i = begin; i < end; ++i) sums[i] = sum_of<Bytes>(x + i * d.C, d.C);
+  add_up_bytes<Bytes>(end - begin, d.C, [&](int64_t i) { return x + (begin + i) * d.C; }, sums + begin);
 }
 
 // The positions [first, first + count) of one unit.
@@ -35,7 +44,7 @@ class UnitPixels {
         rows_(runs_.are_gathered ? kUnitPositions * runs_.length : 0) {}
 
   void list(int64_t first, int64_t count) {
-    std::fill(sums_, sums_ + count, 0);
+    if (runs_.taps > 1) std::fill(sums_, sums_ + count, 0);
     for (int64_t done = 0; done < count;) {  // row by row of the output
       const int64_t m = first + done, length = std::min(count - done, d_.Q - m % d_.Q);
       if (runs_.are_gathered)
@@ -44,6 +53,8 @@ class UnitPixels {
         list_row(m, length, done);
       done += length;
     }
+    if (runs_.taps == 1)
+      add_up_bytes<Bytes>(count, runs_.length, [this](int64_t i) { return pixels_[i]; }, sums_);
   }
   // Tap t of position i is [t * kUnitPositions + i].
   const uint8_t* const* pixels() const { return pixels_.data(); }
@@ -64,7 +75,7 @@ class UnitPixels {
         fill_outside(to, at, 0, begin);
         const int64_t pixel = (n * d_.H + h) * d_.W + v;
         for (int64_t i = begin; i < end; ++i) to[i] = call_.x + (pixel + i * d_.stride_w) * d_.C;
-        if constexpr (kNeedsSums)
+        if (kNeedsSums && runs_.taps > 1)
           for (int64_t i = begin; i < end; ++i) sums_[at + i] += call_.pixel_sums[pixel + i * d_.stride_w];
         fill_outside(to, at, end, length);
       }
@@ -73,7 +84,7 @@ class UnitPixels {
   void fill_outside(const uint8_t** to, int64_t at, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       to[i] = outside_.data();
-      sums_[at + i] += static_cast<int32_t>(d_.C) * call_.outside;
+      if (kNeedsSums) sums_[at + i] += static_cast<int32_t>(d_.C) * call_.outside;
     }
   }
 
@@ -89,7 +100,6 @@ class UnitPixels {
         std::memcpy(row, is_inside ? call_.x + ((n * d_.H + h) * d_.W + v) * d_.C : outside_.data(), d_.C);
       }
     }
-    sums_[at] = sum_of<Bytes>(pixels_[at], runs_.length);
   }
 
   const ByteCall& call_;

@@ -38,6 +38,10 @@ inline Tensor dense(const Tensor& t, MemoryFormat format) {
   return torch::stable::contiguous(t, format);
 }
 
+inline Tensor channels_last(const Tensor& t) {
+  return is_dense_channels_last(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
+}
+
 inline DenseImage image_of(const Tensor& t) {
   return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
 }

@@ -4,27 +4,14 @@
 #include "csrc/cpu/int8/depthwise_bytes.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cstring>
 #include <optional>
 
-#include "csrc/tensors.h"
+#include "csrc/cpu/operators/dense_calls.h"
 
 namespace addertrain::cpu {
 namespace {
-
-using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// Dense channels-last bytes, copied only where they are not.
-Tensor channels_last(const Tensor& t) {
-  const int64_t C = t.size(1), H = t.size(2), W = t.size(3);
-  const bool is_dense = t.stride(1) == 1 && t.stride(3) == C && t.stride(2) == W * C && t.stride(0) == H * W * C;
-  return is_dense ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
-}
 
 // Before packed filters: how they lie, so that kernels of another instruction set refuse them.
 struct PackedHead {
@@ -57,7 +44,7 @@ void check_packed(const Layer& d, const Tensor& packed) {
                         packed.size(0) == kHeadBytes + byte_kernels().packed_bytes(d);
   if (is_whole) std::memcpy(&head, packed.const_data_ptr<uint8_t>(), sizeof head);
   STD_TORCH_CHECK(head == head_of(d),
-                  "adder2d_int8_norm: expected filters of this shape, packed by adder2d_int8_pack for the instruction set "
+                  "adder2d_int8: expected filters of this shape, packed by adder2d_int8_pack for the instruction set "
                   "in use; pack them again");
 }
 
@@ -67,12 +54,15 @@ void compute(ByteCall call, const Tensor& x) {
   const Layer& d = call.layer;
   call.x = x.const_data_ptr<uint8_t>();
   const int64_t num_sums = kernels.num_pixel_sums(d);
-  Tensor sums = torch::stable::empty({num_sums}, ScalarType::Int, std::nullopt, x.device());
-  int32_t* to = sums.mutable_data_ptr<int32_t>();
-  torch::stable::parallel_for(0, num_sums, 1 + (int64_t{1} << 18) / d.C, [&](int64_t begin, int64_t end) {
-    kernels.add_up_pixels(d, call.x, begin, end, to);
-  });
-  call.pixel_sums = to;
+  std::optional<Tensor> sums;
+  if (num_sums > 0) {
+    sums = torch::stable::empty({num_sums}, ScalarType::Int, std::nullopt, x.device());
+    int32_t* to = sums->mutable_data_ptr<int32_t>();
+    torch::stable::parallel_for(0, num_sums, 1 + (int64_t{1} << 18) / d.C, [&](int64_t begin, int64_t end) {
+      kernels.add_up_pixels(d, call.x, begin, end, to);
+    });
+    call.pixel_sums = to;
+  }
   const int64_t units = kernels.num_units(d);
   const int64_t elements = d.N * d.P * d.Q * d.O * d.C * d.R * d.S;
   const int64_t grain = 1 + (int64_t{1} << 23) * units / (1 + elements);
@@ -80,14 +70,28 @@ void compute(ByteCall call, const Tensor& x) {
                               [&](int64_t begin, int64_t end) { kernels.compute(call, begin, end); });
 }
 
+// `packed`: the filters of a layer without groups.
+Tensor distances(const Layer& d, const Tensor& x, const Tensor& packed) {
+  Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, x.device(), std::nullopt,
+                                  MemoryFormat::ChannelsLast);
+  if (y.numel() == 0) return y;
+  ByteCall call{};
+  call.layer = d;
+  call.packed = filters_of(packed);
+  call.distances = y.mutable_data_ptr<int32_t>();
+  compute(call, channels_last(x));
+  return y;
+}
+
 Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
   const int64_t groups = groups_of(given, w);
   const Layer d = group_of(given, w, stride, padding, dilation);
   STD_TORCH_CHECK(given.scalar_type() == ScalarType::Byte, "adder2d_int8: expected x and weight in uint8");
+  if (groups == 1) return distances(d, given, pack(d, w));
   Tensor y = torch::stable::empty({d.N, groups * d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, given.device(),
                                   std::nullopt, MemoryFormat::ChannelsLast);
   if (y.numel() == 0) return y;
-  if (groups > 1 && DepthwiseByteCall::serves(d)) {
+  if (DepthwiseByteCall::serves(d)) {
     const Tensor x = channels_last(given);
     const DepthwiseByteCall call(d, groups, x.const_data_ptr<uint8_t>(), w.const_data_ptr<uint8_t>(), strides_of(w));
     int32_t* out = y.mutable_data_ptr<int32_t>();
@@ -96,23 +100,21 @@ Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes pa
                                 [&](int64_t begin, int64_t end) { call.compute(begin, end, out); });
     return y;
   }
-  if (groups > 1) {
-    Tensor x = given, filters = w;
-    for (int64_t g = 0; g < groups; ++g) {
-      Tensor part = torch::stable::narrow(y, 1, g * d.O, d.O);
-      torch::stable::copy_(part, adder2d_int8(torch::stable::narrow(x, 1, g * d.C, d.C),
-                                              torch::stable::narrow(filters, 0, g * d.O, d.O), stride, padding,
-                                              dilation));
-    }
-    return y;
+  Tensor x = given, filters = w;
+  for (int64_t g = 0; g < groups; ++g) {
+    Tensor part = torch::stable::narrow(y, 1, g * d.O, d.O);
+    torch::stable::copy_(part, adder2d_int8(torch::stable::narrow(x, 1, g * d.C, d.C),
+                                            torch::stable::narrow(filters, 0, g * d.O, d.O), stride, padding, dilation));
   }
-  const Tensor packed = pack(d, w);
-  ByteCall call{};
-  call.layer = d;
-  call.packed = filters_of(packed);
-  call.distances = y.mutable_data_ptr<int32_t>();
-  compute(call, channels_last(given));
   return y;
+}
+
+Tensor adder2d_int8_packed(const Tensor& given, const Tensor& w, const Tensor& packed, Sizes stride, Sizes padding,
+                           Sizes dilation) {
+  const Layer d = layer_of(given, w, stride, padding, dilation);
+  STD_TORCH_CHECK(given.scalar_type() == ScalarType::Byte, "adder2d_int8_packed: expected x and weight in uint8");
+  check_packed(d, packed);
+  return distances(d, given, packed);
 }
 
 Tensor adder2d_int8_pack(const Tensor& w) {
@@ -175,12 +177,54 @@ Tensor quantise_int8(const Tensor& given, double factor, double zero) {
   return bytes;
 }
 
+Tensor max_pool_int8(const Tensor& given, Sizes size, Sizes stride, Sizes padding) {
+  STD_TORCH_CHECK(given.dim() == 4 && given.scalar_type() == ScalarType::Byte,
+                  "max_pool_int8: expected x_nchw in uint8 with 4 dimensions");
+  STD_TORCH_CHECK(size.size() == 2 && stride.size() == 2 && padding.size() == 2 && size[0] > 0 && size[1] > 0 &&
+                      stride[0] > 0 && stride[1] > 0 && padding[0] >= 0 && padding[1] >= 0,
+                  "max_pool_int8: expected two positive numbers each for size and stride, and two for padding");
+  Layer d{};
+  d.N = given.size(0), d.C = given.size(1), d.H = given.size(2), d.W = given.size(3);
+  d.R = size[0], d.S = size[1], d.stride_h = stride[0], d.stride_w = stride[1];
+  d.padding_h = padding[0], d.padding_w = padding[1];
+  d.P = (d.H + 2 * d.padding_h - d.R) / d.stride_h + 1, d.Q = (d.W + 2 * d.padding_w - d.S) / d.stride_w + 1;
+  STD_TORCH_CHECK(d.H + 2 * d.padding_h >= d.R && d.W + 2 * d.padding_w >= d.S,
+                  "max_pool_int8: expected a window that fits into the padded image");
+  Tensor y = torch::stable::empty({d.N, d.C, d.P, d.Q}, ScalarType::Byte, std::nullopt, given.device(), std::nullopt,
+                                  MemoryFormat::ChannelsLast);
+  const Tensor x = channels_last(given);
+  const uint8_t* from = x.const_data_ptr<uint8_t>();
+  uint8_t* to = y.mutable_data_ptr<uint8_t>();
+  const int64_t rows = d.N * d.P, grain = grain_of(kComputeGrain, rows, x.numel());
+  torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    byte_kernels().highest(d, from, begin, end, to);
+  });
+  return y;
+}
+
+Tensor sum_pixels_int8(const Tensor& given) {
+  STD_TORCH_CHECK(given.dim() == 4 && given.scalar_type() == ScalarType::Byte,
+                  "sum_pixels_int8: expected x_nchw in uint8 with 4 dimensions");
+  const int64_t N = given.size(0), C = given.size(1), pixels = given.size(2) * given.size(3);
+  Tensor sums = torch::stable::empty({N, C}, ScalarType::Int, std::nullopt, given.device());
+  const Tensor x = channels_last(given);
+  const uint8_t* from = x.const_data_ptr<uint8_t>();
+  int32_t* to = sums.mutable_data_ptr<int32_t>();
+  torch::stable::parallel_for(0, N, grain_of(kComputeGrain, N, x.numel()), [&](int64_t begin, int64_t end) {
+    byte_kernels().add_up_images(from, pixels, C, begin, end, to);
+  });
+  return sums;
+}
+
 }  // namespace
 }  // namespace addertrain::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(addertrain, CPU, m) {
   m.impl("adder2d_int8", TORCH_BOX(&addertrain::cpu::adder2d_int8));
+  m.impl("adder2d_int8_packed", TORCH_BOX(&addertrain::cpu::adder2d_int8_packed));
   m.impl("adder2d_int8_pack", TORCH_BOX(&addertrain::cpu::adder2d_int8_pack));
   m.impl("adder2d_int8_norm", TORCH_BOX(&addertrain::cpu::adder2d_int8_norm));
   m.impl("quantise_int8", TORCH_BOX(&addertrain::cpu::quantise_int8));
+  m.impl("max_pool_int8", TORCH_BOX(&addertrain::cpu::max_pool_int8));
+  m.impl("sum_pixels_int8", TORCH_BOX(&addertrain::cpu::sum_pixels_int8));
 }

@@ -1,0 +1,44 @@
+"""Filters in the kernels' order, kept by a module in evaluation so that its calls need not pack them.
+
+They are no state of the module: checkpoints, copies and pickled modules do without them, because another
+processor may read another order.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.jit._trace import is_tracing  # torch.jit does not declare it
+
+
+class KeptPacking:
+    """pack(weight) of one module, computed in its first call and again after its weight changed.
+
+    A weight has changed if it is another tensor (as after `module.to`), if it lies elsewhere, or if it was
+    written in place (as by `load_state_dict`).
+    """
+
+    def __init__(self, pack: Callable[[Tensor], Tensor]) -> None:
+        self._pack = pack
+        self._kept: tuple[Tensor, int, int, Tensor] | None = None
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The packed filters of `weight`."""
+        # A graph packs for itself, and a tensor of inference mode does not tell that it was written.
+        if torch.compiler.is_compiling() or is_tracing() or weight.is_inference():
+            return self._pack(weight)
+        kept = self._kept  # read once: another thread may replace it
+        if kept is not None and kept[0] is weight and kept[1:3] == _state_of(weight):
+            return kept[3]
+        with torch.inference_mode(False):
+            packed = self._pack(weight)
+        if type(packed) is Tensor:  # no fake one, which holds nothing
+            self._kept = (weight, *_state_of(weight), packed)
+        return packed
+
+    def __reduce__(self) -> tuple[type["KeptPacking"], tuple[Callable[[Tensor], Tensor]]]:
+        return KeptPacking, (self._pack,)
+
+
+def _state_of(weight: Tensor) -> tuple[int, int]:
+    return weight._version, weight.data_ptr()
