@@ -61,6 +61,7 @@ class Int8AdderConv2d(nn.Module):
         self.grid = grid
         self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
         self.edges, self.padding_mode = layer.edges, layer.padding_mode
+        self.is_grouped = layer.groups > 1
         w = layer.weight.detach().double()
         ends = grid.values_of(torch.tensor([0, LEVELS], device=w.device))
         beyond = (w - w.clamp(ends[0], ends[1])).abs().sum((1, 2, 3))
@@ -81,10 +82,10 @@ class Int8AdderConv2d(nn.Module):
             bytes_ = F.pad(bytes_, (padding[1],) * 2 + (padding[0],) * 2, value=self.grid.zero)
             padding = (0, 0)
         w, sizes = self.weight_bytes, (self.stride, padding, self.dilation)
-        if bytes_.shape[1] == w.shape[1] and not bytes_.is_cuda:
-            distances = adder2d_int8_packed(bytes_, w, self._packing.of(w), *sizes)
-        else:  # in groups, which are packed by the call
+        if self.is_grouped:  # whose filters are packed by the call
             distances = adder2d_int8(bytes_, w, *sizes)
+        else:
+            distances = adder2d_int8_packed(bytes_, w, self._packing.of(w), *sizes)
         return (self.offset - self.grid.scale * distances).to(x.dtype)
 
     def extra_repr(self) -> str:
