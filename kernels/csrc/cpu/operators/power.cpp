@@ -4,6 +4,8 @@
 // groups of a layer are computed one after the other, on slices of the channels.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
+
 #include "csrc/cpu/operators/dense_calls.h"
 #include "csrc/cpu/power_fit.h"
 #include "device/direct.h"
@@ -22,127 +24,159 @@ void check_power(double p, const Tensor& x) {
 
 int64_t work_of(const Layer& d) { return kElementsOfAnOrdinaryLayer * elements(d); }
 
-Tensor widened(const Tensor& t, MemoryFormat format) { return convert(dense(t, format), ScalarType::Float); }
+// What a pass reads; the response has no dY.
+struct Operands {
+  Tensor x, w;
+  std::optional<Tensor> dy;
+};
+
+// In float32, images in one of the two dense layouts.
+Operands widened(const Operands& given) {
+  const MemoryFormat format = format_of(given.x);
+  const auto widen = [&](const Tensor& t) { return convert(dense(t, format), ScalarType::Float); };
+  return {widen(given.x), convert(given.w, ScalarType::Float),
+          given.dy ? std::optional<Tensor>(widen(*given.dy)) : std::nullopt};
+}
+
+Operands of_group(const Operands& given, int64_t group, const Layer& d) {
+  return {channels_of(given.x, group, d.C), filters_of(given.w, group, d.O),
+          given.dy ? std::optional<Tensor>(channels_of(*given.dy, group, d.O)) : std::nullopt};
+}
+
+// `d`: one group.
+struct PowerPass {
+  Layer d;
+  int64_t groups;
+  double p;
+};
+
+// A pass in every type and any number of groups: it says which tensor its result is (`result`, and `part` of it for a
+// group) and computes it in float64 (`direct`) and one group in float32 (`compute`).
+template <typename Pass>
+Tensor run_power(Pass pass, const Operands& given) {
+  Tensor result = pass.result(given);
+  if (result.numel() == 0) return result;
+  if (is_sixteen_bit(given.x)) return torch::stable::copy_(result, run_power(pass, widened(given)));
+  if (given.x.scalar_type() == ScalarType::Double) {
+    pass.direct(given, result);
+    return result;
+  }
+  if (pass.groups == 1) {
+    pass.compute(given, result);
+    return result;
+  }
+  Pass one = pass;
+  one.groups = 1;
+  for (int64_t group = 0; group < pass.groups; ++group) {
+    Tensor part = pass.part(result, group);
+    torch::stable::copy_(part, run_power(one, of_group(given, group, pass.d)));
+  }
+  return result;
+}
+
+struct Response : PowerPass {
+  bool offset_free;
+
+  Tensor result(const Operands& given) const { return empty_like_input({d.N, groups * d.O, d.P, d.Q}, given.x); }
+  Tensor part(const Tensor& y, int64_t group) const { return channels_of(y, group, d.O); }
+
+  void direct(const Operands& given, Tensor& y) const {
+    run_direct(DirectForward<double, double, PowerSimilarity<double>>{
+        d, given.x.const_data_ptr<double>(), strides_of(given.x), given.w.const_data_ptr<double>(),
+        strides_of(given.w), y.mutable_data_ptr<double>(), strides_of(y), {p, offset_free}, groups});
+  }
+
+  void compute(const Operands& given, Tensor& y) const {
+    const MemoryFormat format = format_of(given.x);
+    const Tensor source = dense(given.x, format), filters = dense(given.w, MemoryFormat::Contiguous);
+    const PowerFit fit(p);
+    const PowerForwardCall call{{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
+                                 y.mutable_data_ptr<float>(), layout_of(format), offset_free},
+                                &fit};
+    run(kernels_for(d.O).power_forward, call, work_of(d), given.x);
+  }
+};
+
+struct GradInput : PowerPass {
+  Tensor result(const Operands& given) const { return empty_like_input({d.N, groups * d.C, d.H, d.W}, given.x); }
+  Tensor part(const Tensor& dx, int64_t group) const { return channels_of(dx, group, d.C); }
+
+  void direct(const Operands& given, Tensor& dx) const {
+    run_direct(DirectGradInput<double, double, PowerSlope<double>>{
+        d, given.dy->const_data_ptr<double>(), strides_of(*given.dy), given.x.const_data_ptr<double>(),
+        strides_of(given.x), given.w.const_data_ptr<double>(), strides_of(given.w), dx.mutable_data_ptr<double>(),
+        strides_of(dx), groups, {p}});
+  }
+
+  void compute(const Operands& given, Tensor& dx) const {
+    const MemoryFormat format = format_of(given.x);
+    const Tensor g = dense(*given.dy, format), source = torch::stable::contiguous(given.x, format);
+    const bool is_flat = is_fully_connected(d) && d.H * d.W > 1;
+    const Tensor filters =
+        is_flat ? torch::stable::contiguous(given.w, format) : dense(given.w, MemoryFormat::Contiguous);
+    const PowerFit fit(p);
+    const PowerGradInputCall call{
+        {is_flat ? fully_connected(d) : d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
+         filters.const_data_ptr<float>(), is_flat ? FilterOrder::kChannelsInnermost : order_of(filters),
+         dx.mutable_data_ptr<float>(), false},
+        &fit};
+    run(kernels_for(call.of.layer.C).power_grad_input, call, work_of(d), given.x);
+  }
+};
+
+struct GradWeight : PowerPass {
+  Tensor result(const Operands& given) const { return torch::stable::empty_like(given.w); }
+  Tensor part(const Tensor& dw, int64_t group) const { return filters_of(dw, group, d.O); }
+
+  void direct(const Operands& given, Tensor& dw) const {
+    run_direct(DirectGradWeight<double, double, PowerSlope<double>>{
+        d, given.dy->const_data_ptr<double>(), strides_of(*given.dy), given.x.const_data_ptr<double>(),
+        strides_of(given.x), given.w.const_data_ptr<double>(), strides_of(given.w), dw.mutable_data_ptr<double>(),
+        strides_of(dw), groups, {p}});
+  }
+
+  void compute(const Operands& given, Tensor& dw) const {
+    const MemoryFormat format = format_of(given.x);
+    const Tensor g = dense(*given.dy, format), source = dense(given.x, format);
+    const Tensor filters = dense(given.w, MemoryFormat::Contiguous);
+    const bool is_in_place =
+        order_of(filters) == FilterOrder::kChannelsInnermost ? is_dense_channels_last(dw) : dw.is_contiguous();
+    Tensor sums = is_in_place ? dw : torch::stable::empty_like(filters);
+    const PowerFit fit(p);
+    const PowerGradWeightCall call{d,
+                                   image_of(g),
+                                   image_of(source),
+                                   filters.const_data_ptr<float>(),
+                                   order_of(filters),
+                                   sums.mutable_data_ptr<float>(),
+                                   &fit};
+    run(kernels_for(d.O).power_grad_weight, call, work_of(d), given.x);
+    if (!is_in_place) torch::stable::copy_(dw, sums);
+  }
+};
+
+PowerPass power_pass(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation, double p) {
+  check_power(p, x);
+  return {group_of(x, w, stride, padding, dilation), groups_of(x, w), p};
+}
 
 Tensor adder2d_power_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
                          bool offset_free, double p) {
-  const int64_t groups = groups_of(x, w);
-  const Layer d = group_of(x, w, stride, padding, dilation);
-  const MemoryFormat format = format_of(x);
-  check_power(p, x);
-  Tensor y = empty_like_input({d.N, groups * d.O, d.P, d.Q}, x);
-  if (y.numel() == 0) return y;
-  if (is_sixteen_bit(x)) {
-    const Tensor wide =
-        adder2d_power_cpu(widened(x, format), convert(w, ScalarType::Float), stride, padding, dilation, offset_free, p);
-    return torch::stable::copy_(y, wide);
-  }
-  if (x.scalar_type() == ScalarType::Double) {
-    run_direct(DirectForward<double, double, PowerSimilarity<double>>{
-        d, x.const_data_ptr<double>(), strides_of(x), w.const_data_ptr<double>(), strides_of(w),
-        y.mutable_data_ptr<double>(), strides_of(y), {p, offset_free}, groups});
-    return y;
-  }
-  if (groups > 1) {
-    for (int64_t g = 0; g < groups; ++g) {
-      Tensor part = channels_of(y, g, d.O);
-      torch::stable::copy_(part, adder2d_power_cpu(channels_of(x, g, d.C), filters_of(w, g, d.O), stride, padding,
-                                                   dilation, offset_free, p));
-    }
-    return y;
-  }
-  const Tensor source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
-  const PowerFit fit(p);
-  const PowerForwardCall call{{d, image_of(source), filters.const_data_ptr<float>(), order_of(filters),
-                               y.mutable_data_ptr<float>(), layout_of(format), offset_free},
-                              &fit};
-  run(kernels_for(d.O).power_forward, call, work_of(d), x);
-  return y;
+  return run_power(Response{power_pass(x, w, stride, padding, dilation, p), offset_free}, {x, w, std::nullopt});
 }
 
 Tensor adder2d_power_grad_input_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                                     Sizes dilation, double p) {
-  const int64_t groups = groups_of(x, w);
-  const Layer d = group_of(x, w, stride, padding, dilation);
-  const MemoryFormat format = format_of(x);
-  check_grad_output(d, dy, x, groups);
-  check_power(p, x);
-  Tensor dx = empty_like_input({d.N, groups * d.C, d.H, d.W}, x);
-  if (dx.numel() == 0) return dx;
-  if (is_sixteen_bit(x)) {
-    const Tensor wide = adder2d_power_grad_input_cpu(widened(dy, format), widened(x, format),
-                                                     convert(w, ScalarType::Float), stride, padding, dilation, p);
-    return torch::stable::copy_(dx, wide);
-  }
-  if (x.scalar_type() == ScalarType::Double) {
-    run_direct(DirectGradInput<double, double, PowerSlope<double>>{
-        d, dy.const_data_ptr<double>(), strides_of(dy), x.const_data_ptr<double>(), strides_of(x),
-        w.const_data_ptr<double>(), strides_of(w), dx.mutable_data_ptr<double>(), strides_of(dx), groups, {p}});
-    return dx;
-  }
-  if (groups > 1) {
-    for (int64_t g = 0; g < groups; ++g) {
-      Tensor part = channels_of(dx, g, d.C);
-      torch::stable::copy_(part, adder2d_power_grad_input_cpu(channels_of(dy, g, d.O), channels_of(x, g, d.C),
-                                                              filters_of(w, g, d.O), stride, padding, dilation, p));
-    }
-    return dx;
-  }
-  const Tensor g = dense(dy, format), source = torch::stable::contiguous(x, format);
-  const bool is_flat = is_fully_connected(d) && d.H * d.W > 1;
-  const Tensor filters = is_flat ? torch::stable::contiguous(w, format) : dense(w, MemoryFormat::Contiguous);
-  const PowerFit fit(p);
-  const PowerGradInputCall call{
-      {is_flat ? fully_connected(d) : d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
-       filters.const_data_ptr<float>(), is_flat ? FilterOrder::kChannelsInnermost : order_of(filters),
-       dx.mutable_data_ptr<float>(), false},
-      &fit};
-  run(kernels_for(call.of.layer.C).power_grad_input, call, work_of(d), x);
-  return dx;
+  const GradInput pass{power_pass(x, w, stride, padding, dilation, p)};
+  check_grad_output(pass.d, dy, x, pass.groups);
+  return run_power(pass, {x, w, dy});
 }
 
 Tensor adder2d_power_grad_weight_cpu(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                                      Sizes dilation, double p) {
-  const int64_t groups = groups_of(x, w);
-  const Layer d = group_of(x, w, stride, padding, dilation);
-  const MemoryFormat format = format_of(x);
-  check_grad_output(d, dy, x, groups);
-  check_power(p, x);
-  Tensor dw = torch::stable::empty_like(w);
-  if (dw.numel() == 0) return dw;
-  if (is_sixteen_bit(x)) {
-    const Tensor wide = adder2d_power_grad_weight_cpu(widened(dy, format), widened(x, format),
-                                                      convert(w, ScalarType::Float), stride, padding, dilation, p);
-    return torch::stable::copy_(dw, wide);
-  }
-  if (x.scalar_type() == ScalarType::Double) {
-    run_direct(DirectGradWeight<double, double, PowerSlope<double>>{
-        d, dy.const_data_ptr<double>(), strides_of(dy), x.const_data_ptr<double>(), strides_of(x),
-        w.const_data_ptr<double>(), strides_of(w), dw.mutable_data_ptr<double>(), strides_of(dw), groups, {p}});
-    return dw;
-  }
-  if (groups > 1) {
-    for (int64_t g = 0; g < groups; ++g) {
-      Tensor part = filters_of(dw, g, d.O);
-      torch::stable::copy_(part, adder2d_power_grad_weight_cpu(channels_of(dy, g, d.O), channels_of(x, g, d.C),
-                                                               filters_of(w, g, d.O), stride, padding, dilation, p));
-    }
-    return dw;
-  }
-  const Tensor g = dense(dy, format), source = dense(x, format), filters = dense(w, MemoryFormat::Contiguous);
-  const bool is_in_place =
-      order_of(filters) == FilterOrder::kChannelsInnermost ? is_dense_channels_last(dw) : dw.is_contiguous();
-  Tensor sums = is_in_place ? dw : torch::stable::empty_like(filters);
-  const PowerFit fit(p);
-  const PowerGradWeightCall call{d,
-                                 image_of(g),
-                                 image_of(source),
-                                 filters.const_data_ptr<float>(),
-                                 order_of(filters),
-                                 sums.mutable_data_ptr<float>(),
-                                 &fit};
-  run(kernels_for(d.O).power_grad_weight, call, work_of(d), x);
-  return is_in_place ? dw : torch::stable::copy_(dw, sums);
+  const GradWeight pass{power_pass(x, w, stride, padding, dilation, p)};
+  check_grad_output(pass.d, dy, x, pass.groups);
+  return run_power(pass, {x, w, dy});
 }
 
 }  // namespace
