@@ -1,4 +1,5 @@
-// The tiled kernels with their planners and launchers, compiled for this machine's processor by the emulator.
+// All kernels of layers with their planners and launchers, compiled for this machine's processor by the emulator.
+#include "csrc/cuda/direct.cu"
 #include "csrc/cuda/dispatch.cpp"
 #include "csrc/cuda/distance_u8.cu"
 #include "csrc/cuda/forward_f32.cu"
@@ -30,11 +31,7 @@ std::unique_ptr<void, decltype(&std::free)> workspace_for(const Call& call) {
 
 }  // namespace
 
-// Only tiles are emulated; tests/kernels/direct_host.cpp runs the direct kernel.
-cudaError_t addertrain::cuda::direct_forward(const ForwardCall&, cudaStream_t) { return cudaErrorInvalidValue; }
-cudaError_t addertrain::cuda::direct_grad_input(const GradInputCall&, cudaStream_t) { return cudaErrorInvalidValue; }
-
-// 0, or 1 where no tile serves the layer. Types in the order of launchers.h.
+// 0, or 1 where no kernel serves the call. Types in the order of launchers.h.
 extern "C" int emulated_forward(int type, const Layer* d, const ImageStrides* strides, const void* x, const void* w,
                                 void* y, bool offset_free, const float* scale, const float* shift,
                                 const void* residual, bool relu, double* sums, int64_t groups,

@@ -1,16 +1,19 @@
-"""The GPU's tiled kernels run by an emulator on this machine's processor (tests/kernels/emulator)."""
+"""The GPU's kernels run by an emulator on this machine's processor (tests/kernels/emulator)."""
 
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from addertrain.ops.grouping import grad_weight_by_group
 from addertrain.ops.int8 import in_words
 from addertrain.ops.layout import empty_like_input
+from addertrain.ops.variants_surrogate import grad_weight_by_exchange
 from tests.kernels.host import TYPES, build_shared, layer_numbers, stride_numbers
 from tests.ops.layers import Layer
 from tests.source_tree import ROOT
@@ -19,7 +22,7 @@ _REFUSED = 1  # cudaErrorInvalidValue of the emulator's
 
 
 def build_emulator(folder: Path, kernels: Path = ROOT / "kernels") -> Path:
-    """emulated.cpp: every tiled kernel, its planner and its launcher, from the sources in `kernels`."""
+    """emulated.cpp: every kernel of layers, its planner and its launcher, from the sources in `kernels`."""
     headers = ROOT / "tests" / "kernels" / "emulator"
     options = ("-O1", "-Wno-unknown-pragmas", f"-I{headers}")
     return build_shared("emulated.cpp", folder, *options, kernels=kernels)
@@ -70,7 +73,7 @@ class EmulatedKernels:
 
     @staticmethod
     def serves(layer: Layer) -> bool:
-        """Whether tiles, not the direct kernel, compute dense tensors of this layer."""
+        """Whether tiles, not the direct kernel, compute this layer in float32 and 16 bits, if it is dense."""
         is_large = min(layer.C, layer.O) >= 32 * layer.groups
         return max(layer.R, layer.S) <= 16 and (layer.groups == 1 or is_large)
 
@@ -93,7 +96,7 @@ class EmulatedKernels:
             ctypes.c_int64(layer.groups),
             ctypes.c_double(power),
         )
-        _check(code, f"no tile serves {layer}")
+        _check(code, f"no kernel serves {layer}")
         return y
 
     def distances(self, layer: Layer, x: Tensor, w: Tensor) -> Tensor:
@@ -163,5 +166,18 @@ class EmulatedKernels:
             ctypes.c_int64(layer.groups),
             ctypes.c_double(power),
         )
-        _check(code, f"no tile serves {layer}")
+        _check(code, f"no kernel serves {layer}")
         return dx
+
+    def power_grad_weight(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor, power: float) -> Tensor:
+        """As GPUs compute it in float32: by the input gradient, with the roles of x and w exchanged."""
+
+        def grad_input(dy: Tensor, x: Tensor, w: Tensor, *_: object) -> Tensor:
+            pixels = Layer(x.shape[0], x.shape[1], w.shape[0], *x.shape[2:], 1, 1)
+            return self.grad_input(pixels, dy, x, w, power)
+
+        @grad_weight_by_group
+        def of_group(*arguments: Any) -> Tensor:
+            return grad_weight_by_exchange(*arguments, grad_input)
+
+        return of_group(dy, x, w, *layer.sizes)

@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,26 @@ def stride_numbers(*tensors: Tensor) -> ctypes.Array[ctypes.c_int64]:
     return _numbers(*(stride for tensor in tensors for stride in tensor.stride()))
 
 
+def _same_by_both_indices(
+    function: Callable[..., None], layer: Layer, tensors: list[Tensor], *flags: object
+) -> Tensor:
+    """The last of the tensors, which `function` computes from the others."""
+    *operands, result = tensors
+    other = result.clone()
+    for is_short, target in ((True, result), (False, other)):
+        given = [*operands, target]
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in given]
+        numbers = (TYPES.index(result.dtype), layer_numbers(layer), stride_numbers(*given))
+        function(*numbers, *pointers, *flags, ctypes.c_bool(is_short))
+    assert torch.equal(other, result), layer
+    return result
+
+
 class HostKernels:
-    """`Operators` (tests/ops/implementations.py) over the compiled device code. Results start as NaN."""
+    """`Operators` (tests/ops/implementations.py) over the compiled device code. Results start as NaN.
+
+    Each is computed twice, with positions of 32 and of 64 bits, and must have the same bits.
+    """
 
     device = "cpu"
     saturates = False
@@ -72,29 +91,13 @@ class HostKernels:
 
     def forward(self, layer: Layer, x: Tensor, w: Tensor, offset_free: bool = False) -> Tensor:
         y = empty_like_input([layer.N, layer.O, *layer.output], x).fill_(torch.nan)
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, w, y)]
-        type_ = TYPES.index(x.dtype)
-        self.library.adder2d(
-            type_,
-            layer_numbers(layer),
-            stride_numbers(x, w, y),
-            *pointers,
-            ctypes.c_bool(offset_free),
-            ctypes.c_int64(layer.groups),
-        )
-        return y
+        flags = (ctypes.c_bool(offset_free), ctypes.c_int64(layer.groups))
+        return _same_by_both_indices(self.library.adder2d, layer, [x, w, y], *flags)
 
     def grad_input(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         dx = empty_like_input(x.shape, x).fill_(torch.nan)
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (dy, x, w, dx)]
-        self.library.adder2d_grad_input(
-            TYPES.index(x.dtype),
-            layer_numbers(layer),
-            stride_numbers(dy, x, w, dx),
-            *pointers,
-            ctypes.c_int64(layer.groups),
-        )
-        return dx
+        flags = (ctypes.c_int64(layer.groups),)
+        return _same_by_both_indices(self.library.adder2d_grad_input, layer, [dy, x, w, dx], *flags)
 
     def grad_weight(self, layer: Layer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         raise NotImplementedError("the filter gradient is a convolution's")

@@ -22,12 +22,14 @@ class Kernel:
     """One entry point. `loop` counts the opcodes of the backward branch's range with the most arithmetic.
 
     `loops_inside`: those of the loops within it, which run seldom: a step's carry from channels to taps.
+    `innermost`: of every loop of the kernel that contains no other.
     """
 
     name: str
     opcodes: Counter[str]
     loop: Counter[str]
     loops_inside: Counter[str]
+    innermost: tuple[Counter[str], ...]
     registers: int
     stack_bytes: int
 
@@ -62,7 +64,7 @@ def kernels_of(library: Path, name_part: str = "adder_contract") -> list[Kernel]
         if name_part in name:
             code = [match for line in body.splitlines() if (match := _INSTRUCTION.match(line))]
             opcodes = Counter(match["opcode"] for match in code)
-            found.append(Kernel(name, opcodes, *_hot_loop(code), *resources[name]))
+            found.append(Kernel(name, opcodes, *_loops(code), *resources[name]))
     return found
 
 
@@ -72,7 +74,18 @@ def _run(library: Path, option: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _hot_loop(code: list[re.Match[str]]) -> tuple[Counter[str], Counter[str]]:
+def count(opcodes: Counter[str], opcode: str) -> int:
+    """Of an opcode with any modifiers that follow."""
+    return sum(n for name, n in opcodes.items() if name == opcode or name.startswith(f"{opcode}."))
+
+
+def uses_local_memory(kernel: Kernel) -> bool:
+    """Whether anything lies on the stack: values without a register, or an array with a computed index."""
+    return bool(kernel.stack_bytes or count(kernel.opcodes, "LDL") or count(kernel.opcodes, "STL"))
+
+
+def _loops(code: list[re.Match[str]]) -> tuple[Counter[str], Counter[str], tuple[Counter[str], ...]]:
+    """`loop`, `loops_inside` and `innermost` of a kernel."""
     addresses = [int(match["address"], 16) for match in code]
     loops: list[tuple[int, int]] = [(0, -1)]
     for last, match in enumerate(code):
@@ -82,4 +95,10 @@ def _hot_loop(code: list[re.Match[str]]) -> tuple[Counter[str], Counter[str]]:
     opcodes = {loop: Counter(m["opcode"] for m in code[loop[0] : loop[1] + 1]) for loop in loops}
     hot = max(loops, key=lambda loop: sum(n for name, n in opcodes[loop].items() if _ARITHMETIC.match(name)))
     inside = [loop for loop in loops[1:] if hot[0] < loop[0] and loop[1] < hot[1]]
-    return opcodes[hot], sum((opcodes[loop] for loop in inside), Counter())
+    innermost = [
+        loop
+        for loop in loops[1:]
+        if not any(other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops[1:])
+    ]
+    of_innermost = tuple(opcodes[loop] for loop in innermost)
+    return opcodes[hot], sum((opcodes[loop] for loop in inside), Counter()), of_innermost

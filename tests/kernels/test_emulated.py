@@ -1,6 +1,7 @@
-"""The tiled kernels' own source over the operator table, emulated: tests GPUs' results where no GPU is.
+"""The GPU kernels' own source over the operator table, emulated: tests GPUs' results where no GPU is.
 
 By default each layer (in 16 bits every sixth) runs in one layout and form, in turn; `-m long` runs all.
+Powers of the distance are in test_emulated_powers.py.
 """
 
 import itertools
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 from addertrain.ops import reference
-from addertrain.ops.power_answers import power_grad_input_answer, power_response_answer
 from addertrain.ops.tolerance import SAFETY, unit_roundoff
 from tests.kernels.emulated import EmulatedKernels, Fused
 from tests.ops import test_nonfinite
@@ -94,25 +94,34 @@ def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, grou
     assert not mistakes, "\n".join(mistakes[:20])
 
 
-@over_the_table
-def test_emulated_powers(emulator: EmulatedKernels, group: str) -> None:
-    """With this machine's logarithm and exponential, which are more exact than a GPU's (docs/cuda.md)."""
+@pytest.mark.parametrize("dtype", [torch.float64, *DTYPES], ids=name_of)
+def test_what_no_tile_serves_goes_to_the_direct_kernel(emulator: EmulatedKernels, dtype: torch.dtype) -> None:
+    """Small groups and long filters; float64 everywhere. tests/kernels/test_direct.py has the whole table."""
+    is_double = dtype == torch.float64
+    layers = [
+        one for group in TABLE.values() for one in group if is_double or not EmulatedKernels.serves(one)
+    ]
     found = []
-    for i, layer in _layers(group, torch.float32, False):
-        data, p, layout = data_of(layer, torch.float32), (1.5, 1.003, 1.97)[i % 3], i % 2 == 1
-        dy, x = (
-            t.to(memory_format=torch.channels_last if layout else torch.contiguous_format)
-            for t in (data.dy, data.x)
-        )
-        y = emulator.forward(layer, x, data.w, layout, power=p)
-        dx = emulator.grad_input(layer, dy, x, data.w, power=p)
-        if layer.N:
-            expected = power_response_answer(x, data.w, layer.sizes, p=p, offset_free=layout)
-            found.append(mistake(y, expected, layer, f"response, p = {p}"))
-            expected = power_grad_input_answer(dy, x, data.w, layer.sizes, p=p)
-            found.append(mistake(dx, expected, layer, f"input gradient, p = {p}"))
+    for i, layer in enumerate(layers[DTYPES.index(dtype) :: 12] if not is_double else layers[::60]):
+        data, offset_free = data_of(layer, dtype), i % 2 == 0
+        dy, x = (t.to(memory_format=LAYOUTS[[*LAYOUTS][i % 2]]) for t in (data.dy, data.x))
+        y, dx = emulator.forward(layer, x, data.w, offset_free), emulator.grad_input(layer, dy, x, data.w)
+        found.append(mistake(y, forward_answer(layer, dtype, offset_free), layer, "response"))
+        found.append(mistake(dx, grad_input_answer(layer, dtype), layer, "input gradient"))
 
     assert not [one for one in found if one], "\n".join(one for one in found[:20] if one)
+
+
+def test_offsets_that_pass_32_bits(emulator: EmulatedKernels) -> None:
+    """Two images 2^31 elements apart; the memory between them is never touched."""
+    layer = Layer(2, 3, 3, 5, 6, 3, 3, padding=(1, 1), groups=3)
+    data = data_of(layer, torch.float16)
+    far = torch.empty(2**31 + 90, dtype=torch.float16).as_strided((2, 3, 5, 6), (2**31, 30, 6, 1))
+    x, dy = far.copy_(data.x), data.dy
+
+    answers = forward_answer(layer, torch.float16, True), grad_input_answer(layer, torch.float16)
+    assert mistake(emulator.forward(layer, x, data.w, True), answers[0], layer, "response") is None
+    assert mistake(emulator.grad_input(layer, dy, x, data.w), answers[1], layer, "input gradient") is None
 
 
 @pytest.mark.long
