@@ -44,13 +44,16 @@ ADDERTRAIN_DEVICE void load_third(float factor, const ContractParams<Word, Out>&
   }
 }
 
-// One slab: both operands of a step in registers, then every pair of them.
+// One slab: both operands of a step in registers, then every pair of them. Unrolled over its steps unless the elements of
+// one step keep the special function unit busy for longer than a load takes: the compiler would start those of the next
+// steps early and put other numbers on the stack for them.
 template <class P, class Op, class Word, class X>
 ADDERTRAIN_DEVICE void add_slab(const Op& op, const Word* a_tile, const Word* b_tile, const ThreadPlace<P>& place,
                                 const X& x, typename Op::Sum (&acc)[P::TM][P::TN]) {
   const Word* at_a = a_tile + place.ty * 4;
   const Word* at_b = b_tile + place.tx * 4;
-#pragma unroll
+  [[maybe_unused]] constexpr int kStepsAtOnce = Op::kIsUnrolled ? P::BK : 1;
+#pragma unroll kStepsAtOnce
   for (int k = 0; k < P::BK; ++k) {
     Word4<Word> a[P::TM / 4], b[P::TN / 4];
 #pragma unroll

@@ -15,6 +15,7 @@ struct ForwardF32 {
   static constexpr bool kIsGrad = false;
   static constexpr bool kIsSaturated = false;
   static constexpr bool kIsBytes = false;
+  static constexpr bool kIsUnrolled = true;
   ADDERTRAIN_DEVICE explicit ForwardF32(float) {}
   static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float x, Two<float> w, Two<float>) {
     const Two<float> d = subtract(Two<float>{x, x}, w);
@@ -32,6 +33,7 @@ struct GradInputF32 {
   static constexpr bool kIsGrad = true;
   static constexpr bool kIsSaturated = true;
   static constexpr bool kIsBytes = false;
+  static constexpr bool kIsUnrolled = true;
   ADDERTRAIN_DEVICE explicit GradInputF32(float) {}
   static ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float g, Two<float> w_scaled, Two<float> x_scaled) {
     return add_saturated_products(acc, g, w_scaled, x_scaled);
@@ -47,6 +49,7 @@ struct PowerForwardF32 {
   static constexpr bool kIsGrad = false;
   static constexpr bool kIsSaturated = false;
   static constexpr bool kIsBytes = false;
+  static constexpr bool kIsUnrolled = false;
   float p;
   ADDERTRAIN_DEVICE explicit PowerForwardF32(float power) : p(power) {}
   ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float x, Two<float> w, Two<float>) const {
@@ -62,6 +65,7 @@ struct PowerGradInputF32 {
   static constexpr bool kIsGrad = true;
   static constexpr bool kIsSaturated = false;
   static constexpr bool kIsBytes = false;
+  static constexpr bool kIsUnrolled = false;
   float q;
   ADDERTRAIN_DEVICE explicit PowerGradInputF32(float power) : q(power - 1.0f) {}
   ADDERTRAIN_DEVICE Two<float> step(Two<float> acc, float g, Two<float> w, Two<float> x) const {
@@ -81,6 +85,7 @@ struct DistanceU8 {
   static constexpr bool kIsGrad = false;
   static constexpr bool kIsSaturated = false;
   static constexpr bool kIsBytes = true;
+  static constexpr bool kIsUnrolled = true;
   ADDERTRAIN_DEVICE explicit DistanceU8(float) {}
   static ADDERTRAIN_DEVICE Two<int32_t> step(Two<int32_t> sum, uint32_t x, Two<uint32_t> w, Two<float>) {
     if (has_byte_maxima())

@@ -1,14 +1,13 @@
 """What the tiled kernels' hot loops are made of, on sm_90: read from the machine code, no GPU needed."""
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from addertrain.bench.roofline import TILES
-from tests.kernels.sass import Kernel, kernels_of
+from tests.kernels.sass import Kernel, count, kernels_of, uses_local_memory
 from tests.source_tree import ROOT
 
 pytestmark = pytest.mark.timeout(1000)  # nvcc on a busy machine
@@ -20,6 +19,8 @@ SLOTS = {
     for tile in tiles
 }
 REGISTERS_OF_A_MULTIPROCESSOR = 65536
+POWER_SLOTS = {"forward": 5.38, "grad_input": 6.38}
+"""With the p-th power of the distance, in the loop over a slab's steps (docs/cuda.md)."""
 ROOM = 1.03
 """Another nvcc may place an instruction more or less."""
 
@@ -36,11 +37,15 @@ class Tile:
 
     @property
     def label(self) -> str:
-        return f"{'grad_input' if self.is_grad else 'forward'} {self.type} {self.sizes[0]}x{self.sizes[1]}"
+        return f"{self.pass_} {self.type} {self.sizes[0]}x{self.sizes[1]}"
 
     @property
     def is_pairs(self) -> bool:
         return self.type in ("float16", "bfloat16")
+
+    @property
+    def pass_(self) -> str:
+        return "grad_input" if self.is_grad else "forward"
 
     @property
     def threads(self) -> int:
@@ -70,18 +75,18 @@ def tiles(cuda_library: Path) -> list[Tile]:
     return [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type not in ("uint8", "power")]
 
 
+@pytest.fixture(scope="module")
+def power_tiles(cuda_library: Path) -> list[Tile]:
+    return [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type == "power"]
+
+
 def test_four_bytes_are_one_instruction(cuda_library: Path) -> None:
     tiles = [tile for tile in map(tile_of, kernels_of(cuda_library)) if tile.type == "uint8"]
 
     assert len(tiles) == 2  # channels in words of their own, and any
     for tile in tiles:
-        assert _count(tile.kernel.loop, "VABSDIFF4") == tile.elements, tile.label
-        assert tile.kernel.stack_bytes == 0
-
-
-def _count(loop: Counter[str], opcode: str) -> int:
-    """Of an opcode with any modifiers that follow."""
-    return sum(n for name, n in loop.items() if name == opcode or name.startswith(f"{opcode}."))
+        assert count(tile.kernel.loop, "VABSDIFF4") == tile.elements, tile.label
+        assert not uses_local_memory(tile.kernel)
 
 
 def test_every_tile_is_there(tiles: list[Tile]) -> None:
@@ -90,9 +95,7 @@ def test_every_tile_is_there(tiles: list[Tile]) -> None:
 
 def test_no_kernel_touches_local_memory(tiles: list[Tile]) -> None:
     for tile in tiles:
-        assert tile.kernel.stack_bytes == 0, tile.label
-        assert not _count(tile.kernel.opcodes, "LDL"), tile.label
-        assert not _count(tile.kernel.opcodes, "STL"), tile.label
+        assert not uses_local_memory(tile.kernel), tile.label
 
 
 def test_no_result_hangs_on_an_order(cuda_library: Path) -> None:
@@ -127,11 +130,11 @@ def test_two_16_bit_elements_are_an_instruction_and_sums_are_the_tensor_cores(ti
     for tile in [tile for tile in tiles if tile.is_pairs]:
         loop, elements = tile.kernel.loop, tile.elements
         if not tile.is_grad:
-            assert _count(loop, "HMNMX2") == elements // 2, tile.label
+            assert count(loop, "HMNMX2") == elements // 2, tile.label
         else:
             assert loop["HADD2.SAT"] == elements // 2, tile.label
         sums_of_a = tile.sizes[2] // 8 * 2
-        assert _count(loop, "HMMA") == elements // 8 + sums_of_a, tile.label
+        assert count(loop, "HMMA") == elements // 8 + sums_of_a, tile.label
 
 
 def test_shared_memory_is_read_16_bytes_at_a_time(tiles: list[Tile]) -> None:
@@ -152,8 +155,36 @@ def test_few_slots_go_elsewhere(tiles: list[Tile]) -> None:
         assert slots <= ROOM * SLOTS[tile.label], f"{tile.label}: {slots:.3f} issue slots an element"
 
 
-def test_registers_leave_room_for_the_blocks_that_are_meant(tiles: list[Tile]) -> None:
-    for tile in tiles:
+def test_a_power_is_a_logarithm_and_an_exponential(power_tiles: list[Tile]) -> None:
+    """And nothing else of the special function unit, in a loop of one step after the other."""
+    assert sorted(tile.pass_ for tile in power_tiles) == 5 * ["forward"] + 5 * ["grad_input"]
+    for tile in power_tiles:
+        elements = tile.elements // tile.sizes[2]  # of one step
+        (loop,) = [loop for loop in tile.kernel.innermost if count(loop, "MUFU")]
+        assert loop["MUFU.LG2"] == loop["MUFU.EX2"] == loop["FMUL"] == elements, tile.label
+        assert count(loop, "MUFU") == 2 * elements, tile.label
+        sums = ("FADD", "FFMA") if tile.is_grad else ("FADD",)
+        assert sum(loop[opcode] for opcode in sums) == 2 * elements, tile.label
+        if tile.is_grad:  # the sign
+            assert elements <= loop["LOP3.LUT"] <= elements + 4, tile.label
+
+
+def test_few_slots_of_a_power_go_elsewhere(power_tiles: list[Tile]) -> None:
+    for tile in power_tiles:
+        (loop,) = [loop for loop in tile.kernel.innermost if count(loop, "MUFU")]
+        slots = sum(loop.values()) * tile.sizes[2] / tile.elements
+        assert slots <= ROOM * POWER_SLOTS[tile.pass_], f"{tile.label}: {slots:.3f} issue slots an element"
+
+
+def test_no_power_touches_local_memory(power_tiles: list[Tile]) -> None:
+    for tile in power_tiles:
+        assert not uses_local_memory(tile.kernel), tile.label
+
+
+def test_registers_leave_room_for_the_blocks_that_are_meant(
+    tiles: list[Tile], power_tiles: list[Tile]
+) -> None:
+    for tile in [*tiles, *power_tiles]:
         blocks = tile.sizes[-1]
         granted = -(-tile.kernel.registers // 8) * 8 * tile.threads * blocks
         assert granted <= REGISTERS_OF_A_MULTIPROCESSOR, f"{tile.label}: {tile.kernel.registers} registers"
