@@ -45,6 +45,19 @@ def small_layers(
     )
 
 
+def grouped_layers(dtype: torch.dtype | None) -> dict[ProvenLayer, list[str]]:
+    """A depthwise layer and others in small groups, for the direct kernel; large groups, for the tiles."""
+    sizes = ((12, 24, 3, 2, 12), (24, 20, 3, 1, 4), (20, 64, 1, 1, 1), (64, 96, 3, 1, 2))
+    modules: list[nn.Module] = []
+    for channels, filters, kernel, stride, groups in sizes:
+        layer = AdderConv2d(
+            channels, filters, kernel, stride, kernel // 2, groups=groups, offset_free=True, rectified=True
+        )
+        modules += [layer, BatchNorm2d(filters, relu=True)]
+    network = nn.Sequential(*modules)
+    return layers_of(network, (12, 9, 8), images=2, autocast=dtype, channels_last=True, device_type="cuda")
+
+
 class EmulatedOperators:
     """What a GPU computes, on this processor; filter gradients are torch's, as they are cuDNN's there."""
 
@@ -69,6 +82,15 @@ class EmulatedOperators:
         self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor
     ) -> tuple[Tensor, Tensor]:
         raise AssertionError("GPUs compute each gradient alone")
+
+    def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
+        return self.emulator.forward(_of(layer, x), x, w, layer.is_offset_free, power=p)
+
+    def power_gradients(
+        self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor, p: float
+    ) -> tuple[Tensor, Tensor]:
+        of_x = self.emulator.grad_input(_of(layer, x), dy, x, w, power=p)
+        return of_x, self.emulator.power_grad_weight(_of(layer, x), dy, x, w, p)
 
     def with_sums(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.full((2, layer.O), torch.nan, dtype=torch.float64)
@@ -104,4 +126,5 @@ class EmulatedOperators:
 
 def _of(layer: ProvenLayer, x: Tensor) -> Layer:
     n, c, h, w = x.shape
-    return Layer(n, c, layer.O, h, w, layer.R, layer.S, layer.stride, layer.padding, layer.dilation)
+    sizes = (layer.R, layer.S, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return Layer(n, c, layer.O, h, w, *sizes)

@@ -10,7 +10,7 @@ from torch import Tensor
 from addertrain.proof import ProvenLayer, prove
 from tests.kernels.conftest import builds, emulator
 from tests.kernels.emulated import EmulatedKernels
-from tests.proof.emulated_operators import EmulatedOperators, small_layers
+from tests.proof.emulated_operators import EmulatedOperators, grouped_layers, small_layers
 
 __all__ = ["builds", "emulator"]  # fixtures
 
@@ -23,6 +23,22 @@ def test_right_kernels_pass(emulator: EmulatedKernels, dtype: torch.dtype | None
 
     assert not outcome.failures, "\n".join(map(str, outcome.failures))
     assert outcome.num_proven == len(layers) == 8
+
+
+def test_right_powers_pass(emulator: EmulatedKernels) -> None:
+    outcome = prove(small_layers(), EmulatedOperators(emulator), with_powers=True)
+
+    assert not outcome.failures, "\n".join(map(str, outcome.failures))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+def test_right_kernels_of_groups_pass(emulator: EmulatedKernels, dtype: torch.dtype | None) -> None:
+    layers = grouped_layers(dtype)
+
+    outcome = prove(layers, EmulatedOperators(emulator), with_powers=True)
+
+    assert not outcome.failures, "\n".join(map(str, outcome.failures))
+    assert {layer.groups for layer in layers} == {12, 4, 1, 2}
 
 
 class _WrongAtOneLayer(EmulatedOperators):
@@ -41,6 +57,9 @@ class _WrongAtOneLayer(EmulatedOperators):
     def forward(self, layer: ProvenLayer, x: Tensor, w: Tensor) -> Tensor:
         return self._off("adder2d", layer, super().forward(layer, x, w))
 
+    def power(self, layer: ProvenLayer, x: Tensor, w: Tensor, p: float) -> Tensor:
+        return self._off("adder2d_power", layer, super().power(layer, x, w, p))
+
     def grad_weight(self, layer: ProvenLayer, dy: Tensor, x: Tensor, w: Tensor) -> Tensor:
         return self._off("adder2d_grad_weight", layer, super().grad_weight(layer, dy, x, w))
 
@@ -53,9 +72,12 @@ class _WrongAtOneLayer(EmulatedOperators):
         return y, self._off("adder2d_with_sums", layer, sums)
 
 
-@pytest.mark.parametrize("wrong", ["adder2d", "adder2d_grad_weight", "adder2d_with_sums", "adder2d_int8"])
+@pytest.mark.parametrize(
+    "wrong", ["adder2d", "adder2d_grad_weight", "adder2d_with_sums", "adder2d_int8", "adder2d_power"]
+)
 def test_the_layer_and_the_kernel_of_a_wrong_number_are_named(emulator: EmulatedKernels, wrong: str) -> None:
-    outcome = prove(small_layers(), _WrongAtOneLayer(emulator, wrong), with_int8=True)
+    wrong_kernels = _WrongAtOneLayer(emulator, wrong)
+    outcome = prove(small_layers(), wrong_kernels, with_int8=True, with_powers=wrong == "adder2d_power")
 
     assert {(one.names, one.kernel) for one in outcome.failures} == {(("whole",), wrong)}
     assert "expected" in outcome.failures[0].error
