@@ -116,7 +116,8 @@ Tensor adder2d_int8(const Tensor& x, const Tensor& w, Sizes stride, Sizes paddin
                                         torch::headeronly::MemoryFormat::ChannelsLast);
   if (y.numel() == 0) return y;
   const DistanceCall call{d, image_of(x), image_of(w), result_of(y)};
-  STD_TORCH_CHECK(is_tiled(call), "adder2d_int8: expected channels-last x and weight with channels in fours");
+  STD_TORCH_CHECK(is_tiled(call),
+                  "adder2d_int8: expected channels-last x and weight with a number of channels divisible by four");
   const Tensor workspace = workspace_for(call, x);
   check_launch(distance_u8(call, workspace.mutable_data_ptr(), current_stream(x)));
   return y;
