@@ -158,6 +158,9 @@ def _small_groups() -> list[Layer]:
         Layer(35, 9, 9, 5, 5, 3, 3, padding=(1, 1), groups=9),
         Layer(3, 12, 12, 3, 4, 3, 4, groups=12),
         Layer(4, 10, 20, 1, 1, 3, 3, padding=(1, 1), groups=10),
+        Layer(2, 40, 40, 11, 12, 5, 5, (2, 2), (2, 2), groups=40),
+        Layer(1, 33, 33, 13, 12, 7, 7, (2, 2), (3, 3), groups=33),
+        Layer(1, 48, 48, 5, 8, 3, 3, padding=(3, 0), groups=48),
     ]
     return layers
 

@@ -133,6 +133,27 @@ def test_groups_give_the_same_bits_twice(number: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
 
 
+@pytest.mark.parametrize("channels", [32, 24], ids=["whole lines", "parts of lines"])
+def test_images_of_a_large_layer_have_the_bits_that_each_has_alone(channels: int) -> None:
+    """From 8 MiB of results on, kernels store past the caches and fetch pixels ahead."""
+    side = math.isqrt(2**21 // (2 * channels)) + 1
+    layer = Layer(2, channels, channels, side, side, 3, 3, padding=(1, 1), groups=channels)
+    given = data_of(layer, torch.float32)
+    x, dy = (t.to(memory_format=torch.channels_last) for t in (given.x, given.dy))
+    assert x.numel() * x.element_size() >= 2**23 > x[0].numel() * x.element_size()
+
+    y = schemas.ADDER2D(x, given.w, *layer.sizes, True)
+    dx = schemas.GRAD_INPUT(dy, x, given.w, *layer.sizes)
+    dw = schemas.GRAD_WEIGHT(dy, x, given.w, *layer.sizes, False)
+
+    expected = torch.zeros_like(given.w, dtype=torch.float64)
+    for x_1, dy_1, y_1, dx_1 in zip(x.split(1), dy.split(1), y.split(1), dx.split(1), strict=True):
+        assert torch.equal(y_1, schemas.ADDER2D(x_1, given.w, *layer.sizes, True))
+        assert torch.equal(dx_1, schemas.GRAD_INPUT(dy_1, x_1, given.w, *layer.sizes))
+        expected += schemas.GRAD_WEIGHT(dy_1, x_1, given.w, *layer.sizes, False)
+    torch.testing.assert_close(dw.double(), expected, rtol=4e-6, atol=4e-6 * expected.abs().max().item())
+
+
 def test_groups_that_do_not_fit_are_refused() -> None:
     x = torch.zeros(1, 6, 4, 4)
 

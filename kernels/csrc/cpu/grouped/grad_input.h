@@ -7,7 +7,7 @@
 #pragma once
 
 #include "csrc/cpu/grad_input/positions.h"
-#include "csrc/cpu/grouped/lanes.h"
+#include "csrc/cpu/grouped/sliding.h"
 #include "device/stride_phases.h"
 
 namespace addertrain::cpu {
@@ -29,7 +29,16 @@ inline int64_t grouped_grad_floats(const DenseGradInputCall& call) {
   return planes_of(call).registers() * Simd::kLanes * (d.R * d.S * d.O + 1);
 }
 inline int64_t grouped_grad_blocks(const DenseGradInputCall& call) { return planes_of(call).registers(); }
-inline int64_t grouped_grad_units(const DenseGradInputCall& call) { return cut_grad_input(spread_layer(call)).count(); }
+
+inline bool slides(const DenseGradInputCall& call) {
+  const Layer& d = call.layer;
+  return can_slide(d, planes_of(call)) && d.stride_h == 1 && d.stride_w == 1 && d.W >= kTileColumns;
+}
+inline Cut cut_grouped_grad(const DenseGradInputCall& call) {
+  const Layer d = spread_layer(call);
+  return slides(call) ? Cut(d.N, d.H, d.W, 2 * d.W * d.C, kTileRows) : cut_grad_input(d);
+}
+inline int64_t grouped_grad_units(const DenseGradInputCall& call) { return cut_grouped_grad(call).count(); }
 
 inline float* poison_of(const DenseGradInputCall& call, float* packed) {
   const Layer& d = call.layer;
@@ -113,17 +122,94 @@ inline void grouped_grad_tile(const GradTaps& taps, const float* filters, const 
     store_lanes_of(dx + m * step, Simd::add(Simd::keep_nan(acc[m], at_x[m]), nan), lanes);
 }
 
+// M rows of inputs at stride 1. The rows of dY are taken upwards and its columns leftwards, which is the order (r, s) of
+// the taps.
+template <int S, int M, bool kIsInside>
+[[gnu::noinline]] void sliding_grad_tile(const TilePixels<S + M - 1, S + kTileColumns - 1>& dy,
+                                         const TilePixels<M, kTileColumns>& x, const float* filters,
+                                         const float* poison, int64_t o, int lanes, const TileResults& dx) {
+  constexpr int N = kTileColumns;
+  Simd::Reg acc[M][N], at_x[M][N];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    x.template load<kIsInside>(m, o, lanes, at_x[m]);
+    if (x.ahead != 0) x.template fetch<N>(m, o);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) acc[m][n] = Simd::zero();
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < S + M - 1; ++i) {
+    Simd::Reg g[S + N - 1];
+    dy.template load<kIsInside>(S + M - 2 - i, o, lanes, g);
+    if (i < M && dy.ahead != 0) dy.template fetch<N>(S + M - 2 - i, o);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const int r = i - (M - 1 - m);
+      if (r < 0 || r >= S) continue;
+#pragma GCC unroll 8
+      for (int s = 0; s < S; ++s) {
+        const Simd::Reg filter = Simd::load(filters + (r * S + s) * Simd::kLanes);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n)
+          acc[m][n] = Simd::add_clipped(acc[m][n], g[n + S - 1 - s], filter, at_x[m][n], n % 2 == 1);
+      }
+    }
+  }
+  const Simd::Reg nan = Simd::load(poison);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) acc[m][n] = Simd::add(Simd::keep_nan(acc[m][n], at_x[m][n]), nan);
+  dx.store(acc, o, lanes);
+}
+
+template <int S>
+inline void compute_sliding_grad(const Layer& d, const float* packed, const float* poison, const Unit& cut,
+                                 const PixelRows& dy, const PixelRows& x, float* dx) {
+  const bool is_large = is_streamed(d.N * d.H * d.W * d.C) && x.is_in_place && dy.is_in_place;
+  for (int64_t n = 0; n < cut.images(); ++n)
+    for_row_pairs(cut.rows(), [&](auto height, int64_t i) {
+      constexpr int M = decltype(height)::value;
+      for_tile_columns(d.W, [&](int64_t v) {
+        const int64_t h = cut.row0 + i, rows_ahead = is_large ? M : 0;
+        const TilePixels<S + M - 1, S + kTileColumns - 1> g(dy, n, h + d.padding_h - (S - 1), v + d.padding_w - (S - 1),
+                                                            rows_ahead);
+        const TilePixels<M, kTileColumns> at_x(x, n, h, v, rows_ahead);
+        const TileResults to{dx + ((n * cut.rows() + i) * d.W + v) * d.C, d.W * d.C, d.C,
+                             is_large && fills_lines(dx, d.C)};
+        const bool is_inside = g.is_inside();
+        for (int64_t c = 0; c < d.C; c += Simd::kLanes) {
+          const int lanes = lanes_left(d.C, c);
+          if (is_inside && lanes == Simd::kLanes)
+            sliding_grad_tile<S, M, true>(g, at_x, packed + c * S * S, poison + c, c, lanes, to);
+          else
+            sliding_grad_tile<S, M, false>(g, at_x, packed + c * S * S, poison + c, c, lanes, to);
+        }
+      });
+    });
+}
+
 inline void compute_grouped_grad_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut) {
   const Planes planes = planes_of(call);
   const Layer d = spread_layer(call);
   GroupedScratch& scratch = grouped_scratch;
   const Window window = grouped_dy_window(d, cut);
-  const Buffer dy = read_spread(call.dy, planes, d.P, d.Q, cut, window, scratch);
-  const Buffer x = read_window(call.x, {d.C, d.H, d.W}, cut.n0, cut.n1, {cut.row0, cut.rows(), 0, d.W}, scratch.x);
   const bool is_in_place = call.x.layout == Layout::kNhwc || d.C == 1 || d.H * d.W == 1;
   float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C
                           : scratch.result.entries(cut.images() * cut.rows() * d.W * d.C);
   const float* poison = poison_of(call, const_cast<float*>(packed));
+  const Window rows{cut.row0, cut.rows(), 0, d.W};
+  if (slides(call)) {
+    const PixelRows dy = read_rows(call.dy, {d.O, d.P, d.Q}, cut, window, scratch.image);
+    const PixelRows x = read_rows(call.x, {d.C, d.H, d.W}, cut, rows, scratch.x);
+    for_filter_columns(d.S, [&](auto columns) {
+      compute_sliding_grad<decltype(columns)::value>(d, packed, poison, cut, dy, x, dx);
+    });
+    if (!is_in_place) write_planes(dx, {d.C, d.H, d.W}, cut.n0, cut.n1, cut.row0, cut.row1, call.dx);
+    return;
+  }
+  const Buffer dy = read_spread(call.dy, planes, d.P, d.Q, cut, window, scratch);
+  const Buffer x = read_window(call.x, {d.C, d.H, d.W}, cut.n0, cut.n1, rows, scratch.x);
   const int64_t filter_floats = d.R * d.S * planes.of_group, step = d.stride_w * d.C;
   for (int64_t i = 0; i < cut.rows(); ++i)
     for (int64_t phase = 0; phase < std::min(d.stride_w, d.W); ++phase) {
@@ -145,8 +231,9 @@ inline void compute_grouped_grad_unit(const DenseGradInputCall& call, const floa
 
 inline void compute_grouped_grad(const DenseGradInputCall& call, const float* packed, int64_t unit_begin,
                                  int64_t unit_end) {
-  const Cut cut = cut_grad_input(spread_layer(call));
+  const Cut cut = cut_grouped_grad(call);
   for (int64_t i = unit_begin; i < unit_end; ++i) compute_grouped_grad_unit(call, packed, Unit(cut, i));
+  Simd::finish_streams();
 }
 
 constexpr PassFunctions<DenseGradInputCall> kGroupedGradInputPass{

@@ -93,8 +93,8 @@ inline Window grouped_window(const Layer& d, const Unit& cut) {
           -d.padding_w, (d.Q - 1) * d.stride_w + (d.S - 1) * d.dilation_w + 1};
 }
 
-inline Cut cut_outputs(const Layer& d, const Planes& planes) {
-  return Cut(d.N, d.P, d.Q, d.stride_h * (d.W + 2 * d.padding_w) * planes.pixel(), 1);
+inline Cut cut_outputs(const Layer& d, const Planes& planes, int64_t rows_multiple = 1) {
+  return Cut(d.N, d.P, d.Q, d.stride_h * (d.W + 2 * d.padding_w) * planes.pixel(), rows_multiple);
 }
 
 // Calls tile<M>(first) over `count` positions of a row, as many at a time as there are; the last tile overlaps the one

@@ -20,6 +20,7 @@ struct Simd {
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 6;
   static constexpr int kListRows = 10, kNearRows = 8, kBothRows = 8, kBothNearRows = 8;
+  static constexpr bool kSlidesDepthwise = true;
   static constexpr int kMaxVectors = 4;
   static constexpr bool kHasCompress = true;
   static constexpr float kMostNear = 0.0f;  // add_between takes three instructions, as add_clipped does
@@ -49,6 +50,8 @@ struct Simd {
   static Reg load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(mask(count), from); }
   static void store(float* to, Reg value) { _mm512_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm512_mask_storeu_ps(to, mask(count), value); }
+  static void stream(float* to, Reg value) { _mm512_stream_ps(to, value); }  // a whole line, aligned
+  static void finish_streams() { _mm_sfence(); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }

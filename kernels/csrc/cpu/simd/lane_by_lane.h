@@ -20,6 +20,10 @@ struct LaneByLane : Register {
   using SparseWidths1 = TileWidths<>;
   using SparseWidths2 = TileWidths<>;
   using SparseWidths4 = TileWidths<>;
+  // Too few registers for the sums and pixels of a tile, or not timed (grouped/sliding.h).
+  static constexpr bool kSlidesDepthwise = false;
+  static void stream(float*, Reg) {}
+  static void finish_streams() {}
   // As many instructions as add_clipped, or not timed: no list of near inputs (grad_input/channel_lists.h).
   static constexpr float kMostNear = 0.0f;
   static constexpr int kNearRows = 4, kBothNearRows = 4;

@@ -32,6 +32,7 @@ concept TileShapes = requires {
   // Positions of a plain forward tile with 1, 2 and 4 registers of filters; of the input gradient; of its lists.
   requires S::kForwardRows > 0 && S::kForwardRows2 > 0 && S::kForwardRows4 > 0;
   requires S::kGradRows > 0;
+  requires std::same_as<decltype(S::kSlidesDepthwise), const bool>;  // whether the tiles of grouped/sliding.h pay
   requires S::kPowerRows > 0 && S::kPowerRows <= 16;  // sums of a tile with the p-th power of the distance
   requires S::kListRows >= 4 && S::kListRows <= S::kLanes;  // a list's sums are stored as one register
   requires S::kNearRows >= 4 && S::kNearRows <= S::kLanes;  // of those with near inputs alone
@@ -57,6 +58,8 @@ concept Moves = requires(typename S::Reg& r, typename S::Reg (&registers)[S::kLa
   r = S::join_halves(r, r);        // the first half of each
   S::store(to, r);
   S::store_first(to, r, count);
+  S::stream(to, r);     // past the caches; used where kSlidesDepthwise is true
+  S::finish_streams();  // before another thread reads them
   S::transpose(registers);  // lane j of register i to lane i of register j
   S::hide(r);               // makes the compiler forget what it knows of a value
 };
