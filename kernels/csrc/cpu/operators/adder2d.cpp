@@ -61,11 +61,11 @@ bool is_flattened(const Layer& d, int64_t groups) { return groups == 1 && is_ful
 Layer flattened(const Layer& d, int64_t groups) { return is_flattened(d, groups) ? fully_connected(d) : d; }
 
 // The call of a float32 layer, and the tensors that it points to.
-struct GradInput {
+struct DenseGradInput {
   Tensor dy, x, w, dx;
   DenseGradInputCall call;
 
-  GradInput(const Tensor& dy_, const Tensor& x_, const Tensor& w_, const Tensor& dx_, const Layer& d, int64_t groups)
+  DenseGradInput(const Tensor& dy_, const Tensor& x_, const Tensor& w_, const Tensor& dx_, const Layer& d, int64_t groups)
       : dy(dense(dy_, format_of(x_))),
         x(torch::stable::contiguous(x_, format_of(x_))),
         w(is_flattened(d, groups) ? torch::stable::contiguous(w_, format_of(x_)) : dense(w_, MemoryFormat::Contiguous)),
@@ -102,7 +102,7 @@ Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stri
     }
     return dx;
   }
-  GradInput given(dy, x, w, dx, d, groups);
+  DenseGradInput given(dy, x, w, dx, d, groups);
   DenseGradInputCall& call = given.call;
   call.only_non_zeros = groups == 1 && is_rectified && uses_lists(call.layer, call.x.data);
   run(pass_of(call), call, call.groups * elements(call.layer), x);
@@ -125,7 +125,7 @@ std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor
   STD_TORCH_CHECK(can_walk_lists(x, w), "adder2d_list_gradients: expected a float32 layer without groups and with inputs");
   const Layer d = group_of(x, w, stride, padding, dilation);
   check_grad_output(d, dy, x, 1);
-  GradInput given(dy, x, w, empty_like_input({d.N, d.C, d.H, d.W}, x), d, 1);
+  DenseGradInput given(dy, x, w, empty_like_input({d.N, d.C, d.H, d.W}, x), d, 1);
   DenseGradInputCall& call = given.call;
   call.only_non_zeros = true;
   Tensor dw = torch::stable::empty_like(given.w);
