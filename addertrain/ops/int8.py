@@ -73,9 +73,10 @@ def reference_distances(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes
 
 
 @torch.library.impl(LIBRARY, "adder2d_int8_packed", "CompositeExplicitAutograd")
-def _distances(
+def reference_packed_distances(
     x: Tensor, weight: Tensor, packed: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
+    """`adder2d_int8_packed` without kernels: `packed` has no part in it."""
     return adder2d_int8(x, weight, stride, padding, dilation)
 
 

@@ -21,6 +21,7 @@ CLAMPED_WITHOUT_GRADIENTS = {
     "nn/int8.py",
     "nn/sync_norm.py",
     "ops/fused.py",
+    "ops/int16.py",
     "ops/int8_norm.py",
     "ops/norm.py",
     "ops/norm_residual.py",

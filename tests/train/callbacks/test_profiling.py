@@ -49,7 +49,9 @@ def test_a_trace_of_the_active_steps(profiled: Path) -> None:
     names = [event.get("name") for event in events]
 
     assert len(steps) == ACTIVE_STEPS
-    assert names.count("addertrain::adder2d_grad_weight") == ACTIVE_STEPS * 5
+    # LeNet-5-BN has five adder layers, of which four follow a ReLU.
+    assert names.count("addertrain::adder2d_rectified") == ACTIVE_STEPS * 4
+    assert names.count("addertrain::adder2d_rectified_gradients") == ACTIVE_STEPS * 4
 
 
 def test_a_table_of_operators_for_tensorboard(profiled: Path) -> None:
@@ -60,7 +62,7 @@ def test_a_table_of_operators_for_tensorboard(profiled: Path) -> None:
 
     assert shown.step == NEEDED
     assert shown.tensor_proto.string_val[0].decode() == text.rstrip("\n")
-    assert "| **addertrain::adder2d_grad_weight** | 5 |" in text
+    assert "| **addertrain::adder2d_rectified_gradients** | 4 |" in text
     assert "| **addertrain::adder2d** |" in text
 
 
