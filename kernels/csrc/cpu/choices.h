@@ -34,12 +34,12 @@ inline bool has_many_zeros(const float* x, int64_t count, double share) {
 
 // Whether lists of non-zeros pay for both gradients: what a position sees of a channel's filters has to make up for
 // walking a list, and there have to be positions enough to make up for reading the filters. Where a position sees many
-// filters, lists pay even without zeros.
+// filters, lists pay even without zeros, unless a layer is so thin that dense tiles lay filters along the registers.
 inline bool uses_lists(const Layer& d, const float* x) {
   constexpr int64_t kManyFilters = 16, kManyPositions = 64;
   const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w), positions = d.N * d.H * d.W;
   if (d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;
-  return taps >= 256 || has_many_zeros(x, positions * d.C, taps >= 128 ? 0.1 : 0.25);
+  return (taps >= 256 && d.C > kThinChannels) || has_many_zeros(x, positions * d.C, taps >= 128 ? 0.1 : 0.25);
 }
 
 // Whether the groups are so small that those of a whole layer share registers (grouped/lanes.h); larger ones are layers
