@@ -6,7 +6,7 @@ formula, with the rule of `ops.tolerance` for each sum and product.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -75,27 +75,34 @@ def _gradients(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
     for name, zeros in (("", 0.5), (", few zeros", 0.05)) if by_zeros else (("", 0.5),):
         given = operands(layer, layer.gradient_images, operators.device, zeros=(zeros,))
         tensors = (given.whole_dy, given.whole_x, w)
+        # Kept: several trials have the same answer.
+        of_input = cache(partial(_input_gradient, layer, given, operators.saturates))
+        of_filters = cache(partial(_filter_gradient, layer, given))
         yield Trial(
             f"adder2d_grad_input{name}",
             partial(_one, operators.grad_input, layer, *tensors),
-            partial(_one, _input_gradient, layer, given, operators.saturates),
+            partial(_one, of_input),
         )
         if by_zeros:
             yield Trial(
                 f"adder2d_rectified_gradients{name}",
                 partial(operators.rectified_gradients, layer, *tensors),
-                partial(_both_gradients, layer, given, operators.saturates),
+                partial(_both, of_input, of_filters),
             )
     yield Trial(
         "adder2d_grad_weight",
-        lambda: (operators.grad_weight(layer, *tensors),),
-        lambda: (_filter_gradient(layer, given),),
+        partial(_one, operators.grad_weight, layer, *tensors),
+        partial(_one, of_filters),
         is_ours=False,
     )
 
 
 def _one(function: Callable[..., _T], *arguments: Any) -> tuple[_T]:
     return (function(*arguments),)
+
+
+def _both(first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
+    return first(), second()
 
 
 def _spread(over: Callable[[Tensor], Tensor], few: Answer) -> Answer:
@@ -125,10 +132,6 @@ def _input_gradient(layer: ProvenLayer, given: Operands, is_saturated: bool) -> 
 def _filter_gradient(layer: ProvenLayer, given: Operands) -> Answer:
     few = grad_weight_answer(given.dy, given.x, given.w, layer.sizes, image_counts=counts(given.images))
     return _spread(given.of_filters, few)
-
-
-def _both_gradients(layer: ProvenLayer, given: Operands, is_saturated: bool) -> tuple[Answer, Answer]:
-    return _input_gradient(layer, given, is_saturated), _filter_gradient(layer, given)
 
 
 def _fused(layer: ProvenLayer, operators: Operators) -> Iterator[Trial]:
