@@ -125,26 +125,21 @@ inline void compute_sliding_forward(const DenseForwardCall& call, const float* p
     });
 }
 
-inline void compute_grouped_forward_unit(const DenseForwardCall& call, const float* packed, const Unit& cut) {
+inline void slide_forward_unit(const DenseForwardCall& call, const float* packed, const Unit& cut, float* y,
+                               bool is_in_place) {
+  const Layer& d = call.layer;
+  const ImageShape in{planes_of(call).lanes(), d.H, d.W};
+  const PixelRows x = read_rows(call.x, in, cut, grouped_window(d, cut), grouped_scratch.image);
+  for_filters(d, [&](auto columns, auto stride) {
+    compute_sliding_forward<decltype(columns)::value, decltype(stride)::value>(call, packed, cut, x, y, is_in_place);
+  });
+}
+
+inline void gather_forward_unit(const DenseForwardCall& call, const float* packed, const Unit& cut, float* y) {
   const Layer& d = call.layer;
   const Planes planes = planes_of(call);
   GroupedScratch& scratch = grouped_scratch;
   const int64_t lanes = planes.lanes(), num_taps = taps_of_lane(d, planes), step = d.stride_w * planes.pixel();
-  const bool is_in_place = call.y_layout == Layout::kNhwc || lanes == 1 || d.P * d.Q == 1;
-  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * lanes
-                         : scratch.result.entries(cut.images() * cut.rows() * d.Q * lanes);
-  if (slides(call)) {
-    const PixelRows pixels = read_rows(call.x, {lanes, d.H, d.W}, cut, grouped_window(d, cut), scratch.image);
-    for_filter_columns(d.S, [&](auto columns) {
-      constexpr int S = decltype(columns)::value;
-      if (d.stride_w == 1)
-        compute_sliding_forward<S, 1>(call, packed, cut, pixels, y, is_in_place);
-      else
-        compute_sliding_forward<S, 2>(call, packed, cut, pixels, y, is_in_place);
-    });
-    if (!is_in_place) write_planes(y, {lanes, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
-    return;
-  }
   const Buffer x = read_spread(call.x, planes, d.H, d.W, cut, grouped_window(d, cut), scratch);
   const int64_t* taps = list_taps(d, planes, x.row_pitch, scratch.taps);
   for (int64_t n = 0; n < cut.images(); ++n)
@@ -157,6 +152,18 @@ inline void compute_grouped_forward_unit(const DenseForwardCall& call, const flo
                                                lanes_left(lanes, o), y_row + q * lanes + o, lanes);
       });
     }
+}
+
+inline void compute_grouped_forward_unit(const DenseForwardCall& call, const float* packed, const Unit& cut) {
+  const Layer& d = call.layer;
+  const int64_t lanes = planes_of(call).lanes();
+  const bool is_in_place = call.y_layout == Layout::kNhwc || lanes == 1 || d.P * d.Q == 1;
+  float* y = is_in_place ? call.y + (cut.n0 * d.P + cut.row0) * d.Q * lanes
+                         : grouped_scratch.result.entries(cut.images() * cut.rows() * d.Q * lanes);
+  if (slides(call))
+    slide_forward_unit(call, packed, cut, y, is_in_place);
+  else
+    gather_forward_unit(call, packed, cut, y);
   if (!is_in_place) write_planes(y, {lanes, d.P, d.Q}, cut.n0, cut.n1, cut.row0, cut.row1, call.y);
 }
 

@@ -189,25 +189,21 @@ inline void compute_sliding_grad(const Layer& d, const float* packed, const floa
     });
 }
 
-inline void compute_grouped_grad_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut) {
-  const Planes planes = planes_of(call);
-  const Layer d = spread_layer(call);
+inline void slide_grad_unit(const DenseGradInputCall& call, const Layer& d, const float* packed, const float* poison,
+                            const Unit& cut, float* dx) {
   GroupedScratch& scratch = grouped_scratch;
-  const Window window = grouped_dy_window(d, cut);
-  const bool is_in_place = call.x.layout == Layout::kNhwc || d.C == 1 || d.H * d.W == 1;
-  float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C
-                          : scratch.result.entries(cut.images() * cut.rows() * d.W * d.C);
-  const float* poison = poison_of(call, const_cast<float*>(packed));
-  const Window rows{cut.row0, cut.rows(), 0, d.W};
-  if (slides(call)) {
-    const PixelRows dy = read_rows(call.dy, {d.O, d.P, d.Q}, cut, window, scratch.image);
-    const PixelRows x = read_rows(call.x, {d.C, d.H, d.W}, cut, rows, scratch.x);
-    for_filter_columns(d.S, [&](auto columns) {
-      compute_sliding_grad<decltype(columns)::value>(d, packed, poison, cut, dy, x, dx);
-    });
-    if (!is_in_place) write_planes(dx, {d.C, d.H, d.W}, cut.n0, cut.n1, cut.row0, cut.row1, call.dx);
-    return;
-  }
+  const PixelRows dy = read_rows(call.dy, {d.O, d.P, d.Q}, cut, grouped_dy_window(d, cut), scratch.image);
+  const PixelRows x = read_rows(call.x, {d.C, d.H, d.W}, cut, {cut.row0, cut.rows(), 0, d.W}, scratch.x);
+  for_filter_columns(d.S, [&](auto columns) {
+    compute_sliding_grad<decltype(columns)::value>(d, packed, poison, cut, dy, x, dx);
+  });
+}
+
+inline void gather_grad_unit(const DenseGradInputCall& call, const Layer& d, const float* packed, const float* poison,
+                             const Unit& cut, float* dx) {
+  const Planes planes = planes_of(call);
+  GroupedScratch& scratch = grouped_scratch;
+  const Window window = grouped_dy_window(d, cut), rows{cut.row0, cut.rows(), 0, d.W};
   const Buffer dy = read_spread(call.dy, planes, d.P, d.Q, cut, window, scratch);
   const Buffer x = read_window(call.x, {d.C, d.H, d.W}, cut.n0, cut.n1, rows, scratch.x);
   const int64_t filter_floats = d.R * d.S * planes.of_group, step = d.stride_w * d.C;
@@ -226,6 +222,18 @@ inline void compute_grouped_grad_unit(const DenseGradInputCall& call, const floa
         });
       }
     }
+}
+
+inline void compute_grouped_grad_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut) {
+  const Layer d = spread_layer(call);
+  const bool is_in_place = call.x.layout == Layout::kNhwc || d.C == 1 || d.H * d.W == 1;
+  float* dx = is_in_place ? call.dx + (cut.n0 * d.H + cut.row0) * d.W * d.C
+                          : grouped_scratch.result.entries(cut.images() * cut.rows() * d.W * d.C);
+  const float* poison = poison_of(call, const_cast<float*>(packed));
+  if (slides(call))
+    slide_grad_unit(call, d, packed, poison, cut, dx);
+  else
+    gather_grad_unit(call, d, packed, poison, cut, dx);
   if (!is_in_place) write_planes(dx, {d.C, d.H, d.W}, cut.n0, cut.n1, cut.row0, cut.row1, call.dx);
 }
 

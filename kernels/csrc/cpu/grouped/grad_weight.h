@@ -157,12 +157,8 @@ inline void compute_grouped_weight_unit(const DenseGradWeightCall& call, const U
   std::memset(sums, 0, sizeof(float) * num_taps * pitch);
   if (slides(call)) {
     const PixelRows x = read_rows(call.x, {lanes, d.H, d.W}, cut, grouped_window(d, cut), scratch.image);
-    for_filter_columns(d.S, [&](auto columns) {
-      constexpr int S = decltype(columns)::value;
-      if (d.stride_w == 1)
-        compute_sliding_weight<S, 1>(d, cut, x, dy, sums, pitch);
-      else
-        compute_sliding_weight<S, 2>(d, cut, x, dy, sums, pitch);
+    for_filters(d, [&](auto columns, auto stride) {
+      compute_sliding_weight<decltype(columns)::value, decltype(stride)::value>(d, cut, x, dy, sums, pitch);
     });
     return;
   }

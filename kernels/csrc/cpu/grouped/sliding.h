@@ -42,6 +42,17 @@ inline void for_filter_columns(int64_t S, const Pass& pass) {
   }
 }
 
+// Calls pass(S, stride) with both as constants; strides are 1 or 2.
+template <typename Pass>
+inline void for_filters(const Layer& d, const Pass& pass) {
+  for_filter_columns(d.S, [&](auto columns) {
+    if (d.stride_w == 1)
+      pass(columns, std::integral_constant<int, 1>{});
+    else
+      pass(columns, std::integral_constant<int, 2>{});
+  });
+}
+
 // Pixels of a unit's images: the images themselves, or a padded window of them where channels have to be interleaved.
 struct PixelRows {
   Buffer pixels;

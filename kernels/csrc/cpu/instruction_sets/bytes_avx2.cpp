@@ -32,14 +32,9 @@ struct Bytes {
 };
 
 // Two 16-bit words a lane.
-struct Words {
-  using Register = __m256i;
-  static constexpr int kLanes = 8, kDepth = 4, kRegisters = 2;
-  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = false;
-  static constexpr int positions(int registers) { return Bytes::positions(registers); }
+struct Words : Bytes {
+  static constexpr int kLanes = 8, kDepth = 4;
 
-  static Register zero() { return Bytes::zero(); }
-  static Register load(const uint8_t* w) { return Bytes::load(w); }
   static Register broadcast(const uint8_t* x) {
     int32_t two;
     std::memcpy(&two, x, sizeof two);

@@ -44,14 +44,9 @@ struct Bytes {
 };
 
 // Two 16-bit words a lane.
-struct Words {
-  using Register = __m512i;
-  static constexpr int kLanes = 16, kDepth = 4, kRegisters = 4;
-  static constexpr bool kAddsMaxima = false, kRoundsInRegisters = true;
-  static constexpr int positions(int registers) { return Bytes::positions(registers); }
+struct Words : Bytes {
+  static constexpr int kLanes = 16, kDepth = 4;
 
-  static Register zero() { return Bytes::zero(); }
-  static Register load(const uint8_t* w) { return Bytes::load(w); }
   static Register broadcast(const uint8_t* x) {
     int32_t two;
     std::memcpy(&two, x, sizeof two);

@@ -9,10 +9,6 @@
 namespace addertrain::cpu {
 namespace {
 
-int64_t num_positions(const Layer& d) { return d.N * d.P * d.Q; }
-int64_t units_a_chunk(const Layer& d) { return parts(d.O, kUnitFilters); }
-int64_t num_units(const Layer& d) { return units_a_chunk(d) * parts(num_positions(d), kUnitPositions); }
-
 // `norm` from filter o on; the residual of the result at `at`.
 inline ByteNorm norm_from(const ByteNorm& norm, int64_t o, int64_t at) {
   const uint8_t* residual = norm.residual ? norm.residual + at : nullptr;
@@ -56,17 +52,12 @@ void compute_block(const ByteCall& call, const UnitPixels& unit, int64_t first, 
   }
 }
 
-// Units of the same positions follow each other: while their pixels are near, all filters meet them.
 void compute(const ByteCall& call, int64_t unit_begin, int64_t unit_end) {
-  const Layer& d = call.layer;
   UnitPixels pixels(call);
-  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    const int64_t first = unit / units_a_chunk(d) * kUnitPositions, filter = unit % units_a_chunk(d) * kUnitFilters;
-    const int64_t count = std::min(kUnitPositions, num_positions(d) - first);
-    if (unit == unit_begin || filter == 0) pixels.list(first, count);
-    for (int64_t o = filter; o < std::min(d.O, filter + kUnitFilters); o += kBlockFilters)
-      compute_block(call, pixels, first, count, o);
-  }
+  for_blocks(
+      call.layer, unit_begin, unit_end, kBlockFilters,
+      [&](int64_t first, int64_t count) { pixels.list(first, count); },
+      [&](int64_t first, int64_t count, int64_t o) { compute_block(call, pixels, first, count, o); });
 }
 
 void quantise(const float* x, float factor, float zero, int64_t begin, int64_t end, uint8_t* bytes) {
@@ -77,7 +68,7 @@ void quantise(const float* x, float factor, float zero, int64_t begin, int64_t e
 constexpr ByteKernels byte_kernels_named(const char* name) {
   return {name,         Bytes::kLanes, Bytes::kDepth, packed_bytes, num_blocks,     pack,
           num_pixel_sums, add_up_pixels, num_units,     compute,      quantise,
-          {Words::kLanes, packed_word_bytes, num_word_blocks, pack_words, padded_words, pad_to_words, num_word_units, compute_words},
+          {Words::kLanes, packed_word_bytes, num_word_blocks, pack_words, padded_words, pad_to_words, num_units, compute_words},
           highest, add_up_images};
 }
 

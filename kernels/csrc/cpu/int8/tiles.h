@@ -24,6 +24,24 @@ constexpr int64_t kUnitPositions = 96;
 
 constexpr int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
+// A unit is up to kUnitFilters filters at up to kUnitPositions positions; those of the same positions follow each other:
+// while their pixels are near, all filters meet them.
+inline int64_t units_a_chunk(const Layer& d) { return parts(d.O, kUnitFilters); }
+inline int64_t num_units(const Layer& d) { return units_a_chunk(d) * parts(d.N * d.P * d.Q, kUnitPositions); }
+
+// Calls list(first position, count) before the first unit of these positions, and block(first position, count, filter)
+// for every `block_filters` filters of every unit.
+template <typename List, typename Block>
+inline void for_blocks(const Layer& d, int64_t unit_begin, int64_t unit_end, int64_t block_filters, const List& list,
+                       const Block& block) {
+  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    const int64_t first = unit / units_a_chunk(d) * kUnitPositions, filter = unit % units_a_chunk(d) * kUnitFilters;
+    const int64_t count = std::min(kUnitPositions, d.N * d.P * d.Q - first);
+    if (unit == unit_begin || filter == 0) list(first, count);
+    for (int64_t o = filter; o < std::min(d.O, filter + kUnitFilters); o += block_filters) block(first, count, o);
+  }
+}
+
 // What becomes of a tile's sums. Without `bytes` they are written to `sums` as [position][register][lane].
 struct TileEnd {
   int32_t* sums;

@@ -63,8 +63,6 @@ void pad_to_words(const Layer& d, const float* x, float factor, float most, int6
   }
 }
 
-int64_t num_word_units(const Layer& d) { return parts(d.O, kUnitFilters) * parts(d.N * d.P * d.Q, kUnitPositions); }
-
 // pixels[r * kUnitPositions + i]: the run of row r under position first + i.
 void list_runs(const WordCall& call, int64_t first, int64_t count, const uint8_t** pixels) {
   const Layer& d = call.layer;
@@ -102,16 +100,11 @@ void compute_word_block(const WordCall& call, const uint8_t* const* pixels, int6
 }
 
 void compute_words(const WordCall& call, int64_t unit_begin, int64_t unit_end) {
-  const Layer& d = call.layer;
-  const int64_t in_a_chunk = parts(d.O, kUnitFilters);
-  std::vector<const uint8_t*> pixels(d.R * kUnitPositions);
-  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    const int64_t first = unit / in_a_chunk * kUnitPositions, filter = unit % in_a_chunk * kUnitFilters;
-    const int64_t count = std::min(kUnitPositions, d.N * d.P * d.Q - first);
-    if (unit == unit_begin || filter == 0) list_runs(call, first, count, pixels.data());
-    for (int64_t o = filter; o < std::min(d.O, filter + kUnitFilters); o += kWordFilters)
-      compute_word_block(call, pixels.data(), first, count, o);
-  }
+  std::vector<const uint8_t*> pixels(call.layer.R * kUnitPositions);
+  for_blocks(
+      call.layer, unit_begin, unit_end, kWordFilters,
+      [&](int64_t first, int64_t count) { list_runs(call, first, count, pixels.data()); },
+      [&](int64_t first, int64_t count, int64_t o) { compute_word_block(call, pixels.data(), first, count, o); });
 }
 
 }  // namespace

@@ -56,25 +56,6 @@ Tensor adder2d_cpu(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding
   return y;
 }
 
-// A filter as large as its input sees every pixel once: its inputs are channels, in the order of the pixels.
-bool is_flattened(const Layer& d, int64_t groups) { return groups == 1 && is_fully_connected(d) && d.H * d.W > 1; }
-Layer flattened(const Layer& d, int64_t groups) { return is_flattened(d, groups) ? fully_connected(d) : d; }
-
-// The call of a float32 layer, and the tensors that it points to.
-struct DenseGradInput {
-  Tensor dy, x, w, dx;
-  DenseGradInputCall call;
-
-  DenseGradInput(const Tensor& dy_, const Tensor& x_, const Tensor& w_, const Tensor& dx_, const Layer& d, int64_t groups)
-      : dy(dense(dy_, format_of(x_))),
-        x(torch::stable::contiguous(x_, format_of(x_))),
-        w(is_flattened(d, groups) ? torch::stable::contiguous(w_, format_of(x_)) : dense(w_, MemoryFormat::Contiguous)),
-        dx(dx_),
-        call{flattened(d, groups), image_of(dy), {x.const_data_ptr<float>(), layout_of(format_of(x_))},
-             w.const_data_ptr<float>(), is_flattened(d, groups) ? FilterOrder::kChannelsInnermost : order_of(w),
-             dx.mutable_data_ptr<float>(), false, groups} {}
-};
-
 Tensor grad_input(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation,
                   bool is_rectified) {
   const int64_t groups = groups_of(x, w);

@@ -5,48 +5,16 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
 #include <optional>
 
-#include "csrc/cpu/operators/dense_calls.h"
+#include "csrc/cpu/operators/packed_filters.h"
 
 namespace addertrain::cpu {
 namespace {
 
-// Before packed filters: how they lie, so that kernels of another instruction set refuse them.
-struct PackedHead {
-  int64_t lanes, depth, O, C, R, S;
-  bool operator==(const PackedHead&) const = default;
-};
-constexpr int64_t kHeadBytes = 64;  // what lies behind it stays aligned
+Tensor pack(const Layer& d, const Tensor& w) { return pack_filters<uint8_t>(byte_kernels(), d, w); }
 
-PackedHead head_of(const Layer& d) { return {byte_kernels().lanes, byte_kernels().depth, d.O, d.C, d.R, d.S}; }
-
-const uint8_t* filters_of(const Tensor& packed) { return packed.const_data_ptr<uint8_t>() + kHeadBytes; }
-
-Tensor pack(const Layer& d, const Tensor& w) {
-  const ByteKernels& kernels = byte_kernels();
-  Tensor packed = torch::stable::empty({kHeadBytes + kernels.packed_bytes(d)}, ScalarType::Byte, std::nullopt, w.device());
-  uint8_t* to = packed.mutable_data_ptr<uint8_t>();
-  const PackedHead head = head_of(d);
-  std::memcpy(to, &head, sizeof head);
-  const uint8_t* from = w.const_data_ptr<uint8_t>();
-  const int64_t blocks = kernels.num_blocks(d), grain = 1 + (int64_t{1} << 16) * blocks / (1 + w.numel());
-  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    kernels.pack(d, from, strides_of(w), begin, end, to + kHeadBytes);
-  });
-  return packed;
-}
-
-void check_packed(const Layer& d, const Tensor& packed) {
-  PackedHead head{};
-  const bool is_whole = packed.dim() == 1 && packed.scalar_type() == ScalarType::Byte && packed.is_contiguous() &&
-                        packed.size(0) == kHeadBytes + byte_kernels().packed_bytes(d);
-  if (is_whole) std::memcpy(&head, packed.const_data_ptr<uint8_t>(), sizeof head);
-  STD_TORCH_CHECK(head == head_of(d),
-                  "adder2d_int8: expected filters of this shape, packed by adder2d_int8_pack for the instruction set "
-                  "in use; pack them again");
-}
+void check_packed(const Layer& d, const Tensor& packed) { check_packed(byte_kernels(), d, packed, "adder2d_int8"); }
 
 // A call that lacks nothing but x, dense in channels-last.
 void compute(ByteCall call, const Tensor& x) {
@@ -77,7 +45,7 @@ Tensor distances(const Layer& d, const Tensor& x, const Tensor& packed) {
   if (y.numel() == 0) return y;
   ByteCall call{};
   call.layer = d;
-  call.packed = filters_of(packed);
+  call.packed = behind_head(packed);
   call.distances = y.mutable_data_ptr<int32_t>();
   compute(call, channels_last(x));
   return y;
@@ -120,17 +88,7 @@ Tensor adder2d_int8_packed(const Tensor& given, const Tensor& w, const Tensor& p
 Tensor adder2d_int8_pack(const Tensor& w) {
   STD_TORCH_CHECK(w.dim() == 4 && w.scalar_type() == ScalarType::Byte,
                   "adder2d_int8_pack: expected w_ocrs in uint8 with 4 dimensions");
-  Layer d{};
-  d.O = w.size(0), d.C = w.size(1), d.R = w.size(2), d.S = w.size(3);
-  return pack(d, w);
-}
-
-// `numbers` as floats, one a filter.
-const float* floats_of(const Tensor& numbers, const Layer& d) {
-  STD_TORCH_CHECK(numbers.dim() == 1 && numbers.size(0) == d.O && numbers.scalar_type() == ScalarType::Float &&
-                      numbers.is_contiguous(),
-                  "adder2d_int8_norm: expected scale and shift as contiguous float32 vectors of one number a filter");
-  return numbers.const_data_ptr<float>();
+  return pack(layer_of_filters(w), w);
 }
 
 Tensor adder2d_int8_norm(const Tensor& given, const Tensor& w, const Tensor& packed, Sizes stride, Sizes padding,
@@ -154,9 +112,9 @@ Tensor adder2d_int8_norm(const Tensor& given, const Tensor& w, const Tensor& pac
   ByteCall call{};
   call.layer = d;
   call.outside = static_cast<uint8_t>(outside);
-  call.packed = filters_of(packed);
+  call.packed = behind_head(packed);
   call.bytes = y.mutable_data_ptr<uint8_t>();
-  call.norm = {floats_of(scale, d), floats_of(shift, d), beside ? beside->const_data_ptr<uint8_t>() : nullptr,
+  call.norm = {floats_of(scale, d, "adder2d_int8_norm"), floats_of(shift, d, "adder2d_int8_norm"), beside ? beside->const_data_ptr<uint8_t>() : nullptr,
                static_cast<float>(residual_scale), static_cast<float>(low)};
   compute(call, channels_last(given));
   return y;

@@ -109,17 +109,9 @@ struct GradInput : PowerPass {
   }
 
   void compute(const Operands& given, Tensor& dx) const {
-    const MemoryFormat format = format_of(given.x);
-    const Tensor g = dense(*given.dy, format), source = torch::stable::contiguous(given.x, format);
-    const bool is_flat = is_fully_connected(d) && d.H * d.W > 1;
-    const Tensor filters =
-        is_flat ? torch::stable::contiguous(given.w, format) : dense(given.w, MemoryFormat::Contiguous);
+    const DenseGradInput dense_call(*given.dy, given.x, given.w, dx, d, 1);
     const PowerFit fit(p);
-    const PowerGradInputCall call{
-        {is_flat ? fully_connected(d) : d, image_of(g), {source.const_data_ptr<float>(), layout_of(format)},
-         filters.const_data_ptr<float>(), is_flat ? FilterOrder::kChannelsInnermost : order_of(filters),
-         dx.mutable_data_ptr<float>(), false},
-        &fit};
+    const PowerGradInputCall call{dense_call.call, &fit};
     run(kernels_for(call.of.layer.C).power_grad_input, call, work_of(d), given.x);
   }
 };
