@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from addertrain.models import OperationCount, count_operations
 from addertrain.optim import build_schedule
 from addertrain.plan.decoding import Decoding, decoding_of
 from addertrain.plan.memory import Memory, estimate_memory
-from addertrain.recipe import DataRecipe, Recipe
+from addertrain.recipe import DataRecipe, DistillRecipe, Recipe
 from addertrain.train.building import initial_network
 
 GIB = 2**30
@@ -224,6 +224,8 @@ def measure_rate(
     # Here: what trains needs Lightning, and a plan that measures nothing does not.
     from addertrain.train.network import build_classifier
 
+    if recipe.distill.views:
+        recipe = replace(recipe, distill=DistillRecipe())  # its teacher is computed before the first step
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_TIMED_IMAGES)
     fall = recipe.schedule.p_epochs * _TIMED_STEPS

@@ -101,6 +101,12 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     for name in ("temperature", "kernel_width"):
         value = getattr(distill, name)
         yield f"distill.{name}", 0 < value < math.inf, value, "a finite number above 0"
+    has_views = distill.teacher == "frozen" and distill.feature_weight == 0 and recipe.data.loader == "memory"
+    expected = (
+        "0, or a number above 0 if distill.teacher is frozen, distill.feature_weight is 0 and data.loader is "
+        "memory"
+    )
+    yield "distill.views", distill.views == 0 or (distill.views > 0 and has_views), distill.views, expected
     weight = distill.feature_weight
     yield "distill.feature_weight", 0 <= weight < math.inf, weight, "a finite number, 0 or above"
 

@@ -384,6 +384,12 @@ class DistillRecipe:
     temperature: Annotated[
         float, "The temperature by which the logits of both networks are divided before they are compared."
     ] = 4.0
+    views: Annotated[
+        int,
+        "The number of augmented views of every training image at which a frozen teacher looks once, before "
+        "the first step. The mean of its logits is then what the network learns from, and a step costs no "
+        "more than without a teacher. It needs data.loader memory. 0: the teacher looks at every batch.",
+    ] = 0
     feature_weight: Annotated[
         float, "The weight of the loss that matches intermediate features. 0 compares logits only."
     ] = 1.0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from addertrain.data.types import Batch
 from addertrain.nn import param_groups
 from addertrain.recipe import DistillRecipe
 from addertrain.train.batches import LabelledImages
@@ -48,9 +49,14 @@ class DistillingClassifier(AdderClassifier):
         num_classes: the number of logits.
         settings: those of `AdderClassifier`.
 
+    With `distill.views` the teacher's logits in the loss are `mean_logits` [N, classes] of the batch's images,
+    which are set before the first step (`TeacherViews`), and a step computes no teacher.
+
     Raises:
         ValueError: features are to be matched, and the networks have no common layer.
     """
+
+    mean_logits: Tensor | None = None
 
     def __init__(
         self,
@@ -85,8 +91,7 @@ class DistillingClassifier(AdderClassifier):
         settings, images = self.distill, self.normalised(batch.images)
         with self._student_features.recording() as ours, self._teacher_features.recording() as theirs:
             logits = self.model(images)
-            with torch.set_grad_enabled(settings.teacher == "twin"):
-                teacher_logits = self.companions["teacher"](images)
+            teacher_logits = self._answer(batch, images)
             loss = blended_loss(
                 logits, teacher_logits, self._hard_loss(logits, batch), weight=settings.weight,
                 temperature=settings.temperature,
@@ -96,6 +101,11 @@ class DistillingClassifier(AdderClassifier):
         if settings.teacher == "twin":
             loss = loss + self._hard_loss(teacher_logits, batch)
         return logits, loss
+
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits of the images of a batch."""
+        logits: Tensor = self.companions["teacher"](self.normalised(images))
+        return logits
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The model's groups; auxiliary modules that learn are in the groups of plain SGD."""
@@ -108,6 +118,16 @@ class DistillingClassifier(AdderClassifier):
         for group, more in zip(groups[1:], beside[1:], strict=True):
             group["params"] += [param for param in more["params"] if param.requires_grad]
         return groups
+
+    def _answer(self, batch: LabelledImages, normalised: Tensor) -> Tensor:
+        """What the teacher says of a batch."""
+        if self.distill.views:
+            assert isinstance(batch, Batch), "the loaders of addertrain.data number the images"
+            assert self.mean_logits is not None, "TeacherViews sets them"
+            return self.mean_logits[batch.samples]
+        with torch.set_grad_enabled(self.distill.teacher == "twin"):
+            logits: Tensor = self.companions["teacher"](normalised)
+            return logits
 
     def _hard_loss(self, logits: Tensor, batch: LabelledImages) -> Tensor:
         return classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)

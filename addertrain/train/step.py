@@ -98,6 +98,7 @@ STEP = (
 
 OWN = "a user's own"
 CALLBACKS = (
+    "TeacherViews",  # before anything is counted
     "RunClock",  # the time of a step includes what all others do
     "TrainMeter",
     "WeightAverage",

@@ -1,19 +1,23 @@
 """Learning from a teacher: the losses by hand, who learns from whom, and what checkpoints hold."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from addertrain.checkpoint.files import read_tensors
-from addertrain.errors import CheckpointError
+from addertrain.data import ImageArrays, MemoryLoader, load_data
+from addertrain.errors import CheckpointError, RecipeError
 from addertrain.models import LeNet5BN
 from addertrain.recipe import DistillRecipe
+from addertrain.train.building import build_network
 from addertrain.train.distillation import DistillingClassifier, blended_loss
 from addertrain.train.feature_matching import FeatureMatching, Recorder, kernel, matched_layers
+from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
@@ -22,8 +26,10 @@ from tests.train.small_runs import (
     OPTIM,
     TinyNet,
     assert_same_bits,
+    final_weights,
     launched,
     random_loader,
+    rewind,
     short_recipe,
 )
 
@@ -173,3 +179,83 @@ def test_ranks_share_a_teacher(tmp_path: Path) -> None:
     assert "0/companions.teacher.norm1.running_mean" in read_tensors(
         _newest(tmp_path / "run"), "rank_buffers"
     )
+
+
+VIEWS = (
+    "--data.augmentation=crop_flip", "--distill.teacher=frozen", "--distill.feature_weight=0",
+    "--distill.views=3", "--train.recalibrate_batches=0",
+)  # fmt: skip
+
+
+class _Asked(Callback):
+    """What the network learns from, and how often the teacher was asked before the first step and after it."""
+
+    def __init__(self) -> None:
+        self.mean_logits: Tensor | None = None
+        self.before = self.after = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def count(teacher: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+            self.after += 1
+
+        pl_module.companions["teacher"].register_forward_hook(count)  # type: ignore[union-attr, index]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before, self.after = self.after, 0
+        assert isinstance(pl_module, DistillingClassifier)
+        self.mean_logits = pl_module.mean_logits
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "teacher"
+    fit(short_recipe("--model.kind=conv", "--schedule.epochs=1", "--train.recalibrate_batches=0"), path)
+    return path
+
+
+def test_a_teacher_looks_at_the_views_of_the_first_epochs_before_the_first_step_only(
+    teacher: Path, tmp_path: Path
+) -> None:
+    recipe = short_recipe(*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=1")
+    asked = _Asked()
+
+    fit(recipe, tmp_path / "student", callbacks=[asked])
+
+    images = load_data(recipe.data).train
+    assert isinstance(images, ImageArrays)
+    network = build_network(recipe.model, num_classes=10, in_channels=1, kind="conv").eval()
+    load_weights(network, read_weights(_newest(teacher)), source="teacher")
+    module = AdderClassifier(
+        network, mean=load_data(recipe.data).mean, std=load_data(recipe.data).std, optim=OPTIM, num_steps=1
+    )
+    expected = torch.zeros(len(images), 10, dtype=torch.float64)
+    for epoch in range(3):
+        loader = MemoryLoader(
+            images, global_batch_size=479, seed=recipe.train.seed, augmentation="crop_flip", training=True
+        )
+        loader.set_epoch(epoch)
+        for batch in loader:
+            with torch.no_grad():
+                expected[batch.samples] += module(batch.images).double() / 3
+    assert asked.mean_logits is not None
+    torch.testing.assert_close(asked.mean_logits, expected.float(), rtol=1e-4, atol=1e-4)
+    assert (asked.before, asked.after) == (3 * 6, 0)
+
+
+def test_an_interrupted_run_asks_its_teacher_again_and_ends_with_the_same_bits(
+    teacher: Path, tmp_path: Path
+) -> None:
+    recipe = short_recipe(*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=2")
+    fit(recipe, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    rewind(tmp_path / "parts", to_epoch=1)
+
+    fit(recipe, tmp_path / "parts")
+
+    assert_same_bits(final_weights(tmp_path / "parts"), final_weights(tmp_path / "whole"))
+
+
+def test_views_need_images_in_memory_and_a_teacher_that_stays_as_it_is() -> None:
+    for teacher in ("none", "twin"):
+        with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or a number above 0 if .*, got 3"):
+            short_recipe(f"--distill.teacher={teacher}", "--distill.views=3", "--distill.feature_weight=0")

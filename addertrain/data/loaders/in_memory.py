@@ -1,6 +1,6 @@
 """Batches from images that fit in memory."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from addertrain.data.augment.crop_flip import Augmentation, augment
 from addertrain.data.loaders.ordered import OrderedLoader
 from addertrain.data.types import Batch, ImageArrays
+
+_VIEW_BATCH_SIZE = 256
+"""Not the recipe's batch size, so that what is computed from a view does not depend on it."""
 
 
 class MemoryLoader(OrderedLoader):
@@ -48,6 +51,11 @@ class MemoryLoader(OrderedLoader):
         order = self._order(epoch)
         for number in numbers:
             yield self._gather(order[self._share(number)], epoch)
+
+    def view(self, number: int) -> Iterator[Batch]:
+        """All images in the order of the data set, not only this rank's, augmented as in epoch `number`."""
+        for start in range(0, self._num_samples, _VIEW_BATCH_SIZE):
+            yield self._gather(np.arange(start, min(start + _VIEW_BATCH_SIZE, self._num_samples)), number)
 
     def close(self) -> None:
         """Does nothing, because there are no threads or files."""
