@@ -106,6 +106,7 @@ def _machine(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("memory per rank", f"{_gib(memory.total)}: {parts}"),
         *_falling_power(plan),
+        *_views(plan),
         ("disk", f"{_gib(plan.disk_bytes)} of checkpoints, {_gib(plan.free_bytes)} free"),
         ("files", ", ".join(files) or "none, because the images come with scikit-learn"),
         *_page_cache(plan),
@@ -126,6 +127,15 @@ def _falling_power(plan: Plan) -> list[tuple[str, str]]:
     else:
         speed = "several times slower than the others (docs/training.md)"
     return [("power", f"{steps}: {speed}")]
+
+
+def _views(plan: Plan) -> list[tuple[str, str]]:
+    """What a frozen teacher does before the first step."""
+    views = plan.recipe.distill.views
+    if not views:
+        return []
+    images = f"{views} views of {plan.num_train} images before the first step"
+    return [("teacher", f"looks at {images}, on every rank; the time below does not include that")]
 
 
 def _page_cache(plan: Plan) -> list[tuple[str, str]]:

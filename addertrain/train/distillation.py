@@ -49,8 +49,8 @@ class DistillingClassifier(AdderClassifier):
         num_classes: the number of logits.
         settings: those of `AdderClassifier`.
 
-    With `distill.views` the teacher's logits in the loss are `mean_logits` [N, classes] of the batch's images,
-    which are set before the first step (`TeacherViews`), and a step computes no teacher.
+    With `distill.views` the teacher's logits in the loss are those of `mean_logits` [N, classes], which
+    `TeacherViews` sets before the first step, and a step computes no teacher.
 
     Raises:
         ValueError: features are to be matched, and the networks have no common layer.

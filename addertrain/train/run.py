@@ -218,8 +218,8 @@ def _train(
     evaluation = _evaluation(recipe, data, world, weights=averages[0].whole if averages else None)
     writers = _records(run, world, meter, evaluation, guard, profile=profile)
     callbacks = [
-        *_teacher_views(recipe.distill, world), clock, meter, *averages, evaluation, guard, *_step_callbacks(recipe, steps_per_epoch), *writers,
-        *own.callbacks, saves, Progress(meter, clock),
+        *_teacher_views(recipe.distill, world), clock, meter, *averages, evaluation, guard,
+        *_step_callbacks(recipe, steps_per_epoch), *writers, *own.callbacks, saves, Progress(meter, clock),
     ]  # fmt: skip
     check_state_keys(callbacks)
     trainer = _trainer(

@@ -42,9 +42,7 @@ class TeacherViews(Callback):
 
 
 @torch.no_grad()
-def mean_logits(
-    teacher_logits: Callable[[Tensor], Tensor], views: Iterable[Iterable[Batch]]
-) -> Tensor:
+def mean_logits(teacher_logits: Callable[[Tensor], Tensor], views: Iterable[Iterable[Batch]]) -> Tensor:
     """The mean of the logits over the views, float32 [N, classes], in the order of the data set.
 
     Args:
