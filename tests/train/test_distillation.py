@@ -257,7 +257,5 @@ def test_an_interrupted_run_asks_its_teacher_again_and_ends_with_the_same_bits(
 
 def test_views_need_images_in_memory_and_a_teacher_that_stays_as_it_is() -> None:
     for teacher in ("none", "twin"):
-        with pytest.raises(
-            RecipeError, match=r"distill\.views: expected 0, or .*, got 3"
-        ):
+        with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or .*, got 3"):
             short_recipe(f"--distill.teacher={teacher}", "--distill.views=3", "--distill.feature_weight=0")
