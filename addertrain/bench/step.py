@@ -1,6 +1,8 @@
 """`addertrain bench step`: compares a training step of an adder network with the convolutional baseline's.
 
 The baseline has torch convolutions in place of adder layers, torch's batch norm and ReLU, and torch's SGD.
+The networks have new weights and random images. For a run directory, the adder network has the run's weights
+and both have its training images: how many activations are 0 decides how long some kernels take.
 With `--converted` the comparison is with torchvision's network of that name, converted, both unchanged and
 fused.
 """
@@ -10,6 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -51,12 +54,17 @@ def torch_norms(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Case:
-    """A network to time: its two kinds, its input and its number of classes."""
+    """A network to time: its two kinds, its input and its number of classes.
+
+    `batch`: images and labels instead of random ones. `lr`: the rate of the steps.
+    """
 
     adder: nn.Module
     conv: nn.Module
     image_chw: tuple[int, int, int]
     num_outputs: int
+    batch: tuple[Tensor, Tensor] | None = None
+    lr: float = 0.1
 
 
 def _case(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Case:
@@ -87,7 +95,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "network",
         metavar="NETWORK",
-        help=f"the network: {', '.join(CASES)}, or a function of your own as package.module:function",
+        help=f"the network: {', '.join(CASES)}, a function of your own as package.module:function, or a run "
+        "directory, whose weights and training images are then used",
     )
     parser.add_argument(
         "--image",
@@ -128,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
         )
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    case = _chosen(arguments.network, tuple(arguments.image), arguments.classes)
+    case = _chosen(arguments.network, tuple(arguments.image), arguments.classes, arguments.batch)
     if arguments.size:
         case = dataclasses.replace(case, image_chw=(case.image_chw[0], arguments.size, arguments.size))
     if arguments.device == "cuda":
@@ -149,15 +158,52 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int) -> Case:
+def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int, batch: int) -> Case:
+    if Path(name).is_dir():
+        return _case_of_run(Path(name), batch)
     if is_own(name):
         return _case(name, image_chw, num_classes)
     if name not in CASES:
         hint = nearest(name, CASES, otherwise="name one of them")
         raise UsageError(
-            f"bench step: expected {', '.join(CASES)} or package.module:function, got {name!r}; {hint}"
+            f"bench step: expected {', '.join(CASES)}, package.module:function or a run directory, got "
+            f"{name!r}; {hint}"
         )
     return CASES[name]()
+
+
+def _case_of_run(run: Path, batch: int) -> Case:
+    """The network of a finished run on the first images of its first epoch; steps leave it as it is."""
+    # Here: what trains needs Lightning, and the other cases do not.
+    from addertrain.data import load_data
+    from addertrain.train.building import build_network
+    from addertrain.train.loaders import first_batches
+    from addertrain.train.normalisation import normalised, scale_and_shift
+    from addertrain.train.trained import trained_network
+
+    trained = trained_network(run, recalibrate_batches=0)
+    recipe = trained.recipe
+    if recipe.model.kind != "adder":
+        raise UsageError(
+            f"bench step: expected a run with model.kind adder, got {run} with {recipe.model.kind}; name the "
+            "run of an adder network"
+        )
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, global_batch_size=batch))
+    batches = first_batches(recipe, load_data(recipe.data), 1)
+    first = next(iter(batches))
+    batches.loader.close()
+    images = normalised(first.images, *scale_and_shift(trained.mean, trained.std), channels_last=True)
+    conv = build_network(
+        recipe.model, num_classes=trained.num_classes, in_channels=images.shape[1], kind="conv"
+    )
+    return Case(
+        trained.model.train(),
+        torch_norms(conv),
+        trained.image_shape,
+        trained.num_classes,
+        batch=(images, first.labels),
+        lr=0.0,
+    )
 
 
 def _on_gpu(name: str, case: Case, batch: int, dtype: torch.dtype, seconds: float) -> int:
@@ -179,8 +225,8 @@ def _steps(
     adder, conv = (
         model.to(device).to(memory_format=torch.channels_last) for model in (case.adder, case.conv)
     )
-    adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=0.1)
-    conv_sgd = torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=case.lr)
+    conv_sgd = torch.optim.SGD(conv.parameters(), lr=case.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     return {
         "adder": lambda: _step(adder, adder_sgd, images, labels, dtype),
         "conv": lambda: _step(conv, conv_sgd, images, labels, dtype),
@@ -188,6 +234,8 @@ def _steps(
 
 
 def _batch(case: Case, batch: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    if case.batch is not None:
+        return case.batch[0].to(device), case.batch[1].to(device)
     c, h, w = case.image_chw
     images = torch.randn(batch, h, w, c, device=device).permute(0, 3, 1, 2)
     return images, torch.randint(case.num_outputs, (batch,), device=device)

@@ -11,9 +11,13 @@ from addertrain.bench import checkpoint, ops, step
 from addertrain.bench.broadcast import broadcast_training, cdist_forward
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.timing import interleaved
+from addertrain.checkpoint.files import read_tensors
 from addertrain.errors import UsageError
 from addertrain.ops import reference
 from addertrain.ops.functional import adder2d
+from addertrain.train.run import fit
+from addertrain.train.run_directory import RunDirectory
+from tests.train.small_runs import short_recipe
 
 needs_library = pytest.mark.skipif(
     "_C loaded" not in libraries.status(), reason="the CPU library is not built"
@@ -98,6 +102,32 @@ def test_step_times_a_converted_network(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert "19 of 19 adder layers read a ReLU" in said
     assert "fused / adder" in said
+
+
+def test_a_run_is_timed_on_its_images_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fit(short_recipe("--schedule.epochs=1"), run)
+    learned = read_tensors(RunDirectory(run).store.newest_first()[0], "model")
+
+    case = step._chosen(str(run), (3, 224, 224), 1000, 16)
+    for each in step._steps(case, 16).values():
+        each()
+
+    assert case.batch is not None
+    images, labels = case.batch
+    assert (images.shape, images.dtype, labels.shape) == ((16, 1, 32, 32), torch.float32, (16,))
+    kept = {name: each for name, each in case.adder.state_dict().items() if "running" not in name}
+    assert all(torch.equal(each, learned[name]) for name, each in kept.items() if "num_batches" not in name)
+    threads = torch.get_num_threads()
+    try:
+        assert step.main([str(run), "--batch", "16", "--seconds", "0"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert "adder / conv" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"package\.module:function or a run directory, got 'resnet02'"):
+        step.main(["resnet02"])
 
 
 def test_checkpoint_tells_the_copy_from_the_writing(
