@@ -28,6 +28,7 @@ _SPEEDS = {
     "grad_input": ("input gradient (share)", "grad_input"),
     "grad_input_relu": ("behind a ReLU", None),
     "grad_weight": ("weight gradient", None),
+    "gradients_relu": ("both gradients behind a ReLU", None),
     "conv": ("conv", None),
 }
 

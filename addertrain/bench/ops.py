@@ -27,7 +27,7 @@ from addertrain.ops import schemas
 
 _HEAD = (
     "layer                    images |  forward   (ceiling)   half zeros | grad input (ceiling) half zeros |"
-    " grad weight |   conv |  cdist | formulas, training"
+    " grad weight | both, half zeros |   conv |  cdist | formulas, training"
 )
 
 
@@ -36,7 +36,8 @@ class Row:
     """1e9 elements/s of one layer; `training` counts its three passes, `formula` the same by broadcasting.
 
     `forward` is on positive inputs, all others on a ReLU's output, of which half is 0; `grad_input_relu`
-    leaves out what the ReLU drops. None: not measured.
+    leaves out what the ReLU drops, and `gradients_relu` is both gradients in the call that training makes.
+    None: not measured.
     """
 
     layer: str
@@ -46,6 +47,7 @@ class Row:
     grad_input: float
     grad_input_relu: float
     grad_weight: float
+    gradients_relu: float
     conv: float
     training: float
     cdist: float | None = None
@@ -112,14 +114,15 @@ def measure_layer(
             "grad_input": lambda: schemas.GRAD_INPUT(dy, x, weight, *sizes),
             "grad_input_relu": lambda: schemas.RECTIFIED_GRAD_INPUT(dy, x, weight, *sizes),
             "grad_weight": lambda: schemas.GRAD_WEIGHT(dy, x, weight, *sizes),
+            "gradients_relu": lambda: schemas.RECTIFIED_GRADIENTS(dy, x, weight, *sizes, True),
             "conv": lambda: conv(x, weight, None, layer.stride, layer.padding),
         },
         seconds=seconds,
     )
     elements = batch * layer.elements_per_image / 1e9
     passes = {name: elements / timing.median for name, timing in times.items()}
-    trained = ("forward_relu", "grad_input_relu", "grad_weight")
-    training = 3 * elements / sum(times[name].median for name in trained)
+    passes["gradients_relu"] *= 2
+    training = 3 * elements / (times["forward_relu"].median + times["gradients_relu"].median)
     slow = _formulas(x, weight, dy, layer) if with_formulas else {}
     return Row(layer.name, batch, **passes, training=training, **slow)
 
@@ -147,7 +150,7 @@ def _line(row: Row, ceilings: Ceilings, threads: int) -> str:
         f"{row.layer:24s} {row.images:6d} | {row.forward:8.1f}   ({forward_share:4.0f} %)    "
         f"{row.forward_relu:10.1f} | {row.grad_input:10.1f} ({grad_share:4.0f} %)  "
         f"{row.grad_input_relu:10.1f} | "
-        f"{row.grad_weight:11.1f} | {row.conv:6.1f} |"
+        f"{row.grad_weight:11.1f} | {row.gradients_relu:16.1f} | {row.conv:6.1f} |"
     )
     if row.cdist is None or row.formula is None:
         return line
