@@ -17,6 +17,7 @@ from addertrain import libraries
 from addertrain.cli.version import line
 from addertrain.data.beton.reader import ffcv_library
 from addertrain.data.decoding.jpeg import has_turbojpeg
+from addertrain.processor import processor_family, processor_name
 from addertrain.train.session import source_commit
 from addertrain.train.strategies.zero import import_deepspeed
 
@@ -73,16 +74,8 @@ def _package(name: str, load: _Load) -> str:
 
 def _processor() -> str:
     """Name, family and number of cores of the processor, as Linux reports them."""
-    try:
-        first, *_ = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")
-    except OSError:
-        first = ""
-    pairs = (row.partition(":") for row in first.splitlines())
-    facts = {key.strip(): value.strip() for key, _, value in pairs}
-    name = facts.get("model name") or platform.machine()
-    family = [f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts]
     cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
-    return ", ".join([name, *family, cores])
+    return ", ".join(filter(None, [processor_name(), processor_family(), cores]))
 
 
 def _torch() -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 import addertrain
 from addertrain import compiled, libraries
+from addertrain.processor import processor_name
 from addertrain.proof.operators import library_of
 
 _FORMAT = 1
@@ -40,20 +40,10 @@ def _gpu(device: torch.device) -> dict[str, Any]:
 
 def _processor() -> dict[str, Any]:
     return {
-        "device": _model_name(),
+        "device": processor_name(),
         "kernels": libraries.cpu_kernels(),
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _model_name() -> str:
-    """The processor's name as Linux reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def _first_line(path: Path) -> str:

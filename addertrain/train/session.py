@@ -17,6 +17,7 @@ import torch
 import addertrain
 from addertrain import libraries
 from addertrain.checkpoint.files import read_manifest
+from addertrain.processor import processor_name
 from addertrain.recipe import Recipe, TrainRecipe
 from addertrain.train.processes import World
 from addertrain.train.recipe_record import changed_keys, recipe_from_record
@@ -66,7 +67,7 @@ def session_record(
         "world_size": world.size,
         "num_nodes": world.num_nodes,
         "launcher": _launcher(world),
-        "device": torch.cuda.get_device_name() if has_cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if has_cuda else processor_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
