@@ -1,5 +1,5 @@
-// Cuts a batch into units and brings a unit's images into the form the tiles read: float, [image][row][column][channel],
-// zero-padded, in a buffer of the thread (or in place where they already lie so).
+// Divides a batch into units, and brings a unit's images into the form that tiles read: zero-padded floats as
+// [image][row][column][channel], in a buffer of the thread, or in place where they already lie so.
 #pragma once
 
 #include <algorithm>
@@ -20,12 +20,13 @@ constexpr int64_t kUnitFloats = 64 * 1024;    // 256 KiB: a unit's input stays i
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
-// A unit is `images` whole images, or (images == 1) a band of `rows` of one.
+// How a batch is divided: a unit is `images` complete images, or, where `images` is 1, a band of `rows` rows of one.
 struct Cut {
   int64_t N, rows_total;
   int64_t images, rows;
 
-  // `positions_per_row`, `floats_per_row`: what a row of outputs costs in positions and in buffered input.
+  // `positions_per_row`, `floats_per_row`: what a row of outputs costs in positions and in buffered input. Bands begin at
+  // multiples of `rows_multiple`.
   Cut(int64_t N_, int64_t rows_total_, int64_t positions_per_row, int64_t floats_per_row, int64_t rows_multiple,
       int64_t unit_floats = kUnitFloats)
       : N(N_), rows_total(rows_total_), images(1), rows(rows_total_) {
@@ -59,8 +60,8 @@ struct Unit {
   int64_t rows() const { return row1 - row0; }
 };
 
-// Memory of one thread: grows, never shrinks, aligned for the widest register. Not a std::vector: a standard container
-// instantiated here would carry this file's instruction set into every file that uses the same one.
+// Memory of one thread, which grows, never shrinks, and is aligned for the widest register. It is not a std::vector: the
+// linker keeps one copy of a container's functions for all files, which may be the copy of this instruction set.
 template <typename T>
 class Memory {
  public:
@@ -68,9 +69,11 @@ class Memory {
   T* entries(int64_t count) {
     if (count > size_) {
       std::free(data_);
-      size_ = ceil_div(count, 1024) * 1024;
-      data_ = static_cast<T*>(std::aligned_alloc(64, sizeof(T) * size_));
+      size_ = 0;  // until the memory is there: a thread that continues after bad_alloc asks again
+      const int64_t size = ceil_div(count, 1024) * 1024;
+      data_ = static_cast<T*>(std::aligned_alloc(64, sizeof(T) * size));
       if (!data_) throw std::bad_alloc();
+      size_ = size;
     }
     return data_;
   }
@@ -88,7 +91,7 @@ struct Window {
   int64_t row0, rows, column0, columns;
 };
 
-// [image][row][column][channel], rows `pitch` floats apart.
+// Pixels as [image][row][column][channel]; images and rows lie `image_pitch` and `row_pitch` floats apart.
 struct Buffer {
   const float* data;
   int64_t image_pitch, row_pitch;
@@ -98,11 +101,11 @@ struct ImageShape {
   int64_t C, H, W;
 };
 
-// Brings a stretch of memory near, a little at a time, while something else is computed: what a unit's tiles or the next
-// unit will read or write. Left to the processor, a unit of 64 KiB waits for memory as long as it computes.
+// Prefetches a stretch of memory, a little at each call, while something else is computed: what a unit's tiles or the
+// next unit will read or write. Without it a unit of 64 KiB waits for memory as long as it computes.
 class Ahead {
  public:
-  // floats [begin, end) of `data`, at most `total`, in `calls` calls.
+  // Prefetches the floats [begin, end) of `data`, which has `total`, in `calls` calls of `fetch`.
   Ahead(const float* data, int64_t begin, int64_t end, int64_t total, int64_t calls)
       : at_(address(data + std::min(begin, total))),
         end_(address(data + std::min(end, total))),
@@ -124,7 +127,7 @@ class Ahead {
   int64_t step_;
 };
 
-// Sixteen or fewer channels of a row: planes -> [column][channel].
+// Copies a row of planes to [column][channel], sixteen channels at a time so that their lines stay near.
 inline void interleave_row(const float* planes, int64_t plane, int64_t C, int64_t columns, float* to) {
   for (int64_t c0 = 0; c0 < C; c0 += 16) {
     const int64_t count = std::min<int64_t>(16, C - c0);
@@ -133,7 +136,7 @@ inline void interleave_row(const float* planes, int64_t plane, int64_t C, int64_
   }
 }
 
-// Fills `to` with the window of images [n0, n1); outside the image the value is a spatial zero pad.
+// Fills `to` with the window of images [n0, n1); pixels outside the image are a spatial zero pad.
 inline Buffer fill_window(const DenseImage& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
                           float* to) {
   const int64_t row_pitch = window.columns * d.C, image_pitch = window.rows * row_pitch;
@@ -158,7 +161,7 @@ inline Buffer fill_window(const DenseImage& image, const ImageShape& d, int64_t 
   return {to, image_pitch, row_pitch};
 }
 
-// The window in place where nothing has to be padded or reordered, else a copy of it in `scratch`.
+// The window in place where nothing has to be padded or reordered, otherwise a copy of it in `scratch`.
 inline Buffer read_window(const DenseImage& image, const ImageShape& d, int64_t n0, int64_t n1, const Window& window,
                           Scratch& scratch) {
   const bool is_inside = window.row0 >= 0 && window.column0 >= 0 && window.row0 + window.rows <= d.H &&
@@ -172,7 +175,7 @@ inline Buffer read_window(const DenseImage& image, const ImageShape& d, int64_t 
   return fill_window(image, d, n0, n1, window, to);
 }
 
-// [image][row][column][channel] of rows [row0, row1) -> planes of an NCHW tensor.
+// Writes rows [row0, row1), which lie as [image][row][column][channel], to the planes of an NCHW tensor.
 inline void write_planes(const float* from, const ImageShape& d, int64_t n0, int64_t n1, int64_t row0, int64_t row1,
                          float* to) {
   const int64_t count = (row1 - row0) * d.W;
