@@ -51,6 +51,7 @@ SCRIPTS = sorted(
     for path in (ROOT / "launch").iterdir()
     if path.suffix == "" and path.is_file() and path.read_text(encoding="utf-8").startswith("#!")
 )
+SOURCES = [path for path in project_files() if path.suffix in {".h", ".cpp", ".cu"}]
 
 
 def texts_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -62,6 +63,14 @@ def texts_of(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
             yield node.lineno, node.value
+
+
+def comments_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of every `//` comment of a C++ or CUDA file."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        _, slashes, text = line.partition("//")
+        if slashes:
+            yield number, text
 
 
 def retired_in(text: str) -> list[str]:
@@ -81,6 +90,13 @@ def _complaints(path: Path, texts: Iterator[tuple[int, str]]) -> list[str]:
 @pytest.mark.parametrize("folder", [PACKAGE, ROOT / "launch"], ids=["package", "launch"])
 def test_texts_of_the_code_use_the_words_of_the_field(folder: Path) -> None:
     complaints = [line for path in python_files(folder) for line in _complaints(path, texts_of(path))]
+
+    assert not complaints, "\n".join(complaints)
+
+
+def test_comments_of_the_kernels_use_the_words_of_the_field() -> None:
+    assert len(SOURCES) > 100
+    complaints = [line for path in SOURCES for line in _complaints(path, comments_of(path))]
 
     assert not complaints, "\n".join(complaints)
 

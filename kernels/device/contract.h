@@ -94,7 +94,7 @@ struct SideSums {
     }
   }
   ADDERTRAIN_DEVICE void share(Sum* shared) const {
-    barrier();  // everybody is done with the tiles
+    barrier();  // all threads are done with the tiles
 #pragma unroll
     for (int q = 0; q < 4; ++q) shared[threadIdx.x / kQuads * kLength + threadIdx.x % kQuads * 4 + q] = mine[q];
     barrier();
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   int read = 0, write = P::kStages - 1;
   for (int slab = 0; slab < num_slabs; ++slab) {
     copy_wait<P::kStages - 2>();
-    barrier();  // the slab has landed for all, and nobody reads the stage that is overwritten next
+    barrier();  // the slab has landed for all, and no thread reads the stage that is overwritten next
     if (slab + P::kStages - 1 < num_slabs) load_slab(write);
     copy_commit();
     const Word* a_tile = shared + read * P::kStageWords;
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   if constexpr (Op::kIsBytes)
     if (has_byte_maxima()) subtract_operands<P, Op>(row_sums, column_sums, place, reinterpret_cast<int32_t*>(shared), acc);
   const StagedTile<P::BM, P::BN, P::kThreads> staged{sums};
-  barrier();  // everybody is done with the tiles, and with the sums of g
+  barrier();  // all threads are done with the tiles, and with the sums of g
 #pragma unroll
   for (int i = 0; i < P::TM; ++i)
 #pragma unroll

@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
   int read = 0, write = P::kStages - 1;
   for (int slab = 0; slab < num_slabs; ++slab) {
     copy_wait<P::kStages - 2>();
-    barrier();  // the slab has landed for all, and nobody reads the stage that is overwritten next
+    barrier();  // the slab has landed for all, and no thread reads the stage that is overwritten next
     if (slab + P::kStages - 1 < num_slabs) load_slab(write);
     copy_commit();
     const uint16_t* a_tile = stages + read * P::kStageElements;
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kMinBlocks)
 
   // 2 sum min - sum x, or 2 sum g*sat - sum g, where saturating made 0 of a NaN in x.
   const StagedTile<P::BM, P::BN, P::kThreads> staged{reinterpret_cast<float*>(shared)};
-  barrier();  // everybody is done with the tiles
+  barrier();  // all threads are done with the tiles
 #pragma unroll
   for (int group = 0; group < P::WM / 8; ++group)
 #pragma unroll

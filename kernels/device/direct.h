@@ -1,6 +1,6 @@
-// One output at a time, straight from the equations: any stride, padding, dilation and layout. The slow, obvious path
-// (float64; on GPUs also what no tile can hold, and layers in small groups). No atomics: each output has one owner, who
-// sums in `Acc` and rounds once.
+// One output at a time, straight from the equations: any stride, padding, dilation and layout. This is the slow, obvious
+// path for float64, and on GPUs also for what no tile can hold and for layers in small groups. There are no atomics: one
+// thread sums an output in `Acc` and rounds it once.
 #pragma once
 
 #include <type_traits>
@@ -80,7 +80,7 @@ struct OutputWalk {
     step = quotient(dilation, stride), step_remainder = dilation - step * stride;
     position = quotient(at + padding, stride), remainder = at + padding - position * stride;
   }
-  // Whether there is such a position; the stride leaves some inputs out.
+  // Whether there is such a position: with a stride, some taps lead to none.
   ADDERTRAIN_HOST_DEVICE bool is_there() const { return remainder == 0 && is_inside(position, size); }
   ADDERTRAIN_HOST_DEVICE void next_tap() {
     position -= step, remainder -= step_remainder;
@@ -222,7 +222,7 @@ struct DirectGradInput {
   }
 };
 
-// The filter gradient of other distances than l1, whose own is a convolution's.
+// The filter gradient with a power of the distance; without one it is a convolution's (addertrain/ops/grad_weight.py).
 template <typename Acc, typename T, typename Slope>
 struct DirectGradWeight {
   Layer d;

@@ -1,5 +1,5 @@
 // A word of a position against those of two neighbouring columns, a float32 element or four bytes, as the word kernel
-// adds them up: the whole arithmetic of its inner loop.
+// adds them up: all the arithmetic of its inner loop.
 #pragma once
 
 #include "device/platform.h"

@@ -63,7 +63,7 @@ struct GatheredRows {
   }
 };
 
-// A step k as tap row, tap column and channel, moved on without division.
+// A step k as tap row, tap column and channel, advanced without division.
 struct Tap {
   int r, s, c;
 
@@ -80,7 +80,7 @@ struct Tap {
       if (++s == phase.h.taps) s = 0, ++r;
     }
   }
-  // Past the last tap no mask may be asked: there are 16 bits for each axis.
+  // Past the last tap the mask must not be read: it has 16 bits for each axis.
   ADDERTRAIN_DEVICE bool is_inside(const Phase& phase, unsigned mask) const {
     return r < phase.v.taps && (mask >> r & mask >> (16 + s) & 1u);
   }

@@ -1,4 +1,4 @@
-// Sizes of one adder layer, or of one group of a layer in groups. N batch, C channels in, H W input, O filters, R S filter, P Q output.
+// Sizes of an adder layer, or of one group of it: N batch, C channels in, H W input, O filters, R S filter, P Q output.
 #pragma once
 
 #include <cstdint>

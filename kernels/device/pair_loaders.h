@@ -8,7 +8,7 @@
 namespace addertrain {
 
 // A block computes BM positions x BN columns, a warp WM x WN of them. Eight rows of a slab are 512 contiguous bytes of
-// shared memory: reading them meets no bank twice, without padding.
+// shared memory: reads of them have no bank conflicts, without padding.
 template <int BM_, int BN_, int WM_, int WN_, int kStages_, int kMinBlocks_>
 struct PairTile {
   static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_;

@@ -70,7 +70,7 @@ ADDERTRAIN_DEVICE uint32_t pack_pair(float low, float high) {
          static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(&pair[1])) << 16;
 }
 
-// A word of dY for mma beside float16 elements: as it is, or bfloat16 times a power of two.
+// A word of dY for mma with float16 elements: as it is, or bfloat16 times a power of two.
 template <class T>
 ADDERTRAIN_DEVICE uint32_t gradient_pair(uint32_t pair, float) {
   return pair;

@@ -1,5 +1,5 @@
-// The one header that knows who compiles the tiled kernels: nvcc, or a host compiler that emulates them (for tests on
-// machines without a GPU). Everything else is written once, in these words.
+// The one header that knows which compiler reads the tiled kernels: nvcc, or a host compiler that emulates them for tests
+// on machines without a GPU. Everything else is written once, with the names of this header.
 #pragma once
 
 #include <cstdint>

@@ -53,7 +53,7 @@ struct StatisticsParams {
   double* sums;        // [sum, sum of squares][column]
 };
 
-// A block adds kColumns columns; kRows threads a column take every so manieth part, in order. In float64 a part's
+// A block adds kColumns columns; each of a column's kRows threads takes every kRows-th part, in order. In float64 a part's
 // squares about its mean become squares about 0: S + (sum)^2 / count.
 template <int kColumns, int kRows>
 __global__ void __launch_bounds__(kColumns* kRows) adder_statistics_kernel(const __grid_constant__ StatisticsParams p) {

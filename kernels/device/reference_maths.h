@@ -1,7 +1,7 @@
 // One element of Eq. 2 and of Eq. 6 and 7, as the paper writes them, and those with the p-th power of the distance: what
 // the direct kernels (direct.h) sum, on CPUs and on GPUs. The fast kernels have arithmetic of their own (csrc/cpu/simd,
-// elements.h, pairs.h), which rounds otherwise; the tests hold all of them to float64 over one table of layers, and that
-// alone keeps them together.
+// elements.h, pairs.h), which rounds differently; the tests compare all of them with float64 over one table of layers,
+// and that alone keeps them together.
 //
 // Chen et al., "AdderNet: Do We Really Need Multiplications in Deep Learning?", CVPR 2020.
 #pragma once

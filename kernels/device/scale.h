@@ -1,8 +1,8 @@
 // The power of two that brings a bfloat16 dY into float16's range: its largest finite magnitude to 2^14 or just above.
 //
-// Then numbers down to 2^-32 of the largest are exact in float16, which has 11 digits where bfloat16 has 8, and smaller
-// ones are off by 2^-40 of the largest at most: below the rounding of any float32 sum that holds it. A maximum has no
-// order, so blocks may take theirs apart.
+// Then numbers down to 2^-31 of the largest are exact in float16, which has 11 digits where bfloat16 has 8, and smaller
+// ones are off by 2^-39 of the largest at most: below the rounding of any float32 sum that holds it. The order of a
+// maximum does not matter, so that each block takes its own.
 #pragma once
 
 #include "device/params.h"
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kScaleThreads) adder_scale_kernel(const __grid
   for (int i = threadIdx.x; i < p.num_maxima; i += kScaleThreads) largest = max(largest, p.maxima[i]);
   largest = block_maximum(largest);
   if (threadIdx.x != 0) return;
-  const int exponent = min(14 + 127 - static_cast<int>(largest >> 7), 100);  // of a dY below 2^-86: 2^100 will do
+  const int exponent = min(14 + 127 - static_cast<int>(largest >> 7), 100);  // 2^100 is enough for a dY below 2^-86
   *p.scale = Scale{power_of_two(exponent), power_of_two(-exponent)};
 }
 

@@ -1,7 +1,7 @@
 // Register-only loops of the passes' own instructions: the most that any blocking could reach on this processor.
 //
-// Operands and sums stay in registers, nothing is loaded. Several tile shapes, because none is fastest everywhere; the
-// best of them is the ceiling.
+// Operands and sums stay in registers, and nothing is loaded. There are several tile shapes, because none is the fastest
+// everywhere; the best of them is the ceiling.
 #pragma once
 
 #include "csrc/cpu/kernels.h"
@@ -11,7 +11,7 @@ namespace {
 
 alignas(64) float ceiling_operands[2048];
 
-// `iterations` of acc[o][v] += min(x[v], w[o]); returns the number of elements.
+// Does acc[o][v] += min(x[v], w[o]) `iterations` times and returns the number of elements.
 template <int O, int V>
 int64_t spin_forward(int64_t iterations) {
   Simd::Reg acc[O][V], x[V], w[O];
@@ -26,7 +26,7 @@ int64_t spin_forward(int64_t iterations) {
   for (int64_t i = 0; i < iterations; ++i) {
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) {
-      Simd::hide(w[o]);  // as if it were a new filter: nothing can be computed once and kept
+      Simd::hide(w[o]);  // as if it were a new filter, so that nothing is computed once and kept
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) acc[o][v] = Simd::add_min(acc[o][v], x[v], w[o]);
     }
@@ -38,7 +38,7 @@ int64_t spin_forward(int64_t iterations) {
   return iterations * O * V * Simd::kLanes;
 }
 
-// `iterations` of acc[o][v] += g[v] * HT(w[o] - x[o][v]).
+// Does acc[o][v] += g[v] * HT(w[o] - x[o][v]) `iterations` times and returns the number of elements.
 template <int O, int V>
 int64_t spin_grad_input(int64_t iterations) {
   Simd::Reg acc[O][V], x[O][V], g[V], w[O];
@@ -51,7 +51,7 @@ int64_t spin_grad_input(int64_t iterations) {
     for (int v = 0; v < V; ++v) {
       acc[o][v] = Simd::zero();
       x[o][v] = Simd::load(ceiling_operands + (V + o * V + v) * Simd::kLanes);
-      Simd::hide(x[o][v]);  // else w - 0 would be free
+      Simd::hide(x[o][v]);  // otherwise the compiler would drop the subtraction w - 0
     }
   }
   for (int64_t i = 0; i < iterations; ++i) {

@@ -6,7 +6,7 @@
 
 namespace addertrain::cpu {
 
-// The fifth imitates a processor with AVX-512 that has no VNNI, which only distances of bytes use.
+// kAvx512WithoutVnni imitates a processor with AVX-512 but without VNNI, which only distances of bytes use.
 enum class InstructionSet : int64_t {
   kBest = 0,
   kAvx512 = 1,
@@ -16,18 +16,18 @@ enum class InstructionSet : int64_t {
   kAvx512WithoutVnni = 5
 };
 
-constexpr int64_t kWholeRegister = INT64_MAX;
+constexpr int64_t kWholeRegister = INT64_MAX;  // of kernels_for: passes that fill registers whatever the sizes
 
-// The kernels in use, for `along` filters (forward) or channels (input gradient) along the registers.
+// The kernels in use for a pass with `along` filters (forward) or channels (input gradient) along the registers.
 const Kernels& kernels_for(int64_t along);
 
 // The kernels in use for distances of bytes.
 const ByteKernels& byte_kernels();
 
-// Uses `set` from now on, for tests and benchmarks; false where the processor lacks it.
+// Uses `set` from now on, for tests and benchmarks; returns false if the processor lacks it.
 bool use_instruction_set(InstructionSet set);
 
-// Which set's kernels are in use; with and without VNNI, AVX-512 is one set.
+// The set of the kernels in use. AVX-512 with and without VNNI counts as one set.
 InstructionSet instruction_set_in_use();
 
 }  // namespace addertrain::cpu

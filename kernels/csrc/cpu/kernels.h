@@ -1,7 +1,8 @@
-// What an instruction set's kernels offer to the operators: plain C++, no torch.
+// What the kernels of an instruction set offer to the operators, in plain C++ without torch.
 //
-// A call is cut into units (a few whole images, or a band of rows of one). Units are independent, each output belongs
-// to one unit, and the cut depends on the layer's sizes alone: the same sums in the same order for any number of threads.
+// A call is divided into units: a few complete images each, or a band of rows of one image. Units are independent, each
+// output belongs to one unit, and the division depends on the layer's sizes alone, so that any number of threads adds
+// the same numbers in the same order.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 
 namespace addertrain::cpu {
 
-// With at most so many channels an input gradient lays filters along the registers instead (grad_input/thin.h).
+// An input gradient of at most so many channels lays filters along the registers (grad_input/thin.h).
 constexpr int64_t kThinChannels = 8;
 
 enum class Layout { kNchw, kNhwc };
@@ -48,7 +49,7 @@ struct DenseGradInputCall {
   int64_t groups = 1;
 };
 
-// sum dY X of a layer in groups.
+// The sums of dY X of a layer in groups.
 struct DenseGradWeightCall {
   Layer layer;
   DenseImage dy;
@@ -56,7 +57,7 @@ struct DenseGradWeightCall {
   int64_t groups;
 };
 
-// The same with the p-th power of the distance, 1 < p < 2, for layers without groups.
+// The three passes with the p-th power of the distance, 1 < p < 2, for layers without groups.
 struct PowerForwardCall {
   DenseForwardCall of;
   const PowerFit* fit;
@@ -77,7 +78,8 @@ struct PowerGradWeightCall {
   const PowerFit* fit;
 };
 
-// Filter gradients of layers in many small groups (grouped/grad_weight.h): the sums of every unit, then all of them.
+// The filter gradient of layers in many small groups (grouped/grad_weight.h): `compute` gives the sums of each unit, and
+// `merge` adds them over the units.
 struct GroupedGradWeight {
   int64_t (*num_units)(const DenseGradWeightCall&);
   int64_t (*unit_floats)(const DenseGradWeightCall&);
@@ -85,8 +87,8 @@ struct GroupedGradWeight {
   void (*merge)(const DenseGradWeightCall&, const float* sums, int64_t filter_begin, int64_t filter_end, float* dw);
 };
 
-// The functions of one pass: pack the filters once (a block of filters at a time), then compute units. `packed` has
-// `packed_floats`.
+// The functions of one pass. The filters are packed once, block by block, into `packed_floats` floats; then the units are
+// computed.
 template <typename Call>
 struct PassFunctions {
   int64_t (*packed_floats)(const Call&);
@@ -96,8 +98,9 @@ struct PassFunctions {
   void (*compute)(const Call&, const float* packed, int64_t unit_begin, int64_t unit_end);
 };
 
-// Both gradients of a layer behind a ReLU (grad_input/both.h): the input gradient with the same packed filters as above,
-// and sum dY X. Tasks compute, and sum in parts; these are merged, a block of channels at a time, in the order of w.
+// Both gradients of a layer behind a ReLU (grad_input/both.h), from filters that `grad_input` has packed. Tasks compute
+// dX and add dY X to one of several parts, which take `sums_floats` floats. `merge` adds up the parts of a block of
+// channels and writes dW in the order of w.
 struct BothGradients {
   int64_t (*num_tasks)(const DenseGradInputCall&);
   int64_t (*sums_floats)(const DenseGradInputCall&);
@@ -112,7 +115,8 @@ struct DenseNormCall {
   bool relu;
 };
 
-// What norm/passes.h does to the floats [begin, end) of x, whole rows; scale, shift and the others hold C values.
+// The passes of norm/passes.h over the floats [begin, end) of x, which are complete rows. Scale, shift and the other
+// coefficients hold C values each.
 struct NormPasses {
   void (*moments)(const float* x, int64_t begin, int64_t end, int64_t C, double* sums, double* squares);
   void (*apply)(const DenseNormCall&, const float* scale, const float* shift, int64_t begin, int64_t end, float* y);
@@ -139,15 +143,15 @@ struct Kernels {
   PassFunctions<DenseForwardCall> forward;
   PassFunctions<DenseGradInputCall> grad_input;
   BothGradients both_gradients;
-  // Of layers in many small groups.
+  // For layers in many small groups.
   PassFunctions<DenseForwardCall> grouped_forward;
   PassFunctions<DenseGradInputCall> grouped_grad_input;
   GroupedGradWeight grouped_grad_weight;
-  // With the p-th power of the distance; a unit of the last is a part of the filters.
+  // For the p-th power of the distance; a unit of the filter gradient is a part of the filters.
   PassFunctions<PowerForwardCall> power_forward;
   PassFunctions<PowerGradInputCall> power_grad_input;
   PassFunctions<PowerGradWeightCall> power_grad_weight;
-  // Runs a register-only loop of a pass (ceilings.h) and returns how many elements that was.
+  // Runs a register-only loop of a pass (ceilings.h) and returns how many elements it has computed.
   int64_t (*spin)(bool is_forward, int64_t variant, int64_t iterations);
 };
 

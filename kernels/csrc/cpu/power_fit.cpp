@@ -1,4 +1,4 @@
-// The constants of power_fit.h, in float64, rounded once.
+// Computes the constants of power_fit.h in float64 and rounds each once.
 #include "csrc/cpu/power_fit.h"
 
 #include <cmath>

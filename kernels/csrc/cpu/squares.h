@@ -1,7 +1,7 @@
 // The sum of squares of values side by side, in one instruction set.
 //
-// A square of a float32 is exact in float64, so that every instruction set rounds the same sums: those of lane j over
-// the values j, j + 32, ..., then lanes in halves.
+// A square of a float32 is exact in float64, so that every instruction set rounds the same sums: lane j adds the values
+// j, j + 32, ..., and then the upper half of the lanes is added to the lower one until one lane is left.
 #pragma once
 
 #include <cstdint>

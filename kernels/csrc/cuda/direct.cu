@@ -1,6 +1,6 @@
-// One thread an output, straight from the equations: right for every type, layout and geometry, and slow. It serves
-// float64 and what the tiles' numbers cannot hold (plan.h). Of depthwise layers and other small groups it is the
-// kernel: a sum of few terms whose operands neighbouring threads share through the caches.
+// One thread computes one output, straight from the equations: right for every type, layout and geometry, and slow. It
+// serves float64, what the tiles' numbers cannot hold (plan.h), and depthwise layers and other small groups, whose sums
+// have few terms and share their operands with neighbouring threads through the caches.
 #include "csrc/cuda/direct.h"
 
 #include <limits>

@@ -1,4 +1,4 @@
-// What no tile serves: one thread an output.
+// The launcher of calls that no tile serves: one thread computes one output.
 #pragma once
 
 #include "csrc/cuda/launchers.h"

@@ -62,7 +62,7 @@ struct DistanceCall {
 bool is_tiled(const ForwardCall& call);
 bool is_tiled(const DistanceCall& call);
 
-// Bytes of device memory that the call needs beside its tensors: packed filters, slices of k, tiles' statistics.
+// Bytes of device memory that the call needs besides its tensors: packed filters, slices of k, tiles' statistics.
 int64_t workspace_bytes(const ForwardCall& call);
 int64_t workspace_bytes(const GradInputCall& call);
 int64_t workspace_bytes(const DistanceCall& call);

@@ -66,7 +66,7 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   plan.column = round_up(plan.phase_size * p.phases_h * p.phases_w * element_bytes, kAlign);
   plan.partial = round_up(plan.column + 4 * int64_t{p.columns}, kAlign);
   plan.statistics = round_up(plan.partial + (plan.splits > 1 ? 4 * plan.outputs * plan.splits : 0), kAlign);
-  // Whichever kernel sees a whole sum takes its statistics.
+  // The kernel that sees complete sums takes their statistics.
   plan.rows = static_cast<int>(rows);
   plan.part_rows = plan.splits > 1 ? kSplitRows : tile.rows;
   plan.slots = plan.splits > 1 ? kSplitSlots : tile.slots;

@@ -1,6 +1,6 @@
-// Which tile serves how many columns of the result: Wide more than 64, Narrow more than 32, Thin the rest; Any, where
-// there is one, every input that is not channels-last with its channels in eights. Tuning alone: any tile gives right
-// sums. docs/cuda.md says what each is predicted to reach.
+// Which tile serves how many columns of the result: Wide more than 64, Narrow more than 32, Thin the rest. Any, where it
+// exists, serves every input that is not channels-last with channels divisible by eight. This is tuning alone, because
+// every tile gives right sums. docs/cuda.md says what each is predicted to reach.
 #pragma once
 
 #include "device/pair_loaders.h"

@@ -1,4 +1,4 @@
-// What the operators' files on GPUs share: a tensor's type, its stream, memory beside it.
+// What the files of operators on GPUs share: a tensor's type, its stream, and a workspace for a call.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

@@ -1,4 +1,4 @@
-// Shrinks a box of a picture by area interpolation, with OpenCV's bits: an output pixel is the mean of what its cell
+// Shrinks a box of an image by area interpolation, with OpenCV's bits: an output pixel is the mean of what its cell
 // covers. Sums are float32, along a row first and then down the rows, each product rounded before it is added.
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -12,7 +12,7 @@
 namespace addertrain::pictures {
 namespace {
 
-constexpr float kRound = 0x1.8p23f;  // added, it leaves the nearest integer, of two the even, in the lowest bits
+constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer, ties to even, in the lowest bits
 constexpr double kNegligible = 1e-3;  // of a source pixel
 
 // A source pixel that an output pixel covers, and with which share of the cell.
@@ -38,7 +38,7 @@ struct Cells {
     starts.push_back(static_cast<int32_t>(taps.size()));
   }
 
-  // The cell [begin, begin + scale): a share of its first pixel, whole ones, a share of its last.
+  // The cell [begin, begin + scale): a share of its first pixel, all of those between, a share of its last.
   void cover(double begin, int64_t size_in) {
     const double end = begin + scale, cell = std::fmin(scale, size_in - begin);
     int64_t last = static_cast<int64_t>(std::floor(end)), first = static_cast<int64_t>(std::ceil(begin));
@@ -61,7 +61,7 @@ struct ShrinkScratch {
   std::vector<float> first, second, sums;  // four channels a pixel
 };
 
-// Four channels a pixel, of which the last is of no meaning. Each function is there for any processor and for AVX2;
+// Pixels have four channels here, of which the last has no meaning. Each function exists for any processor and for AVX2;
 // both do the same operations in the same order.
 void shrink_rows_portably(const uint8_t* row, const uint8_t* next, const Cells& axis, int64_t width, float* first,
                           float* second) {
@@ -108,7 +108,7 @@ __attribute__((target("avx2"))) void shrink_rows_avx2(const uint8_t* row, const 
   }
 }
 
-// Stores four bytes a pixel, of which the next pixel overwrites the fourth; the last pixel is left to the other.
+// Stores four bytes a pixel, of which the next pixel overwrites the fourth; the portable function stores the last pixel.
 __attribute__((target("avx2"))) void store_row_avx2(const float* sums, int64_t width, uint8_t* image) {
   const __m128i lowest = _mm_set1_epi32(0x0C080400);
   for (int64_t k = 0; k + 1 < width; ++k) {

@@ -1,4 +1,4 @@
-// libjpeg's errors as a jump back to the call that they end, and its warnings as a number.
+// Turns libjpeg's errors into a jump back to the call that they end, and counts its warnings.
 #pragma once
 
 #include <csetjmp>
@@ -8,8 +8,8 @@
 
 namespace addertrain::pictures {
 
-// For `err` of a decoder or encoder. A caller does `if (setjmp(errors.on_error)) return ...;` before it calls libjpeg,
-// and holds nothing then that a destructor would have to free: the jump runs none. Warnings are in `num_warnings`.
+// For `err` of a decoder or encoder. A caller does `if (setjmp(errors.on_error)) return ...;` before it calls libjpeg, and
+// must not hold anything then that a destructor frees: the jump runs none. `num_warnings` counts the warnings.
 struct Errors : jpeg_error_mgr {
   std::jmp_buf on_error;
 

@@ -10,7 +10,7 @@
 namespace addertrain::pictures {
 namespace {
 
-// Takes what the encoder writes into memory of the caller's; a JPEG that needs more of it is an error.
+// Takes what the encoder writes into the caller's memory; a JPEG that does not fit is an error.
 struct Output : jpeg_destination_mgr {
   int64_t capacity;
 
@@ -50,9 +50,9 @@ class Rewriter {
     jpeg_mem_src(&source_, encoded, size);
     if (jpeg_read_header(&source_, TRUE) != JPEG_HEADER_OK) return 0;
     jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&source_);  // to the end of the file
-    if (errors_.num_warnings) return 0;  // asked here: the encoder begins to count anew
-    // Also what decoders tell the colours by: the JFIF or Adobe marker, and the numbers of the components. Comments,
-    // EXIF and colour profiles stay behind.
+    if (errors_.num_warnings) return 0;  // read here, because the encoder starts to count again
+    // This copies what decoders tell the colours by, too: the JFIF or Adobe marker, and the numbers of the components.
+    // Comments, EXIF and colour profiles are not copied.
     jpeg_copy_critical_parameters(&source_, &target_);
     target_.optimize_coding = TRUE;
     target_.restart_interval = interval;

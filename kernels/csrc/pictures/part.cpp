@@ -11,7 +11,7 @@
 namespace addertrain::pictures {
 namespace {
 
-// libjpeg's decoder of one thread; it is kept, since making it costs as much as a small picture.
+// libjpeg's decoder of one thread; it is kept, because making it costs as much as a small image.
 class Decoder {
  public:
   Decoder() {
@@ -25,8 +25,8 @@ class Decoder {
   }
   Decoder(const Decoder&) = delete;
 
-  // Fills `pixels` with the rectangle `shown`, which holds `box`; false where libjpeg warns, fails, or the picture
-  // is none of those whose lines can be skipped. `height` and `width` are what the picture must have.
+  // Fills `pixels` with the rectangle `shown`, which holds `box`. Returns false if libjpeg warns or fails, or if the image
+  // is not of a kind of which lines can be skipped. `height` and `width` are the sizes that it must have.
   bool decode(const uint8_t* encoded, int64_t size, int64_t height, int64_t width, const Rectangle& box,
               uint8_t* pixels, int64_t capacity, Rectangle& shown) {
     if (!is_made_) return false;
@@ -54,8 +54,8 @@ class Decoder {
     state_.out_color_space = JCS_EXT_RGB;
     state_.dct_method = JDCT_FASTEST;  // as FFCV asks for
     jpeg_start_decompress(&state_);
-    // Chroma is interpolated from the nearest sample beside: the margin keeps it inside. libjpeg moves the left
-    // side to a macroblock's.
+    // Chroma is interpolated from the next sample, which the margin keeps inside. libjpeg moves the left side to the
+    // beginning of a macroblock.
     const int64_t left = box.column > kMargin ? box.column - kMargin : 0;
     int64_t right = box.column + box.width + kMargin;
     if (right > state_.output_width) right = state_.output_width;
@@ -86,9 +86,9 @@ class Decoder {
 }  // namespace
 }  // namespace addertrain::pictures
 
-// Fills `pixels` (`capacity` bytes) with a rectangle of the picture that holds `box` (row, column, height, width) and
-// says in `shown` which. `cut` is scratch of `size` + 2 bytes. Returns whether it did; where it did not, the picture
-// is to be decoded whole, by whoever says what is wrong with it.
+// Fills `pixels` (`capacity` bytes) with a rectangle of the image that holds `box` (row, column, height, width), and
+// writes the rectangle to `shown`. `cut` is scratch of `size` + 2 bytes. Returns whether it did; if not, the caller
+// decodes all of the image by other means, which also say what is wrong with it.
 extern "C" __attribute__((visibility("default"))) int32_t addertrain_decode_part(
     const uint8_t* encoded, int64_t size, int64_t height, int64_t width, const int64_t* box, uint8_t* cut,
     uint8_t* pixels, int64_t capacity, int64_t* shown) {

@@ -1,4 +1,4 @@
-// A JPEG with restart markers, and the JPEG of a rectangle of its macroblocks: found, copied, never decoded.
+// Cuts the JPEG of a rectangle of macroblocks out of a JPEG with restart markers. The data are copied, not decoded.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 namespace addertrain::pictures {
 
-// In pixels: of a box that is wanted, or of the rectangle that a decoder has filled.
+// A box that is wanted, or the rectangle that a decoder has filled, in pixels.
 struct Rectangle {
   int64_t row, column, height, width;
 };
@@ -32,7 +32,7 @@ struct Head {
 
 inline int64_t big_endian_16(const uint8_t* bytes) { return bytes[0] << 8 | bytes[1]; }
 
-// Reads the frame's size and sampling; false where they are not what cutting knows.
+// Reads the frame's size and sampling; false where cutting does not support them.
 inline bool read_frame(const uint8_t* segment, int64_t length, Head& head) {
   if (length < 11 || segment[4] != 8) return false;
   int64_t num_components = segment[9], most_h = 1, most_v = 1;
@@ -45,13 +45,13 @@ inline bool read_frame(const uint8_t* segment, int64_t length, Head& head) {
   }
   head.height = big_endian_16(segment + 5);
   head.width = big_endian_16(segment + 7);
-  // A scan of one component is no patchwork: its macroblock is one block, whatever its sampling says.
+  // A scan of one component is not interleaved: its macroblock is one block, whatever its sampling says.
   head.unit_height = num_components == 1 ? 8 : 8 * most_v;
   head.unit_width = num_components == 1 ? 8 : 8 * most_h;
   return head.height > 0 && head.width > 0;
 }
 
-// Reads the segments in front of the data; false where anything is unusual: the whole is decoded then.
+// Reads the segments in front of the data; false where anything is unusual; then all of the image is decoded.
 inline bool read_head(const uint8_t* encoded, int64_t size, Head& head) {
   if (size < 4 || encoded[0] != 0xFF || encoded[1] != kStart) return false;
   int64_t place = 2, num_components = 0;
@@ -85,7 +85,7 @@ class Intervals {
   Intervals(const uint8_t* encoded, int64_t size, int64_t data)
       : encoded_(encoded), end_of_file_(size), start_(data) {}
 
-  // Where the current interval lies; false where no marker ends it, or one that has no place there.
+  // Where the current interval lies; false where no marker ends it, or one that must not be there.
   bool find(int64_t& start, int64_t& end) {
     int64_t place = start_;
     while (place + 1 < end_of_file_) {
@@ -129,15 +129,15 @@ struct Range {
     last_row = clamp((box.row + box.height - 1 + margin_y) / head.unit_height, head.rows());
     first_column = clamp((box.column - margin_x) / width, columns);
     last_column = clamp((box.column + box.width - 1 + margin_x) / width, columns);
-    // libjpeg interpolates otherwise where a picture is a few pixels wide, as its last column can be.
+    // libjpeg interpolates differently if an image is a few pixels wide, as the last column of intervals can be.
     if (first_column == last_column && first_column > 0) --first_column;
   }
 
   static int64_t clamp(int64_t value, int64_t count) { return value < 0 ? 0 : value >= count ? count - 1 : value; }
 };
 
-// Writes the JPEG of the rectangle that `box` needs; `cut` has room for `size` + 2 bytes. Returns its length, and
-// 0 where the restart markers do not serve. No byte is read beyond `size`, whatever the bytes are.
+// Writes the JPEG of the rectangle that `box` needs; `cut` has room for `size` + 2 bytes. Returns its length, or
+// 0 where the restart markers do not suit. No byte is read beyond `size`, whatever the bytes are.
 inline int64_t cut_out(const uint8_t* encoded, int64_t size, const Head& head, const Rectangle& box, uint8_t* cut,
                        Rectangle& shown) {
   if (head.interval == 0 || head.columns() % head.interval) return 0;

@@ -7,7 +7,7 @@
 
 namespace cpu_host {
 
-// The magnitude makes room for an element's own error, ten roundings and those of the difference, beside those of the
+// The magnitude makes room for an element's own error, ten roundings and those of the difference, besides those of the
 // sum (addertrain/ops/power_answers.py).
 inline double tolerance_of_powers(const Answer& answer, size_t i) {
   constexpr double kOfATerm = 14.0, kRoundoff = 0x1p-24;

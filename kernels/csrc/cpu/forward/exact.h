@@ -1,4 +1,4 @@
-// Responses that the forward pass's identity would cut short, for one instruction set (a `Simd` is in scope).
+// The plain sum for responses that would lose digits by the identity, for one instruction set (a `Simd` is in scope).
 //
 // 2 sum min(x, w) - sum x - sum w (forward/tiles.h) rounds what is as large as A = sum |x| + sum |w|, the sum of |x - w|
 // itself only what is as large as R = sum |x - w|. As sum |x| <= sum |w| + R,
@@ -6,10 +6,10 @@
 //   R >= kFewDigits * sum |w|   means   A <= (2 / kFewDigits + 1) R
 //
 // and the identity's error bound, (K + 2) u (2 A + R), is at most 35 times that of the plain sum. Where R is smaller, x
-// and w lie close together and far from 0, and the plain sum is taken instead. R is what the identity gave: its error is
-// nothing to this comparison before K u is 1 / 300. The rule reads one output, its filter and no other image.
+// and w lie close together and far from 0, and the plain sum is taken instead. R is taken from the identity, whose error
+// does not matter to this comparison while K u < 1 / 300. The rule reads one output, its filter and no other image.
 //
-// It costs nothing where a filter rules it out for all inputs of a unit: with x >= lowest throughout,
+// The rule costs nothing where a filter cannot lose digits for any input of a unit: with x >= lowest throughout,
 // R >= sum max(lowest - w, 0), which behind a ReLU is the sum of a filter's negative weights.
 #pragma once
 
@@ -18,7 +18,7 @@
 namespace addertrain::cpu {
 namespace {
 
-// Whether a block of filters has one that can come so near to some x >= lowest; lowest <= 0.
+// Whether a filter of a block can lose digits for some x >= lowest; lowest <= 0.
 inline bool can_lose_digits(const PackedForward& packed, int64_t lane0, int64_t width, float lowest) {
   Simd::Reg room = Simd::zero();
   for (int64_t lane = 0; lane < width; lane += Simd::kLanes) {
@@ -34,13 +34,15 @@ inline bool can_lose_digits(const PackedForward& packed, int64_t lane0, int64_t 
   return Simd::sum(room) > 0.0f;
 }
 
-// How far a response lies beyond what the identity keeps its digits for; NaN, which compares with nothing, is not lost.
+// How far a response lies beyond the limit up to which the identity keeps its digits. A NaN compares false and so does
+// not count as lost.
 inline Simd::Reg beyond(const PackedForward& packed, int64_t lane, Simd::Reg y) {
   const Simd::Reg most = Simd::scale_add(-1.0f, Simd::load(packed.limit + lane), Simd::load(packed.offset + lane));
   return Simd::scale_add(-1.0f, most, y);
 }
 
-// Whether any response of a register of filters has lost digits; y: the first position's, `pitch` floats apart.
+// Whether any response of a register of filters has lost digits. `y` holds the first position's, and those of the others
+// lie `pitch` floats apart.
 inline bool has_lost_digits(const PackedForward& packed, int64_t lane, int filters, const float* y, int64_t positions,
                             int64_t pitch) {
   Simd::Reg most = Simd::zero();
@@ -49,7 +51,8 @@ inline bool has_lost_digits(const PackedForward& packed, int64_t lane, int filte
   return Simd::sum(most) > 0.0f;
 }
 
-// sum |x - w| of M positions and a register of filters, `pitch` floats a tap; one chain of additions for each run.
+// sum |x - w| of M positions and a register of filters, whose taps lie `pitch` floats apart. Each run has a chain of
+// additions of its own.
 template <int M>
 void add_distances(const Layer& d, const Walk& walk, const int64_t* runs, const float* w, int64_t pitch,
                    const float* const* x, Simd::Reg (&sums)[M]) {
@@ -70,7 +73,7 @@ void add_distances(const Layer& d, const Walk& walk, const int64_t* runs, const 
   }
 }
 
-// The plain sum into every response of a register of filters that has lost digits.
+// Writes the plain sum to every response of a register of filters that has lost digits.
 inline void restore_digits(const Layer& d, const Walk& walk, const PackedForward& packed, const int64_t* runs,
                            const float* w, int64_t width, int64_t lane, int filters, const float* const* at,
                            int64_t positions, float* y) {

@@ -1,8 +1,9 @@
-// Positions along the registers, for one instruction set (a `Simd` is in scope): how rows of images are packed for it.
+// How rows of images are packed so that positions lie along the registers, for one instruction set (a `Simd` is in
+// scope).
 //
 // Sixteen neighbouring positions of a row, or eight of each of two images, share a register. A filter may then walk a
-// list of its own taps, each with one broadcast weight for a whole tile of positions (forward/positive.h). The input is
-// packed once for every column of the filter, so that every load is aligned: a load that crosses a line takes two.
+// list of its own taps, each with one broadcast weight for all positions of a tile (forward/positive.h). The input is
+// packed once for every column of the filter, so that every load is aligned: one that crosses a line costs two.
 #pragma once
 
 #include "csrc/cpu/kernels.h"
@@ -12,10 +13,10 @@
 namespace addertrain::cpu {
 namespace {
 
-// How a layer's input is packed and cut into tiles; by the layer's sizes alone.
+// How a layer's input is packed and divided into tiles, which the layer's sizes alone decide.
 struct RowShape {
   int64_t images;          // side by side in a register: two where rows are short
-  int64_t registers;       // a row of outputs
+  int64_t registers;       // of a row of outputs
   int64_t tile_rows;       // rows of outputs that a tile takes
   int64_t band_rows;       // rows of outputs that are packed at a time
   int64_t row_floats, column_floats, channel_floats;
@@ -59,7 +60,7 @@ struct RowScratch {
   Scratch packed, pixel_sums, sums, partial;
 };
 
-// Sixteen neighbouring pixels, or eight of each of two images, turned around: v[c] of channel c0 + c.
+// Loads sixteen neighbouring pixels, or eight of each of two images, and transposes them: v[c] holds channel c0 + c.
 inline void load_pixels(const DenseImage& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
                         int64_t h, int64_t column, int64_t c0, Simd::Reg (&v)[Simd::kLanes]) {
   constexpr int kHalf = Simd::kLanes / 2;
@@ -93,8 +94,8 @@ inline void load_pixels(const DenseImage& image, const Layer& d, const RowShape&
   Simd::transpose(v);
 }
 
-// Writes a row where the filter's column sees every position in its place, and its sum over channels; lowers `lowest` to
-// the row's minimum. A NaN is passed over: it shows up in the sums.
+// Writes a row for the column of the filter that needs no shift, and the row's sums over channels; lowers `lowest` to the
+// row's minimum. The minimum drops a NaN, and the sums keep it.
 inline void pack_row(const DenseImage& image, const Layer& d, const RowShape& shape, int64_t n, int64_t num_images,
                      int64_t h, float* to, float* sums, Simd::Reg& lowest) {
   for (int64_t v0 = 0; v0 < shape.row_floats; v0 += Simd::kLanes) {
@@ -127,7 +128,7 @@ inline uint32_t lanes_in_row(const RowShape& shape, int64_t first, int64_t shift
   return lanes;
 }
 
-// A row outside the image: a spatial zero pad.
+// Writes a row outside the image, which is a spatial zero pad.
 inline void pack_zeros(const Layer& d, const RowShape& shape, float* to, float* sums) {
   for (int64_t c = 0; c < d.C; ++c) std::memset(to + c * shape.channel_floats, 0, sizeof(float) * shape.row_floats);
   std::memset(sums, 0, sizeof(float) * shape.row_floats);
@@ -188,7 +189,7 @@ inline bool pack_band(const DenseImage& image, const Layer& d, const RowShape& s
   return true;
 }
 
-// Sums over the whole filter for the positions of a tile.
+// Sums of x over all taps for the positions of a tile.
 inline void sum_tile(const Layer& d, const RowShape& shape, const float* sums, float* to) {
   for (int64_t i = 0; i < shape.tile() * Simd::kLanes; i += Simd::kLanes) {
     Simd::Reg sum = Simd::zero();

@@ -11,8 +11,8 @@
 namespace addertrain::cpu {
 namespace {
 
-// Where it beats filters along the registers: a tap's input is read once for each filter that has it, so the filters must
-// not be many, nor the images larger than what is packed at a time.
+// Whether it beats filters along the registers. A tap's input is read once for each filter that has the tap, so there must
+// not be many taps, and an image must not be larger than what is packed at a time.
 inline bool can_be_positive(const Layer& d) {
   constexpr int64_t kFewTaps = 9, kManyTaps = 576;
   const int64_t taps = d.C * d.R * d.S;
@@ -86,7 +86,7 @@ constexpr PositiveTile kPositiveTiles[] = {nullptr,          positive_tile<1>, p
                                            positive_tile<3>, positive_tile<4>, positive_tile<5>,
                                            positive_tile<6>, positive_tile<7>, positive_tile<8>};
 
-// Responses of register t of a tile.
+// Writes the responses of register t of a tile.
 inline void store_positive(const Layer& d, const RowShape& shape, const float* partial, const float* x_sums,
                            const float* constant, int64_t t, int filters, int64_t num_images, int64_t image_pitch,
                            float* y) {
@@ -99,7 +99,7 @@ inline void store_positive(const Layer& d, const RowShape& shape, const float* p
   store_turned(d, shape, v, t, filters, num_images, image_pitch, y);
 }
 
-// Rows p0 .. p0 + band_rows of the images from n0 on; y is the first one's first position of the band.
+// Computes `rows` rows of the `num_images` images that are packed in `band`; `y` is their first position.
 inline void compute_band(const Layer& d, const RowShape& shape, const PositiveLists& lists, const float* constant,
                          Ahead x_ahead, Ahead y_ahead, int64_t num_images, int64_t rows, int64_t image_pitch, float* y,
                          const PackedBand& band, RowScratch& scratch) {
@@ -127,7 +127,7 @@ inline void compute_band(const Layer& d, const RowShape& shape, const PositiveLi
   }
 }
 
-// Computes a unit where x >= 0 throughout; returns whether it is. y: [image][row][column][filter] of the unit.
+// Computes a unit if x >= 0 throughout, and returns whether it is; `y` lies as [image][row][column][filter].
 inline bool compute_positive_unit(const DenseForwardCall& call, const PositiveLists& lists, const float* constant,
                                   const Unit& cut, float* y, RowScratch& scratch) {
   const Layer& d = call.layer;

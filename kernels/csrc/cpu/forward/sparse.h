@@ -29,8 +29,8 @@ struct NonZeroScratch {
 
 constexpr int64_t kSampledPixels = 64;
 
-// With a larger share of non-zeros than this, walking lists does not pay: short rows use what was brought near too few
-// times (docs/kernels.md).
+// With a larger share of non-zeros than this, walking lists does not pay: on short rows what a cache holds is used too
+// few times (docs/kernels.md).
 inline double largest_share(const Layer& d) {
   constexpr int64_t kLongRow = 14;
   return d.Q >= kLongRow ? 0.5 : 0.3;
@@ -55,8 +55,9 @@ inline int64_t fair_step(int64_t step, int64_t columns) {
   return step;
 }
 
-// By a sample of pixels, spatial padding among them: lists of a dense unit would only push its filters out of the cache.
-inline bool has_many_zeros(const Buffer& x, int64_t images, const Window& window, const Layer& d) {
+// Whether lists pay, by a sample of pixels, those of the padding included. Lists of a dense unit would only push its
+// filters out of the cache.
+inline bool has_few_non_zeros(const Buffer& x, int64_t images, const Window& window, const Layer& d) {
   const int64_t C = d.C, pixels = images * window.rows * window.columns;
   const int64_t step = fair_step(ceil_div(pixels, kSampledPixels), window.columns);
   int64_t non_zeros = 0, sampled = 0;

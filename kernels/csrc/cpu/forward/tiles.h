@@ -28,7 +28,7 @@ inline bool is_sliding(const Layer& d) {
   return d.stride_w == 1 && d.dilation_w == 1 && (d.S == 3 || d.S == 5) && d.Q >= 4;
 }
 
-// Filters are cut into blocks of 4, 2 or 1 registers.
+// How filters are divided into blocks of 4, 2 or 1 registers.
 struct FilterBlocks {
   int64_t registers, fours, twos, ones;
 
@@ -102,7 +102,7 @@ struct PackedForward {
   }
 };
 
-// sum|w| and sum w of a filter in float64, lane by lane: one chain of additions would take longer than all the rest.
+// sum |w| and sum w of a filter in float64, in several chains: one chain of additions would take longer than all the rest.
 struct FilterSums {
   double absolute = 0, plain = 0;
 

@@ -58,12 +58,12 @@ struct ForwardUnit {
   Buffer x;
   int64_t images, rows;
   const NonZeros* non_zeros;  // null where x is dense
-  const float* x_sums;        // of every position, padded to a whole tile
+  const float* x_sums;        // of every position, padded to a full tile
   float* y;                   // position-major, O floats a position
 };
 
-// No output is in two tiles: in every pass but the first a tile adds to what y holds. The last tile is filled up with
-// the last position, whose sums it makes several times from what y held before.
+// No output is in two tiles, because in every pass but the first a tile adds to what y holds. The last tile is filled up
+// with the last position: it computes its sums several times, each time from what y held before.
 template <int V, int M>
 void plain_block(const Layer& d, const ForwardTile& t, const ForwardUnit& unit, const float* const* positions) {
   const int64_t count = unit.images * unit.rows * d.Q;
@@ -189,7 +189,7 @@ inline Cut cut_forward(const Layer& d) {
   return Cut(d.N, d.P, d.Q, floats_per_row, 1);
 }
 
-// Pointers to the first tap of every position, in the order of the outputs; padded to a whole tile with the last one.
+// Pointers to the first tap of every position, in the order of the outputs; padded to a full tile with the last one.
 inline const float* const* list_positions(const Layer& d, const ForwardUnit& unit, PointerTable& table) {
   const int64_t count = unit.images * unit.rows * d.Q;
   const float** at = table.entries(count + kMostRows);
@@ -215,7 +215,7 @@ inline const int64_t* list_runs(const Layer& d, const Walk& walk, const Buffer& 
   return runs;
 }
 
-// Responses of a unit by the identity; returns the least of all x, or 0.
+// Computes the responses of a unit by the identity; returns the least x, or 0 if no x is negative.
 inline float compute_by_identity(const DenseForwardCall& call, const Walk& walk, const PackedForward& packed,
                                  const Unit& cut, float* y) {
   const Layer& d = call.layer;
@@ -236,7 +236,7 @@ inline float compute_by_identity(const DenseForwardCall& call, const Walk& walk,
 
   const bool is_nonnegative = lowest == 0.0f;
   const bool is_sparse =
-      is_nonnegative && can_be_sparse(d, walk) && has_many_zeros(x, cut.images(), window, d);
+      is_nonnegative && can_be_sparse(d, walk) && has_few_non_zeros(x, cut.images(), window, d);
   NonZeros non_zeros{};
   if (is_sparse) non_zeros = list_non_zeros(x, cut.images(), window, d, scratch.non_zeros);
   const ForwardUnit unit{x, cut.images(), cut.rows(), is_sparse ? &non_zeros : nullptr, x_sums, y};
@@ -256,7 +256,7 @@ inline float compute_by_identity(const DenseForwardCall& call, const Walk& walk,
   return lowest;
 }
 
-// Puts plain sums for what the identity cut short; most units only learn that their filters rule it out.
+// Replaces responses that have lost digits by plain sums. In most units the filters rule out that there are any.
 inline void restore_unit(const DenseForwardCall& call, const Walk& walk, const PackedForward& packed, const Unit& cut,
                          float lowest, float* y) {
   const Layer& d = call.layer;

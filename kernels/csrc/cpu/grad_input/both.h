@@ -2,9 +2,9 @@
 //
 //   dX[n,c,h,v] = sum dY HT(W - X),  dW[o,c,r,s] = sum dY X
 //
-// A task computes some channels of some units, in their order, and sums dY X of these in a part of its own, or in the
-// channels of a part that are its own. The parts are added in their order. How many there are depends on the sizes alone,
-// so that the number of threads changes no bit.
+// A task computes a range of the channels of a range of the units, one unit after the other, and adds dY X to its
+// channels of the sums of these units, which are called a part. `merge_both` adds the parts in their order. The number of
+// parts depends on the sizes alone, so that the number of threads changes no bit.
 #pragma once
 
 #include "csrc/cpu/grad_input/units.h"
@@ -12,10 +12,11 @@
 namespace addertrain::cpu {
 namespace {
 
-// Few filters have a part of sums for each of many tasks. The parts of many filters would cost more memory than the
-// layer has, so that tasks share a part by channels instead; every task prepares its units for itself.
+// How the work is divided. A layer with few filters has a part for each of many tasks. Where the filters are many, so
+// many parts would take more memory than the layer itself: then several tasks share a part, each with its own channels,
+// and each prepares the units for itself.
 struct BothTasks {
-  int64_t parts, ranges;  // of units, of channels
+  int64_t parts, ranges;  // of the units, of the channels
   int64_t units_of_part, blocks_of_range;
 
   explicit BothTasks(const DenseGradInputCall& call) {
@@ -58,7 +59,7 @@ inline void compute_both(const DenseGradInputCall& call, const float* packed, in
   }
 }
 
-// The sums of all parts for `lanes` filters from o0 on, of a channel's tap.
+// Adds up all parts' sums of a channel, a tap and a register of filters.
 struct SumsOfParts {
   const float* sums;
   int64_t parts, part_floats;
@@ -77,7 +78,7 @@ struct SumsOfParts {
   }
 };
 
-// dW of a register's worth of channels, in the order of w.
+// Writes dW of a block of channels, a register's worth, in the order of w.
 inline void merge_both(const DenseGradInputCall& call, const float* sums, int64_t block, float* dw) {
   const Layer& d = call.layer;
   const SumsOfParts of(call, sums);

@@ -1,8 +1,8 @@
 // The non-zero inputs of each channel, for one instruction set (a `Simd` is in scope).
 //
 // Behind a ReLU half of the inputs are 0, and the ReLU drops their gradient: the input gradient walks lists of what is
-// left, one list a channel, segment by segment. Where all inputs of a tile are near 0, 0 < x <= Simd::kMostNear, it takes
-// HT(w - x) = min(max(w, x - 1), x + 1) - x, which needs the sum of dY over all outputs that saw an input.
+// left, one list a channel, segment by segment. A tile of inputs that are all near 0, 0 < x <= Simd::kMostNear, computes
+// HT(w - x) as min(max(w, x - 1), x + 1) - x, which needs the sum of dY over all outputs that saw an input.
 #pragma once
 
 #include "csrc/cpu/grad_input/positions.h"
@@ -12,7 +12,8 @@
 namespace addertrain::cpu {
 namespace {
 
-// Whether tiles may take the shorter way: what it costs to begin and end one has to be made up for.
+// Whether the layer has tiles of near inputs. They save an instruction an element, and there must be enough elements to
+// make up for the sums of dY.
 inline bool has_near_tiles(const Layer& d) {
   constexpr int64_t kFewTaps = 256;
   return Simd::kMostNear > 0 && d.O * d.R * d.S / (d.stride_h * d.stride_w) > kFewTaps;
@@ -28,7 +29,7 @@ struct ListScratch {
   Memory<ListStretch> stretches;
 };
 
-// sum_o dY of every output that the unit reads, as far apart as the outputs themselves over O.
+// sum_o dY of every output that the unit reads. The sums lie as the outputs do, one number in place of O.
 inline const float* sum_outputs(const Layer& d, const GradUnit& unit, const Window& window, Scratch& scratch) {
   const int64_t image_pixels = unit.dy.image_pitch / d.O;
   float* sums = scratch.entries(unit.cut.images() * image_pixels + Simd::kLanes);
@@ -38,7 +39,7 @@ inline const float* sum_outputs(const Layer& d, const GradUnit& unit, const Wind
   return sums;
 }
 
-// The positions of a phase as tiles that walk lists want them: small enough to stay in the nearest cache.
+// The positions of a phase for tiles that walk lists: as 32-bit offsets, small enough to stay in the nearest cache.
 struct ListedPositions {
   const int32_t* outputs;  // offsets of their bases in the unit's dY; a register more may be read
   const int32_t* pixels;   // their offsets in x and dX
@@ -62,15 +63,15 @@ struct ListedPositions {
   }
 
  private:
-  // Whether a register's bases follow each other in a row. Those at its ends may be as far apart by chance, where a strip
-  // of columns ends.
+  // Whether a register's bases follow each other in a row. All are compared, because the first and the last may be as far
+  // apart by chance where a strip of columns ends.
   static bool are_neighbours(const int32_t* outputs, int64_t O) {
     bool is_row = true;
     for (int i = 1; i < Simd::kLanes; ++i) is_row &= outputs[i] - outputs[i - 1] == O;
     return is_row;
   }
 
-  // Neighbours in a row of outputs are taken a register at a time.
+  // Writes the sums of a segment; neighbours in a row of outputs are added a register at a time.
   void add_taps(const Layer& d, const PhasePositions& phase, const Segment& segment, const float* output_sums,
                 OffsetTable& taps, float* sums) const {
     int64_t* offsets = taps.entries(d.R * d.S);
@@ -108,14 +109,14 @@ struct ChannelList {
 // The lists of a register's channels.
 class ChannelLists {
  public:
-  // Of `channels` <= kLanes channels; `x` points at the first one of the unit's first pixel.
+  // Lists `channels` <= kLanes channels; `x` points at the first one of the unit's first pixel.
   ChannelLists(const PhasePositions& phase, const ListedPositions& at, const float* x, int channels,
                ListScratch& scratch)
       : phase_(phase),
         at_(at),
         x_(x),
         channels_(channels),
-        pitch_(phase.count + Simd::kLanes),  // a register is stored whole
+        pitch_(phase.count + Simd::kLanes),  // a store writes a full register
         values_(scratch.values.entries(pitch_ * Simd::kLanes)),
         gradients_(at.gradients ? scratch.gradients.entries(pitch_ * Simd::kLanes) : nullptr),
         sums_(scratch.sums.entries(pitch_ * Simd::kLanes)),
@@ -133,10 +134,11 @@ class ChannelLists {
   ChannelList list(int channel, int64_t segment) const {
     const int64_t begin = segment == 0 ? 0 : ends_[(segment - 1) * Simd::kLanes + channel];
     const int64_t at = channel * pitch_ + begin;
-    return {values_ + at, gradients_ ? gradients_ + at : nullptr, bases_ + at, sums_ + at, ends_[segment * Simd::kLanes + channel] - begin};
+    const int64_t end = ends_[segment * Simd::kLanes + channel];
+    return {values_ + at, gradients_ ? gradients_ + at : nullptr, bases_ + at, sums_ + at, end - begin};
   }
 
-  // Writes every list's sums to its places in dX, and 0 to all others; `dx` as x in the constructor.
+  // Writes every list's sums to their places in dX, and 0 to all other places; `dx` points where x does.
   void write(float* dx) const {
     int64_t counts[Simd::kLanes] = {};
     const uint32_t* lanes = lanes_;
@@ -162,7 +164,7 @@ class ChannelLists {
   }
 
  private:
-  // x at sixteen positions, channel by channel.
+  // Loads x at a register of positions and transposes it: block[c] holds channel c.
   void load(int64_t at, int positions, Simd::Reg (&block)[Simd::kLanes]) const {
 #pragma GCC unroll 16
     for (int m = 0; m < Simd::kLanes; ++m)
@@ -198,7 +200,7 @@ class ChannelLists {
   float* gradients_;
   float* sums_;
   int32_t* bases_;
-  uint32_t* lanes_;  // of every register of positions and channel: which are not zero
+  uint32_t* lanes_;  // which are not zero, for every register of positions and every channel
   int64_t* ends_;
 };
 

@@ -17,12 +17,12 @@ namespace {
 // the stride may see lie side by side, so that a tile walks them in one stretch.
 template <typename Use>
 inline void for_ranked_taps(const Layer& d, const Use& use) {
-  const auto is_same = [](int64_t a, int64_t b, int64_t dilation, int64_t stride) {
+  const auto are_seen_together = [](int64_t a, int64_t b, int64_t dilation, int64_t stride) {
     return (a - b) * dilation % stride == 0;
   };
   const auto is_first = [&](int64_t tap, int64_t dilation, int64_t stride) {
     for (int64_t before = 0; before < tap; ++before)
-      if (is_same(tap, before, dilation, stride)) return false;
+      if (are_seen_together(tap, before, dilation, stride)) return false;
     return true;
   };
   int64_t rank = 0;
@@ -31,14 +31,15 @@ inline void for_ranked_taps(const Layer& d, const Use& use) {
       if (!is_first(r0, d.dilation_h, d.stride_h) || !is_first(s0, d.dilation_w, d.stride_w)) continue;
       for (int64_t r = r0; r < d.R; ++r)
         for (int64_t s = s0; s < d.S; ++s)
-          if (is_same(r, r0, d.dilation_h, d.stride_h) && is_same(s, s0, d.dilation_w, d.stride_w)) use(r, s, rank++);
+          if (are_seen_together(r, r0, d.dilation_h, d.stride_h) && are_seen_together(s, s0, d.dilation_w, d.stride_w))
+            use(r, s, rank++);
     }
 }
 
-// Packed filters: per channel [tap by rank][whole registers of filters], then [tap by rank] the register behind them,
-// with zeros behind the last filter; then the poison of each channel.
+// Packed filters: for each channel [tap by rank][full registers of filters], then [tap by rank][the register behind
+// them, filled up with zeros]; behind all channels the poison of each.
 struct PackedLists {
-  int64_t whole, tail;  // filters in whole registers, and in the one behind them
+  int64_t whole, tail;  // filters in full registers, and in the one behind them
   int64_t taps, channel_floats;
   float* filters;
   float* poison;
@@ -49,7 +50,7 @@ struct PackedLists {
     filters = packed;
     poison = filters + d.C * channel_floats;
   }
-  // Offset of a register of filters in the channel's.
+  // Where a channel's packed filters hold the register of filters from o on.
   int64_t offset(int64_t rank, int64_t o) const {
     return o < whole ? rank * whole + o : taps * whole + rank * Simd::kLanes;
   }
@@ -58,7 +59,7 @@ struct PackedLists {
 
 thread_local OffsetTable ranks_of_taps;
 
-// A register's worth of channels.
+// Packs a block of channels, a register's worth.
 inline void pack_lists(const DenseGradInputCall& call, int64_t block, float* packed) {
   const Layer& d = call.layer;
   const PackedLists to(d, packed);
@@ -86,21 +87,21 @@ inline void pack_lists(const DenseGradInputCall& call, int64_t block, float* pac
   for (int c = 0; c < channels; ++c) to.poison[c0 + c] = Simd::sum(poison[c]);
 }
 
-// Steps whose weights lie side by side in the channel's.
+// Steps that follow each other and whose weights lie side by side in the channel's packed filters.
 struct ListStretch {
   const int64_t* end;  // of the steps
-  int64_t weights;     // of the first
+  int64_t weights;     // offset of the first step's
 };
 
-// Where a segment's tiles find what they multiply, for every register of filters of every tap that its positions see:
-// dY, as offsets from a position's base, step by step, and weights, stretch by stretch. A table of weights as well would
-// cost a fifth of the speed (docs/kernels.md). Whole registers come first.
+// Where a segment's tiles find what they multiply. A step is a register of filters of a tap that the positions see. Each
+// step has an offset of dY from a position's base; weights have one for each stretch, because one for each step would
+// cost a fifth of the speed (docs/kernels.md). Full registers come first.
 struct ListSteps {
   const int64_t* dy;
   const ListStretch* begin;
   const ListStretch* whole;
   const ListStretch* end;
-  int tail;  // filters in the registers behind the whole ones
+  int tail;  // filters in the registers behind the full ones
 
   ListSteps(const Layer& d, const PhasePositions& phase, const Taps& taps, const PackedLists& packed,
             ListScratch& scratch)
@@ -135,8 +136,8 @@ struct ListRun {
   float* dw;  // of the channel, as `filters`; not read without has_dw
 };
 
-// HT(w - x) = min(max(w, x - 1), x + 1) - x. The tile sums dY times the minimum; x times the sum of dY is subtracted at
-// its end.
+// Elements of near inputs: HT(w - x) = min(max(w, x - 1), x + 1) - x. The tile sums dY times the minimum, and subtracts x
+// times the sum of dY at its end.
 template <int M>
 struct NearTerms {
   const float* values;
@@ -159,7 +160,7 @@ struct NearTerms {
   }
 };
 
-// The difference clipped.
+// Elements of any inputs, by the clipped difference.
 template <int M>
 struct FarTerms {
   Simd::Reg x[M];
@@ -178,7 +179,7 @@ struct FarTerms {
 };
 
 // A register of filters against the M inputs of a tile: acc[m] += dY HT(w - x[m]) and, if asked for, dw += dY x[m], where
-// dY of input m is load(m). With dw, multiplications have enough to do: every difference is a subtraction.
+// dY of input m is load(m). With dw the pipes for multiplications are busy, so that every difference is a subtraction.
 template <bool has_dw, int M, typename Terms, typename Load>
 inline void add_step(const Terms& terms, const float* w, float* dw, const Load& load,
                      Simd::Reg (&acc)[Simd::kLanes]) {
@@ -188,7 +189,7 @@ inline void add_step(const Terms& terms, const float* w, float* dw, const Load& 
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     Simd::Reg g = load(m);
-    if constexpr (has_dw) Simd::hide(g);  // or it would be loaded twice
+    if constexpr (has_dw) Simd::hide(g);  // otherwise the compiler would load it twice
     acc[m] = terms.add(acc[m], g, filter, m, !has_dw && m % 2 == 1);
     if constexpr (has_dw) products = Simd::multiply_add(terms.input(m), g, products);
   }
@@ -201,8 +202,8 @@ struct TileInputs {
   const int32_t* bases;
 };
 
-// Both gradients of these inputs, which are `first` and those behind it in their list. Writes a whole register of dX,
-// whose lanes are the sums over the filters.
+// The gradients of M inputs, which are those from `first` on in their list. Stores a full register of dX, whose lanes are
+// the sums over the filters.
 template <template <int> typename Terms, bool has_dw, int M>
 void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const TileInputs& inputs) {
   Simd::Reg acc[Simd::kLanes];
@@ -231,7 +232,7 @@ void list_tile(const ListRun& run, const ChannelList& list, int64_t first, const
   Simd::store(list.sums + first, Simd::add(sums, Simd::broadcast(run.poison)));
 }
 
-// Where all of a tile's inputs are near, it takes the shorter way if there is one.
+// A tile of near inputs where the layer has such tiles and all inputs of this one are near, otherwise an ordinary tile.
 template <bool has_near, bool has_dw, int M>
 inline void any_tile(const ListRun& run, const ChannelList& list, int64_t first, const TileInputs& inputs) {
   if constexpr (has_near) {
@@ -242,8 +243,8 @@ inline void any_tile(const ListRun& run, const ChannelList& list, int64_t first,
   list_tile<FarTerms, has_dw, M>(run, list, first, inputs);
 }
 
-// The last of a list: in a tile that is not full zeros take the other places. They add nothing to dW, and nobody reads
-// their dX.
+// The last tile of a list. If it is not full, zeros take the other places: they add nothing to dW, and their dX is not
+// read.
 template <bool has_near, bool has_dw, int M>
 inline void last_tile(const ListRun& run, const ChannelList& list, int64_t first) {
   float values[M];
@@ -272,7 +273,7 @@ inline void run_list(const ListRun& run, const ChannelList& list) {
     last_tile<has_near, has_dw, kQuarter>(run, list, j);
 }
 
-// What lies near ahead of its use: the next unit's inputs, and this one's dX.
+// Prefetches the next unit's inputs and this unit's dX.
 struct ListAhead {
   Ahead dy, x, dx;
 
@@ -287,7 +288,7 @@ struct ListAhead {
   }
 
  private:
-  // The part of a tensor that is a unit's, or that of `later` units on.
+  // The part of a tensor that belongs to this unit, or to the one `later` units behind it.
   static Ahead ahead(const float* data, const Layer& d, const Unit& cut, int64_t image_floats, int64_t later,
                      int64_t calls) {
     const int64_t row_floats = image_floats / d.H;
@@ -297,13 +298,14 @@ struct ListAhead {
   }
 };
 
-// The channels of a layer whose gradients a walk computes, and where it adds those of their filters: sums of dY X, packed
-// as the filters are, or null.
+// The channels whose gradients a walk computes, and where it adds dY X of their filters: sums that lie as the packed
+// filters do, or null.
 struct ListedChannels {
   int64_t begin, end;
   float* dw;
 };
 
+// The gradients at the non-zeros of a phase; dX is 0 everywhere else.
 inline void compute_non_zeros(const DenseGradInputCall& call, const PackedLists& packed, const GradUnit& unit,
                               const PhasePositions& phase, const float* output_sums, float* dx,
                               const ListedChannels& channels, ListScratch& scratch) {

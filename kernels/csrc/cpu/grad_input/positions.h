@@ -1,7 +1,7 @@
 // The input positions that a unit of the input gradient walks, and the outputs that saw them.
 //
 // A stride u splits the input into u*u phases of positions that are led to outputs by the same taps
-// (device/stride_phases.h). Within a phase they are cut into segments in which the same taps lead to outputs inside the
+// (device/stride_phases.h). Within a phase they are divided into segments in which the same taps lead to outputs inside the
 // response: the interior, the edges, the corners.
 #pragma once
 
@@ -27,8 +27,9 @@ struct InputPosition {
   Taps taps;
 };
 
-// Small images have many channels: every unit reads filters that do not stay near, and lists of few positions end in
-// tiles that are not full. Their units fill the second-level cache, unless each output is read but once a channel.
+// Layers on small images have many channels: every unit reads filters that do not stay in a cache, and lists of few
+// positions end in tiles that are not full. Their units therefore fill the second-level cache, unless filters are 1x1,
+// which read each output once for a channel.
 inline Cut cut_grad_input(const Layer& d) {
   constexpr int64_t kSmallImage = 256, kManyFloats = 256 * 1024;
   const int64_t dy_floats_per_row = ceil_div(d.W + 2 * d.padding_w, d.stride_w) * d.O / d.stride_h;
@@ -92,7 +93,7 @@ inline int64_t end_of_segment(const PhaseAxis& axis, int64_t i) {
 
 // ---------------------------------------------------------------- one phase of a unit
 
-// Positions of rows [i0, i1) x columns [j0, j1), which all see `taps`.
+// Appends the positions of rows [i0, i1) x columns [j0, j1), which all see `taps`, and returns how many they are.
 inline int64_t append_positions(const Layer& d, const GradUnit& unit, const PhaseAxis& down, const PhaseAxis& across,
                                 int64_t i0, int64_t i1, int64_t j0, int64_t j1, Taps taps, InputPosition* to) {
   int64_t at = 0;
@@ -115,7 +116,7 @@ struct Segment {
 
 // All positions of a phase, segment by segment, and where their taps lead.
 struct PhasePositions {
-  const InputPosition* positions;  // padded with the last one to a whole tile
+  const InputPosition* positions;  // padded with the last one to a full tile
   int64_t count;
   const Segment* segments;
   int64_t num_segments;
@@ -131,8 +132,9 @@ struct PhaseScratch {
 
 constexpr int64_t kMostPositionsOfTile = 64;
 
+// Lists the positions of one phase of a unit, segment by segment.
 inline PhasePositions list_phase(const Layer& d, const GradUnit& unit, const PhaseAxis& down, const PhaseAxis& across,
-                            PhaseScratch& scratch) {
+                                 PhaseScratch& scratch) {
   InputPosition* positions =
       scratch.positions.entries(unit.cut.images() * down.size * across.size + kMostPositionsOfTile);
   Segment* segments = scratch.segments.entries((2 * d.R + 1) * (2 * d.S + 1));

@@ -4,7 +4,7 @@
 //
 // A gather: every input position sums the outputs that saw it. Channels lie along the registers, x and the sums stay in
 // registers, dY is broadcast. A stride u splits the input into u*u phases of positions that see the same taps, each a
-// dense problem of its own; no atomics.
+// dense problem of its own. There are no atomics.
 #pragma once
 
 #include <cmath>

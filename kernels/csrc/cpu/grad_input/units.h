@@ -1,5 +1,5 @@
-// Walks the units of an input gradient: a window of dY for a few rows of the input, cut into positions
-// that see the same taps.
+// Walks the units of an input gradient: a few rows of the input and the window of dY that saw them, one phase of the
+// stride after the other.
 #pragma once
 
 #include "csrc/cpu/grad_input/lists.h"
@@ -22,7 +22,7 @@ inline void for_tiles(int64_t count, int64_t rows, const Tile& tile) {
   for (int64_t i = 0; i < count; i += rows) tile(std::max<int64_t>(0, std::min(i, count - rows)));
 }
 
-// The channels of `phase`, every position of them.
+// The gradients at every position of a phase, whatever x is there.
 inline void compute_phase(const Layer& d, const float* packed, const PhasePositions& phase, GradTile tile,
                           const float* x, float* dx) {
   if (is_thin(d)) {
@@ -43,7 +43,7 @@ inline void compute_phase(const Layer& d, const float* packed, const PhasePositi
 
 // ---------------------------------------------------------------- units
 
-// `listed`: which channels, where lists are walked; all of them otherwise.
+// `listed` says which channels where lists are walked; the other passes compute all of them.
 inline void compute_grad_input_unit(const DenseGradInputCall& call, const float* packed, const Unit& cut,
                                     const ListedChannels& listed) {
   const Layer& d = call.layer;
@@ -94,7 +94,8 @@ inline void pack_grad_input_block(const DenseGradInputCall& call, int64_t block,
 inline void compute_grad_input(const DenseGradInputCall& call, const float* packed, int64_t unit_begin,
                                int64_t unit_end) {
   const Cut cut = cut_grad_input(call.layer);
-  for (int64_t i = unit_begin; i < unit_end; ++i) compute_grad_input_unit(call, packed, Unit(cut, i), {0, call.layer.C, nullptr});
+  for (int64_t i = unit_begin; i < unit_end; ++i)
+    compute_grad_input_unit(call, packed, Unit(cut, i), {0, call.layer.C, nullptr});
 }
 
 constexpr PassFunctions<DenseGradInputCall> kGradInputPass{

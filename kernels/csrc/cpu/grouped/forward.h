@@ -2,8 +2,8 @@
 //
 //   Y = sum (b - |X - F|),   b = |F| for the offset-free response, else 0
 //
-// Each term is rounded as it stands, so that x = 0 adds exactly 0 to an offset-free response, and near x and w lose no
-// digits: with so few terms the plain sum costs no more than memory does.
+// Each term is rounded by itself, so that x = 0 adds exactly 0 to an offset-free response, and x and w that lie close
+// together lose no digits. With so few terms the plain sum takes no longer than the memory that it reads.
 #pragma once
 
 #include <cmath>

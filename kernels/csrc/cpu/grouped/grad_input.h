@@ -3,7 +3,7 @@
 //
 //   dX[c] = sum_{o,r,s} dY[g O + o] HT(F[g O + o] - X[c])
 //
-// The inputs of a row that one phase of the stride has read outputs side by side (device/stride_phases.h).
+// The inputs of a row that belong to one phase of the stride read outputs side by side (device/stride_phases.h).
 #pragma once
 
 #include "csrc/cpu/grad_input/positions.h"
@@ -73,8 +73,8 @@ inline Window grouped_dy_window(const Layer& d, const Unit& cut) {
 
 // The taps that lead from the inputs of one row and one phase of its columns to outputs.
 struct GradTaps {
-  const int64_t* dy;       // from the output with the phase's first input's number to the one that the tap leads to
-  const int64_t* filters;  // floats from the packed block's beginning
+  const int64_t* dy;       // offset in the window of the output to which the tap leads from the phase's first input
+  const int64_t* filters;  // offset of the tap in the packed block
   int64_t count;
 };
 

@@ -1,7 +1,7 @@
 // Layers in many small groups, depthwise ones first of all, for one instruction set (a `Simd` is in scope).
 //
-// Next to no sum runs over channels there, so neither channels nor filters of one group fill a register. The filters of
-// all groups lie along the registers instead (of the input gradient: the channels), and each lane adds up its own taps:
+// A group has so few channels and filters that neither fills a register. The filters of all groups lie along the registers
+// instead (in the input gradient: the channels), and each lane adds up its own taps:
 //
 //   Y[o] = sum_{c,r,s} f(X[g C + c], F[o,c,r,s])     C, O: of one group,  g = o / O
 //
@@ -18,7 +18,7 @@
 namespace addertrain::cpu {
 namespace {
 
-// How the pixels of an image, `of_group` channels a group, are spread for lanes of which each group has `lanes_of_group`.
+// How the pixels of an image with `of_group` channels in a group are spread for lanes, `lanes_of_group` in a group.
 struct Planes {
   int64_t groups, of_group, lanes_of_group;
 
@@ -53,7 +53,7 @@ inline Buffer spread_pixels(const Buffer& from, const Planes& planes, int64_t im
   return {to, rows * row_pitch, row_pitch};
 }
 
-// The window's pixels in the form that lanes read.
+// The window's pixels, spread into planes.
 inline Buffer read_spread(const DenseImage& image, const Planes& planes, int64_t H, int64_t W, const Unit& cut,
                           const Window& window, GroupedScratch& scratch) {
   const Buffer pixels = read_window(image, {planes.channels(), H, W}, cut.n0, cut.n1, window, scratch.image);
@@ -76,7 +76,7 @@ inline float filter_element(const float* w, const Layer& d, FilterOrder order, i
   return w[o * d.C * d.R * d.S + offset_of(tap, d, order)];
 }
 
-// Where the taps of a position lie from its first one on, in the order (r, s, plane).
+// The offsets of a position's taps from its first one, in the order (r, s, plane).
 inline const int64_t* list_taps(const Layer& d, const Planes& planes, int64_t row_pitch, OffsetTable& table) {
   int64_t* taps = table.entries(d.R * d.S * planes.of_group);
   int64_t k = 0;

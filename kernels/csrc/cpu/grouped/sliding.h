@@ -4,7 +4,7 @@
 // register that serves every tap that sees it. Rows and columns outside the image are registers of zeros, so that no
 // padded copy is needed: copying a window costs as much time as its taps do.
 //
-// Large layers come from memory. Their pixels are fetched a step of rows ahead, and whole lines of results are stored
+// Large layers come from memory. Their pixels are fetched a step of rows ahead, and complete lines of results are stored
 // past the caches, which would read every line from memory before they write it.
 #pragma once
 
@@ -16,12 +16,12 @@ namespace addertrain::cpu {
 namespace {
 
 constexpr int kTileRows = 2, kTileColumns = 4;
-// Below this size the next layer finds the results in the last cache, and this one its pixels.
+// Below this size the last cache holds the pixels of this layer, and its results until the next layer reads them.
 constexpr int64_t kStreamedBytes = 8 * 1024 * 1024;
 
 inline bool is_streamed(int64_t floats) { return floats >= kStreamedBytes / static_cast<int64_t>(sizeof(float)); }
 
-// Whether registers of `lanes` channels fill whole lines from `to` on.
+// Whether registers of `lanes` channels fill complete cache lines from `to` on.
 inline bool fills_lines(const float* to, int64_t lanes) {
   constexpr int64_t kLineBytes = 64;
   return lanes % Simd::kLanes == 0 && reinterpret_cast<uintptr_t>(to) % kLineBytes == 0;
@@ -32,7 +32,7 @@ inline bool can_slide(const Layer& d, const Planes& planes) {
          (d.S == 3 || d.S == 5 || d.S == 7);
 }
 
-// Calls pass(S) with the filter's columns as a constant. Other sets compile no tiles.
+// Calls pass(S) with the filter's columns as a constant. Sets without kSlidesDepthwise compile no tiles.
 template <typename Pass>
 inline void for_filter_columns(int64_t S, const Pass& pass) {
   if constexpr (Simd::kSlidesDepthwise) {
@@ -84,7 +84,7 @@ template <int kRows, int kColumns>
 struct TilePixels {
   const float* origin;
   int64_t row_pitch, step;
-  int top, bottom, left, right;  // rows and columns inside the image: [top, bottom) and [left, right)
+  int top, bottom, left, right;  // the tile's rows and columns inside the image: [top, bottom) and [left, right)
   int64_t ahead;                 // floats to the pixels of a later tile, or 0
 
   TilePixels(const PixelRows& x, int64_t n, int64_t h, int64_t v, int64_t rows_ahead)

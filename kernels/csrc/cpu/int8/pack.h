@@ -1,4 +1,4 @@
-// How a layer of bytes is cut, and its filters in the order in which tiles read them. A file of instruction_sets/
+// How a layer of bytes is divided, and its filters in the order in which tiles read them. A file of instruction_sets/
 // defines `Bytes` (int8/passes.h) before it includes this.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Sums over patches in one instruction set: filters along the registers, pixels broadcast, two instructions or so for a
-// register of elements. A file of instruction_sets/ defines what is summed before it includes this, each as a struct:
+// Sums over patches in one instruction set, with filters along the registers and pixels broadcast: about two instructions
+// for a register of elements. A file of instruction_sets/ defines what is summed before it includes this, each as a struct:
 //
 //   Register         kLanes filters of kDepth bytes each
 //   kRegisters       registers of filters in a tile

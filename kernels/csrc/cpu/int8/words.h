@@ -14,8 +14,8 @@ constexpr int64_t kWordFilters = Words::kRegisters * Words::kLanes;
 constexpr int64_t kMostWordPositions = Words::positions(1);
 static_assert(kUnitFilters % kWordFilters == 0 && Words::kDepth == 4);
 
-// A patch is a run for each row of the filter: its pixels side by side, filled up to a pair with a word that meets a
-// weight of 0.
+// A patch is a run for each row of the filter: its pixels side by side, filled up to a pair with a word whose weight
+// is 0.
 int64_t run_words(const Layer& d) { return parts(d.S * d.C, 2) * 2; }
 int64_t patch_words(const Layer& d) { return d.R * run_words(d); }
 

@@ -1,7 +1,8 @@
-// Reads filters a register at a time for packing, and writes their gradients, for one instruction set (a `Simd` is in scope).
+// Reads filters a register at a time for packing, and writes gradients of filters, for one instruction set (a `Simd` is
+// in scope).
 //
-// Filters are dense, as w_ocrs or with their channels innermost (w_orsc, channels-last). A pack wants sixteen filters or
-// channels side by side, which mostly lie far apart: they are loaded as they lie and turned around in registers.
+// Filters are dense, as w_ocrs or with their channels innermost (w_orsc, channels-last). Packing puts a register of
+// filters or channels side by side, which mostly lie far apart: they are loaded as they lie and transposed in registers.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +38,7 @@ inline void for_transposed(const float* from, int64_t pitch, int lanes, int64_t 
   }
 }
 
-// The inverse: lane by lane, `count` floats at `to + lane * pitch`, of which number i is a lane of value(i).
+// The inverse: for each lane stores `count` floats at `to + lane * pitch`, of which number i is that lane of value(i).
 template <typename Value>
 inline void store_transposed(float* to, int64_t pitch, int lanes, int64_t count, const Value& value) {
   for (int64_t i0 = 0; i0 < count; i0 += Simd::kLanes) {
@@ -53,7 +54,7 @@ inline void store_transposed(float* to, int64_t pitch, int lanes, int64_t count,
   }
 }
 
-// A tap of a filter, and the one behind it in memory.
+// A tap of a filter; `advance` steps to the next one in memory.
 struct FilterTap {
   int64_t c, r, s;
 

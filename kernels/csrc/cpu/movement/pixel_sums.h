@@ -8,7 +8,7 @@
 namespace addertrain::cpu {
 namespace {
 
-// One pixel's channels added up register by register; lowers `lowest` to their minimum.
+// Adds up one pixel's channels register by register, and lowers `lowest` to their minimum.
 inline Simd::Reg fold_pixel(const float* pixel, int64_t C, Simd::Reg& lowest) {
   Simd::Reg sum = Simd::zero();
   int64_t c = 0;
@@ -47,7 +47,8 @@ inline float lowest_lane(Simd::Reg value) {
   return *std::min_element(lanes, lanes + Simd::kLanes);
 }
 
-// sum_c x of every pixel in the buffer; returns the least of all x, or 0. A lost NaN shows up in the sums.
+// Writes sum_c x of every pixel in the window; returns the least x, or 0 if no x is negative. The minimum drops a NaN,
+// and the sums keep it.
 inline float sum_pixels(const Buffer& x, int64_t images, const Window& window, int64_t C, float* sums) {
   Simd::Reg lowest = Simd::zero();
   for (int64_t n = 0; n < images; ++n)

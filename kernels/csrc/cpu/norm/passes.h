@@ -17,7 +17,7 @@
 namespace addertrain::cpu {
 namespace {
 
-constexpr int64_t kLongRow = 256;       // floats: enough registers in flight to hide the latency of the sums
+constexpr int64_t kLongRow = 256;  // floats: enough registers in flight to hide the latency of the sums
 
 // Rows folded into a long one.
 inline int64_t rows_per_long_row(int64_t C) { return std::max<int64_t>(1, kLongRow / C); }
@@ -72,7 +72,7 @@ inline void chunk_moments(const float* x, int64_t begin, int64_t end, int64_t C,
     for (int64_t i = 0; i < count; ++i) square[i] += (from[i] - mean[i]) * (from[i] - mean[i]);
   });
   fold(square, C, width, squares);
-  // About the float mean used above, not the exact one: sum (x - m)^2 = sum (x - mean)^2 + n (mean - m)^2.
+  // The sum is about m, the mean rounded to float32: sum (x - m)^2 = sum (x - mean)^2 + n (mean - m)^2.
   for (int64_t c = 0; c < C; ++c) {
     const double miss = sums[c] * per_row - static_cast<double>(mean[c]);
     squares[c] -= miss * miss / per_row;
@@ -162,7 +162,7 @@ inline void keep_gradient(const float* __restrict x, const float* __restrict dy,
   }
 }
 
-// The same where the output y is at hand, which a residual has gone into; g is the residual's gradient as well.
+// The same sums by the output y, to which a residual was added; g is also the gradient of the residual.
 inline void chunk_residual_gradient_sums(const DenseNormCall& call, const float* dy, const float* y, const float* mean,
                                          int64_t begin, int64_t end, double* sums, double* products, float* g) {
   const int64_t C = call.C, width = rows_per_long_row(C) * C;

@@ -1,5 +1,5 @@
-// What a batch norm makes of the sums of norm/passes.h: chunks, their merging, and the coefficients that the passes then
-// apply. Plain C++, no torch.
+// How a batch norm divides x into chunks, merges the sums that norm/passes.h gives for each, and computes the coefficients
+// that the passes then apply. This is plain C++ without torch.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace addertrain::cpu {
 
-// The cut of x into chunks depends on its sizes alone, so the sums do not depend on the number of threads.
+// How x is divided into chunks depends on its sizes alone, so the sums do not depend on the number of threads.
 struct Chunks {
   int64_t floats, chunk_floats;
 

@@ -9,8 +9,8 @@
 // as much of their product with the polynomial, and one rounding for the factor |d| or p. The largest that a search over
 // all exponents has found is 6.1 u.
 //
-// 0 gives exactly 0. A difference below 2^-126 counts as one between 2^-127 and 2^-126. An infinite or a NaN difference
-// comes through the distance by its factor |d|; the slope takes it for 2^128 unless it is asked to check, and is then NaN.
+// 0 gives exactly 0. A difference below 2^-126 counts as one between 2^-127 and 2^-126. The distance keeps an infinite or
+// NaN difference by its factor |d|. The slope takes such a difference for 2^128; the checked slope gives NaN.
 #pragma once
 
 #include "csrc/cpu/kernels.h"
@@ -62,7 +62,7 @@ inline void for_filter_taps(const Layer& d, const float* w, FilterOrder order, i
   });
 }
 
-// Where each tap lies from a position's first one on, in the order (r, s, c).
+// The offset of each tap from a position's first one, in the order (r, s, c).
 inline const int64_t* list_tap_offsets(const Layer& d, int64_t row_pitch, OffsetTable& table) {
   int64_t* taps = table.entries(d.C * d.R * d.S);
   int64_t k = 0;

@@ -3,7 +3,7 @@
 //   Y = sum_k (b - |x - w|^p),   b = |w|^p for the offset-free response, else 0
 //
 // Filters lie along the registers, positions are broadcast, nothing is unfolded (as in forward/tiles.h). Each term is
-// rounded as it stands, and b by the same instructions as the power, so that x = 0 adds exactly 0 to an offset-free
+// rounded by itself, and b by the same instructions as the power, so that x = 0 adds exactly 0 to an offset-free
 // response.
 #pragma once
 

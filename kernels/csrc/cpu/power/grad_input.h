@@ -25,7 +25,7 @@ inline int64_t power_grad_floats(const PowerGradInputCall& call) {
 inline int64_t power_grad_blocks(const PowerGradInputCall& call) { return ceil_div(call.of.layer.C, Simd::kLanes); }
 inline int64_t power_grad_units(const PowerGradInputCall& call) { return cut_grad_input(call.of.layer).count(); }
 
-// As the ordinary pass packs; the row of constants is NaN for a filter with an infinity, too.
+// Packs as the ordinary pass does, but the poison is NaN for an infinity as well: here it only tells which elements to check.
 inline void pack_power_grad(const PowerGradInputCall& call, int64_t block, float* packed) {
   pack_grad_input(call.of, block, packed);
   const PackedGradInput to(call.of.layer, packed);

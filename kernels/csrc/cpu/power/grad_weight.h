@@ -4,8 +4,8 @@
 //
 // A power does not separate into X and F, so this is no convolution's gradient. Filters lie along the registers, dY is
 // loaded, the input under a few taps is broadcast, and the taps' sums stay in registers over the positions of a unit.
-// A call is cut by its results, into filters times taps, each of which goes through the whole batch: the memory is that
-// of the results, and their sums have one order for any number of threads.
+// A call is divided by its results, into parts of some filters and taps, each of which goes through all of the batch. So it
+// needs no memory but that of the results, and their sums have one order for any number of threads.
 #pragma once
 
 #include "csrc/cpu/forward/units.h"

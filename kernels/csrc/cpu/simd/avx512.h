@@ -33,8 +33,8 @@ struct Simd {
 
   static Reg zero() { return _mm512_setzero_ps(); }
   static Reg broadcast(float value) { return _mm512_set1_ps(value); }
-  // As an integer: on Zen 4 a broadcasting load of floats into 512 bits (vbroadcastss) takes an arithmetic pipe besides,
-  // one of integers (vpbroadcastd) does not.
+  // Loaded as an integer: on Zen 4 a broadcasting load of floats into 512 bits (vbroadcastss) also takes an arithmetic
+  // pipe, and one of integers (vpbroadcastd) does not.
   static Reg broadcast_at(const float* from) {
     int32_t bits;
     std::memcpy(&bits, from, sizeof bits);
@@ -50,7 +50,7 @@ struct Simd {
   static Reg load_first(const float* from, int count) { return _mm512_maskz_loadu_ps(mask(count), from); }
   static void store(float* to, Reg value) { _mm512_storeu_ps(to, value); }
   static void store_first(float* to, Reg value, int count) { _mm512_mask_storeu_ps(to, mask(count), value); }
-  static void stream(float* to, Reg value) { _mm512_stream_ps(to, value); }  // a whole line, aligned
+  static void stream(float* to, Reg value) { _mm512_stream_ps(to, value); }  // `to` must be aligned to a line
   static void finish_streams() { _mm_sfence(); }
   // Makes the compiler forget what it knows of a value.
   static void hide(Reg& value) { asm volatile("" : "+v"(value)); }
@@ -100,7 +100,7 @@ struct Simd {
   static int count_non_zeros(const float* from, int count) {
     return __builtin_popcount(_mm512_cmp_ps_mask(load_first(from, count), zero(), _CMP_NEQ_UQ));
   }
-  // Writes the non-zeros and their lanes, counted from `first` on, a whole register each; returns how many.
+  // Writes the non-zeros and their lanes, counted from `first` on, a full register of each; returns how many.
   // Compressed in a register: compressing into memory takes Zen 4 a hundred cycles.
   static int compress_non_zeros(Reg value, int32_t first, float* values, int32_t* lanes) {
     const __mmask16 is_non_zero = _mm512_cmp_ps_mask(value, zero(), _CMP_NEQ_UQ);

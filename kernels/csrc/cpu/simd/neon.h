@@ -20,7 +20,7 @@ struct RegisterOfFour {
 };
 
 struct Simd : LaneByLane<RegisterOfFour> {
-  // As many sums as stay in registers beside the operands: read off the compiler's code, not timed (docs/kernels.md).
+  // As many sums as stay in registers next to the operands: read off the compiler's code, not timed (docs/kernels.md).
   static constexpr int kForwardRows = 12, kForwardRows2 = 8, kForwardRows4 = 4;
   static constexpr int kGradRows = 12;
   static constexpr int kPowerRows = 4;

@@ -1,7 +1,7 @@
-// What an instruction set has to offer to the passes, which are written in its terms: the struct `Simd` of simd/*.h.
+// What an instruction set has to offer to the passes, which use nothing else of it: the struct `Simd` of simd/*.h.
 //
-// One such struct is in scope wherever a pass is compiled; instruction_sets/passes.h holds it to this list. A set may
-// compute its own way, as long as these hold on every one of them:
+// One such struct is in scope wherever a pass is compiled; instruction_sets/passes.h checks it against this list. A set may
+// compute in its own way, as long as these rules hold on every set:
 //   - min and max give b where either operand is NaN; add_clipped may clip a NaN, because keep_nan puts it back
 //   - `first` and `count` lanes are the lower ones, the others are 0 (or not stored)
 //   - sums add lanes in an order that depends on nothing but the set
@@ -92,17 +92,17 @@ concept Powers = requires(typename S::Reg& r, const PowerFit& fit) {
   r = S::signed_as(r, r);               // the first, which is not negative, times the sign of the second: 0 for 0
 };
 
-// Lists of non-zeros. Where kHasCompress is false the forward pass keeps none; the input gradient's work on every set.
+// Lists of non-zeros. Where kHasCompress is false the forward pass has none; the input gradient's lists work on every set.
 template <typename S>
 concept Compresses = requires(typename S::Reg& r, const float* from, float* values, int32_t* lanes,
                               const int32_t* table) {
   requires std::same_as<decltype(S::kHasCompress), const bool>;
   { S::count_non_zeros(from, 1) } -> std::same_as<int>;
-  { S::compress_non_zeros(r, 0, values, lanes) } -> std::same_as<int>;         // writes a whole register of each
+  { S::compress_non_zeros(r, 0, values, lanes) } -> std::same_as<int>;         // writes a full register of each
   { S::non_zeros(r) } -> std::same_as<uint32_t>;             // which lanes, as bits; NaN is one
   { S::non_zeros_up_to(1.0f, r) } -> std::same_as<uint32_t>;  // 0 < value <= limit
   r = S::compress(r, uint32_t{1});                           // the lanes whose bits are set, in order
-  S::compress_entries(table, uint32_t{1}, lanes);            // the same of a table; writes a whole register
+  S::compress_entries(table, uint32_t{1}, lanes);            // the same of a table; writes a full register
   r = S::expand_entries(uint32_t{1}, from);                  // the inverse: the others get 0
 };
 
