@@ -17,6 +17,7 @@ from torch import Tensor
 from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.grouping import grad_input_by_group, grad_weight_by_group, response_by_group
 from addertrain.ops.layout import empty_like_input
+from addertrain.ops.precision import wide
 
 _CACHE_FLOATS, _DEVICE_FLOATS = 2**18, 2**24
 
@@ -50,11 +51,6 @@ def _grad_filters(g_om: Tensor, x_km: Tensor, w_ok: Tensor, p: float) -> Tensor:
     for o, w_k in enumerate(w_ok):
         dw_ok[o] = slope_(torch.sub(x_km, w_k.unsqueeze(1), out=buffer)) @ g_om[o]
     return dw_ok
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _blocks(

@@ -19,6 +19,11 @@ def dtype_of_autocast(*operands: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device_type)
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def needs_float32(x: Tensor) -> bool:
     """Whether a convolution of x has to be computed in float32, which is the case for 16 bits on a CPU.
 

@@ -18,10 +18,7 @@ from torch import Tensor
 from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.grouping import groups_of
 from addertrain.ops.layout import empty_like_input
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+from addertrain.ops.precision import wide
 
 
 def _patches(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes) -> Tensor:
@@ -38,12 +35,12 @@ def _patches(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation:
 
 def _filters(weight: Tensor, groups: int) -> list[Tensor]:
     """[G, K, 1] of the first filter of every group, of the second, ..."""
-    return list(_wide(weight).reshape(groups, -1, weight[0].numel(), 1).unbind(1))
+    return list(wide(weight).reshape(groups, -1, weight[0].numel(), 1).unbind(1))
 
 
 def _by_group(t: Tensor, groups: int) -> Tensor:
     """[N, G, O/G, P*Q] of dy_nopq."""
-    return _wide(t).flatten(2).unflatten(1, (groups, t.shape[1] // groups))
+    return wide(t).flatten(2).unflatten(1, (groups, t.shape[1] // groups))
 
 
 def adder2d(
@@ -55,7 +52,7 @@ def adder2d(
     offset_free: bool,
 ) -> Tensor:
     """Eq. 2 or, with `offset_free`, Eq. 2 + sum|F| = sum(|F| - |X - F|). x_nchw, w_ocrs -> y_nopq."""
-    patches = _patches(_wide(x), weight, stride, padding, dilation)
+    patches = _patches(wide(x), weight, stride, padding, dilation)
     responses = []
     for w_gk1 in _filters(weight, patches.shape[1]):
         offset = w_gk1.abs() if offset_free else 0.0
@@ -75,7 +72,7 @@ def adder2d_grad_input(
     """Eq. 6 and 7. dy_nopq, x_nchw, w_ocrs -> dx_nchw."""
     if x.shape[0] == 0:
         return empty_like_input(x.shape, x)
-    patches = _patches(_wide(x), weight, stride, padding, dilation)
+    patches = _patches(wide(x), weight, stride, padding, dilation)
     groups = patches.shape[1]
     dy_ngom = _by_group(dy, groups)
     dx_patches = torch.zeros_like(patches)
@@ -101,7 +98,7 @@ def adder2d_grad_weight(
     dilation: Sizes,
 ) -> Tensor:
     """Eq. 5, not clipped. dy_nopq, x_nchw, w_ocrs -> dw_ocrs."""
-    patches = _patches(_wide(x), weight, stride, padding, dilation)
+    patches = _patches(wide(x), weight, stride, padding, dilation)
     groups = patches.shape[1]
     dy_ngom = _by_group(dy, groups)
     gradients = [

@@ -1,13 +1,13 @@
 """What all operators share: shapes, fakes, autocast, operation counts, and registration with autograd."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from addertrain.ops.derivatives import Backward, Keep, autograd_kernel
-from addertrain.ops.flops import count_gradient, count_response
+from addertrain.ops.flops import count_both_gradients, count_gradient, count_response
 from addertrain.ops.geometry import Sizes, output_shape
 from addertrain.ops.layout import empty_like_input
 
@@ -16,18 +16,27 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 SIZES = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
 
 
-def define_gradient(name: str, arguments: str, implementation: Callable[..., Tensor], like: str) -> Any:
-    """The operator NAME(dy, x, weight, sizes, arguments); its result is shaped as its argument `like`."""
-    LIBRARY.define(f"{name}(Tensor dy, Tensor x, Tensor weight, {SIZES}{arguments}) -> Tensor")
+def define_gradient(
+    name: str, arguments: str, implementation: Callable[..., Any], like: Literal["x", "weight", "both"]
+) -> Any:
+    """The operator NAME(dy, x, weight, sizes, arguments); its result is shaped as its argument `like`, or
+    consists of two tensors shaped as x and as weight.
+    """
+    result = "(Tensor, Tensor)" if like == "both" else "Tensor"
+    LIBRARY.define(f"{name}(Tensor dy, Tensor x, Tensor weight, {SIZES}{arguments}) -> {result}")
     LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
 
     @torch.library.register_fake(f"{NAMESPACE}::{name}", lib=LIBRARY)
-    def _fake(dy: Tensor, x: Tensor, weight: Tensor, *_: Any) -> Tensor:
-        return empty_like_input(x.shape, x) if like == "x" else torch.empty_like(weight)
+    def _fake(dy: Tensor, x: Tensor, weight: Tensor, *_: Any) -> Tensor | tuple[Tensor, Tensor]:
+        if like == "weight":
+            return torch.empty_like(weight)
+        dx = empty_like_input(x.shape, x)
+        return dx if like == "x" else (dx, torch.empty_like(weight))
 
     register_no_backward(name)
     operator = getattr(getattr(torch.ops, NAMESPACE), name)
-    count_gradient(operator)
+    count = count_both_gradients if like == "both" else count_gradient
+    count(operator)
     return operator
 
 

@@ -12,17 +12,13 @@ import torch
 from torch import Tensor
 
 from addertrain.ops import grad_weight, reference
-from addertrain.ops.flops import count_both_gradients
 from addertrain.ops.geometry import Sizes
-from addertrain.ops.layout import empty_like_input
 from addertrain.ops.registration import (
     LIBRARY,
-    NAMESPACE,
     SIZES,
     define_gradient,
     define_response,
     register_autocast,
-    register_no_backward,
 )
 
 _warned_of: set[str] = set()
@@ -115,33 +111,11 @@ def _rectified_gradients(
     dilation: Sizes,
     centred: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    operators, sizes = torch.ops.addertrain, (stride, padding, dilation)
-    if operators.walks_lists(x, weight, *sizes):
-        dx, products = operators.adder2d_list_gradients(dy, x, weight, *sizes)
+    sizes = (stride, padding, dilation)
+    if torch.ops.addertrain.walks_lists(x, weight, *sizes):
+        dx, products = LIST_GRADIENTS(dy, x, weight, *sizes)
         return dx, grad_weight.of_products(products, dy, weight, centred=centred)
     return RECTIFIED_GRAD_INPUT(dy, x, weight, *sizes), GRAD_WEIGHT(dy, x, weight, *sizes, centred)
-
-
-def _fake_gradients(dy: Tensor, x: Tensor, weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    return empty_like_input(x.shape, x), torch.empty_like(weight)
-
-
-def _define_rectified_gradients() -> Any:
-    """The operator adder2d_rectified_gradients(dy, x, weight, sizes, centred) -> (dX, dF), and what it is
-    made of: one walk over lists of non-zeros where a compiled library says that it walks them."""
-    LIBRARY.define(f"walks_lists(Tensor x, Tensor weight, {SIZES}) -> bool")
-    LIBRARY.impl("walks_lists", walks_no_lists, "CompositeExplicitAutograd")
-    for name, arguments, implementation in (
-        ("adder2d_list_gradients", "", reference_list_gradients),
-        ("adder2d_rectified_gradients", ", bool centred=False", _rectified_gradients),
-    ):
-        LIBRARY.define(f"{name}(Tensor dy, Tensor x, Tensor weight, {SIZES}{arguments}) -> (Tensor, Tensor)")
-        LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", _fake_gradients, lib=LIBRARY)
-        register_no_backward(name)
-    operator = torch.ops.addertrain.adder2d_rectified_gradients
-    count_both_gradients(operator)
-    return operator
 
 
 def autocast_dtype(
@@ -172,7 +146,13 @@ register_autocast("adder2d", ADDER2D, autocast_dtype)
 # x = 0, so there a kernel may leave it out, and it is 0 or Eq. 6. Nor has dY a part in the filter gradient
 # where x = 0. `centred`: a norm that trains follows.
 RECTIFIED_GRAD_INPUT = define_gradient("adder2d_rectified_grad_input", "", rectified_grad_input, like="x")
-RECTIFIED_GRADIENTS = _define_rectified_gradients()
+RECTIFIED_GRADIENTS = define_gradient(
+    "adder2d_rectified_gradients", ", bool centred=False", _rectified_gradients, like="both"
+)
+# What it is made of: one walk over lists of non-zeros, where a compiled library says that it walks them.
+LIST_GRADIENTS = define_gradient("adder2d_list_gradients", "", reference_list_gradients, like="both")
+LIBRARY.define(f"walks_lists(Tensor x, Tensor weight, {SIZES}) -> bool")
+LIBRARY.impl("walks_lists", walks_no_lists, "CompositeExplicitAutograd")
 RECTIFIED = define_response(
     "adder2d_rectified",
     ", bool offset_free, bool centred=False",

@@ -11,6 +11,7 @@ POWER_GRAD_WEIGHT, for which compiled libraries have kernels; `pairwise` compute
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from addertrain.ops import pairwise, schemas, variants_surrogate
 from addertrain.ops.geometry import Sizes
 from addertrain.ops.grouping import grad_input_by_group, grad_weight_by_group, response_by_group
 from addertrain.ops.layout import empty_like_input
-from addertrain.ops.pairwise import wide
+from addertrain.ops.precision import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
 
 _PATCH_FLOATS = 2**24
@@ -149,24 +150,34 @@ GRAD_INPUT = define_gradient("adder2d_norm_grad_input", ", float p", _grad_input
 GRAD_WEIGHT = define_gradient("adder2d_norm_grad_weight", ", float p", _grad_weight, like="weight")
 
 
-def _gradients(
-    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool,
-    p: float,
-) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:  # fmt: skip
-    arguments = (dy, x, weight, stride, padding, dilation, p)
-    return lambda: GRAD_INPUT(*arguments), lambda: GRAD_WEIGHT(*arguments)
+def _gradients_by(
+    grad_input: Any, grad_weight: Any
+) -> Callable[..., tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
+    """Both gradients by these operators; the offset sum |F|^p has no part in them."""
+
+    def gradients(
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        stride: Sizes,
+        padding: Sizes,
+        dilation: Sizes,
+        offset_free: bool,
+        p: float,
+    ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        arguments = (dy, x, weight, stride, padding, dilation, p)
+        return lambda: grad_input(*arguments), lambda: grad_weight(*arguments)
+
+    return gradients
 
 
-def _power_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, offset_free: bool,
-    p: float,
-) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:  # fmt: skip
-    arguments = (dy, x, weight, stride, padding, dilation, p)
-    return lambda: POWER_GRAD_INPUT(*arguments), lambda: POWER_GRAD_WEIGHT(*arguments)
-
-
-POWER = define_response("adder2d_power", ", bool offset_free, float p", reference_power, _power_gradients)
-ADDER2D_NORM = define_response("adder2d_norm", ", bool offset_free, float p", _response, _gradients)
+POWER = define_response(
+    "adder2d_power", ", bool offset_free, float p", reference_power,
+    _gradients_by(POWER_GRAD_INPUT, POWER_GRAD_WEIGHT),
+)  # fmt: skip
+ADDER2D_NORM = define_response(
+    "adder2d_norm", ", bool offset_free, float p", _response, _gradients_by(GRAD_INPUT, GRAD_WEIGHT)
+)
 
 
 def _autocast_dtype(device_type: str, x: Tensor, weight: Tensor, *_: object) -> torch.dtype:

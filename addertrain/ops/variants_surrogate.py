@@ -17,7 +17,7 @@ from torch import Tensor
 from addertrain.ops import pairwise, schemas
 from addertrain.ops.geometry import Sizes
 from addertrain.ops.grouping import grad_weight_by_group
-from addertrain.ops.pairwise import wide
+from addertrain.ops.precision import wide
 from addertrain.ops.registration import define_gradient, define_response, register_autocast
 
 _STEEP = 2.0**64
