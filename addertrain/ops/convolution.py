@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addertrain.ops.geometry import Sizes
 from addertrain.ops.grad_weight import conv2d_grad_weight, is_strided_pointwise
-from addertrain.ops.precision import dtype_of_autocast, needs_float32
+from addertrain.ops.precision import dtype_of_autocast, needs_float32, without_autocast
 
 
 def conv2d(
@@ -59,12 +59,13 @@ class _Convolution(torch.autograd.Function):
         sizes = (*ctx.sizes, (1, 1))
         needs_dx, needs_dw, needs_db, *_ = ctx.needs_input_grad
         dx = dw = db = None
-        if needs_dx:
-            dx = torch.ops.aten.convolution_backward(
-                dy, _wide(x), _wide(weight), None, *sizes, False, [0, 0], 1, [True, False, False]
-            )[0].to(x.dtype)
-        if needs_dw:
-            dw = conv2d_grad_weight(dy, _wide(x), _wide(weight), *sizes).to(weight.dtype)
-        if needs_db:
-            db = dy.sum((0, 2, 3)).to(x.dtype)
+        with without_autocast(dy.device.type):
+            if needs_dx:
+                dx = torch.ops.aten.convolution_backward(
+                    dy, _wide(x), _wide(weight), None, *sizes, False, [0, 0], 1, [True, False, False]
+                )[0].to(x.dtype)
+            if needs_dw:
+                dw = conv2d_grad_weight(dy, _wide(x), _wide(weight), *sizes).to(weight.dtype)
+            if needs_db:
+                db = dy.sum((0, 2, 3)).to(x.dtype)
         return dx, dw, db, None, None

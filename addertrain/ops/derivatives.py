@@ -20,6 +20,8 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
+from addertrain.ops.precision import without_autocast
+
 Kernel = Callable[..., Any]
 """(keyset, *arguments of the operator) -> its result: what `Library.impl` takes for "Autograd"."""
 Keep = Callable[[Any, tuple[Any, ...], Any], None]
@@ -64,7 +66,8 @@ def _function(name: str, operator: Any, backward: Backward, keep: Keep | None) -
         return output
 
     def backward_of_all(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return *backward(ctx, *gradients), None
+        with without_autocast(gradients[0].device.type):
+            return *backward(ctx, *gradients), None
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_of_all)}
     # Named as torch names what it generates: profiles tell nodes from operators by it.

@@ -1,5 +1,8 @@
 """The data type of a sum: the one of autocast, and the one that CPUs need for correct results."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +10,13 @@ from torch import Tensor
 def is_autocast(device_type: str) -> bool:
     """Whether autocast is on; not every device type knows it: meta does not."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """A block in which torch's operators compute in the data type of their operands, as gradients have to:
+    the forward pass chose that type, and `backward` may be called within autocast.
+    """
+    return torch.autocast(device_type, enabled=False) if is_autocast(device_type) else nullcontext()
 
 
 def dtype_of_autocast(*operands: Tensor) -> torch.dtype | None:

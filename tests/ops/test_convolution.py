@@ -71,6 +71,18 @@ def test_the_library_gets_no_filter_gradient_of_pointwise_layers_with_a_stride(
     torch.testing.assert_close(weight.grad[:, :, 0, 0].double(), exact, rtol=1e-2, atol=1e-4)
 
 
+def test_a_backward_pass_within_autocast_is_the_one_outside() -> None:
+    leaves = _leaves(1, torch.float32, torch.channels_last)
+    y = conv2d(*leaves, (2, 2))
+    dy = torch.randn_like(y)
+
+    outside = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = torch.autograd.grad(y, leaves, dy)
+
+    assert all(map(torch.equal, outside, within))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_compiles_into_one_graph(dtype: torch.dtype) -> None:
     leaves = _leaves(1, dtype, torch.channels_last)

@@ -189,3 +189,19 @@ def test_meta_tensors_give_shapes() -> None:
 
     assert tuple(y.shape) == (2, 5, 4, 3)
     assert y.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups"), [(3, 1, 1), (1, 2, 1), (1, 2, 2), (6, 1, 1), (6, 1, 2)]
+)
+def test_a_backward_pass_within_autocast_is_the_one_outside(kernel: int, stride: int, groups: int) -> None:
+    x, w = torch.randn(4, 32, 6, 6), torch.randn(36, 32 // groups, kernel, kernel)
+    leaves = [t.requires_grad_() for t in (x, w)]
+    y = adder2d(*leaves, stride, offset_free=True, groups=groups)
+    dy = torch.randn_like(y)
+
+    outside = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = torch.autograd.grad(y, leaves, dy)
+
+    assert all(map(torch.equal, outside, within))
