@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from addertrain.models.blocks import BasicBlock, Bottleneck, Shortcut
 from addertrain.models.resnet import ResNet
 from addertrain.nn import AdderConv2d, BatchNorm2d
-from addertrain.nn.int8 import LEVELS, Grid, Int8AdderConv2d, grids_of
+from addertrain.nn.int8 import LEVELS, Grid, Int8AdderConv2d, grids_of, is_l1
 from addertrain.nn.int16 import Int16Conv2d
 from addertrain.nn.packing import KeptPacking
 from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8
@@ -89,11 +89,12 @@ class ByteResNet(nn.Module):
     """A ResNet of adder layers for evaluation in 8 bits; x_nchw is float32 as for the network itself.
 
     Args:
-        network: with the weights and statistics to evaluate.
+        network: in evaluation mode, with the weights and statistics to evaluate.
         batches: inputs of the network, over which the ranges of bytes are taken. They pass through once.
 
     Raises:
-        ValueError: the network is no ResNet of adder layers, or there is no batch.
+        ValueError: the network is no ResNet of adder layers, computes another power than the l1 distance or
+            is in training mode, or there is no batch.
     """
 
     def __init__(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -104,6 +105,16 @@ class ByteResNet(nn.Module):
             raise ValueError(
                 f"ByteResNet: expected a ResNet of adder layers, got {type(network).__name__}; evaluate "
                 "other networks by addertrain.nn.int8.in_int8."
+            )
+        for name, layer in network.named_modules():
+            if isinstance(layer, AdderConv2d) and not is_l1(layer):
+                raise ValueError(
+                    f"ByteResNet: expected layers with the l1 distance, got {name} with {layer.variant}; set "
+                    "p to 1 if that is what was trained, or evaluate in float32."
+                )
+        if network.training:
+            raise ValueError(
+                "ByteResNet: expected a network in evaluation mode, got one in training; call eval()."
             )
         blocks = {
             name: module

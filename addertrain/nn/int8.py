@@ -5,6 +5,7 @@ q(v) = round(v / s) + z in 0 .. 255. Filters beyond the inputs' range lose nothi
 |x - w| = |x - lo| + |lo - w|, so they are clipped and the rest is a constant of the filter.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from addertrain.nn.padding import padded
 from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed
 from addertrain.ops.int8_norm import pack_int8
+from addertrain.ops.precision import wide
 
 LEVELS = 255
 
@@ -40,7 +42,8 @@ class Grid:
 
     def bytes_of(self, values: Tensor) -> Tensor:
         """The nearest bytes; values beyond the grid are clipped."""
-        return (values / self.scale + self.zero).round_().clamp_(0, LEVELS).to(torch.uint8)
+        # In 16 bits the quotient and the sum would be rounded, by up to a byte each.
+        return (wide(values) / self.scale + self.zero).round_().clamp_(0, LEVELS).to(torch.uint8)
 
     def values_of(self, bytes_: Tensor) -> Tensor:
         """The numbers that bytes represent."""
@@ -93,7 +96,7 @@ class Int8AdderConv2d(nn.Module):
         return f"{grid}, stride={self.stride}, padding={self.padding}"
 
 
-def _is_l1(layer: AdderConv2d) -> bool:
+def is_l1(layer: AdderConv2d) -> bool:
     """Whether the response is Eq. 2: other variants may take another power."""
     return layer.variant is None or layer.variant.p == 1
 
@@ -101,16 +104,22 @@ def _is_l1(layer: AdderConv2d) -> bool:
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Grid]:
     """A grid for each adder layer that can use bytes, by name, over all its inputs in `batches`.
 
-    The batches pass through once, in the mode that the model is in, without gradients.
+    The batches pass through once, in the mode that the model is in, without gradients. A layer that stands in
+    several places of the model has a grid by each of its names.
 
     Raises:
-        ValueError: without a batch.
+        ValueError: without an image, for inputs that are not finite, or if the model itself is the layer.
     """
     layers = {
         name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, AdderConv2d) and _is_l1(layer) and layer.weight[0].numel() <= MAX_TERMS
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, AdderConv2d) and is_l1(layer) and layer.weight[0].numel() <= MAX_TERMS
     }
+    if layers.get("") is model:
+        raise ValueError(
+            f"calibrate: expected a network that contains adder layers, got {type(model).__name__} itself; "
+            "put it into torch.nn.Sequential."
+        )
     return grids_of(model, batches, inputs=layers)
 
 
@@ -124,12 +133,19 @@ def grids_of(
     """A grid for what each module of `inputs` reads and each of `outputs` gives, by name; see `calibrate`.
 
     Raises:
-        ValueError: without a batch.
+        ValueError: without an image, or for numbers that are not finite.
     """
     ranges: dict[str, tuple[float, float]] = {}
 
     def watch(name: str, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
         low, high = (float(end) for end in torch.aminmax(x))
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise ValueError(
+                f"calibrate: expected finite numbers at layer {name}, got a range from {low} to {high}; "
+                "check the images, and whether the network's training diverged."
+            )
         before = ranges.get(name, (low, high))
         ranges[name] = min(low, before[0]), max(high, before[1])
 
@@ -151,7 +167,10 @@ def grids_of(
         for handle in handles:
             handle.remove()
     if (inputs or outputs) and not ranges:
-        raise ValueError("calibrate: expected at least one batch that reaches the adder layers, got none.")
+        raise ValueError(
+            "calibrate: expected at least one batch of images that reaches the adder layers, got none; give "
+            "some of the training images."
+        )
     return {name: Grid.over(*ends) for name, ends in ranges.items()}
 
 

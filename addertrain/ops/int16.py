@@ -76,7 +76,15 @@ def conv2d_int16(
     Returns:
         float32 or uint8, channels-last. Every product and sum is rounded to float32, and ties go to the even
         integer, so the result has the same bits on every processor.
+
+    Raises:
+        ValueError: x has another dtype, number of dimensions or number of channels.
     """
+    if x.dim() != 4 or x.dtype != torch.float32 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"conv2d_int16: expected x_nchw in float32 with C={weight.shape[1]}, got {tuple(x.shape)} in "
+            f"{x.dtype}; convert it with x.float(), or correct its shape."
+        )
     least = None if low is None else float(low)
     y: Tensor = _CONV(x, weight, packed, stride, padding, factor, scale, shift, least)
     return y

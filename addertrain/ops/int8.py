@@ -3,6 +3,8 @@
 Processors add up the differences of many bytes in one instruction (vpsadbw: 64).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,16 +32,7 @@ def adder2d_int8(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilat
     Raises:
         ValueError: other dtypes, or more than MAX_TERMS terms a sum.
     """
-    if x.dtype != torch.uint8 or weight.dtype != torch.uint8:
-        raise ValueError(
-            f"adder2d_int8: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise both "
-            "to uint8."
-        )
-    if weight[0].numel() > MAX_TERMS:
-        raise ValueError(
-            f"adder2d_int8: expected at most {MAX_TERMS} terms in a sum, got w_ocrs={tuple(weight.shape)}; "
-            "evaluate this layer in float32."
-        )
+    check_bytes("adder2d_int8", x, weight)
     if x.is_cuda and is_grouped(x, weight):  # words of four channels would span groups
         return reference_distances(x, weight, stride, padding, dilation)
     if x.is_cuda:
@@ -52,8 +45,27 @@ def adder2d_int8_packed(
     x: Tensor, weight: Tensor, packed: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes
 ) -> Tensor:
     """`adder2d_int8` of a layer without groups whose filters were packed before, by `pack_int8`."""
+    check_bytes("adder2d_int8_packed", x, weight)
     result: Tensor = _PACKED(x, weight, packed, stride, padding, dilation)
     return result
+
+
+def check_bytes(name: str, x: Tensor, weight: Tensor) -> None:
+    """Checks the operands of operator NAME.
+
+    Raises:
+        ValueError: other dtypes than uint8, or more than MAX_TERMS terms a sum.
+    """
+    if x.dtype != torch.uint8 or weight.dtype != torch.uint8:
+        raise ValueError(
+            f"{name}: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise both to "
+            "uint8."
+        )
+    if math.prod(weight.shape[1:]) > MAX_TERMS:
+        raise ValueError(
+            f"{name}: expected at most {MAX_TERMS} terms in a sum, got w_ocrs={tuple(weight.shape)}; "
+            "evaluate this layer in float32."
+        )
 
 
 def in_words(bytes_: Tensor) -> Tensor:

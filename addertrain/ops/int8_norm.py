@@ -10,7 +10,7 @@ from torch import Tensor
 
 from addertrain.ops.flops import count_response
 from addertrain.ops.geometry import Sizes, output_shape
-from addertrain.ops.int8 import reference_distances
+from addertrain.ops.int8 import check_bytes, reference_distances
 from addertrain.ops.registration import LIBRARY, NAMESPACE, SIZES, register_no_backward
 
 LIBRARY.define("adder2d_int8_pack(Tensor weight) -> Tensor")
@@ -68,13 +68,9 @@ def adder2d_int8_norm(
         the result has the same bytes on every processor.
 
     Raises:
-        ValueError: other dtypes.
+        ValueError: other dtypes, or more than MAX_TERMS terms a sum.
     """
-    if x.dtype != torch.uint8 or weight.dtype != torch.uint8:
-        raise ValueError(
-            f"adder2d_int8_norm: expected x and weight in uint8, got {x.dtype} and {weight.dtype}; quantise "
-            "both to uint8."
-        )
+    check_bytes("adder2d_int8_norm", x, weight)
     sizes = (stride, padding, dilation)
     y: Tensor = _NORM(x, weight, packed, *sizes, outside, scale, shift, residual, residual_scale, float(low))
     return y

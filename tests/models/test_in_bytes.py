@@ -10,9 +10,10 @@ from addertrain.models import build_model
 from addertrain.models.blocks import BasicBlock, Bottleneck
 from addertrain.models.in_bytes import ByteLayer, ByteResNet
 from addertrain.models.resnet import ResNet
-from addertrain.nn import recalibrated
+from addertrain.nn import recalibrated, set_variant
 from addertrain.nn.int8 import Grid
 from addertrain.ops.int8_norm import reference_norm
+from addertrain.ops.variants import Variant
 
 
 @pytest.fixture(params=[BasicBlock, Bottleneck])
@@ -91,6 +92,34 @@ def test_the_network_keeps_its_statistics(network: tuple[ResNet, Tensor]) -> Non
 
     assert torch.equal(in_bytes(images), before)
     assert not before.is_inference()
+
+
+def test_a_network_that_trains_is_refused_and_keeps_its_statistics(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+    before = [buffer.clone() for buffer in model.buffers()]
+
+    with pytest.raises(ValueError, match=r"ByteResNet: expected a network in evaluation mode, .*; call eval"):
+        ByteResNet(model.train(), [images])
+
+    assert all(map(torch.equal, model.buffers(), before))
+
+
+def test_another_power_is_refused(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+    set_variant(model, Variant(p=1.5))
+
+    with pytest.raises(ValueError, match=r"ByteResNet: expected .* l1 distance, got layer1\.0\.conv1 with"):
+        ByteResNet(model, [images])
+
+
+def test_images_of_another_type_or_shape_are_refused(network: tuple[ResNet, Tensor]) -> None:
+    model, images = network
+    in_bytes = ByteResNet(model, [images])
+
+    for wrong in (images.half(), images.double(), images[0], images[:, :2]):
+        with pytest.raises(ValueError, match=r"expected x_nchw in float32 with C=3, got .*; convert"):
+            in_bytes(wrong)
+    assert in_bytes(images[:0]).shape == (0, 10)
 
 
 def test_other_networks_are_refused() -> None:

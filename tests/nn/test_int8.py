@@ -22,6 +22,13 @@ def test_a_grid_holds_zero_and_its_ends(low: float, high: float) -> None:
     assert (grid.values_of(grid.bytes_of(values)) - values).abs().max() <= grid.scale
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_numbers_of_16_bits_get_the_nearest_bytes(dtype: torch.dtype) -> None:
+    grid, values = Grid.over(-1.7, 9.3), torch.linspace(-1.7, 9.3, 1001).to(dtype)
+
+    assert torch.equal(grid.bytes_of(values), grid.bytes_of(values.double()))
+
+
 @pytest.mark.parametrize("low", [0.0, -2.0], ids=["behind a ReLU", "signed"])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("offset_free", [False, True])
@@ -96,6 +103,33 @@ def test_other_powers_stay_in_float() -> None:
     assert set(calibrate(model, [torch.rand(2, 6, 5, 5)])) == {"body.1"}
 
 
-def test_without_batches_nothing_can_be_calibrated() -> None:
-    with pytest.raises(ValueError, match="calibrate: expected at least one batch"):
-        calibrate(_Network(), [])
+@pytest.mark.parametrize("batches", [[], [torch.empty(0, 6, 5, 5)]], ids=["no batch", "no image"])
+def test_without_images_nothing_can_be_calibrated(batches: list[Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"calibrate: expected at least one batch .*; give some"):
+        calibrate(_Network().eval(), batches)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_layer_that_reads_no_finite_numbers_is_named(value: float) -> None:
+    x = torch.rand(2, 6, 5, 5)
+    x[1, 2, 3, 4] = value
+
+    with pytest.raises(ValueError, match=r"calibrate: expected finite numbers at layer first, got"):
+        calibrate(_Network().eval(), [x])
+
+
+def test_a_layer_in_two_places_computes_in_bytes_in_both() -> None:
+    layer = AdderConv2d(4, 4, 3, padding=1, offset_free=True)
+    model = nn.Sequential(layer, nn.ReLU(), layer).eval()
+    x = torch.rand(2, 4, 5, 5)
+    grids = calibrate(model, [x])
+
+    with in_int8(model, grids):
+        assert [isinstance(module, Int8AdderConv2d) for module in model] == [True, False, True]
+    assert [module is layer for module in model] == [True, False, True]
+    assert grids["0"] == grids["2"]
+
+
+def test_a_layer_alone_cannot_be_replaced() -> None:
+    with pytest.raises(ValueError, match=r"calibrate: expected a network .* got AdderConv2d itself; put"):
+        calibrate(_layer(), [torch.rand(2, 6, 5, 5)])

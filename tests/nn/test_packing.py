@@ -13,6 +13,7 @@ from addertrain.nn.int8 import Grid, Int8AdderConv2d
 from addertrain.nn.packing import KeptPacking
 from addertrain.ops.int8 import adder2d_int8, adder2d_int8_packed
 from addertrain.ops.int8_norm import pack_int8
+from addertrain.proof.reference_operators import reference_operators
 
 GRID = Grid(0.05, 0)
 
@@ -48,6 +49,31 @@ def test_filters_are_packed_once() -> None:
         adder2d_int8_packed(x, weight, kept.of(weight), *sizes), adder2d_int8(x, weight, *sizes)
     )
     assert len(calls) == 2
+
+
+def test_filters_that_change_while_they_are_packed_are_packed_again() -> None:
+    """As when another thread loads weights meanwhile."""
+    packed = []
+
+    def pack(weight: Tensor) -> Tensor:
+        packed.append(pack_int8(weight))
+        if len(packed) == 1:
+            weight.add_(1)
+        return packed[-1]
+
+    weight, kept = torch.zeros(8, 6, 3, 3, dtype=torch.uint8), KeptPacking(pack)
+
+    assert [kept.of(weight) is packed[-1] for _ in range(3)] == [True] * 3
+    assert len(packed) == 2
+
+
+def test_what_the_reference_packs_is_not_kept_for_compiled_kernels() -> None:
+    module, x = layer(0), inputs()
+
+    with reference_operators():
+        by_reference = module(x)
+
+    assert torch.equal(module(x), by_reference)
 
 
 def load(module: Int8AdderConv2d, other: Int8AdderConv2d) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed
-from addertrain.ops.int8_norm import pack_int8
+from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8
 from tests import instruction_sets
 from tests.ops.layers import TABLE, Layer
 from tests.ops.views import FORMS
@@ -97,3 +97,16 @@ def test_opcheck() -> None:
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     operator = torch.ops.addertrain.adder2d_int8.default
     torch.library.opcheck(operator, (*bytes_of(layer), *layer.sizes), test_utils=checks)
+
+
+def test_more_terms_than_float32_counts_are_refused_by_every_way_to_bytes() -> None:
+    x, w = torch.zeros(1, MAX_TERMS + 1, 1, 1, dtype=torch.uint8), torch.zeros(1, MAX_TERMS + 1, 1, 1).byte()
+    packed, numbers, sizes = pack_int8(w), torch.ones(1), ([1, 1], [0, 0], [1, 1])
+
+    for name, call in {
+        "adder2d_int8": lambda: adder2d_int8(x, w, *sizes),
+        "adder2d_int8_packed": lambda: adder2d_int8_packed(x, w, packed, *sizes),
+        "adder2d_int8_norm": lambda: adder2d_int8_norm(x, w, packed, *sizes, scale=numbers, shift=numbers),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name}: expected at most {MAX_TERMS} terms in a sum, got"):
+            call()
