@@ -72,13 +72,14 @@ def prove(
                 layer, names, operators,
                 with_int8=with_int8, with_norm=norm not in norms, with_powers=with_powers,
             )  # fmt: skip
-            norms.add(norm)
             outcome.num_proven += 1
             outcome.failures += found.failures
             if found.has_raised:
                 break
-            if not found.failures and store is not None:
-                store.add(layer, kind)
+            if not found.failures:
+                norms.add(norm)  # a wrong norm is wrong behind every layer, none of which is proven
+                if store is not None:
+                    store.add(layer, kind)
             say(f"{layer}: {'WRONG' if found.failures else 'right'}")
     if store is not None and outcome.num_proven:
         store.write()

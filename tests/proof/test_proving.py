@@ -92,6 +92,23 @@ def test_a_wrong_power_is_noticed(monkeypatch: pytest.MonkeyPatch, kernel: str) 
     assert len(prove(layers, CompiledOperators(CPU), with_powers=True).failures) == len(layers)
 
 
+def test_a_wrong_norm_leaves_no_layer_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where several layers have norms alike, which are tried once as long as they are right."""
+    model = nn.Sequential(*(AdderConv2d(channels, 6, 3, padding=1, offset_free=True) for channels in (4, 6)))
+    layers = layers_of(model, (4, 7, 8), images=4, autocast=None, channels_last=True, device_type="cpu")
+    right, store = CompiledOperators.norm, ProofStore({}, tmp_path)
+
+    def shifted(self: CompiledOperators, *arguments: object) -> tuple[Tensor, ...]:
+        y, *statistics = right(self, *arguments)  # type: ignore[arg-type]
+        return y + 0.01, *statistics
+
+    monkeypatch.setattr(CompiledOperators, "norm", shifted)
+    outcome = prove(layers, CompiledOperators(CPU), store=store)
+
+    assert len(layers) == len({failure.layer for failure in outcome.failures}) == 2
+    assert not any(store.holds(layer, "float") for layer in layers)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_sixteen_bits_and_nchw_on_a_cpu(dtype: torch.dtype) -> None:
     with torch.device("meta"):
