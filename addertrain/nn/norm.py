@@ -43,7 +43,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """What a call computes before `then`, followed by a ReLU or not."""
         wide = input.float() if self.training and needs_float32(input) else input
         if self.training and norm_pays(wide):
-            weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+            weight, bias = self._weight_and_bias_in(wide.dtype)
             y, mean, var = batch_norm_relu(wide, weight, bias, eps=self.eps, relu=relu)
             self._track(mean, var, input.numel() // input.shape[1], self.momentum)
             return y.to(input.dtype)
@@ -63,9 +63,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         """A training step's relu(forward(x) + residual), if `ops.fusion.end_path` finds it faster."""
         assert self.training
         assert self.momentum is not None
-        y, mean, var = batch_norm_residual_relu(x, residual, self.weight, self.bias, eps=self.eps)
+        weight, bias = self._weight_and_bias_in(x.dtype)
+        y, mean, var = batch_norm_residual_relu(x, residual, weight, bias, eps=self.eps)
         self._track(mean, var, x.numel() // x.shape[1], self.momentum)
         return y
+
+    def _weight_and_bias_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The norm's parameters in the data type of its input, which may be another one than theirs."""
+        return self.weight.to(dtype), self.bias.to(dtype)
 
     @torch.no_grad()
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:

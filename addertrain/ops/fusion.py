@@ -51,8 +51,8 @@ class Pair:
 
 def response_path(pair: Pair, x: Tensor) -> Path:
     """How the layer and its norm are computed; what the norm's end becomes is `end_path`'s."""
-    is_wide = pair.norm_dtype.itemsize >= 4  # the kernels keep a channel's numbers in float32
-    if pair.offset_free and pair.has_statistics and is_wide and tiles_serve(x, pair.weight, pair.stride):
+    is_float32 = pair.norm_dtype == torch.float32  # as the kernels read a channel's numbers
+    if pair.offset_free and pair.has_statistics and is_float32 and tiles_serve(x, pair.weight, pair.stride):
         if pair.trains:
             return "with_sums"
         if not torch.is_grad_enabled():

@@ -1,5 +1,6 @@
 """The fused norm and ReLU against torch's own in float64, forward, gradients and running statistics."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +72,21 @@ def test_forward_gradients_and_statistics_match_float64(shape: tuple[int, ...], 
     assert_near(fused.running_mean, wide.running_mean)
     assert_near(fused.running_var, wide.running_var)
     assert fused.num_batches_tracked == wide.num_batches_tracked
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_the_end_of_a_block_takes_a_norm_of_another_type(dtype: torch.dtype) -> None:
+    norm = pair_of_norms(7, relu=False)[0].to(dtype)
+    twin = copy.deepcopy(norm)
+    x, residual = (channels_last((3, 7, 5, 5)) for _ in range(2))
+    assert end_path(x, residual) == "residual"
+
+    y = adder_norm_residual(nn.Identity(), norm, x, residual)
+    y.sum().backward()
+
+    assert_near(y, torch.relu(twin(x) + residual).double())
+    assert norm.weight.grad is not None
+    assert norm.weight.grad.dtype == dtype
 
 
 @pytest.mark.usefixtures("instruction_set")

@@ -32,6 +32,8 @@ X = torch.zeros(1, 4, 5, 5).to(memory_format=torch.channels_last)
         (True, {"offset_free": False}, True, "centred"),
         (True, {"has_statistics": False}, True, "centred"),
         (True, {"norm_dtype": torch.bfloat16}, True, "centred"),
+        (True, {"norm_dtype": torch.float64}, True, "centred"),
+        (True, {"norm_dtype": torch.float64, "trains": False}, False, "plain"),
     ],
 )
 def test_the_response(
