@@ -4,18 +4,18 @@ Leaves the update to subclasses (adder_sgd.py, layer_rate.py), what lies where t
 validation.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, overload
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from addertrain.optim.closure_step import ClosureStep
 from addertrain.optim.shards import Original, Shards, dtensors, find_shards
 from addertrain.optim.validation import Group, check_groups, check_saved_state
 
 
-class AdderOptimizer(Optimizer):
+class AdderOptimizer(ClosureStep):
     """Base of the optimizers that give adder filters a rate of their own.
 
     Where `is_sound` is set (0-dim bool on the parameters' device) and false, `step` changes no parameter and
@@ -65,26 +65,6 @@ class AdderOptimizer(Optimizer):
             for original in originals
         )
         return self.filters if is_whole else []
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; returns what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._update()
-        return loss
-
-    def _update(self) -> None:
-        """Update every parameter that has a gradient, without autograd."""
-        raise NotImplementedError
 
     def install(self, index: int, shards: Sequence[Shards]) -> None:
         """Take `shards` as those of built group number `index` from now on; what `bind` calls."""

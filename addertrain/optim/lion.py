@@ -3,15 +3,16 @@
 u = sign(beta_1 m + (1 - beta_1) g);    w <- (1 - lr lambda) w - lr u;    m <- beta_2 m + (1 - beta_2) g
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from addertrain.optim.closure_step import ClosureStep
 
 
-class Lion(Optimizer):
+class Lion(ClosureStep):
     """Every element moves by lr, whatever its gradient's size; with decoupled weight decay.
 
     Args:
@@ -36,19 +37,7 @@ class Lion(Optimizer):
             raise ValueError(f"Lion: expected betas from 0 to below 1, got {tuple(betas)}.")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient; returns what `closure` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _update(self) -> None:
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
             if not params:
@@ -64,4 +53,3 @@ class Lion(Optimizer):
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(params, updates, alpha=-group["lr"])
             torch._foreach_lerp_(momenta, grads, 1 - beta2)
-        return loss
