@@ -101,10 +101,12 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     for name in ("temperature", "kernel_width"):
         value = getattr(distill, name)
         yield f"distill.{name}", 0 < value < math.inf, value, "a finite number above 0"
-    has_views = distill.teacher == "frozen" and distill.feature_weight == 0 and recipe.data.loader == "memory"
+    data = recipe.data
+    has_views = distill.teacher == "frozen" and distill.feature_weight == 0 and data.loader == "memory"
+    has_views = has_views and data.mixup == data.cutmix == 0  # the teacher has seen no mixtures
     expected = (
-        "0, or a number above 0 if distill.teacher is frozen, distill.feature_weight is 0 and data.loader is "
-        "memory"
+        "0, or a number above 0 if distill.teacher is frozen, distill.feature_weight, data.mixup and "
+        "data.cutmix are 0, and data.loader is memory"
     )
     yield "distill.views", distill.views == 0 or (distill.views > 0 and has_views), distill.views, expected
     weight = distill.feature_weight

@@ -388,7 +388,8 @@ class DistillRecipe:
         int,
         "The number of augmented views of every training image at which a frozen teacher looks once, before "
         "the first step. The mean of its logits is then what the network learns from, and a step costs no "
-        "more than without a teacher. It needs data.loader memory. 0: the teacher looks at every batch.",
+        "more than without a teacher. It needs data.loader memory, without mixup and cutmix. 0: the teacher "
+        "looks at every batch.",
     ] = 0
     feature_weight: Annotated[
         float, "The weight of the loss that matches intermediate features. 0 compares logits only."

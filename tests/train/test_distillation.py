@@ -259,3 +259,12 @@ def test_views_need_images_in_memory_and_a_teacher_that_stays_as_it_is() -> None
     for teacher in ("none", "twin"):
         with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or .*, got 3"):
             short_recipe(f"--distill.teacher={teacher}", "--distill.views=3", "--distill.feature_weight=0")
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_views_need_images_that_are_not_mixed(mixing: str) -> None:
+    words = ["--distill.teacher=frozen", "--distill.checkpoint=teacher", "--distill.feature_weight=0"]
+    short_recipe(*words, "--distill.views=3")
+
+    with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or .* data\.cutmix are 0.*, got 3"):
+        short_recipe(*words, "--distill.views=3", f"--data.{mixing}=0.5")
