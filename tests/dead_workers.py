@@ -40,7 +40,7 @@ def _process(node: Any) -> subprocess.Popen[bytes]:
 def _cause(node: Any) -> str:
     """The signal that ended a worker, where one did."""
     with contextlib.suppress(subprocess.TimeoutExpired):  # its pipe may end a moment before it does
-        code = _process(node).wait(timeout=2)
+        code = _process(node).wait(timeout=30)
         if code < 0:
             return f" of {signal.Signals(-code).name}"
     return ""

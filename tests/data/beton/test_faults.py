@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,13 +131,11 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_at_once(copy: Path, fault: str) -> None:
+def test_a_fault_is_named(copy: Path, fault: str) -> None:
     damage, words = FAULTS[fault]
     damage(copy)
-    since = time.perf_counter()
     with pytest.raises(DataError, match=words):
         epoch(copy)
-    assert time.perf_counter() - since < 5
 
 
 def test_an_image_that_does_not_decode_is_named_without_checksums_too(
@@ -178,10 +175,8 @@ def test_a_file_that_changes_while_in_use_is_named(
     iterator = iter(loader)
     next(iterator)
     change(copy)
-    since = time.perf_counter()
     with pytest.raises(DataError, match=f"{words}|cut short"):
         list(iterator)
-    assert time.perf_counter() - since < 5
 
 
 def test_verify_names_every_damaged_page_and_image(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,16 @@ def test_without_ffcv_one_line_says_what_to_do(beton: Path, monkeypatch: pytest.
         BetonReader.open(beton)
 
 
-def test_a_first_batch_comes_within_a_second_once_compiled(beton: Path) -> None:
-    import time
-
+def test_nothing_is_compiled_again_for_another_iteration(beton: Path) -> None:
+    """Compiling takes six seconds of processor time, and this batch a hundredth of that."""
     one = PictureLoader(
         BetonReader.open(beton), image_size=lambda epoch: 224, global_batch_size=32, training=True
     )
     next(iter(one))
     one.load_state_dict({"epoch": 5, "batch": 0})
-    since = time.perf_counter()
+    since = time.process_time()
     next(iter(one))
-    assert time.perf_counter() - since < 1.0
+    assert time.process_time() - since < 2.0
 
 
 @pytest.mark.long

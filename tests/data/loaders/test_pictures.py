@@ -143,14 +143,13 @@ def fail_on(bad: int) -> Callable[[list[int]], None]:
     return before_read
 
 
-def test_an_error_of_a_thread_reaches_the_caller_at_once() -> None:
+def test_an_error_of_a_thread_reaches_the_caller() -> None:
     reader = Numbers()
     bad = sample_order(0, 0, 100)[65].item()
     reader.before_read = fail_on(bad)
-    since, batches = time.perf_counter(), []
+    batches = []
     with pytest.raises(DataError, match=f"picture {bad}: damaged"):
         batches += loader(reader)
-    assert time.perf_counter() - since < 5
     assert len(batches) == 3  # the whole ones before it
     assert not decoding_threads()
 
@@ -162,13 +161,12 @@ def test_an_error_does_not_wait_for_the_rest_of_the_batch() -> None:
     def before_read(samples: list[int]) -> None:
         if samples == first:
             raise DataError("first part: damaged")
-        time.sleep(0.2)
+        time.sleep(0.5)  # the caller has twelve times as long to notice
 
     reader.before_read = before_read
-    since = time.perf_counter()
     with pytest.raises(DataError, match="first part"):
         next(iter(loader(reader, num_threads=1, global_batch_size=100)))
-    assert time.perf_counter() - since < 1.0
+    assert len(reader.seen) < 100 - len(first)
 
 
 def test_pictures_that_have_gone_are_noticed_before_the_next_batch() -> None:
@@ -181,16 +179,15 @@ def test_pictures_that_have_gone_are_noticed_before_the_next_batch() -> None:
     assert not decoding_threads()
 
 
-def test_a_stalled_read_ends_in_an_error_and_not_in_a_hang() -> None:
+def test_a_stalled_read_ends_in_an_error_and_not_in_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("addertrain.data.loaders.workers._JOIN_SECONDS", 0.1)
     reader, go_on = Numbers(), threading.Event()
-    reader.before_read = lambda samples: go_on.wait(1.0)
-    since = time.perf_counter()
+    reader.before_read = lambda samples: go_on.wait(60.0)
     try:
         with pytest.raises(DataError, match=r"within 0\.1 s, got none.*data.timeout_seconds"):
             next(iter(loader(reader, timeout_seconds=0.1)))
     finally:
         go_on.set()
-    assert time.perf_counter() - since < 5
 
 
 def test_two_loaders_live_side_by_side() -> None:
@@ -202,9 +199,10 @@ def test_two_loaders_live_side_by_side() -> None:
 
 
 def test_calls_that_have_not_begun_are_dropped_when_workers_close() -> None:
-    workers, done = Workers(1, name="decode"), []
-    futures = [workers.submit(lambda k=k: (time.sleep(0.05), done.append(k))) for k in range(50)]
+    workers, begun, is_dropped = Workers(1, name="decode"), [], threading.Event()
+    futures = [workers.submit(lambda k=k: (begun.append(k), is_dropped.wait(60))) for k in range(50)]
+    futures[-1].add_done_callback(lambda future: is_dropped.set())
     workers.close()
-    assert len(done) < 3
+    assert len(begun) < 2
     assert futures[-1].cancelled()
     assert not decoding_threads()
