@@ -41,7 +41,9 @@ def write_mean(paths: Sequence[Path], target: Path) -> None:
     try:
         write_checkpoint(target, tensors, _manifest(manifests, paths, newest))
     except OSError as error:
-        raise CheckpointError(f"{target}: expected to write a checkpoint there, got: {error}") from None
+        raise CheckpointError(
+            f"{target}: expected to write a checkpoint there, got: {error}; name another folder"
+        ) from None
 
 
 def mean_of(

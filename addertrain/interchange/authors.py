@@ -55,7 +55,10 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for layer, w_ocrs in filters.items():
         mean = _norm_behind(layer) + ".running_mean"
         if mean not in found:
-            raise InterchangeError(f"expected a batch norm {mean} after the adder layer {layer}, got none")
+            raise InterchangeError(
+                f"expected a batch norm {mean} after the adder layer {layer}, got none; only networks of the "
+                "authors' code, whose adder layers are followed by norms, can be converted"
+            )
         found[mean] = (found[mean].double() + w_ocrs.double().abs().sum((1, 2, 3))).float()
     if (bias := found.pop("fc.bias", None)) is not None:
         found["bn2.running_mean"] = (found["bn2.running_mean"].double() - bias.double()).float()
@@ -105,7 +108,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             "weights_only=False).state_dict() in a checkout of their code, and convert that"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InterchangeError(f"{path}: expected a file that torch.save wrote, got: {error}") from None
+        raise InterchangeError(
+            f"{path}: expected a file that torch.save wrote, got: {error}; check that it is complete"
+        ) from None
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InterchangeError(
             f"{path}: expected a state_dict (names and tensors), got {type(content).__name__}; save the "

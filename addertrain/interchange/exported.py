@@ -48,7 +48,9 @@ def load_exported(path: str | Path) -> tuple[nn.Module, Recipe]:
             metadata = file.metadata() or {}
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InterchangeError(f"{path}: expected a safetensors file, got: {error}") from None
+        raise InterchangeError(
+            f"{path}: expected a safetensors file, got: {error}; write it with addertrain ckpt convert"
+        ) from None
     if metadata.get("format") != FORMAT:
         raise InterchangeError(
             f"{path}: expected format '{FORMAT}' in the metadata, got {metadata.get('format')!r}; "

@@ -101,7 +101,10 @@ def _packages() -> tuple[Any, Any]:
 def _check_domains(model: Any, own: set[str]) -> None:
     others = {node.op_type for node in model.graph.node if node.domain not in {"", "ai.onnx", *own}}
     if others or model.functions:
-        raise InterchangeError(f"ONNX: expected standard operators only, got {', '.join(sorted(others))}")
+        raise InterchangeError(
+            f"ONNX: expected standard operators only, got {', '.join(sorted(others))}; replace the layers "
+            "that need them"
+        )
 
 
 @torch.no_grad()

@@ -116,7 +116,8 @@ def count_operations(model: nn.Module, input_size: Sequence[int]) -> OperationCo
         watch_one_image(model, input_size, count)
     except RuntimeError as error:
         raise ValueError(
-            f"count_operations: expected a model for images of size {tuple(input_size)}, got {error}"
+            f"count_operations: expected a model for images of size {tuple(input_size)}, got an error: "
+            f"{error}; give input_size as (channels, height, width)"
         ) from None
     return OperationCount(tuple(layers), norm_elements, sum(param.numel() for param in model.parameters()))
 

@@ -48,6 +48,9 @@ class AdderConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 3:
-            raise ValueError(f"AdderConv1d: expected x of shape (N, C, L), got {tuple(x.shape)}.")
+            raise ValueError(
+                f"AdderConv1d: expected x of shape (N, C, L), got {tuple(x.shape)}; add the missing "
+                "dimensions with unsqueeze."
+            )
         y: Tensor = self.conv(x.unsqueeze(2))
         return y.squeeze(2)

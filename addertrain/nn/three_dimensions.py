@@ -67,7 +67,7 @@ class AdderConv3d(nn.Module):
         if depths < 1:
             raise ValueError(
                 "AdderConv3d: expected x of shape (N, C, D, H, W), at least as deep as the filter, got "
-                f"{tuple(x.shape)}."
+                f"{tuple(x.shape)}; add missing dimensions with unsqueeze, or pad the depth."
             )
         x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
         last = (depths - 1) * self.stride + 1

@@ -92,7 +92,8 @@ class AdderConvTranspose2d(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels or min(self.geometry.output(x.shape[2:])) < 1:
             raise ValueError(
                 f"AdderConvTranspose2d: expected x of shape (N, {self.in_channels}, H, W) with an output of "
-                f"at least one pixel, got {tuple(x.shape)}."
+                f"at least one pixel, got {tuple(x.shape)}; correct the layer's channels, or lower its "
+                "padding."
             )
         responses = [self._response(x, run) for run in self.geometry.runs]
         y = self.geometry.assembled(responses, x, self.groups)

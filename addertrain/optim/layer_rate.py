@@ -188,7 +188,8 @@ def _built(rule: Rule) -> Optimizer:
     inner = rule([{"params": [Parameter(torch.zeros(1, 1))]}])
     if not isinstance(inner, Optimizer):
         raise TypeError(
-            f"AdaptiveLayerRate: expected an optimizer's class or functools.partial of one, got {rule!r:.60}."
+            f"AdaptiveLayerRate: expected an optimizer's class or functools.partial of one, got "
+            f"{rule!r:.60}; pass torch.optim.AdamW, for example."
         )
     name = type(inner).__name__
     reason = _DEEPSPEED if type(inner).__module__.startswith("deepspeed") else _REFUSED.get(name)

@@ -159,7 +159,9 @@ def _data_of(settings: DataRecipe) -> tuple[ImageData, int, int]:
 def _rank_batch_size(recipe: Recipe, world_size: int, num_train: int) -> int:
     batch, parts = recipe.data.global_batch_size, recipe.train.accumulate
     if world_size < 1:
-        raise PlanError(f"plan: expected a world size of at least 1, got {world_size}")
+        raise PlanError(
+            f"plan: expected a world size of at least 1, got {world_size}; name the number of ranks"
+        )
     if batch < world_size * parts:
         raise PlanError(
             f"plan: expected data.global_batch_size to be at least {world_size} ranks x {parts} "

@@ -106,7 +106,9 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: expected YAML in UTF-8, got other bytes; save it as UTF-8 text") from None
     except OSError as error:
-        raise RecipeError(f"{path}: expected a readable recipe file, got: {error.strerror}") from None
+        raise RecipeError(
+            f"{path}: expected a readable recipe file, got: {error.strerror}; check its permissions"
+        ) from None
 
 
 def _nearest_recipe(missing: Path) -> str:
@@ -130,7 +132,10 @@ def _mapping(value: Any, *, where: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return {str(key): inner for key, inner in value.items()}
     got = "nothing" if value is None else f"{value!r:.40}"
-    raise RecipeError(f"{where}: expected keys with values ('key: value' lines), got {got}")
+    raise RecipeError(
+        f"{where}: expected keys with values ('key: value' lines), got {got}; copy the layout of a file in "
+        "recipes/"
+    )
 
 
 def _typed(key: Key, value: Any, where: str) -> Any:

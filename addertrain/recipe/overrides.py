@@ -23,7 +23,10 @@ def read_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--") or len(word) == 2:
-            raise RecipeError(f"expected an option --section.key VALUE, got '{word}'")
+            raise RecipeError(
+                f"expected an option --section.key VALUE, got '{word}'; write it with two hyphens in front, "
+                "and its value directly behind"
+            )
         dotted, equals, text = word[2:].partition("=")
         entry = _entry_of(dotted)
         if entry is None:

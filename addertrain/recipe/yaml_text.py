@@ -60,7 +60,8 @@ def read_yaml(text: str, *, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         raise RecipeError(
-            f"{source}: expected YAML, got an error on {where}: {error.problem or error.context}"
+            f"{source}: expected YAML, got an error on {where}: {error.problem or error.context}; correct "
+            "that line"
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError(f"{source}: expected YAML, got: {error}") from None

@@ -34,7 +34,9 @@ def read_curves(run: Path) -> dict[str, Curve]:
         events.Reload()
     except Exception as error:  # tensorboard has no error of its own
         reason = str(error) or type(error).__name__
-        raise RunError(f"{run}: expected readable TensorBoard event files, got: {reason}") from None
+        raise RunError(
+            f"{run}: expected readable TensorBoard event files, got: {reason}; remove the damaged file"
+        ) from None
     curves = {}
     for tag in events.Tags()["scalars"]:
         points = events.Scalars(tag)

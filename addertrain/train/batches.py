@@ -70,7 +70,10 @@ def unlabelled_images(batch: Any) -> Tensor:
     else:
         images = batch[0] if isinstance(batch, Sequence) and batch else None
     if not isinstance(images, Tensor):
-        raise TypeError(f"AdderClassifier: expected images, got {_described(batch)} as a batch to predict")
+        raise TypeError(
+            f"AdderClassifier: expected images, got {_described(batch)} as a batch to predict; let the data "
+            "set return a tensor, or images as the first of several values"
+        )
     return images
 
 
@@ -99,17 +102,20 @@ def _check(images: Any, labels: Any) -> None:
                 "to tensors to the data set, such as torchvision.transforms.v2.PILToTensor()"
             )
     if images.dim() != 4:
-        raise ValueError(f"AdderClassifier: expected images [N, C, H, W], got shape {tuple(images.shape)}")
+        raise ValueError(
+            f"AdderClassifier: expected images [N, C, H, W], got shape {tuple(images.shape)}; let the loader "
+            "make batches of images of one size"
+        )
     is_mixture = labels.is_floating_point()
     if labels.dtype == torch.bool or labels.is_complex() or labels.dim() != (2 if is_mixture else 1):
         raise ValueError(
             "AdderClassifier: expected labels as integers [N], or as float probabilities [N, classes], got "
-            f"{labels.dtype} of shape {tuple(labels.shape)}"
+            f"{labels.dtype} of shape {tuple(labels.shape)}; convert them in the data set"
         )
     if len(labels) != len(images):
         raise ValueError(
             f"AdderClassifier: expected a label for each image, got {len(images)} images and {len(labels)} "
-            "labels"
+            "labels; check the collate_fn"
         )
     if labels.device.type == "cpu":  # to look at values on a GPU would make every step wait
         _check_values(labels)
@@ -123,7 +129,8 @@ def _check_values(labels: Tensor) -> None:
         if bool((finite < 0).any()) or bool(((sums - 1).abs() > _SUM_TOLERANCE).any()):
             raise ValueError(
                 "AdderClassifier: expected float labels to be probabilities of 0 or above whose sum is 1 "
-                f"for each image, got values down to {finite.min():.3g} and sums up to {sums.max():.3g}"
+                f"for each image, got values down to {finite.min():.3g} and sums up to {sums.max():.3g}; "
+                "normalise them by softmax, or give integer labels"
             )
     elif len(labels) and (smallest := int(labels.min())) < 0:
         raise ValueError(

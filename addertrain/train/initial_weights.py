@@ -56,7 +56,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return _READERS[path.suffix](path)
         except (OSError, SafetensorError, RuntimeError, UnpicklingError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"{path}: expected the tensors of a network, got: {reason}") from None
+            raise CheckpointError(
+                f"{path}: expected the tensors of a network, got: {reason}; name a file that addertrain ckpt "
+                "convert or torch.save wrote, or a checkpoint's folder"
+            ) from None
     return read_tensors(locate_checkpoint(path, lambda _: None), "model")
 
 

@@ -49,7 +49,7 @@ def _check_classes(num_classes: int, targets: Tensor) -> None:
         if targets.shape[1] != num_classes:
             raise ValueError(
                 f"AdderClassifier: expected probabilities of the network's {num_classes} classes, got "
-                f"{targets.shape[1]} an image"
+                f"{targets.shape[1]} an image; build the network with num_classes={targets.shape[1]}"
             )
     elif targets.device.type == "cpu" and len(targets) and (largest := int(targets.max())) >= num_classes:
         raise ValueError(

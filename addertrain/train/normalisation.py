@@ -21,7 +21,8 @@ def scale_and_shift(
     if mean is None or std is None or len(mean) != len(std):
         counts = [0 if values is None else len(values) for values in (mean, std)]
         raise ValueError(
-            f"AdderClassifier: expected mean and std per channel, got {counts[0]} means and {counts[1]}."
+            f"AdderClassifier: expected mean and std per channel, got {counts[0]} means and {counts[1]}; "
+            "give as many of both."
         )
     if not all(0 <= value <= 1 for value in mean):
         raise ValueError(
@@ -30,7 +31,10 @@ def scale_and_shift(
         )
     deviation = torch.tensor(std, dtype=torch.float64)
     if not all(value > 0 for value in std):  # in Python: a plan has no values on its device
-        raise ValueError(f"AdderClassifier: expected positive standard deviations, got std={std}.")
+        raise ValueError(
+            f"AdderClassifier: expected positive standard deviations, got std={std}; leave out channels that "
+            "never vary."
+        )
     scale, shift = 1.0 / (255.0 * deviation), torch.tensor(mean, dtype=torch.float64) / deviation
     return scale.float().view(1, -1, 1, 1), shift.float().view(1, -1, 1, 1)
 
@@ -76,5 +80,5 @@ def check_images(images: Tensor, scale: Tensor | None) -> None:
     if images.shape[1] != scale.shape[1]:
         raise ValueError(
             f"AdderClassifier: expected images [N, {scale.shape[1]}, H, W], with as many channels as mean "
-            f"and std, got {tuple(images.shape)}"
+            f"and std, got {tuple(images.shape)}; give mean and std of these images"
         )

@@ -89,7 +89,8 @@ class BetonReader:
         low, high = int(samples.min()), int(samples.max())
         if low < 0 or high >= len(index):
             raise DataError(
-                f"{index.path}: expected sample numbers from 0 to {len(index) - 1}, got {low} to {high}"
+                f"{index.path}: expected sample numbers from 0 to {len(index) - 1}, got {low} to {high}; "
+                "number the images of this file"
             )
         sides = self._sides[samples]
         boxes = [crops.box(k, height, width) for k, (height, width) in enumerate(sides.tolist())]

@@ -73,7 +73,9 @@ def decode_picture(encoded: bytes, rendering: Rendering = AS_IT_IS, *, name: str
 
 def _jpeg(encoded: bytes, head: jpeg.JpegHead, rendering: Rendering) -> Decoded:
     if head.height * head.width > MAX_PIXELS:
-        raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {head.width} x {head.height}")
+        raise ValueError(
+            f"expected at most {MAX_PIXELS} pixels, got {head.width} x {head.height}; make it smaller"
+        )
     pixels, damage = jpeg.decode(encoded, head)
     if damage:
         raise ValueError(f"expected an intact JPEG, got a damaged one ({damage})")

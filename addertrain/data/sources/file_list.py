@@ -50,15 +50,19 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         # Not splitlines: names of files may hold other characters that it takes for the end of a line.
         lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected lines 'path<TAB>label' in UTF-8, got: {error}") from None
+        raise DataError(
+            f"{path}: expected lines 'path<TAB>label' in UTF-8, got: {error}; save it as UTF-8 text"
+        ) from None
     if lines == [""]:
-        raise DataError(f"{path}: expected lines 'path<TAB>label', got an empty file")
+        raise DataError(f"{path}: expected lines 'path<TAB>label', got an empty file; write a line per image")
     rows = []
     for number, line in enumerate(lines, start=1):
         file, _, label = line.partition("\t")
         label = label.strip(" ")
         if not file or not label or "\t" in label:
-            raise DataError(f"{path}: expected 'path<TAB>label' on line {number}, got '{line:.80}'")
+            raise DataError(
+                f"{path}: expected 'path<TAB>label' on line {number}, got '{line:.80}'; use one tab"
+            )
         rows.append((file, label))
     return rows
 

@@ -79,11 +79,16 @@ def folder_of_classes(
             val) are in the place of classes.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder with one folder of images per class, got no folder")
+        raise DataError(
+            f"{root}: expected a folder with one folder of images per class, got no folder; check the path"
+        )
     walk = _Walk(root)
     classes = walk.classes()
     if not classes:
-        raise DataError(f"{root}: expected one folder of images per class in it, got none")
+        raise DataError(
+            f"{root}: expected one folder of images per class in it, got none; put the images of each class "
+            "into a folder of its own"
+        )
     walk.refuse_other_levels(classes)
     paths: list[str] = []
     labels: list[int] = []
@@ -98,7 +103,10 @@ def folder_of_classes(
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise DataError(f"{root}: expected images in the folders of the classes, got none")
+        raise DataError(
+            f"{root}: expected images in the folders of the classes, got none; put each class's images "
+            "directly into its folder"
+        )
     return PictureFiles(
         root,
         tuple(paths),

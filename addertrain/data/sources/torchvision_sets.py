@@ -106,7 +106,8 @@ def _open(set_name: str, root: str, split: str) -> Any:
     kind: Any = getattr(torchvision.datasets, set_name, None)
     if not _is_set(kind):
         raise DataError(
-            f"torchvision:{set_name}: expected the name of a class of torchvision.datasets, such as CIFAR10"
+            f"torchvision:{set_name}: expected the name of a class of torchvision.datasets, got another; "
+            "write it as torchvision does, such as CIFAR10"
         )
     arguments = _arguments(set_name, kind, split)
     if "loader" in inspect.signature(kind).parameters or issubclass(kind, torchvision.datasets.ImageFolder):
@@ -124,7 +125,8 @@ def _open(set_name: str, root: str, split: str) -> Any:
     except Exception as error:  # sets raise whatever a missing or damaged file leads them to
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"torchvision:{set_name}: expected its files in {root} and a split '{split}', got: {reason}"
+            f"torchvision:{set_name}: expected its files in {root} and a split '{split}', got: {reason}; "
+            "download it there with torchvision, or name another split"
         ) from None
 
 
