@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from addertrain.cli import main, split_overrides
+from tests.commands import run_command
 from tests.source_tree import ROOT
 from tests.train.small_runs import DIGITS, SHORT
 
@@ -293,3 +294,15 @@ def test_help_and_typos_answer_without_torch() -> None:
     )
 
     assert result.stdout.strip() == "False False"
+
+
+def test_commands_draw_into_files_whatever_backend_the_environment_names() -> None:
+    """Lightning and the report import matplotlib, which refuses an unknown name in MPLBACKEND."""
+    code = (
+        "from addertrain.cli import main; main(['fit', 'absent.yaml']);"
+        "import matplotlib; print(matplotlib.get_backend())"
+    )
+
+    done = run_command(sys.executable, "-c", code, MPLBACKEND="not_installed")
+
+    assert done.stdout == "agg\n", done.stderr

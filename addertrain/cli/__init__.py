@@ -7,6 +7,7 @@ once.
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import time
@@ -64,6 +65,9 @@ _EPILOG = f"""examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # No command opens a window. Lightning imports matplotlib, and that import fails if the variable, which
+    # may be meant for another program, names a backend that this matplotlib does not have.
+    os.environ["MPLBACKEND"] = "agg"
     with forgiving_output() as out:
         code = _answer([word for word in words if word != "--debug"], is_debug="--debug" in words)
         out.flush()
