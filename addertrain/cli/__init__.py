@@ -57,7 +57,7 @@ _EPILOG = f"""examples:
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 64   estimate memory, disk and time
   addertrain bench ops                                measure the speed of the adder operators
   addertrain data write IMAGES FILE.beton             pack images for data.loader: ffcv
-  torchrun --nproc-per-node 2 -m addertrain fit ...   train on two processes, one for each GPU
+  launch/torchrun fit recipes/digits/lenet5bn.yaml    train on all GPUs of this machine, one process for each
 
 {EXIT_CODES}"""
 

@@ -15,7 +15,7 @@ _SUFFIXES = (".safetensors", ".pt", ".onnx")
 _EPILOG = """The suffix of TO chooses the format:
   .safetensors   parameters and buffers, with the recipe in the metadata of the file
   .pt            a plain state_dict, which torch.load(TO, weights_only=True) reads
-  .onnx          standard operators only, checked with onnxruntime; takes uint8 images (N, C, H, W), for any N
+  .onnx          checked with onnxruntime; takes uint8 images (N, C, H, W) for any N
 
 The network is written as evaluate would evaluate it: with averaged weights if the recipe averages them, and
 with batch-norm statistics recomputed on training images. To read a checkpoint that the AdderNet authors' code

@@ -19,7 +19,7 @@ _EPILOG = f"""{{keys}}
 examples:
   addertrain fit recipes/digits/lenet5bn.yaml
   addertrain fit recipes/mnist/lenet5bn.yaml --out runs/small-lr --optim.lr 0.05
-  torchrun --nproc-per-node 2 -m addertrain fit recipes/mnist/lenet5bn.yaml
+  launch/torchrun --nproc-per-node 2 fit recipes/mnist/lenet5bn.yaml
 
 The run directory holds recipe.yaml (with every key), environment.json, TensorBoard events, checkpoints/ and,
 when training has finished, summary.json.
