@@ -5,6 +5,7 @@ The standard library's argparse does the reading. Nothing here knows a command, 
 
 import argparse
 import difflib
+import math
 import shutil
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -161,5 +162,32 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
             return word
         expected = f"expected one of {', '.join(known)}, got {word!r}"
         raise argparse.ArgumentTypeError(f"{expected}; {nearest(word, known, otherwise='name one of them')}")
+
+    return read
+
+
+def whole_number(least: int = 1) -> Callable[[str], int]:
+    """An argument's type: a whole number of `least` or more."""
+
+    def read(word: str) -> int:
+        if not (word.isascii() and word.isdigit() and int(word) >= least):
+            raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more, got {word!r}")
+        return int(word)
+
+    return read
+
+
+def number(*, can_be_0: bool = False) -> Callable[[str], float]:
+    """An argument's type: a finite number above 0, or also 0."""
+
+    def read(word: str) -> float:
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not (0 < value < math.inf or (can_be_0 and value == 0)):
+            expected = "a number of 0 or more" if can_be_0 else "a number above 0"
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {word!r}")
+        return value
 
     return read

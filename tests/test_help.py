@@ -109,6 +109,28 @@ def test_an_unknown_option_gets_a_hint(
     assert hint in _complaint(words, capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["plan", "recipe.yaml", "--world-size", "0"], "expected a whole number of 1 or more, got '0'"),
+        (["plan", "recipe.yaml", "--memory", "-3"], "expected a number above 0, got '-3'"),
+        (["reproduce", "recipe.yaml", "--seeds", "x"], "expected a whole number of 1 or more, got 'x'"),
+        (["bench", "step", "lenet5bn", "--threads", "0"], "expected a whole number of 1 or more, got '0'"),
+        (["bench", "infer", "resnet20", "--seconds", "-1"], "expected a number of 0 or more, got '-1'"),
+        (["bench", "loader", "images", "--batch", "1.5"], "expected a whole number of 1 or more, got '1.5'"),
+        (["bench", "checkpoint", "--saves", "0"], "expected a whole number of 1 or more, got '0'"),
+        (["bench", "scaling", "--compute-ms", "nan"], "expected a number above 0, got 'nan'"),
+        (["bench", "proof", "--batch", "0"], "expected a whole number of 1 or more, got '0'"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_begins(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _complaint(words, capsys)
+
+    assert f"argument {words[-2]}: {complaint}" in line
+
+
 def test_an_unknown_network_is_told_of_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     line = _complaint(["bench", "ops", "resnet19"], capsys)
 

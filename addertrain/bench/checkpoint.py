@@ -14,7 +14,7 @@ from torch import Tensor
 
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.snapshot import snapshot
-from addertrain.command_parser import CommandParser, one_of
+from addertrain.command_parser import CommandParser, one_of, whole_number
 from addertrain.models import MODELS, build_model
 
 _MINUTE_MS = 60_000.0
@@ -36,9 +36,11 @@ def main(argv: Sequence[str]) -> int:
         "--folder", type=Path, default=Path(), help="the folder to write to (default: this folder)"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="the number of processor cores to use (default: 1)"
+        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
     )
-    parser.add_argument("--saves", type=int, default=10, help="the number of saves to measure (default: 10)")
+    parser.add_argument(
+        "--saves", type=whole_number(), default=10, help="the number of saves to measure (default: 10)"
+    )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     state = training_state(arguments.network)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from addertrain.bench.onnx_baseline import int8_session
 from addertrain.bench.timing import Timing, interleaved
-from addertrain.command_parser import CommandParser, one_of
+from addertrain.command_parser import CommandParser, number, one_of, whole_number
 from addertrain.models import build_model
 from addertrain.models.in_bytes import ByteResNet, with_norm
 from addertrain.nn import BatchNorm2d, recalibrated
@@ -118,16 +118,19 @@ def _parser() -> CommandParser:
         "network", type=one_of(_IMAGES), metavar="NETWORK", help=f"the network: {', '.join(_IMAGES)}"
     )
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 16], help="the batch sizes (default: 1 16)"
+        "--batch", type=whole_number(), nargs="+", default=[1, 16], help="the batch sizes (default: 1 16)"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="the number of processor cores to use (default: 1)"
+        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=15.0, help="how long each batch size is measured (default: 15)"
+        "--seconds",
+        type=number(can_be_0=True),
+        default=15.0,
+        help="how long each batch size is measured (default: 15)",
     )
     parser.add_argument(
-        "--size", type=int, help="the height and width of images (default: those of the data set)"
+        "--size", type=whole_number(), help="the height and width of images (default: those of the data set)"
     )
     return parser
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from addertrain.bench import ffcv_loader
-from addertrain.command_parser import CommandParser
+from addertrain.command_parser import CommandParser, whole_number
 from addertrain.data import PictureLoader, PictureReader
 from addertrain.data.beton.encode import BetonSettings
 from addertrain.data.beton.reader import BetonReader
@@ -93,15 +93,21 @@ def main(argv: Sequence[str]) -> int:
         "224 x 224.",
     )
     parser.add_argument("pictures", metavar="IMAGES", help="a folder with one folder of images per class")
-    parser.add_argument("--batch", type=int, default=64, help="the batch size (default: 64)")
+    parser.add_argument("--batch", type=whole_number(), default=64, help="the batch size (default: 64)")
     parser.add_argument(
-        "--threads", type=int, default=2, help="the number of threads or processes that decode (default: 2)"
+        "--threads",
+        type=whole_number(),
+        default=2,
+        help="the number of threads or processes that decode (default: 2)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=3, help="how many epochs each way is measured (default: 3)"
+        "--epochs", type=whole_number(), default=3, help="how many epochs each way is measured (default: 3)"
     )
     parser.add_argument(
-        "--repeat", type=int, default=8, help="how often each image is read in an epoch (default: 8)"
+        "--repeat",
+        type=whole_number(),
+        default=8,
+        help="how often each image is read in an epoch (default: 8)",
     )
     parser.add_argument(
         "--step",

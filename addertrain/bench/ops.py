@@ -5,7 +5,6 @@ convolution of the same shape, the paper's formulas by broadcasting, and `torch.
 |x - w|, or one product in the weight gradient.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.operands import operands
 from addertrain.bench.timing import interleaved
-from addertrain.command_parser import CommandParser, one_of
+from addertrain.command_parser import CommandParser, number, one_of, whole_number
 from addertrain.ops import schemas
 
 _HEAD = (
@@ -172,17 +171,22 @@ def _parser() -> CommandParser:
         help=f"the networks whose layers are measured: {', '.join(NETWORKS)} (default: all)",
     )
     parser.add_argument(
-        "--threads", type=_positive, default=1, help="the number of processor cores to use (default: 1)"
+        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
     )
     parser.add_argument(
-        "--batch", type=_positive, help="the batch size (default: 256, 128 or 16, depending on the network)"
+        "--batch",
+        type=whole_number(),
+        help="the batch size (default: 256, 128 or 16, depending on the network)",
     )
     parser.add_argument(
         "--layout", choices=["channels-last", "nchw"], default="channels-last",
         help="the memory format of images (default: channels-last)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=float, default=0.5, help="how long each layer is measured (default: 0.5)"
+        "--seconds",
+        type=number(can_be_0=True),
+        default=0.5,
+        help="how long each layer is measured (default: 0.5)",
     )
     parser.add_argument(
         "--kernels-only",
@@ -200,12 +204,6 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from addertrain import libraries
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.layers import NETWORKS
-from addertrain.command_parser import CommandParser, one_of
+from addertrain.command_parser import CommandParser, one_of, whole_number
 from addertrain.models import build_model
 from addertrain.proof import CompiledOperators, ProvenLayer, layers_of, prove
 from addertrain.proof.environment import environment_of
@@ -79,7 +79,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--batch",
-        type=int,
+        type=whole_number(),
         default=128,
         help="the batch size of training, on which kernels depend (default: 128)",
     )

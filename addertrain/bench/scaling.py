@@ -17,7 +17,7 @@ import torch
 from addertrain.bench.local_ranks import LocalTimes, measure_ranks
 from addertrain.bench.projection import BUCKET_BYTES, Cluster, Projection, exposed_time, project
 from addertrain.bench.step import CASES
-from addertrain.command_parser import CommandParser, one_of
+from addertrain.command_parser import CommandParser, number, one_of, whole_number
 
 
 def main(argv: Sequence[str]) -> int:
@@ -120,12 +120,17 @@ def _parser() -> CommandParser:
         help="the numbers of ranks to measure, such as 1,2,4 (default: powers of two up to the number of "
         "GPUs, or 1,2 without a GPU; nothing is measured with --compute-ms)",
     )
-    parser.add_argument("--batch", type=int, default=32, help="the number of images per rank (default: 32)")
     parser.add_argument(
-        "--threads", type=int, default=1, help="the number of processor cores per rank (default: 1)"
+        "--batch", type=whole_number(), default=32, help="the number of images per rank (default: 32)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0,
+        "--threads",
+        type=whole_number(),
+        default=1,
+        help="the number of processor cores per rank (default: 1)",
+    )
+    parser.add_argument(
+        "--seconds", type=number(can_be_0=True), default=10.0,
         help="how long each number of ranks is measured (default: 10)",
     )  # fmt: skip
     parser.add_argument(
@@ -134,20 +139,20 @@ def _parser() -> CommandParser:
     )  # fmt: skip
     parser.add_argument(
         "--compute-ms",
-        type=float,
+        type=number(),
         help="the time in ms that one GPU needs for a step, used instead of a measurement",
     )
     parser.add_argument(
-        "--gpus-per-machine", type=int, default=cluster.gpus_per_machine,
+        "--gpus-per-machine", type=whole_number(), default=cluster.gpus_per_machine,
         help="the number of GPUs in a machine (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--bandwidth-in", type=float, default=cluster.bandwidth_in / 1e9,
+        "--bandwidth-in", type=number(), default=cluster.bandwidth_in / 1e9,
         help="the bandwidth of a GPU within its machine in GB/s (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--bandwidth-out",
-        type=float,
+        type=number(),
         default=cluster.bandwidth_out / 1e9,
         help="the bandwidth of a machine's network in GB/s (default: %(default)g)",
     )

@@ -22,7 +22,7 @@ from addertrain.bench import cuda_step
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import interleaved
-from addertrain.command_parser import CommandParser
+from addertrain.command_parser import CommandParser, number, whole_number
 from addertrain.errors import UsageError, nearest
 from addertrain.models import Kind, build_model
 from addertrain.nn import BatchNorm2d, convert, fuse, param_groups
@@ -100,19 +100,24 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--image",
-        type=int,
+        type=whole_number(),
         nargs=3,
         metavar=("C", "H", "W"),
         default=(3, 224, 224),
         help="the image shape of a network of your own (default: 3 224 224)",
     )
-    parser.add_argument("--classes", type=int, default=1000, help="its number of classes (default: 1000)")
     parser.add_argument(
-        "--threads", type=int, default=1, help="the number of processor cores to use (default: 1)"
+        "--classes", type=whole_number(), default=1000, help="its number of classes (default: 1000)"
     )
-    parser.add_argument("--batch", type=int, default=256, help="the batch size (default: 256)")
     parser.add_argument(
-        "--seconds", type=float, default=15.0, help="how long to measure in total (default: 15)"
+        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
+    )
+    parser.add_argument("--batch", type=whole_number(), default=256, help="the batch size (default: 256)")
+    parser.add_argument(
+        "--seconds",
+        type=number(can_be_0=True),
+        default=15.0,
+        help="how long to measure in total (default: 15)",
     )
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="the device to measure (default: cpu)"
@@ -121,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
         "--dtype", choices=DTYPES, default="float32", help="the data type of autocast on a GPU"
     )
     parser.add_argument(
-        "--size", type=int, help="the height and width of images (default: those of the data set)"
+        "--size", type=whole_number(), help="the height and width of images (default: those of the data set)"
     )
     parser.add_argument(
         "--converted",

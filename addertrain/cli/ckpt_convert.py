@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addertrain.command_parser import CommandParser
+from addertrain.command_parser import CommandParser, whole_number
 from addertrain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser.add_argument(
         "--recalibrate",
         metavar="N",
-        type=int,
+        type=whole_number(0),
         help="the number of training batches on which batch-norm statistics are recomputed; 0 keeps those of "
         "training (default: train.recalibrate_batches of the recipe)",
     )
@@ -70,11 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"ckpt convert: expected a name ending in .pt for --layout authors, got {target}")
     if arguments.operators == "own" and target.suffix != ".onnx":
         raise UsageError(f"ckpt convert: expected a name ending in .onnx for --operators own, got {target}")
-    if arguments.recalibrate is not None and arguments.recalibrate < 0:
-        raise UsageError(
-            "ckpt convert: expected --recalibrate with a number of batches, 0 or above, got "
-            f"{arguments.recalibrate}"
-        )
     if target.exists() and os.path.exists(arguments.source) and target.samefile(arguments.source):
         raise UsageError(
             f"ckpt convert: expected two different files, got {target} as FROM and TO; choose another TO"

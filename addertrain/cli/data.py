@@ -1,7 +1,6 @@
 """`addertrain data`: writes, verifies and describes FFCV's .beton files."""
 
 import argparse
-import math
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from addertrain.cli.countdown import Countdown
 from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.command_parser import CommandParser
+from addertrain.command_parser import CommandParser, number, whole_number
 from addertrain.errors import RunError, UsageError
 from addertrain.train.output import warn
 
@@ -67,7 +66,7 @@ def add_parser(commands: Commands) -> None:
         help="check a .beton that another program wrote, and write the side file that it lacks",
     )
     verify.add_argument(
-        "--threads", type=_count, default=_cores(),
+        "--threads", type=whole_number(0), default=_cores(),
         help="the number of threads (default: %(default)s, all cores)",
     )  # fmt: skip
     info = actions.add_parser(
@@ -95,19 +94,19 @@ def _add_write(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--max-size",
-        type=_count,
+        type=whole_number(0),
         default=400,
         help="shrink images whose longer side exceeds this many pixels (default: %(default)s); 0 shrinks "
         "none",
     )
     parser.add_argument(
         "--quality",
-        type=_count,
+        type=whole_number(0),
         default=90,
         help="the quality of JPEGs, 1 to 100 (default: %(default)s); FFCV's decoder gains nothing above 97",
     )
     parser.add_argument(
-        "--restart-interval", type=_count, default=2,
+        "--restart-interval", type=whole_number(0), default=2,
         help="macroblocks between the restart markers of JPEGs (default: %(default)s); 0 writes no "
         "markers, which makes crops slower to decode",
     )  # fmt: skip
@@ -126,7 +125,7 @@ def _add_write(parser: CommandParser) -> None:
         "--page-mib", type=_page, default=8, help="the size of a page in MiB (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=_count, default=_cores(),
+        "--workers", type=whole_number(0), default=_cores(),
         help="the number of processes (default: %(default)s, all cores)",
     )  # fmt: skip
     parser.add_argument(
@@ -144,7 +143,7 @@ def _add_write(parser: CommandParser) -> None:
         help="the colour behind transparent pixels, a name or #rrggbb (default: %(default)s)",
     )
     parser.add_argument(
-        "--white", type=_white, metavar="VALUE",
+        "--white", type=number(), metavar="VALUE",
         help="the pixel value that becomes white in grey images of more than 8 bits (default: the maximum "
         "of the file format)",
     )  # fmt: skip
@@ -272,30 +271,12 @@ def _info(arguments: argparse.Namespace) -> None:
     print("\n".join(describe(*verify_structure(Path(arguments.file)))))
 
 
-def _count(word: str) -> int:
-    """A whole number, 0 or above."""
-    if not (word.isascii() and word.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got '{word}'")
-    return int(word)
-
-
 def _page(word: str) -> int:
     """MiB of a page: a power of two."""
-    mib = _count(word)
+    mib = whole_number(0)(word)
     if not 0 < mib <= 2048 or mib & (mib - 1):
         raise argparse.ArgumentTypeError(f"expected a power of two from 1 to 2048, got '{word}'")
     return mib
-
-
-def _white(word: str) -> float:
-    """A number above 0."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{word}'")
-    return value
 
 
 def _colour(word: str) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
+from addertrain.command_parser import number, whole_number
 from addertrain.errors import UsageError
 
 _EPILOG = f"""examples:
@@ -31,7 +32,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     parser.add_argument(
-        "--world-size", type=int, default=1, metavar="N", help="the number of ranks (default: 1)"
+        "--world-size", type=whole_number(), default=1, metavar="N", help="the number of ranks (default: 1)"
     )
     parser.add_argument(
         "--rate",
@@ -40,7 +41,7 @@ def add_parser(commands: Commands) -> None:
         "machine with a few steps on random images",
     )
     parser.add_argument(
-        "--memory", type=float, metavar="GIB",
+        "--memory", type=number(), metavar="GIB",
         help="the memory of one rank's device, against which the estimate is checked",
     )  # fmt: skip
     parser.add_argument(

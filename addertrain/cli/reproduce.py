@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from addertrain.cli.fit import SAVED
 from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
 from addertrain.cli.ranks import is_first_rank, is_launched
+from addertrain.command_parser import whole_number
 from addertrain.errors import SavedAfterSignal
 from addertrain.train.output import complain
 from addertrain.train.signals import SignalWatch, end_with_launcher
@@ -43,7 +44,10 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="the number of seeds to train (default: expected.seeds)"
+        "--seeds",
+        type=whole_number(),
+        metavar="N",
+        help="the number of seeds to train (default: expected.seeds)",
     )
     parser.add_argument(
         "--out",

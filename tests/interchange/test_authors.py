@@ -117,7 +117,7 @@ def test_the_command_line_imports_into_a_file_with_a_recipe(
     [
         (["x.safetensors"], "name its recipe with --recipe"),
         (["x.txt"], r"ending in \.safetensors, \.pt, \.onnx, got"),
-        (["x.pt", "--recalibrate", "-1"], "a number of batches, 0 or above, got -1"),
+        (["x.pt", "--recalibrate", "-1"], "a whole number of 0 or more, got '-1'"),
         (["x.onnx", "--layout", "authors"], r"ending in \.pt for --layout authors, got"),
         (
             ["x.pt", "--recipe", str(ROOT / "recipes/mnist/lenet5bn.yaml")],
