@@ -16,6 +16,10 @@ namespace addertrain {
 
 using Sizes = std::vector<int64_t>;
 
+constexpr int64_t kMostFilterSize = 64;  // MAX_FILTER_SIZE of ops/geometry.py: taps are the bits of an integer
+
+inline int64_t least(const Sizes& two) { return std::min(two[0], two[1]); }
+
 inline ImageStrides strides_of(const torch::stable::Tensor& t) {
   return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
@@ -53,6 +57,23 @@ inline torch::stable::Tensor empty_like_input(const Sizes& sizes, const torch::s
   return torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format_of(x));
 }
 
+// Whether two tensors of four dimensions have the same sizes.
+inline bool have_one_shape(const torch::stable::Tensor& a, const torch::stable::Tensor& b) {
+  bool is_alike = a.dim() == 4 && b.dim() == 4;
+  for (int axis = 0; is_alike && axis < 4; ++axis) is_alike = a.size(axis) == b.size(axis);
+  return is_alike;
+}
+
+// The `count` numbers of a vector, one for each filter or channel, on the device of `like`. `expected` is the error.
+inline const float* floats_of(const torch::stable::Tensor& numbers, const torch::stable::Tensor& like, int64_t count,
+                              const char* expected) {
+  STD_TORCH_CHECK(numbers.dim() == 1 && numbers.size(0) == count && numbers.is_contiguous() &&
+                      numbers.scalar_type() == torch::headeronly::ScalarType::Float &&
+                      numbers.device() == like.device(),
+                  expected);
+  return static_cast<const float*>(numbers.const_data_ptr());
+}
+
 // How many groups of channels a layer has: filters see the channels of their own group.
 inline int64_t groups_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w) {
   STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4, "adder2d: expected x_nchw and w_ocrs with 4 dimensions each");
@@ -63,7 +84,8 @@ inline int64_t groups_of(const torch::stable::Tensor& x, const torch::stable::Te
   return groups;
 }
 
-// One group of a layer, the only one of most.
+// One group of a layer; most layers have one. Refuses the numbers by which kernels would divide by zero or leave their
+// tensors, as `check_arguments` in ops/geometry.py does.
 inline Layer group_of(const torch::stable::Tensor& x, const torch::stable::Tensor& w, const Sizes& stride,
                       const Sizes& padding, const Sizes& dilation) {
   const int64_t groups = groups_of(x, w);
@@ -71,6 +93,10 @@ inline Layer group_of(const torch::stable::Tensor& x, const torch::stable::Tenso
                   "adder2d: expected x and weight of one dtype on one device");
   STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
                   "adder2d: expected two numbers each for stride, padding and dilation");
+  STD_TORCH_CHECK(least(stride) >= 1 && least(padding) >= 0 && least(dilation) >= 1,
+                  "adder2d: expected stride >= 1, padding >= 0 and dilation >= 1");
+  STD_TORCH_CHECK(least({w.size(2), w.size(3)}) >= 1 && std::max(w.size(2), w.size(3)) <= kMostFilterSize,
+                  "adder2d: expected filters of 1 to 64 rows and columns");
   const auto output_size = [](int64_t size, int64_t taps, int64_t u, int64_t a, int64_t e) {
     return (size + 2 * a - e * (taps - 1) - 1) / u + 1;
   };
@@ -82,6 +108,8 @@ inline Layer group_of(const torch::stable::Tensor& x, const torch::stable::Tenso
   d.dilation_h = dilation[0], d.dilation_w = dilation[1];
   d.P = output_size(d.H, d.R, d.stride_h, d.padding_h, d.dilation_h);
   d.Q = output_size(d.W, d.S, d.stride_w, d.padding_w, d.dilation_w);
+  STD_TORCH_CHECK(d.H + 2 * d.padding_h > d.dilation_h * (d.R - 1) && d.W + 2 * d.padding_w > d.dilation_w * (d.S - 1),
+                  "adder2d: expected an input at least as large as the filter");
   return d;
 }
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from addertrain.ops import schemas
+from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8
 from tests import instruction_sets
 from tests.ops.answers import data_of
 from tests.ops.implementations import COMPILED, Implementation
@@ -53,7 +54,32 @@ def run(implementation: Implementation, layer: Layer, layout: torch.memory_forma
         schemas.RECTIFIED_GRAD_INPUT(dy, x, w, *layer.sizes)
 
 
+def run_bytes(num_filters: int, is_at_end: bool) -> None:
+    """An 8-bit layer and its norm, with as many numbers and residuals as it has filters."""
+    generator = torch.Generator().manual_seed(num_filters)
+
+    def bytes_(*shape: int) -> Tensor:
+        drawn = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return drawn.to(memory_format=torch.channels_last)
+
+    x, w, residual = bytes_(1, 16, 3, 3), bytes_(num_filters, 16, 1, 1), bytes_(1, num_filters, 3, 3)
+    sizes, numbers = ([1, 1], [0, 0], [1, 1]), torch.ones(num_filters)
+    with (
+        guarded(x, is_at_end) as x,
+        guarded(numbers, is_at_end) as scale,
+        guarded(numbers, is_at_end) as shift,
+        guarded(residual, is_at_end) as residual,
+    ):
+        adder2d_int8_norm(x, w, pack_int8(w), *sizes, scale=scale, shift=shift, residual=residual)
+
+
 def main(groups: list[str]) -> None:
+    for name in instruction_sets.NAMES_FOR_BYTES:
+        if not instruction_sets.choose(name):
+            continue
+        for num_filters, is_at_end in itertools.product((3, 8, 16, 24, 40, 100), (True, False)):
+            print(name, num_filters, "filters of bytes", flush=True)
+            run_bytes(num_filters, is_at_end)
     layers = [layer for group in groups or TABLE for layer in TABLE[group] if layer.N > 0]
     layouts = (torch.contiguous_format, torch.channels_last)
     for implementation in COMPILED:

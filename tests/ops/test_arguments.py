@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from addertrain import libraries
-from addertrain.ops import schemas
+from addertrain.ops import int16, norm, norm_residual, schemas, variants_power
 from addertrain.ops.functional import adder2d
 
 X = torch.zeros(2, 3, 6, 5)
@@ -85,11 +85,16 @@ def test_accepted(changed: dict[str, Any], expected: tuple[int, ...]) -> None:
     assert tuple(adder2d(**{"x": X, "weight": W, **changed}).shape) == expected
 
 
+@pytest.fixture
+def kernels() -> None:
+    if "_C loaded" not in libraries.status():
+        pytest.skip("the reference reads memory through torch alone")
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("padding", [0, 1])
 def test_operators_called_directly_read_no_foreign_memory(padding: int) -> None:
     """Behind the public function's back: sizes that do not fit raise instead of being read past their end."""
-    if "_C loaded" not in libraries.status():
-        pytest.skip("the reference reads memory through torch alone")
     sizes = ([1, 1], [padding, padding], [1, 1])
     y = schemas.ADDER2D(X, W, *sizes, False)
 
@@ -101,3 +106,112 @@ def test_operators_called_directly_read_no_foreign_memory(padding: int) -> None:
             schemas.GRAD_INPUT(wrong, X, W, *sizes)
     with pytest.raises(RuntimeError):
         schemas.ADDER2D(X, W, [1, 1, 1], *sizes[1:], False)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("weight", "sizes", "message"),
+    [
+        (W, ([0, 1], [0, 0], [1, 1]), "stride >= 1"),
+        (W, ([1, -1], [0, 0], [1, 1]), "stride >= 1"),
+        (W, ([1, 1], [0, -1], [1, 1]), "padding >= 0"),
+        (W, ([1, 1], [0, 0], [1, 0]), "dilation >= 1"),
+        (W, ([1, 1], [0, 0], [-1, -1]), "dilation >= 1"),
+        (W[:, :, :0], ([1, 1], [0, 0], [1, 1]), "1 to 64 rows"),
+        (torch.zeros(4, 3, 1, 65), ([1, 1], [0, 40], [1, 1]), "1 to 64 rows"),
+        (torch.zeros(4, 3, 7, 3), ([2, 2], [0, 0], [1, 1]), "at least as large as the filter"),
+        (W, ([1, 1], [0, 0], [3, 3]), "at least as large as the filter"),
+    ],
+)
+def test_operators_called_directly_refuse_what_no_kernel_can_walk(
+    weight: torch.Tensor, sizes: tuple[list[int], list[int], list[int]], message: str
+) -> None:
+    dy = torch.zeros(2, 4, 0, 3)
+    calls = [
+        lambda: schemas.ADDER2D(X, weight, *sizes, False),
+        lambda: schemas.GRAD_INPUT(dy, X, weight, *sizes),
+        lambda: torch.ops.addertrain.walks_lists(X, weight, *sizes),
+        lambda: torch.ops.addertrain.grouped_grad_weight(dy, X, weight, *sizes),
+        lambda: variants_power.POWER_GRAD_WEIGHT(dy, X, weight, *sizes, 1.5),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match=message):
+            call()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_convolutions_of_words_refuse_a_stride_of_0() -> None:
+    words = W.to(torch.int16)
+    packed = int16._PACK(words)
+
+    with pytest.raises(RuntimeError, match="stride >= 1"):
+        int16._CONV(X, words, packed, [0, 1], [1, 1], 1.0, W[0, 0, 0], W[0, 0, 0], None)
+
+
+IMAGES = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0)).to(
+    memory_format=torch.channels_last
+)
+ONES = torch.ones(8)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    "x",
+    [
+        IMAGES.contiguous(),
+        IMAGES.double(),
+        IMAGES[0],
+        IMAGES[:, :, :, :3],
+        IMAGES[:1].expand(4, -1, -1, -1),
+        IMAGES[:, :0],
+    ],
+    ids=["contiguous", "float64", "one image", "a part of the columns", "expanded", "no channels"],
+)
+def test_norms_called_directly_read_dense_images_only(x: torch.Tensor) -> None:
+    ones = torch.ones(x.shape[1])
+    for call in (
+        lambda: norm._BATCH_NORM_RELU(x, ones, ones, 1e-5, True),
+        lambda: norm._BACKWARD(x, x, ones, ones, ones, ones, 1e-5, True),
+        lambda: norm_residual._FORWARD(x, x, ones, ones, 1e-5),
+        lambda: norm_residual._BACKWARD(x, x, x, ones, ones, ones, 1e-5),
+    ):
+        with pytest.raises(RuntimeError, match=r"expected float32 x of at least one channel, dense"):
+            call()
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("numbers", [ONES[:7], ONES.double(), ONES.repeat(2)[::2], ONES[None]])
+def test_norms_called_directly_want_a_number_for_each_channel(numbers: torch.Tensor) -> None:
+    for place in range(2):
+        operands = [numbers if i == place else ONES for i in range(2)]
+        with pytest.raises(RuntimeError, match="one number a channel"):
+            norm._BATCH_NORM_RELU(IMAGES, *operands, 1e-5, True)
+    for place in range(4):
+        operands = [numbers if i == place else ONES for i in range(4)]
+        with pytest.raises(RuntimeError, match="one number a channel"):
+            norm._BACKWARD(IMAGES, IMAGES, *operands, 1e-5, True)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("other", [IMAGES[:1], IMAGES[:, :4], IMAGES.double(), IMAGES.flatten(2)])
+def test_norms_called_directly_want_images_of_one_shape(other: torch.Tensor) -> None:
+    for call in (
+        lambda: norm._BACKWARD(other, IMAGES, ONES, ONES, ONES, ONES, 1e-5, True),
+        lambda: norm_residual._FORWARD(IMAGES, other, ONES, ONES, 1e-5),
+        lambda: norm_residual._BACKWARD(other, IMAGES, IMAGES, ONES, ONES, ONES, 1e-5),
+        lambda: norm_residual._BACKWARD(IMAGES, other, IMAGES, ONES, ONES, ONES, 1e-5),
+    ):
+        with pytest.raises(RuntimeError, match="of the shape and dtype of x"):
+            call()
+
+
+@pytest.mark.usefixtures("kernels")
+def test_lists_serve_images_whose_offsets_have_32_bits() -> None:
+    """The memory is asked for, not touched: a sample of x decides."""
+    weight, sizes = torch.zeros(32, 32, 1, 8), ([1, 1], [0, 0], [1, 1])
+    try:
+        images = [torch.empty(1, 32, 1, width) for width in (2**20, 2**25)]
+    except RuntimeError:
+        pytest.skip("4 GiB of address space are missing")
+
+    assert [torch.ops.addertrain.walks_lists(x, weight, *sizes) for x in images] == [True, False]

@@ -1,4 +1,4 @@
-// Which pass serves a call: by the layer's sizes and, behind a ReLU, by a sample of x. Plain C++, no torch.
+// Which pass serves a call: by the layer's sizes and, behind a ReLU, by a sample of x. This is plain C++ without torch.
 #pragma once
 
 #include <algorithm>
@@ -8,13 +8,13 @@
 
 namespace addertrain::cpu {
 
-// A filter as large as its input is a fully connected layer over the pixels: in gather form it would read mostly
-// padding.
+// A layer whose filters are as large as its input is fully connected over the pixels. In gather form its input gradient
+// would mostly read padding.
 inline bool is_fully_connected(const Layer& d) {
   return d.P == 1 && d.Q == 1 && d.padding_h == 0 && d.padding_w == 0 && d.R == d.H && d.S == d.W;
 }
 
-// Such a layer with every input as a channel, in the order in which the pixels lie in memory.
+// Such a layer as one of 1x1 filters: every input is a channel, in the order in which the pixels lie in memory.
 inline Layer fully_connected(const Layer& d) {
   Layer flat = d;
   flat.C = d.C * d.H * d.W;
@@ -23,27 +23,34 @@ inline Layer fully_connected(const Layer& d) {
   return flat;
 }
 
-// More than a share of all, by a sample of x, whatever its layout.
+// Whether more than `share` of x are zeros, by a sample. The layout of x does not matter.
 inline bool has_many_zeros(const float* x, int64_t count, double share) {
   constexpr int64_t kSamples = 1024;
-  const int64_t step = std::max<int64_t>(1, count / kSamples) | 1;  // odd: no channel is left out
+  const int64_t step = std::max<int64_t>(1, count / kSamples) | 1;  // odd, to reach every one of 2^k channels
   int64_t zeros = 0, sampled = 0;
   for (int64_t i = 0; i < count; i += step, ++sampled) zeros += x[i] == 0.0f;
   return static_cast<double>(zeros) > share * static_cast<double>(sampled);
 }
 
-// Whether lists of non-zeros pay for both gradients: what a position sees of a channel's filters has to make up for
-// walking a list, and there have to be positions enough to make up for reading the filters. Where a position sees many
-// filters, lists pay even without zeros, unless a layer is so thin that dense tiles lay filters along the registers.
+// Whether the 32 bits of a list hold every offset within a unit, which is a part of an image or some small ones.
+inline bool fits_lists(const Layer& d) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  return d.H * d.W * d.C < kMost && d.P * d.Q * d.O < kMost;
+}
+
+// Whether lists of non-zeros pay, for the input gradient and for both gradients in one walk. A position must see enough
+// taps and filters to make up for walking a list, and there must be enough positions to make up for reading the filters.
+// Where a position sees many filters, lists pay even without zeros, unless the layer is so thin that dense tiles lay
+// filters along the registers.
 inline bool uses_lists(const Layer& d, const float* x) {
   constexpr int64_t kManyFilters = 16, kManyPositions = 64;
   const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w), positions = d.N * d.H * d.W;
-  if (d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;
+  if (!fits_lists(d) || d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;
   return (taps >= 256 && d.C > kThinChannels) || has_many_zeros(x, positions * d.C, taps >= 128 ? 0.1 : 0.25);
 }
 
-// Whether the groups are so small that those of a whole layer share registers (grouped/lanes.h); larger ones are layers
-// of their own.
+// Whether the groups are so small that all groups of the layer share registers (grouped/lanes.h). Larger groups are
+// computed one after the other, each as a layer.
 inline bool share_registers(const Layer& group) {
   constexpr int64_t kSmallGroup = 8;
   return group.C <= kSmallGroup && group.O <= kSmallGroup;

@@ -60,7 +60,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy_nch
                                                             bool relu) {
   const DeviceGuard guard(x_nchw.get_device_index());
   const Tensor x = channels_last(x_nchw), dy = channels_last(dy_nchw);
-  STD_TORCH_CHECK(dy.numel() == x.numel() && dy.scalar_type() == x.scalar_type() && dy.device() == x.device(),
+  STD_TORCH_CHECK(have_one_shape(dy, x) && dy.scalar_type() == x.scalar_type() && dy.device() == x.device(),
                   "batch_norm_relu_backward: expected dy of the shape, dtype and device of x");
   Tensor dx = image_like(x), dweight = channel_tensor(x), dbias = channel_tensor(x);
   if (x.numel() == 0) return {dx, torch::stable::zero_(dweight), torch::stable::zero_(dbias)};

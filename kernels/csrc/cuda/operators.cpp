@@ -84,10 +84,10 @@ std::tuple<Tensor, Tensor> adder2d_with_sums(const Tensor& x, const Tensor& w, S
 }
 
 const void* residual_of(const Tensor& residual, const Tensor& y) {
-  bool is_alike = residual.dim() == 4 && residual.scalar_type() == y.scalar_type() && residual.device() == y.device();
+  bool is_alike = have_one_shape(residual, y) && residual.scalar_type() == y.scalar_type() &&
+                  residual.device() == y.device();
   for (int axis = 0; is_alike && axis < 4; ++axis)
-    is_alike = residual.size(axis) == y.size(axis) &&
-               (y.size(axis) == 1 || residual.stride(axis) == y.stride(axis));
+    is_alike = y.size(axis) == 1 || residual.stride(axis) == y.stride(axis);
   STD_TORCH_CHECK(is_alike,
                   "adder2d_affine: expected a residual of the result's shape, dtype, device and layout");
   return residual.const_data_ptr();

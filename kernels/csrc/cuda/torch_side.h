@@ -38,20 +38,12 @@ Tensor workspace_for(const Call& call, const Tensor& x) {
   return torch::stable::empty({workspace_bytes(call)}, ScalarType::Byte, std::nullopt, x.device());
 }
 
-// Raises for a launch's error; for a GPU that the library holds no code for, with what to do.
+// Raises an error if the launch failed. For a GPU that the library holds no code for, it says what to do.
 inline void check_launch(cudaError_t error) {
   STD_TORCH_CHECK(error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction,
                   "addertrain: expected a GPU of compute capability 8.0 or later that the CUDA library was compiled "
                   "for, got another; on 8.0 or later reinstall addertrain on this machine, otherwise run on the CPU");
   STD_CUDA_CHECK(error);
-}
-
-// [count] float32 on the device of `x`, contiguous.
-inline const float* floats_of(const Tensor& values, const Tensor& x, int64_t count, const char* expected) {
-  STD_TORCH_CHECK(values.dim() == 1 && values.size(0) == count && values.is_contiguous() &&
-                      values.scalar_type() == ScalarType::Float && values.device() == x.device(),
-                  expected);
-  return static_cast<const float*>(values.const_data_ptr());
 }
 
 }  // namespace addertrain::cuda

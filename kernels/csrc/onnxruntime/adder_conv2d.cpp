@@ -1,8 +1,9 @@
 // onnxruntime's operator addertrain::AdderConv2d, on the CPU kernels: x_nchw, w_ocrs -> y_nopq, float32.
 //
-// Plain C++ on onnxruntime's C interface, no torch: a session in any language registers this library and runs the files
-// that `addertrain ckpt convert --operators own` writes. Groups follow from the channels of x and w. Attributes: stride, padding and dilation, two integers each,
-// and offset_free, 0 or 1 (Eq. 2 without or with the sum of |w|).
+// This is plain C++ on onnxruntime's C interface, without torch: a session in any language registers this library and
+// runs the files that `addertrain ckpt convert --operators own` writes. Groups follow from the channels of x and w. The
+// attributes are stride, padding and dilation, two integers each, and offset_free, 0 or 1 (Eq. 2 without or with the sum
+// of |w|).
 #include <onnxruntime_c_api.h>
 
 #include <array>
@@ -65,7 +66,8 @@ struct Node {
     check(api->KernelContext_GetInput(context, 0, &x));
     check(api->KernelContext_GetInput(context, 1, &w));
     const Shape x_nchw = shape_of(x), w_ocrs = shape_of(w);
-    if (x_nchw.size() != 4 || w_ocrs.size() != 4 || w_ocrs[1] < 1 || x_nchw[1] % w_ocrs[1] != 0) {
+    if (x_nchw.size() != 4 || w_ocrs.size() != 4 || w_ocrs[1] < 1 || w_ocrs[2] < 1 || w_ocrs[3] < 1 ||
+        x_nchw[1] % w_ocrs[1] != 0) {
       refuse("expected x [N, C, H, W] and w [O, C / groups, R, S]");
     }
     const int64_t groups = x_nchw[1] / w_ocrs[1];
@@ -179,7 +181,7 @@ OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* in
   });
 }
 
-// Entries that stay null belong to optional features that this operator has not.
+// Entries that stay null belong to optional features that this operator does not have.
 OrtCustomOp adder_conv2d() {
   OrtCustomOp op{};
   op.version = ORT_API_VERSION;

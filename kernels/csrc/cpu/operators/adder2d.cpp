@@ -1,4 +1,4 @@
-// The operators on CPUs: allocation, layouts, types and threads. Python has checked the arguments.
+// The operators of the layer on CPUs: allocation, layouts, types and threads.
 //
 // float32 runs the tiled kernels; float16 and bfloat16 are widened, computed in float32 and rounded once at the end;
 // float64 runs the direct kernels. Small groups share registers (grouped/lanes.h), large ones are computed one after the
@@ -100,11 +100,13 @@ bool walks_lists(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, 
   return can_walk_lists(x, w) && uses_lists(d, dense(x, format_of(x)).const_data_ptr<float>());
 }
 
-// Eq. 6 where x is not 0, and sum dY X in the order of w (addertrain/ops/schemas.py).
+// The input gradient, Eq. 6, where x is not 0, and sum dY X in the order of w (addertrain/ops/schemas.py).
 std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride,
                                                   Sizes padding, Sizes dilation) {
-  STD_TORCH_CHECK(can_walk_lists(x, w), "adder2d_list_gradients: expected a float32 layer without groups and with inputs");
   const Layer d = group_of(x, w, stride, padding, dilation);
+  STD_TORCH_CHECK(can_walk_lists(x, w) && fits_lists(d),
+                  "adder2d_list_gradients: expected a float32 layer without groups, with inputs, and with images of less "
+                  "than 2^30 numbers");
   check_grad_output(d, dy, x, 1);
   DenseGradInput given(dy, x, w, empty_like_input({d.N, d.C, d.H, d.W}, x), d, 1);
   DenseGradInputCall& call = given.call;
@@ -125,7 +127,7 @@ std::tuple<Tensor, Tensor> adder2d_list_gradients(const Tensor& dy, const Tensor
   return {given.dx, dw};
 }
 
-// sum dY X of small groups, dw_ocrs contiguous (addertrain/ops/grad_weight.py).
+// The sums of dY X of a layer in small groups, as a contiguous dw_ocrs (addertrain/ops/grad_weight.py).
 Tensor grouped_grad_weight(const Tensor& dy, const Tensor& x, const Tensor& w, Sizes stride, Sizes padding,
                            Sizes dilation) {
   const int64_t groups = groups_of(x, w);
@@ -170,7 +172,7 @@ int64_t cpu_instruction_set() { return static_cast<int64_t>(instruction_set_in_u
 }  // namespace
 }  // namespace addertrain::cpu
 
-// The operator's answer for `addertrain --version`, which loads this library without torch's Python.
+// What the operator of this name answers, for `addertrain --version`, which loads this library without Python's torch.
 extern "C" __attribute__((visibility("default"))) int64_t addertrain_cpu_instruction_set() {
   return addertrain::cpu::cpu_instruction_set();
 }

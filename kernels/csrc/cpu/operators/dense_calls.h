@@ -1,4 +1,4 @@
-// What the operators of layers share: tensors as the kernels' calls want them, and threads.
+// What the operators in this folder share: tensors as the kernels' calls want them, and threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -32,7 +32,7 @@ inline bool is_dense_channels_last(const Tensor& t) {
   return true;
 }
 
-// The tensor itself where it is dense in one of the two layouts, else a copy in `format`.
+// The tensor itself where it is dense in one of the two layouts, otherwise a copy in `format`.
 inline Tensor dense(const Tensor& t, MemoryFormat format) {
   if (is_dense_channels_last(t) || t.is_contiguous()) return t;
   return torch::stable::contiguous(t, format);
@@ -99,7 +99,7 @@ struct DenseGradInput {
              dx.mutable_data_ptr<float>(), false, groups} {}
 };
 
-// Packs, then computes; `work`: how many elements that is, in terms of an ordinary layer's.
+// Packs the filters, then computes the units. `work` says how many elements of an ordinary layer would take as long.
 template <typename Call>
 void run(const PassFunctions<Call>& pass, const Call& call, int64_t work, const Tensor& like) {
   const Tensor packed = pack(pass, call, like);
@@ -111,7 +111,7 @@ void run(const PassFunctions<Call>& pass, const Call& call, int64_t work, const 
   });
 }
 
-// Every output of a direct pass.
+// Computes every output of a direct pass.
 template <typename Direct>
 void run_direct(const Direct& pass) {
   constexpr int64_t kGrain = 64;
@@ -120,7 +120,7 @@ void run_direct(const Direct& pass) {
   });
 }
 
-// Part `group` of `count` channels, or of `count` filters.
+// The channels, or the filters, of one group that has `count` of them.
 inline Tensor channels_of(Tensor t, int64_t group, int64_t count) {
   return torch::stable::narrow(t, 1, group * count, count);
 }

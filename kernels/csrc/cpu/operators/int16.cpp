@@ -11,6 +11,8 @@ namespace addertrain::cpu {
 namespace {
 
 constexpr float kMostWord = 4095.0f;  // MOST_X of ops/int16.py
+constexpr const char* kNumbers =
+    "conv2d_int16: expected scale and shift as contiguous float32 vectors of one number a filter";
 
 Tensor conv2d_int16_pack(const Tensor& w) {
   STD_TORCH_CHECK(w.dim() == 4 && w.scalar_type() == ScalarType::Short,
@@ -38,13 +40,14 @@ Tensor conv2d_int16(const Tensor& x, const Tensor& w, const Tensor& packed, Size
                       stride.size() == 2 && padding.size() == 2,
                   "conv2d_int16: expected x_nchw in float32, w_ocrs of the same C, and two numbers each for stride and "
                   "padding");
+  STD_TORCH_CHECK(least(stride) >= 1 && least(padding) >= 0, "conv2d_int16: expected stride >= 1 and padding >= 0");
   STD_TORCH_CHECK(!low || (*low >= 0 && *low <= 255), "conv2d_int16: expected low within 0 .. 255");
   Layer d = layer_of_filters(w);
   d.N = x.size(0), d.H = x.size(2), d.W = x.size(3);
   d.stride_h = stride[0], d.stride_w = stride[1], d.padding_h = padding[0], d.padding_w = padding[1];
   d.dilation_h = d.dilation_w = 1;
   d.P = (d.H + 2 * d.padding_h - d.R) / d.stride_h + 1, d.Q = (d.W + 2 * d.padding_w - d.S) / d.stride_w + 1;
-  STD_TORCH_CHECK(d.padding_h >= 0 && d.padding_w >= 0 && d.H + 2 * d.padding_h >= d.R && d.W + 2 * d.padding_w >= d.S,
+  STD_TORCH_CHECK(d.H + 2 * d.padding_h >= d.R && d.W + 2 * d.padding_w >= d.S,
                   "conv2d_int16: expected filters that fit into the padded image");
   check_packed(byte_kernels().words, d, packed, "conv2d_int16");
   Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, low ? ScalarType::Byte : ScalarType::Float, std::nullopt,
@@ -55,7 +58,7 @@ Tensor conv2d_int16(const Tensor& x, const Tensor& w, const Tensor& packed, Size
   call.layer = d;
   call.words = words.const_data_ptr<int16_t>();
   call.packed = behind_head(packed);
-  call.scale = floats_of(scale, d, "conv2d_int16"), call.shift = floats_of(shift, d, "conv2d_int16");
+  call.scale = floats_of(scale, x, d.O, kNumbers), call.shift = floats_of(shift, x, d.O, kNumbers);
   if (low) call.bytes = y.mutable_data_ptr<uint8_t>(), call.low = static_cast<float>(*low);
   else call.numbers = y.mutable_data_ptr<float>();
   const WordKernels& kernels = byte_kernels().words;

@@ -1,5 +1,5 @@
-// Distances of bytes on CPUs: allocation, layout and threads around the kernels of int8/byte_kernels.h and, for depthwise
-// layers, int8/depthwise_bytes.h.
+// Distances of bytes on CPUs: allocation, layout and threads around the kernels of int8/byte_kernels.h and, for
+// depthwise layers, those of int8/depthwise_bytes.h.
 #include "csrc/cpu/dispatch.h"
 #include "csrc/cpu/int8/depthwise_bytes.h"
 
@@ -12,11 +12,15 @@
 namespace addertrain::cpu {
 namespace {
 
+constexpr int64_t kByteGrain = 8 * kComputeGrain;  // elements of bytes take a fraction of the time
+constexpr const char* kNumbers =
+    "adder2d_int8_norm: expected scale and shift as contiguous float32 vectors of one number a filter";
+
 Tensor pack(const Layer& d, const Tensor& w) { return pack_filters<uint8_t>(byte_kernels(), d, w); }
 
 void check_packed(const Layer& d, const Tensor& packed) { check_packed(byte_kernels(), d, packed, "adder2d_int8"); }
 
-// A call that lacks nothing but x, dense in channels-last.
+// Fills in x, which is dense and channels-last, and the sums of its pixels, and computes the call.
 void compute(ByteCall call, const Tensor& x) {
   const ByteKernels& kernels = byte_kernels();
   const Layer& d = call.layer;
@@ -32,13 +36,11 @@ void compute(ByteCall call, const Tensor& x) {
     call.pixel_sums = to;
   }
   const int64_t units = kernels.num_units(d);
-  const int64_t elements = d.N * d.P * d.Q * d.O * d.C * d.R * d.S;
-  const int64_t grain = 1 + (int64_t{1} << 23) * units / (1 + elements);
-  torch::stable::parallel_for(0, units, grain,
+  torch::stable::parallel_for(0, units, grain_of(kByteGrain, units, elements(d)),
                               [&](int64_t begin, int64_t end) { kernels.compute(call, begin, end); });
 }
 
-// `packed`: the filters of a layer without groups.
+// The sums |x - w| of a layer without groups, whose filters are `packed`.
 Tensor distances(const Layer& d, const Tensor& x, const Tensor& packed) {
   Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Int, std::nullopt, x.device(), std::nullopt,
                                   MemoryFormat::ChannelsLast);
@@ -68,11 +70,10 @@ Tensor adder2d_int8(const Tensor& given, const Tensor& w, Sizes stride, Sizes pa
                                 [&](int64_t begin, int64_t end) { call.compute(begin, end, out); });
     return y;
   }
-  Tensor x = given, filters = w;
   for (int64_t g = 0; g < groups; ++g) {
-    Tensor part = torch::stable::narrow(y, 1, g * d.O, d.O);
-    torch::stable::copy_(part, adder2d_int8(torch::stable::narrow(x, 1, g * d.C, d.C),
-                                            torch::stable::narrow(filters, 0, g * d.O, d.O), stride, padding, dilation));
+    Tensor part = channels_of(y, g, d.O);
+    torch::stable::copy_(
+        part, adder2d_int8(channels_of(given, g, d.C), filters_of(w, g, d.O), stride, padding, dilation));
   }
   return y;
 }
@@ -102,20 +103,20 @@ Tensor adder2d_int8_norm(const Tensor& given, const Tensor& w, const Tensor& pac
   Tensor y = torch::stable::empty({d.N, d.O, d.P, d.Q}, ScalarType::Byte, std::nullopt, given.device(), std::nullopt,
                                   MemoryFormat::ChannelsLast);
   if (y.numel() == 0) return y;
-  std::optional<Tensor> beside;
+  std::optional<Tensor> added;
   if (residual) {
-    bool is_alike = residual->dim() == 4 && residual->scalar_type() == ScalarType::Byte;
-    for (int axis = 0; is_alike && axis < 4; ++axis) is_alike = residual->size(axis) == y.size(axis);
-    STD_TORCH_CHECK(is_alike, "adder2d_int8_norm: expected a residual in uint8 of the result's shape");
-    beside = channels_last(*residual);
+    STD_TORCH_CHECK(residual->scalar_type() == ScalarType::Byte && have_one_shape(*residual, y),
+                    "adder2d_int8_norm: expected a residual in uint8 of the result's shape");
+    added = channels_last(*residual);
   }
   ByteCall call{};
   call.layer = d;
   call.outside = static_cast<uint8_t>(outside);
   call.packed = behind_head(packed);
   call.bytes = y.mutable_data_ptr<uint8_t>();
-  call.norm = {floats_of(scale, d, "adder2d_int8_norm"), floats_of(shift, d, "adder2d_int8_norm"), beside ? beside->const_data_ptr<uint8_t>() : nullptr,
-               static_cast<float>(residual_scale), static_cast<float>(low)};
+  call.norm = {floats_of(scale, given, d.O, kNumbers), floats_of(shift, given, d.O, kNumbers),
+               added ? added->const_data_ptr<uint8_t>() : nullptr, static_cast<float>(residual_scale),
+               static_cast<float>(low)};
   compute(call, channels_last(given));
   return y;
 }

@@ -1,22 +1,18 @@
-// Batch normalisation with ReLU on CPUs: allocation and threads around norm/passes.h and norm/sums.h. float32,
-// channels-last; Python sends everything else to torch's own norm.
+// Batch normalisation with ReLU on CPUs: allocation and threads around norm/passes.h and norm/sums.h. It takes float32
+// in channels-last; Python sends everything else to torch's own norm.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <tuple>
 #include <vector>
 
-#include "csrc/cpu/dispatch.h"
 #include "csrc/cpu/norm/sums.h"
+#include "csrc/cpu/operators/dense_calls.h"
 
 namespace addertrain::cpu {
 namespace {
 
-using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+constexpr const char* kNumbers =
+    "batch_norm_relu: expected weight, bias, mean and var as contiguous float32 vectors of one number a channel";
 
 template <typename Body>
 void for_chunks(const Chunks& chunks, const Body& body) {
@@ -37,16 +33,24 @@ Tensor image_tensor(const Tensor& like) {
                                   : MemoryFormat::Contiguous);
 }
 
+// The passes read [rows][C] from the first element on.
 void check_input(const Tensor& x) {
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4 && (x.stride(1) == 1 || x.size(1) == 1),
-                  "batch_norm_relu: expected float32 x in channels-last layout");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 4 && x.size(1) > 0 && is_dense_channels_last(x),
+                  "batch_norm_relu: expected float32 x of at least one channel, dense in channels-last layout");
+}
+
+// A residual, a response or its gradient, in the layout of x.
+Tensor read_as(const Tensor& x, const Tensor& t) {
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float && have_one_shape(t, x),
+                  "batch_norm_relu: expected a residual, y and dy of the shape and dtype of x");
+  return torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
 }
 
 DenseNormCall norm_call(const Tensor& x, bool relu) {
   return {x.const_data_ptr<float>(), x.size(0) * x.size(2) * x.size(3), x.size(1), relu};
 }
 
-// What a norm makes of x: its statistics, and what it multiplies x by and adds to it.
+// The statistics of x, and the scale and the shift that normalise it.
 struct Statistics {
   Tensor mean, var;
   std::vector<float> scale, shift;
@@ -64,7 +68,8 @@ struct Statistics {
     float* var_c = var.mutable_data_ptr<float>();
     for (int64_t c = 0; c < call.C; ++c) mean_c[c] = static_cast<float>(moments.mean[c]);
     for (int64_t c = 0; c < call.C; ++c) var_c[c] = static_cast<float>(moments.var[c]);
-    affine(weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), mean_c, var_c, eps, call.C, scale, shift);
+    affine(floats_of(weight, x, call.C, kNumbers), floats_of(bias, x, call.C, kNumbers), mean_c, var_c, eps, call.C,
+           scale, shift);
   }
 };
 
@@ -88,23 +93,23 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_residual_relu(const Tensor& x, con
   check_input(x);
   const DenseNormCall call = norm_call(x, true);
   const Chunks chunks(call.rows, call.C);
+  const Tensor added = read_as(x, residual);
   const Statistics s(call, chunks, x, weight, bias, eps);
-  const Tensor beside = torch::stable::contiguous(residual, MemoryFormat::ChannelsLast);
-  const float* added = beside.const_data_ptr<float>();
   Tensor y = image_tensor(x);
   float* out = y.mutable_data_ptr<float>();
   const NormPasses& passes = kernels_for(kWholeRegister).norm;
   for_chunks(chunks, [&](int64_t i) {
-    passes.apply_residual(call, added, s.scale.data(), s.shift.data(), chunks.begin(i), chunks.end(i), out);
+    passes.apply_residual(call, added.const_data_ptr<float>(), s.scale.data(), s.shift.data(), chunks.begin(i),
+                          chunks.end(i), out);
   });
   return {y, s.mean, s.var};
 }
 
-// dx, dweight, dbias; g = dy where the call's ReLU lets it through.
+// dx, dweight and dbias from dy, of which the call's ReLU drops a part.
 std::tuple<Tensor, Tensor, Tensor> norm_gradient(const DenseNormCall& call, const Chunks& chunks,
-                                                 const GradientSums& of, const float* dy, const Tensor& x, const std::vector<float>& scale,
-                                                 const std::vector<float>& shift, const float* mean, const float* var,
-                                                 double eps) {
+                                                 const GradientSums& of, const float* dy, const Tensor& x,
+                                                 const std::vector<float>& scale, const std::vector<float>& shift,
+                                                 const float* mean, const float* var, double eps) {
   const int64_t C = call.C;
   std::vector<float> slope(C), offset(C);
   Tensor dx = image_tensor(x), dweight = channel_tensor(C, x), dbias = channel_tensor(C, x);
@@ -126,12 +131,12 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy, co
   const DenseNormCall call = norm_call(x, relu);
   const NormPasses& passes = kernels_for(kWholeRegister).norm;
   const int64_t C = call.C;
-  const Tensor g = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
-  const float* dy_data = g.const_data_ptr<float>();
-  const float* mean_c = mean.const_data_ptr<float>();
-  const float* var_c = var.const_data_ptr<float>();
+  const Tensor upper = read_as(x, dy);
+  const float* dy_data = upper.const_data_ptr<float>();
+  const float* mean_c = floats_of(mean, x, C, kNumbers);
+  const float* var_c = floats_of(var, x, C, kNumbers);
   std::vector<float> scale(C), shift(C);
-  affine(weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), mean_c, var_c, eps, C, scale, shift);
+  affine(floats_of(weight, x, C, kNumbers), floats_of(bias, x, C, kNumbers), mean_c, var_c, eps, C, scale, shift);
   const Chunks chunks(call.rows, C);
   GradientSums of(chunks, C);
   for_chunks(chunks, [&](int64_t i) {
@@ -141,30 +146,29 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& dy, co
   return norm_gradient(call, chunks, of, dy_data, x, scale, shift, mean_c, var_c, eps);
 }
 
-// dx, the residual's gradient g = dy where y > 0, dweight, dbias.
+// dx, the residual's gradient (dy where y > 0, else 0), dweight and dbias.
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_residual_relu_backward(const Tensor& dy, const Tensor& y,
                                                                              const Tensor& x, const Tensor& weight,
                                                                              const Tensor& mean, const Tensor& var,
                                                                              double eps) {
   check_input(x);
-  check_input(y);
-  const DenseNormCall call = norm_call(x, false);  // g has been through the ReLU
+  const DenseNormCall call = norm_call(x, false);  // the sums' pass has applied the ReLU
   const int64_t C = call.C;
-  const Tensor upper = torch::stable::contiguous(dy, MemoryFormat::ChannelsLast);
-  const float* mean_c = mean.const_data_ptr<float>();
-  const float* var_c = var.const_data_ptr<float>();
+  const Tensor upper = read_as(x, dy), response = read_as(x, y);
+  const float* mean_c = floats_of(mean, x, C, kNumbers);
+  const float* var_c = floats_of(var, x, C, kNumbers);
   const Chunks chunks(call.rows, C);
   GradientSums of(chunks, C);
   Tensor g = image_tensor(x);
   float* kept = g.mutable_data_ptr<float>();
   const NormPasses& passes = kernels_for(kWholeRegister).norm;
   for_chunks(chunks, [&](int64_t i) {
-    passes.residual_gradient_sums(call, upper.const_data_ptr<float>(), y.const_data_ptr<float>(), mean_c,
+    passes.residual_gradient_sums(call, upper.const_data_ptr<float>(), response.const_data_ptr<float>(), mean_c,
                                   chunks.begin(i), chunks.end(i), &of.sums[i * C], &of.products[i * C], kept);
   });
   const std::vector<float> no_bias(C);
   std::vector<float> scale(C), shift(C);
-  affine(weight.const_data_ptr<float>(), no_bias.data(), mean_c, var_c, eps, C, scale, shift);
+  affine(floats_of(weight, x, C, kNumbers), no_bias.data(), mean_c, var_c, eps, C, scale, shift);
   const auto [dx, dweight, dbias] = norm_gradient(call, chunks, of, kept, x, scale, shift, mean_c, var_c, eps);
   return {dx, g, dweight, dbias};
 }

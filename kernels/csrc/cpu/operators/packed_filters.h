@@ -1,4 +1,4 @@
-// What the operators on bytes and on words share: filters in the kernels' order, and one number for each filter.
+// What the operators on bytes and on words share: filters in the order of the kernels, behind a head that says how they lie.
 #pragma once
 
 #include <cstring>
@@ -9,12 +9,13 @@
 namespace addertrain::cpu {
 namespace {
 
-// Before packed filters: how they lie, so that kernels of another instruction set refuse them. Words have depth 0.
+// It lies before packed filters and says how they lie, so that kernels of another instruction set refuse them. The depth
+// of words is 0.
 struct PackedHead {
   int64_t lanes, depth, O, C, R, S;
   bool operator==(const PackedHead&) const = default;
 };
-constexpr int64_t kHeadBytes = 64;  // what lies behind it stays aligned
+constexpr int64_t kHeadBytes = 64;  // so that the filters behind it stay aligned
 
 inline PackedHead head_of(const ByteKernels& kernels, const Layer& d) {
   return {kernels.lanes, kernels.depth, d.O, d.C, d.R, d.S};
@@ -23,7 +24,7 @@ inline PackedHead head_of(const WordKernels& kernels, const Layer& d) { return {
 
 inline const uint8_t* behind_head(const Tensor& packed) { return packed.const_data_ptr<uint8_t>() + kHeadBytes; }
 
-// The sizes that filters w_ocrs have by themselves.
+// A layer of which only the sizes of its filters w_ocrs are filled in.
 inline Layer layer_of_filters(const Tensor& w) {
   Layer d{};
   d.O = w.size(0), d.C = w.size(1), d.R = w.size(2), d.S = w.size(3);
@@ -44,23 +45,15 @@ Tensor pack_filters(const Kernels& kernels, const Layer& d, const Tensor& w) {
   return packed;
 }
 
-// `name`: of the operator that wants them; its packing operator is NAME_pack.
+// `name` is the operator that reads them; its packing operator is NAME_pack.
 template <typename Kernels>
 void check_packed(const Kernels& kernels, const Layer& d, const Tensor& packed, const char* name) {
   PackedHead head{};
-  const bool is_whole = packed.dim() == 1 && packed.scalar_type() == ScalarType::Byte && packed.is_contiguous() &&
+  const bool has_head = packed.dim() == 1 && packed.scalar_type() == ScalarType::Byte && packed.is_contiguous() &&
                         packed.size(0) == kHeadBytes + kernels.packed_bytes(d);
-  if (is_whole) std::memcpy(&head, packed.const_data_ptr<uint8_t>(), sizeof head);
+  if (has_head) std::memcpy(&head, packed.const_data_ptr<uint8_t>(), sizeof head);
   STD_TORCH_CHECK(head == head_of(kernels, d), name, ": expected filters of this shape, packed by ", name,
                   "_pack for the instruction set in use; pack them again");
-}
-
-// `numbers` as floats, one a filter; `name`: of the operator.
-inline const float* floats_of(const Tensor& numbers, const Layer& d, const char* name) {
-  STD_TORCH_CHECK(numbers.dim() == 1 && numbers.size(0) == d.O && numbers.scalar_type() == ScalarType::Float &&
-                      numbers.is_contiguous(),
-                  name, ": expected scale and shift as contiguous float32 vectors of one number a filter");
-  return numbers.const_data_ptr<float>();
 }
 
 }  // namespace

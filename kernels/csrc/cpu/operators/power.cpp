@@ -13,7 +13,7 @@
 namespace addertrain::cpu {
 namespace {
 
-constexpr int64_t kElementsOfAnOrdinaryLayer = 6;  // that take as long as one with a power
+constexpr int64_t kElementsOfAnOrdinaryLayer = 6;  // they take as long as one element with a power
 
 void check_power(double p, const Tensor& x) {
   STD_TORCH_CHECK(p > 1.0 && p < 2.0, "adder2d_power: expected a power between 1 and 2");
@@ -43,7 +43,7 @@ Operands of_group(const Operands& given, int64_t group, const Layer& d) {
           given.dy ? std::optional<Tensor>(channels_of(*given.dy, group, d.O)) : std::nullopt};
 }
 
-// `d`: one group.
+// A pass of a layer of which `d` is one group.
 struct PowerPass {
   Layer d;
   int64_t groups;

@@ -1,5 +1,5 @@
 // Sums of squares on CPUs: pieces, threads and the order in which pieces are added. A gradient's pieces depend on its size
-// alone: the same bits for any number of threads.
+// alone, so that any number of threads gives the same bits.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -25,7 +25,7 @@ struct SquaresPiece {
   bool is_wide;  // float64, else float32
 };
 
-// `t` itself where it is float32 or float64, without gaps; else a copy that is: of 16 bits an exact one.
+// `t` itself where it is float32 or float64 without gaps, otherwise such a copy; that of 16 bits is exact.
 Tensor readable(const Tensor& t) {
   const bool is_narrow = t.scalar_type() == ScalarType::Half || t.scalar_type() == ScalarType::BFloat16;
   STD_TORCH_CHECK(is_narrow || t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
