@@ -20,6 +20,7 @@ class MemoryLoader(OrderedLoader):
     Args:
         arrays: the images; they are shared with the caller, not copied.
         augmentation: the augmentation of training images; test images are not augmented.
+        views: after so many epochs the augmentation repeats; None: never.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -32,6 +33,7 @@ class MemoryLoader(OrderedLoader):
         world_size: int = 1,
         seed: int = 0,
         augmentation: Augmentation = "none",
+        views: int | None = None,
         training: bool,
     ) -> None:
         super().__init__(
@@ -45,12 +47,15 @@ class MemoryLoader(OrderedLoader):
         self._images_nhwc = arrays.images_nchw.permute(0, 2, 3, 1).contiguous()
         self._labels = arrays.labels
         self._augmentation = augmentation
+        self._views = views
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
         """Only these batches of an epoch; the position of the loader does not change."""
         order = self._order(epoch)
         for number in numbers:
-            yield self._gather(order[self._share(number)], epoch)
+            yield self._gather(
+                order[self._share(number)], epoch if self._views is None else epoch % self._views
+            )
 
     def view(self, number: int) -> Iterator[Batch]:
         """All images in the order of the data set, not only this rank's, augmented as in epoch `number`."""
