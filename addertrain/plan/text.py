@@ -134,8 +134,9 @@ def _views(plan: Plan) -> list[tuple[str, str]]:
     views = plan.recipe.data.views
     if views is None or not plan.recipe.teacher_looks_once:
         return []
-    when = f"in each of the first {min(views, plan.recipe.schedule.epochs)} epochs"
-    return [("teacher", f"looks at {plan.num_train} images {when}; the time below leaves that out")]
+    return [
+        ("teacher", f"looks once at {views} views of {plan.num_train} images; the time below leaves that out")
+    ]
 
 
 def _page_cache(plan: Plan) -> list[tuple[str, str]]:

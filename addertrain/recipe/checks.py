@@ -141,10 +141,10 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         yield "data.augmentation", data.augmentation in known.augmentations, data.augmentation, expected
     is_cropped = data.loader == "memory" and data.augmentation == "crop_flip"
     is_plain = data.mixup == data.cutmix == data.randaugment == 0
-    has_views = data.views is None or (data.views >= 1 and is_cropped and is_plain)
+    has_views = data.views is None or (data.views >= 2 and data.views % 2 == 0 and is_cropped and is_plain)
     expected = (
-        "null, or 1 or more with data.loader: memory and data.augmentation: crop_flip, and without mixup, "
-        "cutmix and randaugment"
+        "null, or an even number above 0 with data.loader: memory and data.augmentation: crop_flip, and "
+        "without mixup, cutmix and randaugment"
     )
     yield "data.views", has_views, data.views, expected
     for name in ("image_size", "first_image_size", "eval_image_size"):

@@ -106,9 +106,9 @@ class DataRecipe:
     ] = "none"
     views: Annotated[
         int | None,
-        "The number of different versions that crop_flip makes of every training image; after so many epochs "
-        "they come back. A frozen teacher then looks at each version once, if only its logits are used. null "
-        "makes new ones in every epoch.",
+        "The even number of views that crop_flip makes of every training image; after so many epochs they "
+        "come back. Every second epoch shows the mirror images of the epoch before. A frozen teacher then "
+        "looks at each view once, if only its logits are used. null draws new views in every epoch.",
     ] = None
     image_size: Annotated[
         int, "The height and width, in pixels, to which the ffcv and torchvision loaders resize images."

@@ -252,7 +252,7 @@ def test_a_teacher_that_looks_once_is_named_and_takes_no_time_in_a_step() -> Non
     plan = planned(ROOT / "recipes" / "cifar10" / "resnet8.yaml", 1, *overrides, measure=True)
 
     assert plan.images_per_second is not None
-    assert "looks at 50000 images in each of the first 4 epochs" in plan_text(plan)
+    assert "looks once at 4 views of 50000 images" in plan_text(plan)
 
 
 def test_the_picture_shows_a_warm_up_and_a_fall() -> None:

@@ -208,7 +208,9 @@ class _Asked(Callback):
         assert isinstance(pl_module, DistillingClassifier)
         if batch_idx == 0:
             self.samples.append(batch.samples)
-            self.logits.append(pl_module._answer(batch, pl_module.normalised(batch.images)))
+            images = pl_module.normalised(batch.images)
+            answers = [pl_module._answer(batch, view) for view in (images, images.flip(3))]
+            self.logits.append(sum(answers) / 2)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -219,14 +221,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_frozen_teacher_looks_at_each_view_once(teacher: Path, tmp_path: Path) -> None:
-    """What the network learns from is what the teacher says of the very images, up to half precision."""
+    """The network learns from what it says of the very images and of their mirror images."""
     keys = (*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=4")
     once, always = _Asked(), _Asked()
 
     fit(short_recipe(*keys), tmp_path / "once", callbacks=[once])
     fit(short_recipe(*keys, "--distill.feature_weight=1e-9"), tmp_path / "always", callbacks=[always])
 
-    assert once.calls == [6, 6, 0, 0], "1437 images in batches of 256"
+    assert once.calls == [12, 0, 0, 0], "two views of 1437 images in batches of 256"
     assert min(always.calls) >= 5
     for ours, theirs in zip(once.samples, always.samples, strict=True):
         assert torch.equal(ours, theirs)
@@ -248,6 +250,11 @@ def test_an_interrupted_run_asks_its_teacher_again_and_ends_with_the_same_bits(
 
 
 def test_views_are_those_of_crops_in_memory() -> None:
-    for refused in (("--data.views=0",), ("--data.augmentation=none",), ("--data.mixup=0.2",)):
-        with pytest.raises(RecipeError, match=r"data\.views: expected null, or 1 or more with"):
+    for refused in (
+        ("--data.views=0",),
+        ("--data.views=3",),
+        ("--data.augmentation=none",),
+        ("--data.mixup=0.2",),
+    ):
+        with pytest.raises(RecipeError, match=r"data\.views: expected null, or an even number above 0 with"):
             short_recipe(*VIEWS, "--distill.teacher=none", *refused)

@@ -20,7 +20,8 @@ class MemoryLoader(OrderedLoader):
     Args:
         arrays: the images; they are shared with the caller, not copied.
         augmentation: the augmentation of training images; test images are not augmented.
-        views: after so many epochs the augmentation repeats; None: never.
+        views: an even number of epochs after which the augmentation repeats; every second epoch then shows
+            the mirror images of the epoch before. None: every epoch draws anew.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -53,9 +54,7 @@ class MemoryLoader(OrderedLoader):
         """Only these batches of an epoch; the position of the loader does not change."""
         order = self._order(epoch)
         for number in numbers:
-            yield self._gather(
-                order[self._share(number)], epoch if self._views is None else epoch % self._views
-            )
+            yield self._gather(order[self._share(number)], epoch)
 
     def view(self, number: int) -> Iterator[Batch]:
         """All images in the order of the data set, not only this rank's, augmented as in epoch `number`."""
@@ -69,6 +68,14 @@ class MemoryLoader(OrderedLoader):
         # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.
         images_nhwc = torch.from_numpy(self._images_nhwc.numpy().take(samples, axis=0))
         if self._training:
-            images_nhwc = augment(images_nhwc, samples, self._augmentation, seed=self._seed, epoch=epoch)
+            drawn, mirrored = (epoch, False) if self._views is None else divmod(epoch % self._views, 2)
+            images_nhwc = augment(
+                images_nhwc,
+                samples,
+                self._augmentation,
+                seed=self._seed,
+                epoch=drawn,
+                mirrored=bool(mirrored),
+            )
         indices = torch.from_numpy(samples)
         return Batch(images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)

@@ -75,10 +75,10 @@ def test_an_image_is_augmented_by_seed_epoch_and_sample(arrays: ImageArrays) -> 
 
 
 def test_views_come_back_in_another_order_and_can_be_seen_whole(arrays: ImageArrays) -> None:
-    """An epoch shows each image as the epoch `views` before it did, and as the whole view has it."""
-    one = loader(arrays, views=3, global_batch_size=10)
+    """An epoch shows images as the one `views` epochs before; every second mirrors the one before."""
+    one = loader(arrays, views=4, global_batch_size=10)
     seen = {}
-    for epoch in range(5):
+    for epoch in range(7):
         one.set_epoch(epoch)
         batches = list(one)
         samples = torch.cat([batch.samples for batch in batches])
@@ -88,10 +88,13 @@ def test_views_come_back_in_another_order_and_can_be_seen_whole(arrays: ImageArr
 
     assert torch.equal(torch.cat([batch.samples for batch in view]), torch.arange(NUM_SAMPLES))
     assert torch.equal(torch.cat([batch.images for batch in view]), seen[1][1])
-    for epoch in (3, 4):
-        assert torch.equal(seen[epoch][1], seen[epoch - 3][1])
-        assert not torch.equal(seen[epoch][0], seen[epoch - 3][0])
-    assert not torch.equal(seen[0][1], seen[1][1])
+    for epoch in (4, 5, 6):
+        assert torch.equal(seen[epoch][1], seen[epoch - 4][1])
+        assert not torch.equal(seen[epoch][0], seen[epoch - 4][0])
+    for epoch in (0, 2):
+        assert torch.equal(seen[epoch + 1][1], seen[epoch][1].flip(3))
+    assert not torch.equal(seen[2][1], seen[0][1])
+    assert not torch.equal(seen[2][1], seen[1][1])
 
 
 def test_iterating_again_repeats_the_epoch_and_does_not_shift_the_next(arrays: ImageArrays) -> None:
