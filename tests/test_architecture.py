@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint",
         "nn",
         "models",
+        "train",
     },
     "cli": {
         "command_parser",
