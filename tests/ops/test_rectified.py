@@ -11,6 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from addertrain.ops import answers, grad_weight, schemas
 from addertrain.ops.functional import adder2d
+from addertrain.ops.layout import memory_format
 from tests.ops.answers import Answer, Data, data_of, grad_input_answer_of
 from tests.ops.implementations import COMPILED, Implementation, name_of
 from tests.ops.layers import Layer
@@ -235,6 +236,51 @@ def test_the_same_bits_for_any_number_of_threads(implementation: Implementation)
                     for layer, data in some
                 ]
             )
+
+
+def _views(x: Tensor) -> list[Tensor]:
+    """The same images in memory of other strides."""
+    n, c, h, w = x.shape
+    wider = x.new_full((n, c + 1, h + 2, w + 3), 7.0)
+    inner = wider[:, 1:, 1 : h + 1, 2 : w + 2]
+    beside = x.new_full((n, h + 2, w + 3, c + 1), 7.0).permute(0, 3, 1, 2)[:, 1:, 1 : h + 1, 2 : w + 2]
+    swapped = x.new_empty(w, h, c, n).permute(3, 2, 1, 0)
+    return [view.copy_(x) for view in (inner, beside, swapped)]
+
+
+@pytest.mark.parametrize("implementation", COMPILED[:1], ids=name_of)
+def test_the_choice_of_lists_depends_on_images_and_not_on_strides(implementation: Implementation) -> None:
+    layer, found = Layer(2, 16, 16, 9, 8, 3, 3, padding=(1, 1)), set()
+    with implementation.use():
+        for seed in range(12):
+            draw = torch.Generator().manual_seed(seed)
+            x = torch.rand(layer.N, layer.C, layer.H, layer.W, generator=draw)
+            x = x * (torch.rand(x.shape, generator=draw) >= 0.1)  # the share of zeros from which lists pay
+            w = torch.randn(layer.O, layer.C, layer.R, layer.S, generator=draw)
+            for view in _views(x):
+                dense = view.clone(memory_format=memory_format(view))
+                chosen, expected = (
+                    torch.ops.addertrain.walks_lists(images, w, *layer.sizes) for images in (view, dense)
+                )
+                assert chosen == expected
+                found.add(chosen)
+    assert found == {False, True}
+
+
+@pytest.mark.parametrize("implementation", COMPILED[:1], ids=name_of)
+def test_asking_for_lists_copies_no_images(implementation: Implementation) -> None:
+    layer = LAYERS[0]
+    data = data_of(layer, torch.float32, behind_relu=True)
+    views = _views(data.x)
+
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with implementation.use(), torch.profiler.profile(activities=activities) as profiler:
+        for view in views:
+            torch.ops.addertrain.walks_lists(view, data.w, *layer.sizes)
+
+    names = [event.name for event in profiler.events()]
+    assert names.count("addertrain::walks_lists") == len(views)
+    assert not [name for name in names if name.startswith("aten::")]
 
 
 def test_autocast_and_compile() -> None:

@@ -23,8 +23,9 @@ inline Layer fully_connected(const Layer& d) {
   return flat;
 }
 
-// Whether more than `share` of x are zeros, by a sample. The layout of x does not matter.
-inline bool has_many_zeros(const float* x, int64_t count, double share) {
+// Whether more than `share` of x are zeros, by a sample of x[i], the elements in the order of its layout.
+template <typename Images>
+bool has_many_zeros(const Images& x, int64_t count, double share) {
   constexpr int64_t kSamples = 1024;
   const int64_t step = std::max<int64_t>(1, count / kSamples) | 1;  // odd, to reach every one of 2^k channels
   int64_t zeros = 0, sampled = 0;
@@ -42,7 +43,8 @@ inline bool fits_lists(const Layer& d) {
 // taps and filters to make up for walking a list, and there must be enough positions to make up for reading the filters.
 // Where a position sees many filters, lists pay even without zeros, unless the layer is so thin that dense tiles lay
 // filters along the registers.
-inline bool uses_lists(const Layer& d, const float* x) {
+template <typename Images>
+bool uses_lists(const Layer& d, const Images& x) {
   constexpr int64_t kManyFilters = 16, kManyPositions = 64;
   const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w), positions = d.N * d.H * d.W;
   if (!fits_lists(d) || d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;

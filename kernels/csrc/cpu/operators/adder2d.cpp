@@ -97,7 +97,7 @@ bool can_walk_lists(const Tensor& x, const Tensor& w) {
 // Whether one walk over lists is the fastest way to both gradients behind a ReLU.
 bool walks_lists(const Tensor& x, const Tensor& w, Sizes stride, Sizes padding, Sizes dilation) {
   const Layer d = flattened(group_of(x, w, stride, padding, dilation), 1);
-  return can_walk_lists(x, w) && uses_lists(d, dense(x, format_of(x)).const_data_ptr<float>());
+  return can_walk_lists(x, w) && uses_lists(d, ElementsInOrder(x));
 }
 
 // The input gradient, Eq. 6, where x is not 0, and sum dY X in the order of w (addertrain/ops/schemas.py).

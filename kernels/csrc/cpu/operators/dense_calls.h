@@ -6,6 +6,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 
 #include "csrc/cpu/choices.h"
 #include "csrc/tensors.h"
@@ -41,6 +42,29 @@ inline Tensor dense(const Tensor& t, MemoryFormat format) {
 inline Tensor channels_last(const Tensor& t) {
   return is_dense_channels_last(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
 }
+
+// The elements of float32 images of any strides, in the order in which a copy that is dense in their layout has them.
+class ElementsInOrder {
+ public:
+  explicit ElementsInOrder(const Tensor& t) : data_(t.const_data_ptr<float>()) {
+    const bool is_channels_last = format_of(t) == MemoryFormat::ChannelsLast;
+    const std::array<int, 4> axes = is_channels_last ? std::array{1, 3, 2, 0} : std::array{3, 2, 1, 0};
+    for (int i = 0; i < 4; ++i) sizes_[i] = t.size(axes[i]), strides_[i] = t.stride(axes[i]);
+  }
+
+  float operator[](int64_t place) const {
+    int64_t offset = 0;
+    for (int i = 0; i < 4; ++i) {
+      offset += place % sizes_[i] * strides_[i];
+      place /= sizes_[i];
+    }
+    return data_[offset];
+  }
+
+ private:
+  const float* data_;
+  std::array<int64_t, 4> sizes_, strides_;
+};
 
 inline DenseImage image_of(const Tensor& t) {
   return {t.const_data_ptr<float>(), is_dense_channels_last(t) ? Layout::kNhwc : Layout::kNchw};
