@@ -226,8 +226,8 @@ def measure_rate(
     # Here: what trains needs Lightning, and a plan that measures nothing does not.
     from addertrain.train.network import build_classifier
 
-    if recipe.teacher_looks_once:
-        recipe = replace(recipe, distill=DistillRecipe())  # most epochs compute no teacher
+    if recipe.distill.views:
+        recipe = replace(recipe, distill=DistillRecipe())  # its teacher is computed before the first step
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = batch_size if device.type == "cuda" else min(batch_size, _MAX_TIMED_IMAGES)
     fall = recipe.schedule.p_epochs * _TIMED_STEPS

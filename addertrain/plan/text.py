@@ -130,13 +130,12 @@ def _falling_power(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _views(plan: Plan) -> list[tuple[str, str]]:
-    """What a frozen teacher does in the epochs that show new views."""
-    views = plan.recipe.data.views
-    if views is None or not plan.recipe.teacher_looks_once:
+    """What a frozen teacher does before the first step."""
+    views = plan.recipe.distill.views
+    if not views:
         return []
-    return [
-        ("teacher", f"looks once at {views} views of {plan.num_train} images; the time below leaves that out")
-    ]
+    images = f"{views} views of {plan.num_train} images before the first step"
+    return [("teacher", f"looks at {images}, on every rank; the time below does not include that")]
 
 
 def _page_cache(plan: Plan) -> list[tuple[str, str]]:

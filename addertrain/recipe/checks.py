@@ -101,6 +101,14 @@ def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     for name in ("temperature", "kernel_width"):
         value = getattr(distill, name)
         yield f"distill.{name}", 0 < value < math.inf, value, "a finite number above 0"
+    data = recipe.data
+    has_views = distill.teacher == "frozen" and distill.feature_weight == 0 and data.loader == "memory"
+    has_views = has_views and data.mixup == data.cutmix == 0  # the teacher has seen no mixtures
+    expected = (
+        "0, or a number above 0 if distill.teacher is frozen, distill.feature_weight, data.mixup and "
+        "data.cutmix are 0, and data.loader is memory"
+    )
+    yield "distill.views", distill.views == 0 or (distill.views > 0 and has_views), distill.views, expected
     weight = distill.feature_weight
     yield "distill.feature_weight", 0 <= weight < math.inf, weight, "a finite number, 0 or above"
 
@@ -139,14 +147,6 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         yield "data.loader", data.loader in known.loaders, data.loader, expected
         expected = f"{' or '.join(known.augmentations)} for {data.name}"
         yield "data.augmentation", data.augmentation in known.augmentations, data.augmentation, expected
-    is_cropped = data.loader == "memory" and data.augmentation == "crop_flip"
-    is_plain = data.mixup == data.cutmix == data.randaugment == 0
-    has_views = data.views is None or (data.views >= 2 and data.views % 2 == 0 and is_cropped and is_plain)
-    expected = (
-        "null, or an even number above 0 with data.loader: memory and data.augmentation: crop_flip, and "
-        "without mixup, cutmix and randaugment"
-    )
-    yield "data.views", has_views, data.views, expected
     for name in ("image_size", "first_image_size", "eval_image_size"):
         size = getattr(data, name)
         yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"

@@ -104,12 +104,6 @@ class DataRecipe:
         "flips it at random; resized_crop_flip takes a random resized crop and flips it at random, as is "
         "usual for ImageNet; none leaves images as they are.",
     ] = "none"
-    views: Annotated[
-        int | None,
-        "The even number of views that crop_flip makes of every training image; after so many epochs they "
-        "come back. Every second epoch shows the mirror images of the epoch before. A frozen teacher then "
-        "looks at each view once, if only its logits are used. null draws new views in every epoch.",
-    ] = None
     image_size: Annotated[
         int, "The height and width, in pixels, to which the ffcv and torchvision loaders resize images."
     ] = 224
@@ -390,6 +384,13 @@ class DistillRecipe:
     temperature: Annotated[
         float, "The temperature by which the logits of both networks are divided before they are compared."
     ] = 4.0
+    views: Annotated[
+        int,
+        "The number of augmented views of every training image at which a frozen teacher looks once, before "
+        "the first step. The mean of its logits is then what the network learns from, and a step costs no "
+        "more than without a teacher. It needs data.loader memory, without mixup and cutmix. 0: the teacher "
+        "looks at every batch.",
+    ] = 0
     feature_weight: Annotated[
         float, "The weight of the loss that matches intermediate features. 0 compares logits only."
     ] = 1.0
@@ -437,12 +438,6 @@ class Recipe:
     train: TrainRecipe
     distill: DistillRecipe = DistillRecipe()
     expected: ExpectedRecipe
-
-    @property
-    def teacher_looks_once(self) -> bool:
-        """Whether a frozen teacher's logits of each view can be kept, because they are all that is used."""
-        distill = self.distill
-        return distill.teacher == "frozen" and distill.feature_weight == 0 and self.data.views is not None
 
     def steps_per_epoch(self, num_images: int) -> int:
         """The number of optimizer steps in an epoch of `num_images` training images: its full global batches.

@@ -49,14 +49,14 @@ class DistillingClassifier(AdderClassifier):
         num_classes: the number of logits.
         settings: those of `AdderClassifier`.
 
-    Where `view_logits` are set (by `TeacherViews`), they are a frozen teacher's logits [N, classes] of all
-    images as this epoch augments them, and a step computes no teacher.
+    With `distill.views` the teacher's logits in the loss are those of `mean_logits` [N, classes], which
+    `TeacherViews` sets before the first step, and a step computes no teacher.
 
     Raises:
         ValueError: features are to be matched, and the networks have no common layer.
     """
 
-    view_logits: Tensor | None = None
+    mean_logits: Tensor | None = None
 
     def __init__(
         self,
@@ -121,9 +121,10 @@ class DistillingClassifier(AdderClassifier):
 
     def _answer(self, batch: LabelledImages, normalised: Tensor) -> Tensor:
         """What the teacher says of a batch."""
-        if self.view_logits is not None:
+        if self.distill.views:
             assert isinstance(batch, Batch), "the loaders of addertrain.data number the images"
-            return self.view_logits[batch.samples]
+            assert self.mean_logits is not None, "TeacherViews sets them"
+            return self.mean_logits[batch.samples]
         with torch.set_grad_enabled(self.distill.teacher == "twin"):
             logits: Tensor = self.companions["teacher"](normalised)
             return logits

@@ -15,7 +15,7 @@ from addertrain.checkpoint.files import read_manifest, verify_checkpoint
 from addertrain.checkpoint.held import held_checkpoint
 from addertrain.data import ImageData, load_data
 from addertrain.errors import CheckpointError, UsageError
-from addertrain.recipe import DataRecipe, Recipe, TrainRecipe
+from addertrain.recipe import DataRecipe, DistillRecipe, Recipe, TrainRecipe
 from addertrain.train.account import FinishedTraining, headline, manifest_entries, say_on_first, sum_up
 from addertrain.train.callbacks.averaging import WeightAverage
 from addertrain.train.callbacks.clipping import ClipNorm
@@ -218,7 +218,7 @@ def _train(
     evaluation = _evaluation(recipe, data, world, weights=averages[0].whole if averages else None)
     writers = _records(run, world, meter, evaluation, guard, profile=profile)
     callbacks = [
-        *_teacher_views(recipe), clock, meter, *averages, evaluation, guard,
+        *_teacher_views(recipe.distill, world), clock, meter, *averages, evaluation, guard,
         *_step_callbacks(recipe, steps_per_epoch), *writers, *own.callbacks, saves, Progress(meter, clock),
     ]  # fmt: skip
     check_state_keys(callbacks)
@@ -338,12 +338,9 @@ def _load(settings: DataRecipe) -> ImageData:
     return loaded[0] if loaded else load_data(settings)
 
 
-def _teacher_views(recipe: Recipe) -> list[Callback]:
-    """The callback that keeps a frozen teacher's logits, where it looks at each view once."""
-    if not recipe.teacher_looks_once:
-        return []
-    assert recipe.data.views is not None
-    return [TeacherViews(recipe.data.views)]
+def _teacher_views(distill: DistillRecipe, world: World) -> list[Callback]:
+    """The callback that lets a frozen teacher look at the images before the first step, if it has to."""
+    return [TeacherViews(distill.views, partial(say_on_first, world))] if distill.views else []
 
 
 def _step_callbacks(recipe: Recipe, steps_per_epoch: int) -> list[Callback]:

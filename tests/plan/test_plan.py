@@ -241,18 +241,16 @@ def test_steps_with_a_falling_power_count_at_their_own_speed() -> None:
     assert f"p falls from 2 to 1 in {steps} steps: {between:.0f} images/s" in plan_text(measured)
 
 
-def test_a_teacher_that_looks_once_is_named_and_takes_no_time_in_a_step() -> None:
+def test_a_teacher_of_views_is_named_and_takes_no_time_in_a_step() -> None:
     """Its checkpoint, which does not exist here, is not even opened."""
-    keys = {
-        "data.augmentation": "crop_flip", "data.views": 4, "distill.teacher": "frozen",
-        "distill.checkpoint": "no_such_run", "distill.feature_weight": 0,
-    }  # fmt: skip
-    overrides = [f"--{key}={value}" for key, value in keys.items()]
+    teacher = ("frozen", "no_such_run", 0, 4)
+    keys = ("teacher", "checkpoint", "feature_weight", "views")
+    overrides = (f"--distill.{key}={value}" for key, value in zip(keys, teacher, strict=True))
 
-    plan = planned(ROOT / "recipes" / "cifar10" / "resnet8.yaml", 1, *overrides, measure=True)
+    plan = planned(ROOT / "recipes" / "digits" / "lenet5bn.yaml", 1, *overrides, measure=True)
 
     assert plan.images_per_second is not None
-    assert "looks once at 4 views of 50000 images" in plan_text(plan)
+    assert "looks at 4 views of 1437 images before the first step, on every rank" in plan_text(plan)
 
 
 def test_the_picture_shows_a_warm_up_and_a_fall() -> None:

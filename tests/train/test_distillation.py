@@ -10,12 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from addertrain.checkpoint.files import read_tensors
-from addertrain.data import Batch
+from addertrain.data import ImageArrays, MemoryLoader, load_data
 from addertrain.errors import CheckpointError, RecipeError
 from addertrain.models import LeNet5BN
 from addertrain.recipe import DistillRecipe
+from addertrain.train.building import build_network
 from addertrain.train.distillation import DistillingClassifier, blended_loss
 from addertrain.train.feature_matching import FeatureMatching, Recorder, kernel, matched_layers
+from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
@@ -180,37 +182,28 @@ def test_ranks_share_a_teacher(tmp_path: Path) -> None:
 
 
 VIEWS = (
-    "--data.augmentation=crop_flip", "--data.views=2", "--distill.teacher=frozen",
-    "--distill.feature_weight=0", "--train.recalibrate_batches=0",
+    "--data.augmentation=crop_flip", "--distill.teacher=frozen", "--distill.feature_weight=0",
+    "--distill.views=3", "--train.recalibrate_batches=0",
 )  # fmt: skip
 
 
 class _Asked(Callback):
-    """How often the teacher is asked in an epoch, and what the network learns from in its last batch."""
+    """What the network learns from, and how often the teacher is asked before the first step and later."""
 
     def __init__(self) -> None:
-        self.calls: list[int] = []
-        self.samples: list[Tensor] = []
-        self.logits: list[Tensor] = []
+        self.mean_logits: Tensor | None = None
+        self.before = self.after = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def count(teacher: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
-            self.calls[-1] += 1
+            self.after += 1
 
         pl_module.companions["teacher"].register_forward_hook(count)  # type: ignore[union-attr, index]
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.calls.append(0)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before, self.after = self.after, 0
         assert isinstance(pl_module, DistillingClassifier)
-        if batch_idx == 0:
-            self.samples.append(batch.samples)
-            images = pl_module.normalised(batch.images)
-            answers = [pl_module._answer(batch, view) for view in (images, images.flip(3))]
-            self.logits.append(sum(answers) / 2)  # type: ignore[arg-type]
+        self.mean_logits = pl_module.mean_logits
 
 
 @pytest.fixture(scope="module")
@@ -220,26 +213,39 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_frozen_teacher_looks_at_each_view_once(teacher: Path, tmp_path: Path) -> None:
-    """The network learns from what it says of the very images and of their mirror images."""
-    keys = (*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=4")
-    once, always = _Asked(), _Asked()
+def test_a_teacher_looks_at_the_views_of_the_first_epochs_before_the_first_step_only(
+    teacher: Path, tmp_path: Path
+) -> None:
+    recipe = short_recipe(*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=1")
+    asked = _Asked()
 
-    fit(short_recipe(*keys), tmp_path / "once", callbacks=[once])
-    fit(short_recipe(*keys, "--distill.feature_weight=1e-9"), tmp_path / "always", callbacks=[always])
+    fit(recipe, tmp_path / "student", callbacks=[asked])
 
-    assert once.calls == [12, 0, 0, 0], "two views of 1437 images in batches of 256"
-    assert min(always.calls) >= 5
-    for ours, theirs in zip(once.samples, always.samples, strict=True):
-        assert torch.equal(ours, theirs)
-    for ours, theirs in zip(once.logits, always.logits, strict=True):
-        torch.testing.assert_close(ours.float(), theirs, rtol=2e-3, atol=2e-3)
+    images = load_data(recipe.data).train
+    assert isinstance(images, ImageArrays)
+    network = build_network(recipe.model, num_classes=10, in_channels=1, kind="conv").eval()
+    load_weights(network, read_weights(_newest(teacher)), source="teacher")
+    module = AdderClassifier(
+        network, mean=load_data(recipe.data).mean, std=load_data(recipe.data).std, optim=OPTIM, num_steps=1
+    )
+    expected = torch.zeros(len(images), 10, dtype=torch.float64)
+    for epoch in range(3):
+        loader = MemoryLoader(
+            images, global_batch_size=479, seed=recipe.train.seed, augmentation="crop_flip", training=True
+        )
+        loader.set_epoch(epoch)
+        for batch in loader:
+            with torch.no_grad():
+                expected[batch.samples] += module(batch.images).double() / 3
+    assert asked.mean_logits is not None
+    torch.testing.assert_close(asked.mean_logits, expected.float(), rtol=1e-4, atol=1e-4)
+    assert (asked.before, asked.after) == (3 * 6, 0)
 
 
 def test_an_interrupted_run_asks_its_teacher_again_and_ends_with_the_same_bits(
     teacher: Path, tmp_path: Path
 ) -> None:
-    recipe = short_recipe(*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=3")
+    recipe = short_recipe(*VIEWS, f"--distill.checkpoint={teacher}", "--schedule.epochs=2")
     fit(recipe, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     rewind(tmp_path / "parts", to_epoch=1)
@@ -249,12 +255,16 @@ def test_an_interrupted_run_asks_its_teacher_again_and_ends_with_the_same_bits(
     assert_same_bits(final_weights(tmp_path / "parts"), final_weights(tmp_path / "whole"))
 
 
-def test_views_are_those_of_crops_in_memory() -> None:
-    for refused in (
-        ("--data.views=0",),
-        ("--data.views=3",),
-        ("--data.augmentation=none",),
-        ("--data.mixup=0.2",),
-    ):
-        with pytest.raises(RecipeError, match=r"data\.views: expected null, or an even number above 0 with"):
-            short_recipe(*VIEWS, "--distill.teacher=none", *refused)
+def test_views_need_images_in_memory_and_a_teacher_that_stays_as_it_is() -> None:
+    for teacher in ("none", "twin"):
+        with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or .*, got 3"):
+            short_recipe(f"--distill.teacher={teacher}", "--distill.views=3", "--distill.feature_weight=0")
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_views_need_images_that_are_not_mixed(mixing: str) -> None:
+    words = ["--distill.teacher=frozen", "--distill.checkpoint=teacher", "--distill.feature_weight=0"]
+    short_recipe(*words, "--distill.views=3")
+
+    with pytest.raises(RecipeError, match=r"distill\.views: expected 0, or .* data\.cutmix are 0.*, got 3"):
+        short_recipe(*words, "--distill.views=3", f"--data.{mixing}=0.5")

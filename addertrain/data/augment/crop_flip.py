@@ -16,22 +16,14 @@ PADDING = 4  # zero pixels on each side before the crop: the usual choice for 32
 
 
 def augment(
-    images_nhwc: Tensor,
-    samples: NDArray[np.int64],
-    augmentation: Augmentation,
-    *,
-    seed: int,
-    epoch: int,
-    mirrored: bool = False,
+    images_nhwc: Tensor, samples: NDArray[np.int64], augmentation: Augmentation, *, seed: int, epoch: int
 ) -> Tensor:
-    """The augmented images, or their mirror images, a new uint8 tensor of the same shape; "none" returns its
-    argument.
-    """
+    """The augmented images, a new uint8 tensor of the same shape; "none" returns its argument."""
     if augmentation == "none":
         return images_nhwc
     rows = draw_integers(seed, epoch, samples, Stream.CROP_ROW, bound=2 * PADDING + 1)
     columns = draw_integers(seed, epoch, samples, Stream.CROP_COLUMN, bound=2 * PADDING + 1)
-    is_flipped = draw_integers(seed, epoch, samples, Stream.FLIP, bound=2).astype(bool) ^ mirrored
+    is_flipped = draw_integers(seed, epoch, samples, Stream.FLIP, bound=2).astype(bool)
     return crop_flip(images_nhwc, rows, columns, is_flipped)
 
 

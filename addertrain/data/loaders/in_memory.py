@@ -20,8 +20,6 @@ class MemoryLoader(OrderedLoader):
     Args:
         arrays: the images; they are shared with the caller, not copied.
         augmentation: the augmentation of training images; test images are not augmented.
-        views: an even number of epochs after which the augmentation repeats; every second epoch then shows
-            the mirror images of the epoch before. None: every epoch draws anew.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -34,7 +32,6 @@ class MemoryLoader(OrderedLoader):
         world_size: int = 1,
         seed: int = 0,
         augmentation: Augmentation = "none",
-        views: int | None = None,
         training: bool,
     ) -> None:
         super().__init__(
@@ -48,7 +45,6 @@ class MemoryLoader(OrderedLoader):
         self._images_nhwc = arrays.images_nchw.permute(0, 2, 3, 1).contiguous()
         self._labels = arrays.labels
         self._augmentation = augmentation
-        self._views = views
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
         """Only these batches of an epoch; the position of the loader does not change."""
@@ -68,14 +64,6 @@ class MemoryLoader(OrderedLoader):
         # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.
         images_nhwc = torch.from_numpy(self._images_nhwc.numpy().take(samples, axis=0))
         if self._training:
-            drawn, mirrored = (epoch, False) if self._views is None else divmod(epoch % self._views, 2)
-            images_nhwc = augment(
-                images_nhwc,
-                samples,
-                self._augmentation,
-                seed=self._seed,
-                epoch=drawn,
-                mirrored=bool(mirrored),
-            )
+            images_nhwc = augment(images_nhwc, samples, self._augmentation, seed=self._seed, epoch=epoch)
         indices = torch.from_numpy(samples)
         return Batch(images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)

@@ -1,53 +1,61 @@
-"""A frozen teacher looks at every view of the training images once, and its logits are kept.
+"""The frozen teacher's mean logits over several views of every training image, before the first step."""
 
-With `data.views` the augmentation of an epoch comes back after so many epochs, and a frozen teacher then says
-the same again. Views come in pairs of mirror images, and the network learns from the mean of the teacher's
-logits of the two, a better teacher than either. They are computed when an epoch first shows one of the two:
-for all images, in the order of the data set and in batches of one size, so that they do not depend on the
-epoch's order, on the ranks or on an interruption. They are in no checkpoint; a resumed run computes those
-that it still needs.
-"""
-
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from addertrain.data import Batch, MemoryLoader
+from addertrain.data import MemoryLoader
+from addertrain.data.types import Batch
 from addertrain.train.distillation import DistillingClassifier
 
 
 class TeacherViews(Callback):
-    """Gives a `DistillingClassifier` its teacher's logits of the view that the epoch shows.
+    """Gives a `DistillingClassifier` its teacher's mean logits, the same on every rank.
 
-    Every rank looks at all images, because the next epoch shows it others. The logits of a pair of views are
-    kept in half precision: 2 bytes an image and class.
+    A resumed run computes them again: they take one forward pass of the teacher per view and image, and are
+    in no checkpoint.
 
     Args:
-        views: the number of views, `data.views`.
+        views: the number of augmented views of an image: those of the first epochs.
+        say: prints a line.
     """
 
-    def __init__(self, views: int) -> None:
+    def __init__(self, views: int, say: Callable[[str], None]) -> None:
         self._views = views
-        self._logits: dict[int, Tensor] = {}
+        self._say = say
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Lets the teacher look, in the first batch of a pair of views that is new to it."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets the teacher look at the images; every rank looks at all of them."""
         assert isinstance(pl_module, DistillingClassifier)
-        pair = trainer.current_epoch % self._views // 2
-        if pair not in self._logits:
-            loader = trainer.train_dataloader
-            assert isinstance(loader, MemoryLoader), "the recipe's checks ask for it"
-            first, second = (_logits(pl_module, loader.view(2 * pair + mirrored)) for mirrored in (0, 1))
-            self._logits[pair] = ((first + second) / 2).half()
-        pl_module.view_logits = self._logits[pair]
+        loader = trainer.train_dataloader
+        assert isinstance(loader, MemoryLoader), "the recipe's checks ask for it"
+        started = time.perf_counter()
+        views = (loader.view(number) for number in range(self._views))
+        pl_module.mean_logits = mean_logits(pl_module.teacher_logits, _on(views, pl_module.device))
+        self._say(
+            f"the teacher has looked at {self._views} views of {len(pl_module.mean_logits)} images in "
+            f"{time.perf_counter() - started:.0f} s"
+        )
 
 
 @torch.no_grad()
-def _logits(module: DistillingClassifier, batches: Iterable[Batch]) -> Tensor:
-    """The teacher's logits of all images, float32 [N, classes]."""
-    return torch.cat([module.teacher_logits(batch.images.to(module.device)).float() for batch in batches])
+def mean_logits(teacher_logits: Callable[[Tensor], Tensor], views: Iterable[Iterable[Batch]]) -> Tensor:
+    """The mean of the logits over the views, float32 [N, classes], in the order of the data set.
+
+    Args:
+        teacher_logits: maps uint8 images to logits.
+        views: each yields all images, in the order of the data set.
+    """
+    total, count = torch.zeros(()), 0
+    for view in views:
+        total = total + torch.cat([teacher_logits(batch.images).float() for batch in view])
+        count += 1
+    return total / count
+
+
+def _on(views: Iterable[Iterable[Batch]], device: torch.device) -> Iterator[Iterator[Batch]]:
+    for view in views:
+        yield (Batch(*(part.to(device) for part in batch)) for batch in view)

@@ -74,29 +74,6 @@ def test_an_image_is_augmented_by_seed_epoch_and_sample(arrays: ImageArrays) -> 
     assert torch.equal(batch.images.permute(0, 2, 3, 1), expected)
 
 
-def test_views_come_back_in_another_order_and_can_be_seen_whole(arrays: ImageArrays) -> None:
-    """An epoch shows images as the one `views` epochs before; every second mirrors the one before."""
-    one = loader(arrays, views=4, global_batch_size=10)
-    seen = {}
-    for epoch in range(7):
-        one.set_epoch(epoch)
-        batches = list(one)
-        samples = torch.cat([batch.samples for batch in batches])
-        seen[epoch] = samples, torch.cat([batch.images for batch in batches])[samples.argsort()]
-
-    view = list(one.view(1))
-
-    assert torch.equal(torch.cat([batch.samples for batch in view]), torch.arange(NUM_SAMPLES))
-    assert torch.equal(torch.cat([batch.images for batch in view]), seen[1][1])
-    for epoch in (4, 5, 6):
-        assert torch.equal(seen[epoch][1], seen[epoch - 4][1])
-        assert not torch.equal(seen[epoch][0], seen[epoch - 4][0])
-    for epoch in (0, 2):
-        assert torch.equal(seen[epoch + 1][1], seen[epoch][1].flip(3))
-    assert not torch.equal(seen[2][1], seen[0][1])
-    assert not torch.equal(seen[2][1], seen[1][1])
-
-
 def test_iterating_again_repeats_the_epoch_and_does_not_shift_the_next(arrays: ImageArrays) -> None:
     one, other = loader(arrays), loader(arrays)
     first = batches_of(one)
