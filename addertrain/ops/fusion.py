@@ -51,8 +51,9 @@ class Pair:
 
 def response_path(pair: Pair, x: Tensor) -> Path:
     """How the layer and its norm are computed; what the norm's end becomes is `end_path`'s."""
-    is_float32 = pair.norm_dtype == torch.float32  # as the kernels read a channel's numbers
-    if pair.offset_free and pair.has_statistics and is_float32 and tiles_serve(x, pair.weight, pair.stride):
+    # The operators read a channel's numbers in float32, their references in float64 where x is.
+    is_read = pair.norm_dtype == torch.promote_types(x.dtype, torch.float32)
+    if pair.offset_free and pair.has_statistics and is_read and tiles_serve(x, pair.weight, pair.stride):
         if pair.trains:
             return "with_sums"
         if not torch.is_grad_enabled():
