@@ -172,10 +172,14 @@ def test_onnxruntime_agrees_for_any_number_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_it_learns_to_find_digits() -> None:
-    training = composed(200 * 16)
+    """After 400 steps two seeds had a mean IoU of 0.37 and 0.38; after 200 it still depends on rounding."""
+    torch.manual_seed(0)
+    num_steps = 400
+    training = composed(num_steps * 16)
     model = network("adder", NUM_CLASSES)
-    train(model, batches_of(training), num_steps=200)
+    train(model, batches_of(training), num_steps=num_steps)
     some = list(batches_of(composed(64)))
     predictions = predict(model, batches_of(composed(32, seed=1)), some)
 
