@@ -102,9 +102,10 @@ class DistillingClassifier(AdderClassifier):
             loss = loss + self._hard_loss(teacher_logits, batch)
         return logits, loss
 
-    def teacher_logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits of the images of a batch."""
-        logits: Tensor = self.companions["teacher"](self.normalised(images))
+    def teacher_logits(self, normalised: Tensor) -> Tensor:
+        """The teacher's logits of normalised images, without autograd if it is frozen."""
+        with torch.set_grad_enabled(self.distill.teacher == "twin"):
+            logits: Tensor = self.companions["teacher"](normalised)
         return logits
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -125,9 +126,7 @@ class DistillingClassifier(AdderClassifier):
             assert isinstance(batch, Batch), "the loaders of addertrain.data number the images"
             assert self.mean_logits is not None, "TeacherViews sets them"
             return self.mean_logits[batch.samples]
-        with torch.set_grad_enabled(self.distill.teacher == "twin"):
-            logits: Tensor = self.companions["teacher"](normalised)
-            return logits
+        return self.teacher_logits(normalised)
 
     def _hard_loss(self, logits: Tensor, batch: LabelledImages) -> Tensor:
         return classification_loss(logits, batch.labels, label_smoothing=self.label_smoothing)

@@ -1,14 +1,13 @@
 """The frozen teacher's mean logits over several views of every training image, before the first step."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from addertrain.data import MemoryLoader
-from addertrain.data.types import Batch
+from addertrain.data import Batch, MemoryLoader
 from addertrain.train.distillation import DistillingClassifier
 
 
@@ -33,29 +32,17 @@ class TeacherViews(Callback):
         loader = trainer.train_dataloader
         assert isinstance(loader, MemoryLoader), "the recipe's checks ask for it"
         started = time.perf_counter()
-        views = (loader.view(number) for number in range(self._views))
-        pl_module.mean_logits = mean_logits(pl_module.teacher_logits, _on(views, pl_module.device))
+        logits = _logits(pl_module, loader.view(0))
+        for number in range(1, self._views):
+            logits += _logits(pl_module, loader.view(number))
+        pl_module.mean_logits = logits / self._views
         self._say(
-            f"the teacher has looked at {self._views} views of {len(pl_module.mean_logits)} images in "
+            f"the teacher has looked at {self._views} views of {len(logits)} images in "
             f"{time.perf_counter() - started:.0f} s"
         )
 
 
-@torch.no_grad()
-def mean_logits(teacher_logits: Callable[[Tensor], Tensor], views: Iterable[Iterable[Batch]]) -> Tensor:
-    """The mean of the logits over the views, float32 [N, classes], in the order of the data set.
-
-    Args:
-        teacher_logits: maps uint8 images to logits.
-        views: each yields all images, in the order of the data set.
-    """
-    total, count = torch.zeros(()), 0
-    for view in views:
-        total = total + torch.cat([teacher_logits(batch.images).float() for batch in view])
-        count += 1
-    return total / count
-
-
-def _on(views: Iterable[Iterable[Batch]], device: torch.device) -> Iterator[Iterator[Batch]]:
-    for view in views:
-        yield (Batch(*(part.to(device) for part in batch)) for batch in view)
+def _logits(module: DistillingClassifier, view: Iterable[Batch]) -> Tensor:
+    """The teacher's logits of all images, float32 [N, classes], in the order of the data set."""
+    images = (module.normalised(batch.images.to(module.device)) for batch in view)
+    return torch.cat([module.teacher_logits(each).float() for each in images])
