@@ -7,6 +7,7 @@ With `--converted` the comparison is with torchvision's network of that name, co
 fused.
 """
 
+import contextlib
 import copy
 import dataclasses
 import sys
@@ -140,6 +141,10 @@ def main(argv: Sequence[str]) -> int:
             f"expected --converted with {' or '.join(_TORCHVISIONS)} on a CPU, got {arguments.network} on "
             f"{arguments.device}"
         )
+    if arguments.size and Path(arguments.network).is_dir():
+        parser.error(
+            f"expected no --size with a run, whose images are used as they are, got {arguments.size}"
+        )
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     case = _chosen(arguments.network, tuple(arguments.image), arguments.classes, arguments.batch)
@@ -180,9 +185,8 @@ def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int, batch:
 def _case_of_run(run: Path, batch: int) -> Case:
     """The network of a finished run on the first images of its first epoch; steps leave it as it is."""
     # Here: what trains needs Lightning, and the other cases do not.
-    from addertrain.data import load_data
+    from addertrain.data import build_loader, load_data
     from addertrain.train.building import build_network
-    from addertrain.train.loaders import first_batches
     from addertrain.train.normalisation import normalised, scale_and_shift
     from addertrain.train.trained import trained_network
 
@@ -193,10 +197,10 @@ def _case_of_run(run: Path, batch: int) -> Case:
             f"bench step: expected a run with model.kind adder, got {run} with {recipe.model.kind}; name the "
             "run of an adder network"
         )
-    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, global_batch_size=batch))
-    batches = first_batches(recipe, load_data(recipe.data), 1)
-    first = next(iter(batches))
-    batches.loader.close()
+    settings = dataclasses.replace(recipe.data, global_batch_size=batch)
+    loader = build_loader(load_data(settings), settings, training=True, seed=recipe.train.seed)
+    with contextlib.closing(loader), contextlib.closing(loader.batches(0, [0])) as batches:
+        first = next(batches)
     images = normalised(first.images, *scale_and_shift(trained.mean, trained.std), channels_last=True)
     conv = build_network(
         recipe.model, num_classes=trained.num_classes, in_channels=images.shape[1], kind="conv"

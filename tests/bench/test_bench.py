@@ -128,6 +128,8 @@ def test_a_run_is_timed_on_its_images_and_stays_as_it_is(
     assert "adder / conv" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"package\.module:function or a run directory, got 'resnet02'"):
         step.main(["resnet02"])
+    with pytest.raises(UsageError, match=r"expected no --size with a run, .* got 64"):
+        step.main([str(run), "--size", "64"])
 
 
 def test_checkpoint_tells_the_copy_from_the_writing(
