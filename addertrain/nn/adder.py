@@ -18,7 +18,36 @@ from addertrain.ops.variants import Variant
 Size2d = int | tuple[int, int]
 
 
-class AdderConv2d(nn.Module):
+class AdderFilters(nn.Module):
+    """What every adder layer holds: filters, perhaps a bias, and the variant that it computes."""
+
+    variant: Variant | None = None
+    """Another variant of the layer (`addertrain.nn.set_variant`); None: the paper's."""
+    was_called = False
+    """Whether a forward pass went through it, which its filter's gradient should come from (`groups`)."""
+
+    def _create_parameters(
+        self,
+        filter_shape: tuple[int, ...],
+        num_outputs: int,
+        *,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Creates `weight`, and `bias` with one number for each output channel, and draws them."""
+        self.weight = nn.Parameter(torch.empty(filter_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(num_outputs, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the filters from N(0, 1); set the bias to 0."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class AdderConv2d(AdderFilters):
     """Y[n,o,p,q] = -sum |X - F| over the patch at (p, q): a convolution that adds (Chen et al. 2020, Eq. 2).
 
     With `offset_free` the response is Y + sum |F[o]|: the same network wherever a norm follows, and kinder to
@@ -36,11 +65,6 @@ class AdderConv2d(nn.Module):
         ValueError, TypeError: sizes that are not positive (padding: negative), groups that do not divide the
             channels and the filters, another padding or mode than torch's.
     """
-
-    variant: Variant | None = None
-    """Another variant of the layer (`addertrain.nn.set_variant`); None: the paper's."""
-    was_called = False
-    """Whether a forward pass went through it, which its filter's gradient should come from (`groups`)."""
 
     def __init__(
         self,
@@ -77,20 +101,12 @@ class AdderConv2d(nn.Module):
         self.offset_free = offset_free
         self.rectified = rectified
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
+        self._create_parameters(shape, self.out_channels, bias=bias, device=device, dtype=dtype)
 
     @property
     def filter_numel(self) -> int:
         """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
-
-    def reset_parameters(self) -> None:
-        """Draw the filters from N(0, 1); set the bias to 0."""
-        nn.init.normal_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +140,7 @@ class AdderConv2d(nn.Module):
         return f"{text}, rectified={self.rectified}"
 
 
-class AdderLinear(nn.Module):
+class AdderLinear(AdderFilters):
     """y[o] = -sum_k |x[k] - F[o,k]|: a fully connected adder layer; with `offset_free`, plus sum_k |F[o,k]|.
 
     Shapes: (..., in_features) to (..., out_features). Starts like AdderConv2d.
@@ -132,10 +148,6 @@ class AdderLinear(nn.Module):
     Raises:
         ValueError, TypeError: sizes that are not positive, or an input of another width.
     """
-
-    variant: Variant | None = None
-    was_called = False
-    """As AdderConv2d's."""
 
     def __init__(
         self,
@@ -151,20 +163,13 @@ class AdderLinear(nn.Module):
         self.in_features = _at_least(1, in_features, "AdderLinear", "in_features")
         self.out_features = _at_least(1, out_features, "AdderLinear", "out_features")
         self.offset_free = offset_free
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
+        shape = (self.out_features, self.in_features)
+        self._create_parameters(shape, self.out_features, bias=bias, device=device, dtype=dtype)
 
     @property
     def filter_numel(self) -> int:
         """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.out_features * self.in_features
-
-    def reset_parameters(self) -> None:
-        """Draw the filters from N(0, 1); set the bias to 0."""
-        nn.init.normal_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:

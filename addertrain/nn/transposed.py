@@ -6,14 +6,13 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from addertrain.nn.adder import AdderConv2d, Size2d
+from addertrain.nn.adder import AdderConv2d, AdderFilters, Size2d
 from addertrain.nn.tracing import leaf_of_fx
 from addertrain.ops import functional
 from addertrain.ops.transposed import Run, Transposition
-from addertrain.ops.variants import Variant
 
 
-class AdderConvTranspose2d(nn.Module):
+class AdderConvTranspose2d(AdderFilters):
     """Y[n,o,p] = -sum |X[n,c,i] - F[c,o,r]| over all c, i, r with `i*u + r*e - a = p`, along both axes.
 
     It has the shapes of torch's ConvTranspose2d with -|x - w| for each product. The positions between pixels
@@ -29,11 +28,6 @@ class AdderConvTranspose2d(nn.Module):
     Raises:
         ValueError, TypeError: as AdderConv2d, and an output_padding that is not less than stride or dilation.
     """
-
-    variant: Variant | None = None
-    """Another variant of the layer (`addertrain.nn.set_variant`); None: the paper's."""
-    was_called = False
-    """As AdderConv2d's."""
 
     def __init__(
         self,
@@ -71,20 +65,12 @@ class AdderConvTranspose2d(nn.Module):
         self.offset_free = offset_free
         self.rectified = rectified
         shape = (self.in_channels, self.out_channels // self.groups, *checked.kernel_size)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
-        self.reset_parameters()
+        self._create_parameters(shape, self.out_channels, bias=bias, device=device, dtype=dtype)
 
     @property
     def filter_numel(self) -> int:
         """Elements of the unsharded filter, even if `weight` is sharded or not initialised yet."""
         return self.in_channels * (self.out_channels // self.groups) * math.prod(self.geometry.kernel)
-
-    def reset_parameters(self) -> None:
-        """Draw the filters from N(0, 1); set the bias to 0."""
-        nn.init.normal_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     @leaf_of_fx
     def forward(self, x: Tensor) -> Tensor:
