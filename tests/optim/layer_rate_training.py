@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from addertrain.nn import param_groups
-from addertrain.optim import AdaptiveLayerRate, bind, whole_state
+from addertrain.optim import AdaptiveLayerRate, bind
 from addertrain.train.strategies.zero import import_deepspeed
 from tests.optim.deepspeed_scripts import resumed
-from tests.optim.deepspeed_training import BASE, config, engine_for, train_engine
+from tests.optim.deepspeed_training import BASE, config, finds_state, train_engine
 from tests.optim.fsdp_training import load_and_train, sharded_net, train_and_save, train_ddp, train_fsdp
-from tests.optim.smooth_net import NUM_STEPS, Rule, loss_of, share, smooth_net
+from tests.optim.smooth_net import NUM_STEPS, Rule, smooth_net
 
 SAVED_AT = 7
 
@@ -39,21 +39,6 @@ def by_engines(rule: Rule) -> dict[str, dict[str, Tensor]]:
     found["ddp"] = train_ddp(torch.float32, False, rule)
     found["fsdp"] = train_fsdp(torch.float32, shape, False, rule)
     return found
-
-
-def found_by_deepspeed(rule: Rule) -> list[bool]:
-    """Whether DeepSpeed's own access finds the first moment of every parameter after the first step."""
-    deepspeed = import_deepspeed("cpu")
-    engine = engine_for(config(2), rule)
-    optimizer = bind(engine)
-    engine.backward(loss_of(engine, *share(0, dist.get_rank(), dist.get_world_size(), torch.float32)))
-    engine.step()
-    ours = whole_state(optimizer, keep=True)["state"]
-    params = [original.param for group in optimizer.originals for original in group]
-    return [
-        torch.equal(deepspeed.utils.safe_get_full_optimizer_state(param, "exp_avg"), ours[number]["exp_avg"])
-        for number, param in enumerate(params)
-    ]
 
 
 def refusals() -> dict[str, str]:
@@ -84,6 +69,6 @@ def answers(folder: Path) -> dict[str, Any]:
         "adamw": by_torch("adamw"),
         "engines": by_engines("adamw"),
         "resumed": {stage: resumed(config(stage), folder / f"stage_{stage}", "adamw") for stage in (2,)},
-        "found": found_by_deepspeed("adamw"),
+        "found": finds_state("adamw", "exp_avg"),
         "refused": refusals(),
     }
