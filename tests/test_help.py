@@ -1,25 +1,33 @@
 """Help texts: grouped by section, as wide as the terminal, and a hint where an option is nearly right."""
 
+import argparse
 import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from addertrain.cli import main
+from addertrain import cli
+from addertrain.cli import bench, main
 from addertrain.command_parser import filled, similar_options
 from addertrain.recipe import recipe_help
 from addertrain.recipe.keys import known_keys, sections
 
 WIDTHS = (60, 80, 120, 200)
-COMMANDS = (
-    *((), ("fit",), ("evaluate",), ("reproduce",), ("report",), ("plan",), ("preflight",), ("bench",)),
-    *(("data",), ("data", "write"), ("data", "verify"), ("data", "info")),
-    *(("ckpt",), ("ckpt", "inspect"), ("ckpt", "verify"), ("ckpt", "diff"), ("ckpt", "convert")),
-    *(("ckpt", "average"), ("bench", "ops"), ("bench", "proof"), ("bench", "step"), ("bench", "loader")),
-    *(("bench", "checkpoint"), ("bench", "scaling")),
-)
+
+
+def _commands(parser: argparse.ArgumentParser, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words that lead to a parser, and to every parser below it."""
+    yield words
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from _commands(below, *words, name)
+
+
+# Each benchmark has a parser of its own, which no other parser knows.
+COMMANDS = [*_commands(cli._parser()), *(("bench", name) for name in bench.NAMES)]
 
 
 def _help(words: Sequence[str], capsys: pytest.CaptureFixture[str], *section: str) -> str:
@@ -32,6 +40,11 @@ def _complaint(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+def test_every_command_is_among_those_whose_help_is_tested() -> None:
+    assert {(), ("fit",), ("data", "write"), ("ckpt", "convert"), ("bench", "infer")} <= set(COMMANDS)
+    assert len(COMMANDS) == len(set(COMMANDS)) > 20
 
 
 def test_help_is_as_wide_as_the_terminal(

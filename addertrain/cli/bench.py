@@ -29,13 +29,13 @@ _BENCHMARKS: tuple[tuple[str, str, str], ...] = (
     ),
     ("scaling", "[NETWORK]", "a training step on 1, 2, ... ranks of this machine, projected to many GPUs"),
 )
-_NAMES = tuple(name for name, _, _ in _BENCHMARKS)
+NAMES = tuple(name for name, _, _ in _BENCHMARKS)
 
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to the list; each benchmark reads its own arguments."""
     commands.add_parser(
-        "bench", help=f"run a benchmark: {', '.join(_NAMES[:-1])} or {_NAMES[-1]}", add_help=False
+        "bench", help=f"run a benchmark: {', '.join(NAMES[:-1])} or {NAMES[-1]}", add_help=False
     )
 
 
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(_help())
         return 0
     name, *rest = words
-    if name not in _NAMES:
-        expected = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+    if name not in NAMES:
+        expected = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
         raise UsageError(f"bench: expected {expected}, got '{name}'; see addertrain bench --help")
     # Import only this benchmark, because it imports torch.
     benchmark = importlib.import_module(f"addertrain.bench.{name}")
@@ -60,7 +60,7 @@ def _help() -> str:
     width = max(len(call) for call, _ in rows)
     lines = [f"  {call:{width}}   {what}" for call, what in rows]
     text = [
-        f"usage: addertrain bench {{{','.join(_NAMES)}}} [options]",
+        f"usage: addertrain bench {{{','.join(NAMES)}}} [options]",
         "",
         "Measures the speed of this package's parts, or checks the compiled kernels.",
         "",
