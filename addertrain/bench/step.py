@@ -185,7 +185,7 @@ def _chosen(name: str, image_chw: tuple[int, int, int], num_classes: int, batch:
 def _case_of_run(run: Path, batch: int) -> Case:
     """The network of a finished run on the first images of its first epoch; steps leave it as it is."""
     # Here: what trains needs Lightning, and the other cases do not.
-    from addertrain.data import build_loader, load_data
+    from addertrain.data import build_loader
     from addertrain.train.building import build_network
     from addertrain.train.normalisation import normalised, scale_and_shift
     from addertrain.train.trained import trained_network
@@ -198,7 +198,8 @@ def _case_of_run(run: Path, batch: int) -> Case:
             "run of an adder network"
         )
     settings = dataclasses.replace(recipe.data, global_batch_size=batch)
-    loader = build_loader(load_data(settings), settings, training=True, seed=recipe.train.seed)
+    assert trained.data is not None
+    loader = build_loader(trained.data, settings, training=True, seed=recipe.train.seed)
     with contextlib.closing(loader), contextlib.closing(loader.batches(0, [0])) as batches:
         first = next(batches)
     images = normalised(first.images, *scale_and_shift(trained.mean, trained.std), channels_last=True)

@@ -21,7 +21,10 @@ from addertrain.train.strategies.checkpoint_io import AVERAGE
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network in evaluation mode, its recipe, and the normalisation and shape (C, H, W) of its images."""
+    """A network in evaluation mode, its recipe, and the normalisation and shape (C, H, W) of its images.
+
+    `data` is the data set of a run's recipe, as it was opened to build the network.
+    """
 
     model: nn.Module
     recipe: Recipe
@@ -29,6 +32,7 @@ class Trained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_shape: tuple[int, int, int] = (3, 224, 224)
+    data: ImageData | None = None
 
 
 def trained_network(path: str | Path, *, recalibrate_batches: int | None = None) -> Trained:
@@ -51,7 +55,7 @@ def trained_network(path: str | Path, *, recalibrate_batches: int | None = None)
     data = load_data(recipe.data)
     module = trained_classifier(checkpoint, evaluated, data)
     shape = image_shape(recipe.data, data)
-    return Trained(module.model, recipe, data.num_classes, data.mean, data.std, image_shape=shape)
+    return Trained(module.model, recipe, data.num_classes, data.mean, data.std, image_shape=shape, data=data)
 
 
 def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> AdderClassifier:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from addertrain.bench.broadcast import broadcast_training, cdist_forward
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.timing import interleaved
 from addertrain.checkpoint.files import read_tensors
+from addertrain.data import ImageData
+from addertrain.data.sets import digits
+from addertrain.data.sets.digits import load_digits_data
 from addertrain.errors import UsageError
 from addertrain.ops import reference
 from addertrain.ops.functional import adder2d
@@ -105,13 +109,19 @@ def test_step_times_a_converted_network(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_run_is_timed_on_its_images_and_stays_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
+    run, opened = tmp_path / "run", []
     fit(short_recipe("--schedule.epochs=1"), run)
     learned = read_tensors(RunDirectory(run).store.newest_first()[0], "model")
 
+    def load_and_count(*given: Any) -> ImageData:
+        opened.append(given)
+        return load_digits_data(*given)
+
+    monkeypatch.setattr(digits, "load_digits_data", load_and_count)
     case = step._chosen(str(run), (3, 224, 224), 1000, 16)
+    assert len(opened) == 1
     for each in step._steps(case, 16).values():
         each()
 
