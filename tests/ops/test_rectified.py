@@ -267,6 +267,22 @@ def test_the_choice_of_lists_depends_on_images_and_not_on_strides(implementation
     assert found == {False, True}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("implementation", COMPILED[:1], ids=name_of)
+def test_the_choice_of_lists_meets_every_channel_and_column(
+    implementation: Implementation, layout: torch.memory_format
+) -> None:
+    """Every fifteenth of the 15 * 1024 numbers of these images belongs to one channel, or to one column."""
+    for axis, shape in ((1, (1, 15, 32, 32)), (3, (1, 32, 32, 15))):
+        w = torch.ones(16, shape[1], 3, 3)
+        for beside, expected in ((0.0, True), (1.0, False)):
+            x = torch.full(shape, beside).to(memory_format=layout)
+            x.select(axis, 0).fill_(1.0 - beside)
+            with implementation.use():
+                chosen = torch.ops.addertrain.walks_lists(x, w, [1, 1], [1, 1], [1, 1])
+            assert chosen == expected, f"axis {axis}, {beside} beside its first place"
+
+
 @pytest.mark.parametrize("implementation", COMPILED[:1], ids=name_of)
 def test_asking_for_lists_copies_no_images(implementation: Implementation) -> None:
     layer = LAYERS[0]

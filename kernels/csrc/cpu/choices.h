@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "csrc/cpu/dispatch.h"
 #include "csrc/cpu/kernels.h"
@@ -23,11 +24,14 @@ inline Layer fully_connected(const Layer& d) {
   return flat;
 }
 
-// Whether more than `share` of x are zeros, by a sample of x[i], the elements in the order of its layout.
+// Whether more than `share` of x are zeros, by a sample of x[i], the elements in the order of its layout. A step that has
+// a factor in common with the size of an image would meet some of its channels, or of its columns, again and again.
 template <typename Images>
-bool has_many_zeros(const Images& x, int64_t count, double share) {
+bool has_many_zeros(const Images& x, const Layer& d, double share) {
   constexpr int64_t kSamples = 1024;
-  const int64_t step = std::max<int64_t>(1, count / kSamples) | 1;  // odd, to reach every one of 2^k channels
+  const int64_t image = d.C * d.H * d.W, count = d.N * image;
+  int64_t step = std::max<int64_t>(1, count / kSamples);
+  while (std::gcd(step, image) != 1) ++step;
   int64_t zeros = 0, sampled = 0;
   for (int64_t i = 0; i < count; i += step, ++sampled) zeros += x[i] == 0.0f;
   return static_cast<double>(zeros) > share * static_cast<double>(sampled);
@@ -48,7 +52,7 @@ bool uses_lists(const Layer& d, const Images& x) {
   constexpr int64_t kManyFilters = 16, kManyPositions = 64;
   const int64_t taps = d.O * d.R * d.S / (d.stride_h * d.stride_w), positions = d.N * d.H * d.W;
   if (!fits_lists(d) || d.O < kManyFilters || taps < 64 || positions < kManyPositions) return false;
-  return (taps >= 256 && d.C > kThinChannels) || has_many_zeros(x, positions * d.C, taps >= 128 ? 0.1 : 0.25);
+  return (taps >= 256 && d.C > kThinChannels) || has_many_zeros(x, d, taps >= 128 ? 0.1 : 0.25);
 }
 
 // Whether the groups are so small that all groups of the layer share registers (grouped/lanes.h). Larger groups are
