@@ -20,7 +20,7 @@ def max_pool_int8(x: Tensor, size: Sizes, stride: Sizes, padding: Sizes) -> Tens
 
 
 def sum_pixels_int8(x: Tensor) -> Tensor:
-    """The sum over the pixels of each channel of x_nchw (uint8): int32 of shape (N, C)."""
+    """The sum over the pixels of each channel of x_nchw (uint8): int64 of shape (N, C)."""
     sums: Tensor = _SUM(x)
     return sums
 
@@ -35,7 +35,7 @@ def reference_maxima(x: Tensor, size: Sizes, stride: Sizes, padding: Sizes) -> T
 @torch.library.impl(LIBRARY, "sum_pixels_int8", "CompositeExplicitAutograd")
 def reference_sums(x: Tensor) -> Tensor:
     """`sum_pixels_int8` by torch."""
-    return x.sum((2, 3), dtype=torch.int32)
+    return x.sum((2, 3), dtype=torch.int64)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::max_pool_int8", lib=LIBRARY)
@@ -47,7 +47,7 @@ def _fake_maxima(x: Tensor, size: Sizes, stride: Sizes, padding: Sizes) -> Tenso
 
 @torch.library.register_fake(f"{NAMESPACE}::sum_pixels_int8", lib=LIBRARY)
 def _fake_sums(x: Tensor) -> Tensor:
-    return torch.empty(x.shape[:2], dtype=torch.int32, device=x.device)
+    return torch.empty(x.shape[:2], dtype=torch.int64, device=x.device)
 
 
 for _name in ("max_pool_int8", "sum_pixels_int8"):

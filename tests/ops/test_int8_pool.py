@@ -34,6 +34,13 @@ def test_sums(name: str) -> None:
             assert torch.equal(sum_pixels_int8(x), reference_sums(x))
 
 
+@on_every_set
+def test_sums_beyond_32_bits(name: str) -> None:
+    x = torch.full((1, 1, 2903, 2903), 255, dtype=torch.uint8)
+    with instruction_sets.chosen(name):
+        assert sum_pixels_int8(x).item() == reference_sums(x).item() == 255 * 2903**2 > 2**31
+
+
 def test_windows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(RuntimeError, match="expected a window that fits"):
         max_pool_int8(images(1, 4, 2, 2), [3, 3], [1, 1], [0, 0])

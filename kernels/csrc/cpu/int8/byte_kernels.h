@@ -77,7 +77,7 @@ struct ByteKernels {
   // Rows [begin, end) of [N * P][Q][C]: the maximum over each window of x.
   void (*highest)(const Layer&, const uint8_t* x, int64_t begin, int64_t end, uint8_t* y);
   // sums[n][c] over the pixels of images [begin, end).
-  void (*add_up_images)(const uint8_t* x, int64_t pixels, int64_t C, int64_t begin, int64_t end, int32_t* sums);
+  void (*add_up_images)(const uint8_t* x, int64_t pixels, int64_t C, int64_t begin, int64_t end, int64_t* sums);
 };
 
 const ByteKernels& avx512_vnni_byte_kernels();

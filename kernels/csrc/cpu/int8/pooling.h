@@ -33,11 +33,11 @@ void highest(const Layer& d, const uint8_t* x, int64_t begin, int64_t end, uint8
   }
 }
 
-// sums[n][c] over the `pixels` of images [begin, end).
-void add_up_images(const uint8_t* x, int64_t pixels, int64_t C, int64_t begin, int64_t end, int32_t* sums) {
+// sums[n][c] over the `pixels` of images [begin, end); from 2^31 / 255 pixels on they need more than 32 bits.
+void add_up_images(const uint8_t* x, int64_t pixels, int64_t C, int64_t begin, int64_t end, int64_t* sums) {
   for (int64_t n = begin; n < end; ++n) {
-    int32_t* to = sums + n * C;
-    std::fill(to, to + C, 0);
+    int64_t* to = sums + n * C;
+    std::fill(to, to + C, int64_t{0});
     for (int64_t i = 0; i < pixels; ++i) {
       const uint8_t* from = x + (n * pixels + i) * C;
       for (int64_t c = 0; c < C; ++c) to[c] += from[c];

@@ -165,10 +165,10 @@ Tensor sum_pixels_int8(const Tensor& given) {
   STD_TORCH_CHECK(given.dim() == 4 && given.scalar_type() == ScalarType::Byte,
                   "sum_pixels_int8: expected x_nchw in uint8 with 4 dimensions");
   const int64_t N = given.size(0), C = given.size(1), pixels = given.size(2) * given.size(3);
-  Tensor sums = torch::stable::empty({N, C}, ScalarType::Int, std::nullopt, given.device());
+  Tensor sums = torch::stable::empty({N, C}, ScalarType::Long, std::nullopt, given.device());
   const Tensor x = channels_last(given);
   const uint8_t* from = x.const_data_ptr<uint8_t>();
-  int32_t* to = sums.mutable_data_ptr<int32_t>();
+  int64_t* to = sums.mutable_data_ptr<int64_t>();
   torch::stable::parallel_for(0, N, grain_of(kComputeGrain, N, x.numel()), [&](int64_t begin, int64_t end) {
     byte_kernels().add_up_images(from, pixels, C, begin, end, to);
   });
