@@ -41,9 +41,10 @@ class Grid:
         return cls(scale, min(LEVELS, round(-low / scale)))
 
     def bytes_of(self, values: Tensor) -> Tensor:
-        """The nearest bytes; values beyond the grid are clipped."""
+        """The nearest bytes; values beyond the grid are clipped, and a NaN gives byte 0."""
         # In 16 bits the quotient and the sum would be rounded, by up to a byte each.
-        return (wide(values) / self.scale + self.zero).round_().clamp_(0, LEVELS).to(torch.uint8)
+        places = wide(values) / self.scale + self.zero
+        return places.nan_to_num_(nan=0.0).round_().clamp_(0, LEVELS).to(torch.uint8)
 
     def values_of(self, bytes_: Tensor) -> Tensor:
         """The numbers that bytes represent."""

@@ -66,12 +66,15 @@ def conv2d_int16(
 ) -> Tensor:
     """sum_{c,r,s} n(x) w * scale + shift, with n(x) = round(x * factor) within -MOST_X .. MOST_X.
 
+    A NaN in x counts as -MOST_X.
+
     Args:
         x: x_nchw in float32; a padded tap is 0.
         weight: w_ocrs in int16, from `integer_filters`; one group.
         packed: the same filters from `pack_int16`.
         scale, shift: float32, one number per filter.
-        low: given, the result is rounded to bytes within low .. 255; a ReLU is low = the byte of 0.
+        low: given, the result is rounded to bytes within low .. 255, a NaN to low; a ReLU is low = the byte
+            of 0.
 
     Returns:
         float32 or uint8, channels-last. Every product and sum is rounded to float32, and ties go to the even
@@ -109,11 +112,12 @@ def reference_convolution(
     low: float | None,
 ) -> Tensor:
     """`conv2d_int16`, one step after the other; float64 holds its sums exactly."""
-    integers = (x * torch.tensor(factor, device=x.device)).clamp(-MOST_X, MOST_X).round()
+    scaled = (x * torch.tensor(factor, device=x.device)).nan_to_num(nan=-MOST_X)
+    integers = scaled.clamp(-MOST_X, MOST_X).round()
     sums = F.conv2d(integers.double(), weight.double(), stride=stride, padding=padding)
     y = sums.float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     if low is not None:
-        y = y.clamp(low, 255.0).round().to(torch.uint8)
+        y = y.nan_to_num(nan=low).clamp(low, 255.0).round().to(torch.uint8)
     return y.contiguous(memory_format=torch.channels_last)
 
 

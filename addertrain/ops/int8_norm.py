@@ -64,8 +64,8 @@ def adder2d_int8_norm(
         low: the least byte; a ReLU is low = the byte of 0.
 
     Returns:
-        uint8, channels-last. Every product and sum is rounded to float32, and ties go to the even byte, so
-        the result has the same bytes on every processor.
+        uint8, channels-last. Every product and sum is rounded to float32, ties go to the even byte, and a NaN
+        gives `low`, so the result has the same bytes on every processor.
 
     Raises:
         ValueError: other dtypes, or more than MAX_TERMS terms a sum.
@@ -77,7 +77,7 @@ def adder2d_int8_norm(
 
 
 def quantise_int8(x: Tensor, factor: float, zero: float = 0.0) -> Tensor:
-    """round(x * factor + zero) within 0 .. 255 as uint8, channels-last; x_nchw is float32."""
+    """round(x * factor + zero) within 0 .. 255 as uint8, channels-last, 0 for a NaN; x_nchw is float32."""
     bytes_: Tensor = _QUANTISE(x, factor, zero)
     return bytes_
 
@@ -121,7 +121,13 @@ def reference_quantisation(x: Tensor, factor: float, zero: float) -> Tensor:
 
 
 def _rounded(y: Tensor, low: float) -> Tensor:
-    return y.clamp(low, 255.0).round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    return (
+        y.nan_to_num(nan=low)
+        .clamp(low, 255.0)
+        .round()
+        .to(torch.uint8)
+        .contiguous(memory_format=torch.channels_last)
+    )
 
 
 @torch.library.register_fake(f"{NAMESPACE}::adder2d_int8_norm", lib=LIBRARY)

@@ -29,6 +29,13 @@ def test_numbers_of_16_bits_get_the_nearest_bytes(dtype: torch.dtype) -> None:
     assert torch.equal(grid.bytes_of(values), grid.bytes_of(values.double()))
 
 
+def test_a_nan_gives_byte_0() -> None:
+    for count in (1, 7, 64, 1000):  # vectors and what is left of them
+        values = torch.full((count,), torch.nan)
+
+        assert not Grid.over(-2.0, 6.0).bytes_of(values).any()
+
+
 @pytest.mark.parametrize("low", [0.0, -2.0], ids=["behind a ReLU", "signed"])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("offset_free", [False, True])

@@ -53,6 +53,25 @@ def test_bits_of_the_reference(name: str, low: int | None) -> None:
             assert len(got.unique()) > 50  # the case spreads over the results
 
 
+@on_every_set
+def test_a_nan_counts_as_the_least_number(name: str) -> None:
+    with instruction_sets.chosen(name):
+        for layer in LAYERS:
+            x, w, norm = operands(layer)
+            x[:, :, ::2, 0] = torch.nan
+            norm["scale"][::3] = torch.nan
+            packed = pack_int16(w)
+            for low in (None, 0, 61):
+                given = (list(layer.stride), list(layer.padding))
+                got = conv2d_int16(x, w, packed, *given, factor=MOST_X / 3.0, low=low, **norm)
+
+                least = None if low is None else float(low)
+                expected = reference_convolution(x, w, packed, *given, MOST_X / 3.0, *norm.values(), least)
+                torch.testing.assert_close(got, expected, rtol=0.0, atol=0.0, equal_nan=True)
+                assert (got[:, ::3].isnan() if low is None else got[:, ::3] == low).all()
+                assert not got[:, 1::3].isnan().any()
+
+
 def test_filters_are_as_fine_as_their_sums_allow() -> None:
     few, many = torch.randn(8, 3, 7, 7), torch.randn(8, 2048, 1, 1)
     few[0] = 0.0

@@ -76,6 +76,30 @@ def test_quantisation_rounds_ties_to_even_and_clips(name: str) -> None:
             assert torch.equal(quantise_int8(x, factor, zero), reference_quantisation(x, factor, zero))
 
 
+@on_every_set
+def test_a_nan_gives_the_least_byte(name: str) -> None:
+    with instruction_sets.chosen(name):
+        for layer in LAYERS:
+            given, norm = operands(layer)
+            norm["scale"][::3], norm["shift"][1::3] = torch.nan, torch.nan
+            packed = pack_int8(given["weight"])
+            for low in (0, 61):
+                got = adder2d_int8_norm(
+                    **given, packed=packed, **layer_sizes(layer), **norm, residual_scale=0.3, low=low
+                )
+
+                expected = reference_norm(
+                    *given.values(), packed, *layer.sizes, 0, *norm.values(), 0.3, float(low)
+                )
+                assert torch.equal(got, expected), str(layer)
+                assert (got[:, ::3] == low).all()
+                assert (got[:, 1::3] == low).all()
+                assert len(got[:, 2::3].unique()) > 50
+        x = torch.linspace(-1.0, 300.0, 70).view(1, 2, 5, 7)
+        x[0, :, 1::2] = torch.nan
+        assert torch.equal(quantise_int8(x, 0.9, 3.0), quantise_int8(x.nan_to_num(nan=-1e9), 0.9, 3.0))
+
+
 def test_filters_packed_for_another_set_are_refused() -> None:
     layer = LAYERS[0]
     given, norm = operands(layer)

@@ -9,7 +9,7 @@
 namespace addertrain::cpu {
 
 // What becomes of a distance: byte = the integer nearest to distance * scale[o] + shift[o] + residual * residual_scale,
-// within low .. 255. The residual may be missing.
+// within low .. 255; a NaN becomes `low`. The residual may be missing.
 struct ByteNorm {
   const float* scale;
   const float* shift;
@@ -49,7 +49,7 @@ struct WordKernels {
   int64_t (*num_blocks)(const Layer&);
   void (*pack)(const Layer&, const int16_t* w, const ImageStrides&, int64_t block_begin, int64_t block_end,
                uint8_t* packed);
-  // The images as words, x * factor rounded within +-most, between rows and columns of padding.
+  // The images as words, x * factor rounded within +-most (a NaN: -most), between rows and columns of padding.
   int64_t (*num_words)(const Layer&);
   void (*pad)(const Layer&, const float* x, float factor, float most, int64_t row_begin, int64_t row_end, int16_t* words);
   // Units are independent, and each result belongs to one.
@@ -71,7 +71,7 @@ struct ByteKernels {
   // Units are independent, and each result belongs to one.
   int64_t (*num_units)(const Layer&);
   void (*compute)(const ByteCall&, int64_t unit_begin, int64_t unit_end);
-  // bytes[i] = the integer nearest to x[i] * factor + zero, within 0 .. 255.
+  // bytes[i] = the integer nearest to x[i] * factor + zero, within 0 .. 255; 0 for a NaN.
   void (*quantise)(const float* x, float factor, float zero, int64_t begin, int64_t end, uint8_t* bytes);
   WordKernels words;
   // Rows [begin, end) of [N * P][Q][C]: the maximum over each window of x.

@@ -61,8 +61,7 @@ void compute(const ByteCall& call, int64_t unit_begin, int64_t unit_end) {
 }
 
 void quantise(const float* x, float factor, float zero, int64_t begin, int64_t end, uint8_t* bytes) {
-  for (int64_t i = begin; i < end; ++i)
-    bytes[i] = nearest_byte(std::min(std::max(x[i] * factor + zero, 0.0f), 255.0f));
+  for (int64_t i = begin; i < end; ++i) bytes[i] = nearest_byte(x[i] * factor + zero, 0.0f);
 }
 
 constexpr ByteKernels byte_kernels_named(const char* name) {

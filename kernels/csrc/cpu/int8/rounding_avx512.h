@@ -38,10 +38,11 @@ template <int kCount, int kRegisters>
   __m512i nearest[4] = {};
 #pragma GCC unroll 4
   for (int j = 0; j < kRegisters; ++j) {
-    // Every number above 255 becomes 255; one beyond 2^31 would come back negative from the conversion.
+    // Every number above 255 becomes 255; one beyond 2^31 would come back negative from the conversion. Of a NaN the
+    // minimum gives its second argument, and the conversion -2^31, so that it becomes `low`.
     const int count = kCount - 16 * j < 16 ? kCount - 16 * j : 16;
     const __m512 exact = before_rounding(distances[j], norm, 16 * j, count, residual);
-    const __m512 value = _mm512_min_ps(exact, _mm512_set1_ps(255.0f));
+    const __m512 value = _mm512_min_ps(_mm512_set1_ps(255.0f), exact);
     nearest[j] = _mm512_cvt_roundps_epi32(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
   // Packing saturates at 0 and works in quarters of a register: dword 4 q + j of the result is quarter q of register j.

@@ -121,12 +121,15 @@ const Tile* tiles_with(int registers) {
   return pick(std::make_integer_sequence<int, Set::kRegisters>{});
 }
 
-// The nearest integer, ties to even, of a number within 0 .. 255: 2^23 + v has no digits behind the point.
-inline uint8_t nearest_byte(float v) { return static_cast<uint8_t>(std::bit_cast<uint32_t>(v + 8388608.0f)); }
+// The nearest integer within low .. 255, ties to even: 2^23 + v has no digits behind the point. A NaN becomes `low`:
+// std::max gives its first argument unless the second is larger.
+inline uint8_t nearest_byte(float v, float low) {
+  return static_cast<uint8_t>(std::bit_cast<uint32_t>(std::min(std::max(low, v), 255.0f) + 8388608.0f));
+}
 
 // The bytes of one position for `count` filters.
 inline void round_in_memory(const ByteNorm& norm, int64_t count, const int32_t* sums, int32_t x_sum, uint8_t* y) {
-  const auto within = [&](float v) { return nearest_byte(std::min(std::max(v, norm.low), 255.0f)); };
+  const auto within = [&](float v) { return nearest_byte(v, norm.low); };
   const auto value = [&](int64_t j) { return static_cast<float>(sums[j] - x_sum) * norm.scale[j] + norm.shift[j]; };
   if (norm.residual)
     for (int64_t j = 0; j < count; ++j)

@@ -46,7 +46,8 @@ int64_t padded_words(const Layer& d) {
   return d.N * (d.H + 2 * d.padding_h) * (d.W + 2 * d.padding_w) * d.C + 2;
 }
 
-// Rows [begin, end) of [N * (H + 2 padding)][W + 2 padding][C]: the integers nearest to x * factor within +-most.
+// Rows [begin, end) of [N * (H + 2 padding)][W + 2 padding][C]: the integers nearest to x * factor within +-most. A NaN
+// becomes -most, by the order of the arguments of std::max.
 void pad_to_words(const Layer& d, const float* x, float factor, float most, int64_t begin, int64_t end, int16_t* words) {
   const int64_t rows = d.H + 2 * d.padding_h, row_words = (d.W + 2 * d.padding_w) * d.C, side = d.padding_w * d.C;
   for (int64_t m = begin; m < end; ++m) {
@@ -57,7 +58,7 @@ void pad_to_words(const Layer& d, const float* x, float factor, float most, int6
     const float* from = x + (m / rows * d.H + h) * d.W * d.C;
     for (int64_t i = 0; i < d.W * d.C; ++i) {
       // 1.5 * 2^23 + v has no digits behind the point, and v in its last bits.
-      const float v = std::min(std::max(from[i] * factor, -most), most) + 12582912.0f;
+      const float v = std::min(std::max(-most, from[i] * factor), most) + 12582912.0f;
       to[side + i] = static_cast<int16_t>(std::bit_cast<uint32_t>(v));
     }
   }
