@@ -21,7 +21,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class StridedEdges:
-    """What "same" pads in front of a layer with a stride u: of H rows it makes ceil(H / u)."""
+    """What "same" pads in front of a layer with a stride u: of H rows it makes ceil(H / u). u may be 1."""
 
     kernel: Pair
     stride: Pair

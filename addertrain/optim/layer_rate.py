@@ -33,12 +33,15 @@ _ELEMENTWISE: tuple[type[Optimizer], ...] = (
 """An element's update depends on that element's gradients alone: shards are updated as the whole is."""
 _OF_MATRICES: tuple[type[Optimizer], ...] = (torch.optim.Muon, torch.optim.Adafactor)
 _REFUSED = {
-    "SGD": "its step follows the gradient's length, so scale the gradient: use AdderSGD",
-    "ASGD": "its average of the weights is taken inside the update; use AdamW",
-    "Rprop": "its step sizes depend on lr and are no direction; use AdamW",
-    "LBFGS": "it searches along a line over all layers together; use AdamW",
-    "SparseAdam": "adder filters have dense gradients; use Adam",
+    "sgd": "its step follows the gradient's length, so scale the gradient: use AdderSGD",
+    "asgd": "its average of the weights is taken inside the update; use AdamW",
+    "rprop": "its step sizes depend on lr and are no direction; use AdamW",
+    "lbfgs": "it searches along a line over all layers together; use AdamW",
+    "sparseadam": "adder filters have dense gradients; use Adam",
+    "lamb": "eta would replace its length, the filter's; use AdamW, whose updates have the same direction",
+    "lars": "eta would replace its length, the filter's; use AdderSGD, whose updates have the same direction",
 }
+"""By name in small letters, without "fused": torch has no LAMB or LARS, other libraries have several."""
 _DEEPSPEED = "it steps through a compiled library that keeps settings of its own; use torch's"
 
 
@@ -192,7 +195,9 @@ def _built(rule: Rule) -> Optimizer:
             f"{rule!r:.60}; pass torch.optim.AdamW, for example."
         )
     name = type(inner).__name__
-    reason = _DEEPSPEED if type(inner).__module__.startswith("deepspeed") else _REFUSED.get(name)
+    reason = _REFUSED.get(name.lower().removeprefix("fused"))
+    if type(inner).__module__.startswith("deepspeed"):
+        reason = _DEEPSPEED
     if reason is None and isinstance(inner, AdderOptimizer):
         reason = "it has its own adaptive rate; pass torch's optimizer"
     if reason is not None:

@@ -77,6 +77,11 @@ def test_doubling_eta_doubles_the_step_of_adder_filters(rule: Rule) -> None:
         assert torch.equal(2 * once, twice)
 
 
+def test_doubling_eta_doubles_muons_step_too() -> None:
+    once, twice = (_step_of_filters(RULES["adamw"], MUON, eta=eta) for eta in (ETA, 2 * ETA))
+    assert all(torch.equal(2 * a, b) for a, b in zip(once, twice, strict=True))
+
+
 @every_rule
 def test_the_direction_is_that_of_the_rule(rule: Rule) -> None:
     """Without a decay, which some rules add to the gradient."""
@@ -216,6 +221,18 @@ class _Unknown(torch.optim.Optimizer):
                     param.sub_(group["lr"] * param.grad.sign())
 
 
+class Lamb(_Unknown):
+    """As other libraries name it."""
+
+
+class FusedLAMB(_Unknown):
+    """As others name it."""
+
+
+class Lars(_Unknown):
+    """SGD whose steps are as long as a share of the filter."""
+
+
 def test_optimizers_that_are_not_known_say_whether_they_work_by_elements() -> None:
     assert AdaptiveLayerRate(groups(*parameters()), _OfAUser).param_groups[0]["elementwise"]
     with pytest.raises(ValueError, match="expected elementwise=True or False with _Unknown, not known here"):
@@ -231,6 +248,9 @@ def test_optimizers_that_are_not_known_say_whether_they_work_by_elements() -> No
         (torch.optim.ASGD, {}, "got ASGD; its average of the weights"),
         (torch.optim.Rprop, {}, "got Rprop; its step sizes depend on lr"),
         (torch.optim.LBFGS, {}, "got LBFGS; it searches along a line"),
+        (Lamb, {"elementwise": False}, "got Lamb; eta would replace its length, the filter's; use AdamW"),
+        (FusedLAMB, {}, "got FusedLAMB; eta would replace its length"),
+        (Lars, {}, "got Lars; eta would replace its length, the filter's; use AdderSGD"),
         (torch.optim.AdamW, {"eta": 0.0}, "expected eta > 0, got eta=0.0"),
         (torch.optim.AdamW, {"alr": "local"}, "expected alr to be one of global, off, got 'local'"),
         (partial(torch.optim.AdamW, differentiable=True), {}, "expected differentiable=False, got True"),
