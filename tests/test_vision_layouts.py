@@ -110,20 +110,29 @@ def test_voc_class_maps_come_back_and_train(tmp_path: Path, samples: list[Sample
     assert VocClassMaps(tmp_path, size=32)[0][1].unique().tolist() == read[0][1].unique().tolist()
 
 
-def test_the_page_s_program_runs_on_small_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program of docs/detection-and-segmentation.md, with other sizes."""
+def test_the_page_s_programs_run_on_small_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs of docs/detection-and-segmentation.md, with other sizes and names."""
     page = (ROOT / "docs" / "detection-and-segmentation.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    sizes = '"data", 480, 8, 50, 0.1, 21'
-    assert sizes in program
+    programs = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    others = [
+        {'"data", 480, 8, 50, 0.1, 21': '"data", 32, 2, 1, 0.1, 21'},
+        {'"data", 480, 4, 50, 0.05': '"data", 64, 2, 1, 0.05', '("person", "dog", "car")': repr(NAMES)},
+    ]
     _write_voc(tmp_path / "data", list(composed(4)))
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(program.replace(sizes, '"data", 32, 2, 1, 0.1, 21'), "page", "exec"), names)
+    made: list[dict[str, Any]] = [{}, {}]
+    for program, replaced, names in zip(programs, others, made, strict=True):
+        for text, other in replaced.items():
+            assert text in program
+            program = program.replace(text, other)
+        exec(compile(program, "page", "exec"), names)
+        assert names["step"] == 2
+        assert all(value.isfinite().all() for value in names["model"].state_dict().values())
 
-    assert names["predicted"].shape == (2, 32, 32)
-    assert names["step"] == 2
+    assert made[0]["predicted"].shape == (2, 32, 32)
+    assert [sorted(each) for each in made[1]["found"]] == [["boxes", "labels", "scores"]] * 2
     assert (tmp_path / "network.pt").is_file()
+    assert (tmp_path / "detector.pt").is_file()
 
 
 def test_coco_boxes_masks_and_classes_come_back_and_train(tmp_path: Path, samples: list[Sample]) -> None:
