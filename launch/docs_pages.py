@@ -98,6 +98,10 @@ def recipes_page() -> str:
         "A study is a text file of many runs; `launch/study STUDY` trains them side by side and writes one\n"
         "report ([Reproducing](../docs/reproducing.md)).",
         "\n".join(_study_entry(path) for path in studies),
+        "## Theory",
+        "What adder networks can represent is an experiment without a recipe, because it has a function in\n"
+        "place of a data set ([Theory](../docs/theory.md)); it takes a minute of one core:",
+        "```bash\npython -m docs.examples.draw_universal_approximation\n```",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,5 +1,6 @@
 """The networks of docs/theory.md keep the bounds that it derives, and are made of adder layers alone."""
 
+import csv
 import math
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from docs.examples.universal_approximation import (
     interpolation_2d,
     wide_network,
 )
+from tests.source_tree import ROOT
 
 NUM_POINTS = 2000
 ROUNDING = 1e-11
@@ -123,3 +125,32 @@ def test_errors_fall_with_the_size_as_the_bound_does(dimension: int) -> None:
     build = interpolation_1d if dimension == 1 else interpolation_2d
     coarse, fine = (_largest_error(wide_network(build(f, n)), f, dimension) for n in (4, 16))
     assert 2.5 < coarse / fine < 20
+
+
+def test_the_published_numbers_are_those_of_the_networks_and_keep_their_bounds() -> None:
+    """docs/results/theory/errors.csv, of all networks that are not trained."""
+    pytest.importorskip("matplotlib")
+    from docs.examples.draw_universal_approximation import built
+
+    with (ROOT / "docs" / "results" / "theory" / "errors.csv").open(encoding="utf-8", newline="") as file:
+        published = [row for row in csv.DictReader(file) if not row["network"].endswith("trained")]
+    found = [(name, row) for name, rows in built().items() for row in rows]
+
+    for theirs, (name, row) in zip(published, found, strict=True):
+        assert (theirs["network"], int(theirs["size"])) == (name, row.size)
+        assert row.error == pytest.approx(float(theirs["error"]), abs=ROUNDING)
+        assert row.bound == pytest.approx(float(theirs["bound"]))
+        assert row.error <= row.bound
+
+
+def test_what_the_page_says_of_trained_networks_stands_in_the_table() -> None:
+    page = " ".join((ROOT / "docs" / "theory.md").read_text(encoding="utf-8").split())
+    with (ROOT / "docs" / "results" / "theory" / "errors.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for network, place in (("line, trained", "on the line"), ("square, trained", "on the square")):
+        errors = [float(row["error"]) for row in rows if row["network"] == network]
+        assert f"{min(errors):.2f} to {max(errors):.2f} {place}" in page
+    (line,) = (row for row in rows if (row["network"], row["size"]) == ("line, trained", "32"))
+    (formula,) = (row for row in rows if (row["network"], row["size"]) == ("line, real heights", "32"))
+    assert f"32 units and an error of {float(formula['error']):.3f} exists" in page
+    assert f"this training finds one with {float(line['error']):.2f}." in page

@@ -115,16 +115,14 @@ def trained(f: Function, dimension: int, width: int) -> Row:
     return Row(width, largest_error(network.eval(), f, dimension), None)
 
 
-def measured() -> dict[str, list[Row]]:
-    """All networks, by what the figure calls them."""
+def built() -> dict[str, list[Row]]:
+    """The networks whose weights are formulas, by what the figure calls them."""
     lines, squares = (1, 2, 4, 8, 16, 32, 64, 128), (1, 2, 4, 8, 16, 32)
     half, whole = (lambda n: LIPSCHITZ / (2 * n)), (lambda n: (2 * LIPSCHITZ + 1) / (4 * n))
     return {
         "line, real heights": constructed(wave, interpolation_1d, wide_network, half, lines),
         "line, heights 1 and -1": constructed(wave, integer_slopes_1d, wide_network, whole, lines),
-        "line, trained": [trained(wave, 1, width) for width in (4, 8, 16, 32, 64, 128)],
         "square": constructed(waves, interpolation_2d, wide_network, lambda n: LIPSCHITZ / n, squares),
-        "square, trained": [trained(waves, 2, width) for width in (16, 32, 64, 128, 256, 512)],
         "line, width 6": constructed(wave, interpolation_1d, deep_network, half, lines),
         "square, width 8": constructed(
             waves, interpolation_2d, deep_network, lambda n: LIPSCHITZ / n, squares[:-1]
@@ -132,15 +130,23 @@ def measured() -> dict[str, list[Row]]:
     }
 
 
+def learned() -> dict[str, list[Row]]:
+    """Networks of the shape of the wide ones, trained."""
+    return {
+        "line, trained": [trained(wave, 1, width) for width in (4, 8, 16, 32, 64, 128)],
+        "square, trained": [trained(waves, 2, width) for width in (16, 32, 64, 128, 256, 512)],
+    }
+
+
 def draw_errors(rows: dict[str, list[Row]]) -> bytes:
     """Error against size beside the bounds, three panels."""
     figure, ((line, square, deep),) = panels(1, 3, panel_height=4.2, sharey=True)
-    real, signs, learned = COLORS[0], COLORS[2], COLORS[1]
+    real, signs, by_training = COLORS[0], COLORS[2], COLORS[1]
     _curve(line, "real heights", rows["line, real heights"], real)
     _curve(line, "heights 1 and −1", rows["line, heights 1 and -1"], signs)
-    _curve(line, "trained", rows["line, trained"], learned)
+    _curve(line, "trained", rows["line, trained"], by_training)
     _curve(square, "real heights", rows["square"], real)
-    _curve(square, "trained", rows["square, trained"], learned)
+    _curve(square, "trained", rows["square, trained"], by_training)
     _curve(deep, "[0, 1], width 6", rows["line, width 6"], real)
     _curve(deep, "[0, 1]², width 8", rows["square, width 8"], COLORS[3])
     line.set(title="[0, 1], one hidden layer", xlabel="hidden units", ylabel="largest error")
@@ -191,7 +197,7 @@ def draw_functions() -> bytes:
 def main() -> None:
     """Writes the figures, and the numbers as a table."""
     torch.set_num_threads(1)
-    rows = measured()
+    rows = built() | learned()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "errors.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
