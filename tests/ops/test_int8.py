@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed
+from addertrain.ops.int8 import MAX_TERMS, adder2d_int8, adder2d_int8_packed, reference_distances
 from addertrain.ops.int8_norm import adder2d_int8_norm, pack_int8
 from tests import instruction_sets
 from tests.ops.layers import TABLE, Layer
@@ -60,6 +60,13 @@ def test_distances_over_the_table() -> None:
     instruction_sets.restore()
 
     assert not wrong, "\n".join(wrong[:20])
+
+
+def test_distances_without_a_kernel_for_bytes() -> None:
+    """By Eq. 2 in float32, as on GPUs in groups and where nothing was compiled."""
+    for layer in [*(layer for layer in LAYERS if layer.groups > 1), *LAYERS[::9]]:
+        x, w = bytes_of(layer)
+        assert torch.equal(reference_distances(x, w, *layer.sizes), expected_distances(layer, x, w)), layer
 
 
 @pytest.mark.parametrize("form", FORMS)
