@@ -28,8 +28,10 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not broken, broken
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/layer.md"])
-def test_python_of_the_front_pages_runs(page: str) -> None:
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/layer.md", "docs/converting.md", "docs/grouped-layers.md"]
+)
+def test_python_of_the_pages_about_layers_runs(page: str) -> None:
     """The blocks of a page one after the other, as a reader would enter them."""
     blocks = re.findall(r"```python\n(.*?)```", _text(page), re.DOTALL)
     names: dict[str, Any] = {}
