@@ -1,10 +1,13 @@
 """The checkout's own files, as the tests about the code itself read them."""
 
 import ast
+import importlib.util
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "addertrain"
@@ -29,6 +32,16 @@ def project_files() -> list[Path]:
         ignored = {".venv", "build", "data", "dist", "runs", "__pycache__"}
         paths = [path for path in ROOT.rglob("*") if not ignored.intersection(path.parts)]
     return sorted(path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:4096])
+
+
+def launch_module(name: str) -> ModuleType:
+    """launch/NAME.py, which no package holds, imported under its name."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,19 @@
 """launch/gpu-check: a part that fails or hangs ends no other, and the page says how each went."""
 
-import importlib.util
 import json
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from addertrain.bench.layers import NETWORKS
 from addertrain.bench.roofline import CLOCK_HZ, LANES, MULTIPROCESSORS, predict
 from tests.commands import run_command
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, launch_module
 
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-gpu_page = _module("gpu_page")
-gpu_check = _module("gpu_check")
+gpu_page = launch_module("gpu_page")
+gpu_check = launch_module("gpu_check")
 
 
 def _part(name: str, code: str) -> object:

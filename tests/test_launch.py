@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from tests.commands import run_command
-from tests.faults.launcher import agent_module
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, launch_module
 
 SCRIPTS = (
     "setup",
@@ -30,7 +29,7 @@ SCRIPTS = (
 
 @pytest.fixture(scope="module")
 def agent() -> ModuleType:
-    return agent_module()
+    return launch_module("agent")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

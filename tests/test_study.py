@@ -1,11 +1,9 @@
 """launch/study: runs of a text file side by side, and their report; and the studies that come with it."""
 
-import importlib.util
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +12,7 @@ import pytest
 
 from addertrain.recipe import load_recipe
 from tests.commands import run_command
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, launch_module
 
 STUDIES = sorted((ROOT / "recipes" / "studies").glob("*.txt"))
 DIGITS = "recipes/digits/lenet5bn.yaml"
@@ -23,13 +21,7 @@ KEYS = "--schedule.epochs 1 --train.recalibrate_batches 1 --data.global_batch_si
 
 @pytest.fixture(scope="module")
 def study_runs() -> ModuleType:
-    """launch/study_runs.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("study_runs", ROOT / "launch" / "study_runs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["study_runs"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return launch_module("study_runs")
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)

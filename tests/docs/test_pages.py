@@ -1,29 +1,15 @@
 """Pages that are made from other files are what `launch/docs --write` would write."""
 
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.source_tree import PACKAGE, ROOT
+from tests.source_tree import PACKAGE, ROOT, launch_module
 
-
-def docs_pages() -> ModuleType:
-    """launch/docs_pages.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "launch" / "docs_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["docs_pages"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAGES = docs_pages()
+PAGES = launch_module("docs_pages")
 MODULES = [module for modules in PAGES.PUBLIC_MODULES.values() for module in modules]
 
 

@@ -4,7 +4,6 @@ A start from nothing costs 15 s of processor time for imports, three processes t
 ones do the same work behind that. The agent is the real one either way.
 """
 
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -12,13 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import tests.ranks  # noqa: F401  (its server of processes is the first, with all that the suite needs)
 from tests.faults.rank import main as rank_main
 from tests.faults.rank import read_note
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, launch_module
 
 NUM_RANKS = 2
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -133,7 +131,7 @@ def _launch(log: Path, words: list[str]) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    agent = agent_module()
+    agent = launch_module("agent")
     start_processes = agent.run.elastic_launch
 
     def start_forked(config: Any, entrypoint: str) -> Any:
@@ -147,13 +145,3 @@ def _launch(log: Path, words: list[str]) -> None:
 def _rank(*words: str) -> None:
     """What torchrun would have started as a program: python -u -m tests.faults.rank WORDS."""
     sys.exit(rank_main(list(words[words.index("tests.faults.rank") + 1 :])))
-
-
-def agent_module() -> ModuleType:
-    """launch/agent.py, which no package holds."""
-    spec = importlib.util.spec_from_file_location("launch_agent", ROOT / "launch" / "agent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
