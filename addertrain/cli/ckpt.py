@@ -6,7 +6,6 @@ from pathlib import Path
 
 from addertrain.cli import ckpt_convert
 from addertrain.cli.parser import EXIT_CODES, Commands
-from addertrain.command_parser import CommandParser
 from addertrain.train.output import warn
 
 _PATH = "a run directory, whose newest intact checkpoint is used, or a checkpoint"
@@ -32,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         description="Inspects, verifies, compares, converts and averages checkpoints.",
         epilog=_EPILOG,
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions: Commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_inspect(actions)
     _add_verify(actions)
     _add_diff(actions)
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return action(arguments)
 
 
-def _add_inspect(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+def _add_inspect(actions: Commands) -> None:
     parser = actions.add_parser(
         "inspect",
         help="show what a checkpoint holds",
@@ -63,7 +62,7 @@ def _add_inspect(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser.add_argument("--json", action="store_true", help="print the same as JSON, with the whole recipe")
 
 
-def _add_verify(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+def _add_verify(actions: Commands) -> None:
     parser = actions.add_parser(
         "verify",
         help="check whether checkpoints are intact",
@@ -74,7 +73,7 @@ def _add_verify(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     )
 
 
-def _add_diff(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+def _add_diff(actions: Commands) -> None:
     parser = actions.add_parser(
         "diff",
         help="compare the tensors of two checkpoints",
@@ -84,7 +83,7 @@ def _add_diff(actions: "argparse._SubParsersAction[CommandParser]") -> None:
     parser.add_argument("right", metavar="B", help="the run or checkpoint to compare it with")
 
 
-def _add_average(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+def _add_average(actions: Commands) -> None:
     parser = actions.add_parser(
         "average",
         help="average the weights of several checkpoints",

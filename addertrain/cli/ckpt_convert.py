@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addertrain.command_parser import CommandParser, whole_number
+from addertrain.cli.parser import Commands
+from addertrain.command_parser import whole_number
 from addertrain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ with batch-norm statistics recomputed on training images. To read a checkpoint t
 wrote (ResNet-20 or ResNet-50), name its recipe with --recipe. docs/checkpoints.md explains the formats."""
 
 
-def add_parser(actions: "argparse._SubParsersAction[CommandParser]") -> None:
+def add_parser(actions: Commands) -> None:
     """Adds the parser of the action."""
     parser = actions.add_parser(
         "convert",
