@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _data_root(overrides: list[str]) -> str | None:
     """The value of --data.root, the only key of a recipe that a report takes."""
-    words = [part for word in overrides for part in word.split("=", 1)]
-    if not words:
+    if not overrides:
         return None
+    words = [*overrides[0].split("=", 1), *overrides[1:]]
     if len(words) != 2 or words[0] != "--data.root":
         raise UsageError(
             f"report: expected --data.root DIR as the only key of a recipe, got {' '.join(overrides)}; "

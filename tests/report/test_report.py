@@ -17,6 +17,7 @@ from PIL import Image
 
 from addertrain.checkpoint import CheckpointError
 from addertrain.cli import main
+from addertrain.cli import report as report_command
 from addertrain.errors import RunError
 from addertrain.models import build_model, count_operations
 from addertrain.recipe import load_recipe
@@ -339,6 +340,11 @@ def test_bad_words_are_one_line(
     assert complaint in error
     assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("words", [["--data.root", "a=b"], ["--data.root=a=b"]])
+def test_the_name_of_a_data_root_may_hold_an_equals_sign(words: list[str]) -> None:
+    assert report_command._data_root(words) == "a=b"
 
 
 def test_a_report_that_fails_leaves_the_earlier_one(
