@@ -9,6 +9,7 @@ import math
 import shutil
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from addertrain.errors import UsageError, nearest
@@ -191,3 +192,18 @@ def number(*, can_be_0: bool = False) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def existing_folder(word: str) -> Path:
+    """An argument's type: a folder that exists."""
+    if not Path(word).is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder that exists, got {word!r}; create it first")
+    return Path(word)
+
+
+def new_file(word: str) -> Path:
+    """An argument's type: a file to write, so that a wrong path is refused before anything is measured."""
+    path = Path(word)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, got {word!r}")
+    return path

@@ -134,14 +134,49 @@ def test_an_unknown_option_gets_a_hint(
         (["bench", "checkpoint", "--saves", "0"], "expected a whole number of 1 or more, got '0'"),
         (["bench", "scaling", "--compute-ms", "nan"], "expected a number above 0, got 'nan'"),
         (["bench", "proof", "--batch", "0"], "expected a whole number of 1 or more, got '0'"),
+        (
+            ["plan", "recipe.yaml", "--rate", "fast"],
+            "expected images per second above 0, or measure, got 'fast'",
+        ),
+        (["plan", "recipe.yaml", "--decode-ms", "-1"], "expected a number above 0, got '-1'"),
+        (["bench", "checkpoint", "--folder", "nowhere"], "expected a folder that exists, got 'nowhere'"),
+        (
+            ["bench", "ops", "--json", "nowhere/a.json"],
+            "expected a file in a folder that exists, got 'nowhere/",
+        ),
+        (["bench", "proof", "--json", "."], "expected a file in a folder that exists, got '.'"),
+        (
+            ["bench", "scaling", "--json", "no/a.json"],
+            "expected a file in a folder that exists, got 'no/a.json'",
+        ),
+        (
+            ["bench", "loader", "images", "--step", "lenet5bn"],
+            "expected one of resnet18, resnet50, got 'lenet5bn'",
+        ),
     ],
 )
-def test_a_number_out_of_range_is_refused_before_anything_begins(
+def test_a_word_of_no_use_is_refused_before_anything_begins(
     words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = _complaint(words, capsys)
 
     assert f"argument {words[-2]}: {complaint}" in line
+
+
+@pytest.mark.parametrize("benchmark", ["ops", "step"])
+def test_a_type_that_a_cpu_would_ignore_is_refused(
+    benchmark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _complaint(["bench", benchmark, "resnet20", "--dtype", "float16"], capsys)
+
+    assert f"bench {benchmark}: expected --dtype float16 with --device cuda, got it for a CPU" in line
+
+
+def test_preflight_takes_the_words_of_fit() -> None:
+    words = ["recipe.yaml", "--out", "a", "--resume", "none", "--init-from", "b", "--profile"]
+    fit, preflight = (vars(cli._parser().parse_args([name, *words])) for name in ("fit", "preflight"))
+
+    assert fit == {**preflight, "command": "fit"}
 
 
 def test_an_unknown_network_is_told_of_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

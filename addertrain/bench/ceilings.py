@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from addertrain.bench.timing import clock
+from addertrain.errors import RunError
 
 _VARIANTS = 4  # tile shapes in kernels/csrc/cpu/ceilings.h
 _ROUNDS = 7
@@ -23,10 +24,10 @@ def measure() -> Ceilings:
     """The best round of the best tile shape for each pass.
 
     Raises:
-        RuntimeError: without the compiled CPU library.
+        RunError: without the compiled CPU library.
     """
     if not hasattr(torch.ops.addertrain, "cpu_ceiling_spin"):
-        raise RuntimeError(
+        raise RunError(
             "bench: expected the compiled CPU library, got none; install a C++ compiler and run launch/setup"
         )
     return Ceilings(_best(is_forward=True), _best(is_forward=False))

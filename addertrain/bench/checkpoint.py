@@ -14,7 +14,7 @@ from torch import Tensor
 
 from addertrain.checkpoint.files import write_checkpoint
 from addertrain.checkpoint.snapshot import snapshot
-from addertrain.command_parser import CommandParser, one_of, whole_number
+from addertrain.command_parser import CommandParser, existing_folder, one_of, whole_number
 from addertrain.models import MODELS, build_model
 
 _MINUTE_MS = 60_000.0
@@ -33,7 +33,11 @@ def main(argv: Sequence[str]) -> int:
         help=f"the network: {', '.join(sorted(MODELS))} (default: resnet18)",
     )  # fmt: skip
     parser.add_argument(
-        "--folder", type=Path, default=Path(), help="the folder to write to (default: this folder)"
+        "--folder",
+        type=existing_folder,
+        default=Path(),
+        metavar="DIR",
+        help="the folder to write to (default: this folder)",
     )
     parser.add_argument(
         "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"

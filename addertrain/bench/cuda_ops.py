@@ -17,6 +17,7 @@ from addertrain.bench.broadcast import broadcast_training, cdist_forward, images
 from addertrain.bench.gpu import Gpu, clock_under, interleaved_on_gpu, require_gpu
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.operands import operands
+from addertrain.errors import UsageError
 from addertrain.ops import schemas
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -26,6 +27,19 @@ _HEAD = (
     "layer                    images    GHz |   forward (ceiling) | grad input (ceiling) | grad weight"
     " | matmul |  cdist | formulas, training"
 )
+
+
+def check_dtype(benchmark: str, dtype: str, device: str) -> None:
+    """Refuses a --dtype that a CPU, which is measured in float32, would ignore.
+
+    Raises:
+        UsageError: another type than float32 for a CPU.
+    """
+    if device == "cpu" and dtype != "float32":
+        raise UsageError(
+            f"{benchmark}: expected --dtype {dtype} with --device cuda, got it for a CPU, which is measured "
+            "in float32; leave it out"
+        )
 
 
 @dataclass(frozen=True)

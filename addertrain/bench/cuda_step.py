@@ -46,6 +46,6 @@ def report(name: str, batch: int, median_s: float, split_ms: Mapping[str, float]
 
 
 def device() -> torch.device:
-    """The current CUDA device. Raises RuntimeError without one (`require_gpu`)."""
+    """The current CUDA device. Raises RunError without one (`require_gpu`)."""
     require_gpu()
     return torch.device("cuda", torch.cuda.current_device())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from addertrain.bench.timing import Timing
+from addertrain.errors import RunError
 
 _LANES = 128
 """float32 instructions of a multiprocessor a clock, from compute capability 8.6 on (8.0 has half)."""
@@ -32,12 +33,12 @@ def require_gpu() -> Gpu:
     """The current CUDA device.
 
     Raises:
-        RuntimeError: without one, or without the library that runs on it.
+        RunError: without one, or without the library that runs on it.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("bench: expected a GPU for --device cuda, got none; leave the option out")
+        raise RunError("bench: expected a GPU for --device cuda, got none; leave the option out")
     if not torch._C._dispatch_has_kernel_for_dispatch_key("addertrain::adder2d", "CUDA"):
-        raise RuntimeError(
+        raise RunError(
             "bench: expected the compiled CUDA library, got none; install nvcc and a CUDA build of torch, "
             "and run launch/setup"
         )

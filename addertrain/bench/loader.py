@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from addertrain.bench import ffcv_loader
-from addertrain.command_parser import CommandParser, whole_number
+from addertrain.bench.layers import NETWORKS
+from addertrain.command_parser import CommandParser, one_of, whole_number
 from addertrain.data import PictureLoader, PictureReader
 from addertrain.data.beton.encode import BetonSettings
 from addertrain.data.beton.reader import BetonReader
@@ -42,6 +43,7 @@ _SETTINGS = {
     "ffcv raw 500": BetonSettings(format="raw", max_size=500),
 }
 _IMAGE_SIZE = 224
+_MODELS = [name for name, network in NETWORKS.items() if network.image == (3, _IMAGE_SIZE, _IMAGE_SIZE)]
 
 
 @dataclass
@@ -111,8 +113,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--step",
+        type=one_of(_MODELS),
         metavar="MODEL",
-        help="measure again while a model, such as resnet18, is trained on the images",
+        help=f"measure again while a model is trained on the images: {' or '.join(_MODELS)}",
     )
     arguments = parser.parse_args(argv)
     files = folder_of_classes(Path(arguments.pictures))

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from addertrain.bench.projection import BUCKET_BYTES
 from addertrain.bench.step import CASES
+from addertrain.errors import RunError
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
 
@@ -43,7 +44,7 @@ def measure_ranks(network: str, num_ranks: int, *, batch: int, threads: int, sec
     """Starts the ranks, each with `batch` images, and returns the first one's times.
 
     Raises:
-        ValueError: a rank failed; its traceback is on stderr.
+        RunError: a rank failed; its traceback is on stderr.
     """
     context = multiprocessing.get_context("spawn")  # CUDA and OpenMP do not survive a fork
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +61,7 @@ def measure_ranks(network: str, num_ranks: int, *, batch: int, threads: int, sec
             process.join()
         if any(process.exitcode for process in ranks):
             codes = [process.exitcode for process in ranks]
-            raise ValueError(
+            raise RunError(
                 f"bench scaling: expected {num_ranks} ranks to exit with code 0, got exit codes {codes}; "
                 "see the output above, and try fewer ranks or a smaller --batch"
             )

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from addertrain.bench.ceilings import Ceilings, measure
 from addertrain.bench.layers import NETWORKS, LayerShape
 from addertrain.bench.operands import operands
 from addertrain.bench.timing import interleaved
-from addertrain.command_parser import CommandParser, number, one_of, whole_number
+from addertrain.command_parser import CommandParser, new_file, number, one_of, whole_number
 from addertrain.ops import schemas
 
 _HEAD = (
@@ -56,6 +55,7 @@ class Row:
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    cuda_ops.check_dtype("bench ops", arguments.dtype, arguments.device)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.device == "cuda":
@@ -202,7 +202,7 @@ def _parser() -> CommandParser:
         default="float32",
         help="the data type on a GPU (default: float32)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures to FILE")
     return parser
 
 

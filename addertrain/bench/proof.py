@@ -6,14 +6,14 @@ It makes the comparison of a run (`addertrain.proof`) without data, and does not
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from addertrain import libraries
 from addertrain.bench.cuda_ops import DTYPES
 from addertrain.bench.layers import NETWORKS
-from addertrain.command_parser import CommandParser, one_of, whole_number
+from addertrain.command_parser import CommandParser, new_file, one_of, whole_number
+from addertrain.errors import RunError
 from addertrain.models import build_model
 from addertrain.proof import CompiledOperators, ProvenLayer, layers_of, prove
 from addertrain.proof.environment import environment_of
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """Compares the layers of the networks; returns 1 if a kernel is wrong."""
     arguments = _parser().parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("bench proof: expected a GPU for --device cuda, got none; leave the option out")
+        raise RunError("bench proof: expected a GPU for --device cuda, got none; leave the option out")
     device = torch.device(arguments.device)
     print(f"{environment_of(device)['device']}; {libraries.status()}")
     records, is_right = [], True
@@ -83,5 +83,5 @@ def _parser() -> CommandParser:
         default=128,
         help="the batch size of training, on which kernels depend (default: 128)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the results to FILE")
     return parser

@@ -10,14 +10,13 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 
 from addertrain.bench.local_ranks import LocalTimes, measure_ranks
 from addertrain.bench.projection import BUCKET_BYTES, Cluster, Projection, exposed_time, project
 from addertrain.bench.step import CASES
-from addertrain.command_parser import CommandParser, number, one_of, whole_number
+from addertrain.command_parser import CommandParser, new_file, number, one_of, whole_number
 
 
 def main(argv: Sequence[str]) -> int:
@@ -156,7 +155,7 @@ def _parser() -> CommandParser:
         default=cluster.bandwidth_out / 1e9,
         help="the bandwidth of a machine's network in GB/s (default: %(default)g)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures to FILE")
     return parser
 
 

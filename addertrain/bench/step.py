@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from addertrain.bench import cuda_step
-from addertrain.bench.cuda_ops import DTYPES
+from addertrain.bench.cuda_ops import DTYPES, check_dtype
 from addertrain.bench.gpu import interleaved_on_gpu
 from addertrain.bench.timing import interleaved
 from addertrain.command_parser import CommandParser, number, whole_number
@@ -88,54 +88,9 @@ _TORCHVISIONS = ("resnet18", "resnet50")
 
 def main(argv: Sequence[str]) -> int:
     """Runs the benchmark from command-line words; returns the exit code."""
-    parser = CommandParser(
-        prog="addertrain bench step",
-        description="Compares the time of a training step with that of the convolutional baseline, on this "
-        "CPU or a GPU.",
-    )
-    parser.add_argument(
-        "network",
-        metavar="NETWORK",
-        help=f"the network: {', '.join(CASES)}, a function of your own as package.module:function, or a run "
-        "directory, whose weights and training images are then used",
-    )
-    parser.add_argument(
-        "--image",
-        type=whole_number(),
-        nargs=3,
-        metavar=("C", "H", "W"),
-        default=(3, 224, 224),
-        help="the image shape of a network of your own (default: 3 224 224)",
-    )
-    parser.add_argument(
-        "--classes", type=whole_number(), default=1000, help="its number of classes (default: 1000)"
-    )
-    parser.add_argument(
-        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
-    )
-    parser.add_argument("--batch", type=whole_number(), default=256, help="the batch size (default: 256)")
-    parser.add_argument(
-        "--seconds",
-        type=number(can_be_0=True),
-        default=15.0,
-        help="how long to measure in total (default: 15)",
-    )
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cpu", help="the device to measure (default: cpu)"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="the data type of autocast on a GPU"
-    )
-    parser.add_argument(
-        "--size", type=whole_number(), help="the height and width of images (default: those of the data set)"
-    )
-    parser.add_argument(
-        "--converted",
-        action="store_true",
-        help="also measure torchvision's resnet18 or resnet50 after addertrain.nn.convert, with and without "
-        "fusing (on a CPU)",
-    )
+    parser = _parser()
     arguments = parser.parse_args(argv)
+    check_dtype("bench step", arguments.dtype, arguments.device)
     if arguments.converted and (arguments.network not in _TORCHVISIONS or arguments.device != "cpu"):
         parser.error(
             f"expected --converted with {' or '.join(_TORCHVISIONS)} on a CPU, got {arguments.network} on "
@@ -276,6 +231,60 @@ def _step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="addertrain bench step",
+        description="Compares the time of a training step with that of the convolutional baseline, on this "
+        "CPU or a GPU.",
+    )
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help=f"the network: {', '.join(CASES)}, a function of your own as package.module:function, or a run "
+        "directory, whose weights and training images are then used",
+    )
+    parser.add_argument(
+        "--image",
+        type=whole_number(),
+        nargs=3,
+        metavar=("C", "H", "W"),
+        default=(3, 224, 224),
+        help="the image shape of a network of your own (default: 3 224 224)",
+    )
+    parser.add_argument(
+        "--classes", type=whole_number(), default=1000, help="its number of classes (default: 1000)"
+    )
+    parser.add_argument(
+        "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
+    )
+    parser.add_argument("--batch", type=whole_number(), default=256, help="the batch size (default: 256)")
+    parser.add_argument(
+        "--seconds",
+        type=number(can_be_0=True),
+        default=15.0,
+        help="how long to measure in total (default: 15)",
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="the device to measure (default: cpu)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="the data type of autocast on a GPU (default: float32)",
+    )
+    parser.add_argument(
+        "--size", type=whole_number(), help="the height and width of images (default: those of the data set)"
+    )
+    parser.add_argument(
+        "--converted",
+        action="store_true",
+        help="also measure torchvision's resnet18 or resnet50 after addertrain.nn.convert, with and without "
+        "fusing (on a CPU)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_w
 from addertrain.command_parser import number, whole_number
 from addertrain.errors import UsageError
 
+_MEASURE = "measure"
+
 _EPILOG = f"""examples:
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 64
   addertrain plan recipes/imagenet/resnet50.yaml --world-size 8 --rate 400 --memory 80
@@ -36,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--rate",
+        type=_rate,
         metavar="IMAGES_PER_SECOND|measure",
         help="the training speed of one rank, from which the time is estimated; measure finds it on this "
         "machine with a few steps on random images",
@@ -48,7 +51,7 @@ def add_parser(commands: Commands) -> None:
         "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
     )
     parser.add_argument(
-        "--decode-ms", metavar="MS",
+        "--decode-ms", type=number(), metavar="MS",
         help="the processor time in ms that this machine needs to read an image, as bench loader prints it "
         "(default: that of a Zen 5 core)",
     )  # fmt: skip
@@ -59,17 +62,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from addertrain.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, overrides)
-    is_measured = arguments.rate == "measure"
-    rate = None
-    if not is_measured and arguments.rate is not None:
-        rate = _positive(arguments.rate, "--rate with images per second above 0, or 'measure'")
-    decode_ms = None
-    if arguments.decode_ms is not None:
-        decode_ms = _positive(arguments.decode_ms, "--decode-ms with milliseconds above 0")
-        if recipe.data.loader == "memory":
-            raise UsageError(
-                "plan: expected --decode-ms with data.loader: ffcv or torchvision, got memory; leave it out"
-            )
+    if arguments.decode_ms is not None and recipe.data.loader == "memory":
+        raise UsageError(
+            "plan: expected --decode-ms with data.loader: ffcv or torchvision, got memory; leave it out"
+        )
+    is_measured = arguments.rate == _MEASURE
     # After the arguments have been checked, because this imports torch.
     from addertrain.plan import make_plan, plan_text
 
@@ -77,20 +74,22 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         recipe,
         world_size=arguments.world_size,
         out=Path(arguments.out or Path("runs") / recipe.name),
-        images_per_second=rate,
+        images_per_second=None if is_measured else arguments.rate,
         measure=is_measured,
         memory_gib=arguments.memory,
-        decode_ms=decode_ms,
+        decode_ms=arguments.decode_ms,
     )
     print(plan_text(plan))
     return 0
 
 
-def _positive(text: str, expected: str) -> float:
+def _rate(word: str) -> float | str:
+    """Images per second, or the word that asks to measure them."""
+    if word == _MEASURE:
+        return word
     try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise UsageError(f"plan: expected {expected}, got '{text}'")
-    return number
+        return number()(word)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"expected images per second above 0, or {_MEASURE}, got {word!r}"
+        ) from None

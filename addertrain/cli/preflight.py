@@ -33,7 +33,10 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
     )
-    parser.add_argument("--resume", help="accepted and ignored, so that the arguments of fit can be reused")
+    ignored = "accepted and ignored, so that the arguments of fit can be reused"
+    parser.add_argument("--resume", metavar="auto|none|PATH", help=ignored)
+    parser.add_argument("--init-from", metavar="PATH", help=ignored)
+    parser.add_argument("--profile", action="store_true", help=ignored)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:

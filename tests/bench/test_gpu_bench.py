@@ -8,9 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from addertrain.bench import cuda_ops, cuda_step, ops, roofline, step
+from addertrain.bench import cuda_ops, cuda_step, ops, proof, roofline, step
 from addertrain.bench.gpu import Gpu
 from addertrain.bench.layers import NETWORKS
+from addertrain.errors import RunError
 from tests.source_tree import ROOT
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -46,9 +47,9 @@ def test_kernels_are_told_apart_by_name(kernel: str, part: str) -> None:
 
 
 @no_gpu
-@pytest.mark.parametrize("benchmark", [ops, step], ids=["ops", "step"])
+@pytest.mark.parametrize("benchmark", [ops, step, proof], ids=["ops", "step", "proof"])
 def test_without_a_gpu_one_line_says_so(benchmark: ModuleType) -> None:
-    with pytest.raises(RuntimeError, match="expected a GPU for --device cuda, got none"):
+    with pytest.raises(RunError, match="expected a GPU for --device cuda, got none"):
         benchmark.main(["lenet5bn", "--device", "cuda"])
 
 
@@ -77,6 +78,14 @@ def test_the_page_shows_what_the_roofline_prints(capsys: pytest.CaptureFixture[s
 
     page = (ROOT / "docs" / "performance-gpu.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() in page
+
+
+def test_the_roofline_of_no_network_is_that_of_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert roofline.main(["resnet18", "resnet50"]) == 0
+    named = capsys.readouterr().out
+    assert roofline.main([]) == 0
+
+    assert capsys.readouterr().out == named
 
 
 def test_the_summary_repeats_the_prediction() -> None:
