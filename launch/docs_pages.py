@@ -99,9 +99,10 @@ def recipes_page() -> str:
         "report ([Reproducing](../docs/reproducing.md)).",
         "\n".join(_study_entry(path) for path in studies),
         "## Theory",
-        "What adder networks can represent is an experiment without a recipe, because it has a function in\n"
-        "place of a data set ([Theory](../docs/theory.md)); it takes a minute of one core:",
-        "```bash\npython -m docs.examples.draw_universal_approximation\n```",
+        "[theory](theory) builds networks that approximate given functions, every weight by formula, and\n"
+        "compares their errors with the bounds of [Theory](../docs/theory.md). It is a program instead of a\n"
+        "recipe, because it has a function in place of a data set, and takes a minute of one core:",
+        "```bash\npython -m recipes.theory.draw_universal_approximation\n```",
     ]
     return "\n\n".join(parts) + "\n"
 

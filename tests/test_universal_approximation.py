@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from addertrain.nn import AdderLinear
-from docs.examples.universal_approximation import (
+from recipes.theory.universal_approximation import (
     Function,
     Sum,
     deep_network,
@@ -130,7 +130,7 @@ def test_errors_fall_with_the_size_as_the_bound_does(dimension: int) -> None:
 def test_the_published_numbers_are_those_of_the_networks_and_keep_their_bounds() -> None:
     """docs/results/theory/errors.csv, of all networks that are not trained."""
     pytest.importorskip("matplotlib")
-    from docs.examples.draw_universal_approximation import built
+    from recipes.theory.draw_universal_approximation import built
 
     with (ROOT / "docs" / "results" / "theory" / "errors.csv").open(encoding="utf-8", newline="") as file:
         published = [row for row in csv.DictReader(file) if not row["network"].endswith("trained")]

@@ -1,6 +1,6 @@
 """Draws docs/results/theory/: how large networks of docs/theory.md are, and how far from the function.
 
-    python -m docs.examples.draw_universal_approximation
+    python -m recipes.theory.draw_universal_approximation
 
 needs `addertrain[report]` and a minute of one core, most of it for the networks that are trained.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from addertrain.nn import AdderLinear, param_groups
 from addertrain.optim import AdderSGD, cosine
 from addertrain.report.style import COLORS, Axes, house_style, panels, picture
-from docs.examples.universal_approximation import (
+from recipes.theory.universal_approximation import (
     Function,
     Sum,
     deep_network,
@@ -27,7 +27,7 @@ from docs.examples.universal_approximation import (
     wide_network,
 )
 
-FOLDER = Path(__file__).parents[1] / "results" / "theory"
+FOLDER = Path(__file__).parents[2] / "docs" / "results" / "theory"
 LIPSCHITZ = 2 * math.pi
 """Of both functions below, for distances as sums over coordinates."""
 NUM_POINTS = 4096
