@@ -172,6 +172,15 @@ def test_a_type_that_a_cpu_would_ignore_is_refused(
     assert f"bench {benchmark}: expected --dtype float16 with --device cuda, got it for a CPU" in line
 
 
+@pytest.mark.parametrize("words", [["--classes", "10"], ["--image", "3", "32", "32"]])
+def test_the_shape_of_a_network_that_is_known_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _complaint(["bench", "step", "resnet20", *words], capsys)
+
+    assert "bench step: expected --image and --classes with a function of your own only, got resnet20" in line
+
+
 def test_preflight_takes_the_words_of_fit() -> None:
     words = ["recipe.yaml", "--out", "a", "--resume", "none", "--init-from", "b", "--profile"]
     fit, preflight = (vars(cli._parser().parse_args([name, *words])) for name in ("fit", "preflight"))

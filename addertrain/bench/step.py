@@ -100,9 +100,15 @@ def main(argv: Sequence[str]) -> int:
         parser.error(
             f"expected no --size with a run, whose images are used as they are, got {arguments.size}"
         )
+    if (arguments.image or arguments.classes) and not is_own(arguments.network):
+        parser.error(
+            f"expected --image and --classes with a function of your own only, got {arguments.network}; "
+            "leave them out"
+        )
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    case = _chosen(arguments.network, tuple(arguments.image), arguments.classes, arguments.batch)
+    image = tuple(arguments.image or (3, 224, 224))
+    case = _chosen(arguments.network, image, arguments.classes or 1000, arguments.batch)
     if arguments.size:
         case = dataclasses.replace(case, image_chw=(case.image_chw[0], arguments.size, arguments.size))
     if arguments.device == "cuda":
@@ -250,12 +256,9 @@ def _parser() -> CommandParser:
         type=whole_number(),
         nargs=3,
         metavar=("C", "H", "W"),
-        default=(3, 224, 224),
         help="the image shape of a network of your own (default: 3 224 224)",
     )
-    parser.add_argument(
-        "--classes", type=whole_number(), default=1000, help="its number of classes (default: 1000)"
-    )
+    parser.add_argument("--classes", type=whole_number(), help="its number of classes (default: 1000)")
     parser.add_argument(
         "--threads", type=whole_number(), default=1, help="the number of processor cores to use (default: 1)"
     )

@@ -66,7 +66,7 @@ def add_parser(commands: Commands) -> None:
         help="check a .beton that another program wrote, and write the side file that it lacks",
     )
     verify.add_argument(
-        "--threads", type=whole_number(0), default=_cores(),
+        "--threads", type=whole_number(), default=_cores(),
         help="the number of threads (default: %(default)s, all cores)",
     )  # fmt: skip
     info = actions.add_parser(
@@ -117,7 +117,7 @@ def _add_write(parser: CommandParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--proportion",
-        type=float,
+        type=number(can_be_0=True),
         default=0.5,
         help="the fraction of images that --format proportion stores as JPEG (default: %(default)s)",
     )
@@ -125,7 +125,7 @@ def _add_write(parser: CommandParser) -> None:
         "--page-mib", type=_page, default=8, help="the size of a page in MiB (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=whole_number(0), default=_cores(),
+        "--workers", type=whole_number(), default=_cores(),
         help="the number of processes (default: %(default)s, all cores)",
     )  # fmt: skip
     parser.add_argument(
@@ -201,7 +201,7 @@ def _write(arguments: argparse.Namespace) -> None:
             _source(arguments),
             path,
             settings,
-            num_workers=max(1, arguments.workers),
+            num_workers=arguments.workers,
             skip_bad=arguments.skip_bad,
             progress=countdown,
             say=warn,
@@ -245,7 +245,7 @@ def _source(arguments: argparse.Namespace) -> "PictureSource":
 def _verify(arguments: argparse.Namespace) -> None:
     from addertrain.data.beton.verify import adopt, verify_images, verify_structure
 
-    path, threads = Path(arguments.file), max(1, arguments.threads)
+    path, threads = Path(arguments.file), arguments.threads
     with closing(Countdown("page")) as countdown:
         if arguments.adopt:
             side = adopt(path, num_threads=threads, progress=countdown)

@@ -130,8 +130,11 @@ def test_pictures_left_out_are_listed(few: Path, tmp_path: Path, capsys: pytest.
             "expected a colour such as black or #ff8000",
         ),
         (["write", "nowhere", "x.beton", "--white", "-1"], 2, "expected a number above 0, got '-1'"),
-        (["write", "nowhere", "x.beton", "--workers", "\u00b2"], 2, "of 0 or more, got '\u00b2'"),
-        (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number of 0 or more, got 'many'"),
+        (["write", "nowhere", "x.beton", "--workers", "\u00b2"], 2, "of 1 or more, got '\u00b2'"),
+        (["write", "nowhere", "x.beton", "--workers", "0"], 2, "of 1 or more, got '0'"),
+        (["verify", "x.beton", "--threads", "0"], 2, "of 1 or more, got '0'"),
+        (["write", "nowhere", "x.beton", "--proportion", "half"], 2, "a number of 0 or more, got 'half'"),
+        (["verify", "x.beton", "--threads", "many"], 2, "expected a whole number of 1 or more, got 'many'"),
         (["info", "nowhere.beton"], 1, "expected a .beton file, got none"),
     ],
 )
