@@ -5,7 +5,13 @@ import contextlib
 import shlex
 from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, Commands, add_command_with_keys
+from addertrain.cli.parser import (
+    EXIT_CODES,
+    Commands,
+    add_command_with_keys,
+    add_run_directory,
+    run_directory,
+)
 from addertrain.cli.ranks import is_first_rank, is_launched
 from addertrain.command_parser import help_width
 from addertrain.errors import SavedAfterSignal
@@ -37,10 +43,7 @@ def add_parser(commands: Commands) -> None:
         "the same recipe, training resumes from the newest one.",
         late_epilog=_epilog,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
-    parser.add_argument(
-        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
-    )
+    add_run_directory(parser)
     parser.add_argument(
         "--resume",
         metavar="auto|none|PATH",
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from addertrain.recipe import load_recipe
 
         recipe = load_recipe(arguments.recipe, overrides)
-        out = Path(arguments.out or Path("runs") / recipe.name)
+        out = run_directory(arguments, recipe)
         # After the recipe is checked: this imports torch and Lightning.
         from addertrain.train.run import fit
 

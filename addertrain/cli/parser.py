@@ -2,9 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from addertrain.command_parser import CommandParser, help_width
+
+if TYPE_CHECKING:
+    from addertrain.recipe import Recipe
 
 EXIT_CODES = """exit codes:
   0     The command is done.
@@ -26,7 +30,7 @@ class Commands(Protocol):
 
 
 def add_command_with_keys(commands: Commands, name: str, **settings: Any) -> CommandParser:
-    """The parser of a command that takes keys of a recipe as options; its --help takes a section's name."""
+    """The parser of a command that takes a recipe, and its keys as options; --help takes a section's name."""
     parser = commands.add_parser(name, add_help=False, recipe_keys=_recipe_keys, **settings)
     parser.add_argument(
         "-h",
@@ -36,7 +40,20 @@ def add_command_with_keys(commands: Commands, name: str, **settings: Any) -> Com
         action=_Help,
         help="show this help, or only the keys in one section of the recipe, and exit",
     )
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     return parser
+
+
+def add_run_directory(parser: CommandParser) -> None:
+    """Adds the option that names the run directory; see `run_directory`."""
+    parser.add_argument(
+        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
+    )
+
+
+def run_directory(arguments: argparse.Namespace, recipe: "Recipe") -> Path:
+    """The directory of a recipe's run."""
+    return Path(arguments.out or Path("runs") / recipe.name)
 
 
 class _Help(argparse.Action):

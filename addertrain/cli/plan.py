@@ -1,9 +1,15 @@
 """`addertrain plan`: estimates the steps, memory, disk space and time of a recipe before it runs."""
 
 import argparse
-from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
+from addertrain.cli.parser import (
+    EXIT_CODES,
+    KEYS_NOTE,
+    Commands,
+    add_command_with_keys,
+    add_run_directory,
+    run_directory,
+)
 from addertrain.command_parser import number, whole_number
 from addertrain.errors import UsageError
 
@@ -32,7 +38,6 @@ def add_parser(commands: Commands) -> None:
         "any number of ranks. It needs no GPU.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     parser.add_argument(
         "--world-size", type=whole_number(), default=1, metavar="N", help="the number of ranks (default: 1)"
     )
@@ -47,9 +52,7 @@ def add_parser(commands: Commands) -> None:
         "--memory", type=number(), metavar="GIB",
         help="the memory of one rank's device, against which the estimate is checked",
     )  # fmt: skip
-    parser.add_argument(
-        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
-    )
+    add_run_directory(parser)
     parser.add_argument(
         "--decode-ms", type=number(), metavar="MS",
         help="the processor time in ms that this machine needs to read an image, as bench loader prints it "
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     plan = make_plan(
         recipe,
         world_size=arguments.world_size,
-        out=Path(arguments.out or Path("runs") / recipe.name),
+        out=run_directory(arguments, recipe),
         images_per_second=None if is_measured else arguments.rate,
         measure=is_measured,
         memory_gib=arguments.memory,

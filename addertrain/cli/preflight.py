@@ -2,9 +2,15 @@
 
 import argparse
 import time
-from pathlib import Path
 
-from addertrain.cli.parser import EXIT_CODES, KEYS_NOTE, Commands, add_command_with_keys
+from addertrain.cli.parser import (
+    EXIT_CODES,
+    KEYS_NOTE,
+    Commands,
+    add_command_with_keys,
+    add_run_directory,
+    run_directory,
+)
 from addertrain.cli.ranks import is_first_rank
 from addertrain.train.signals import SignalWatch
 
@@ -29,10 +35,7 @@ def add_parser(commands: Commands) -> None:
         "check.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
-    parser.add_argument(
-        "--out", metavar="DIR", help="the run directory (default: runs/ followed by the name of the recipe)"
-    )
+    add_run_directory(parser)
     ignored = "accepted and ignored, so that the arguments of fit can be reused"
     parser.add_argument("--resume", metavar="auto|none|PATH", help=ignored)
     parser.add_argument("--init-from", metavar="PATH", help=ignored)
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from addertrain.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, overrides)
-    out = Path(arguments.out or Path("runs") / recipe.name)
+    out = run_directory(arguments, recipe)
     from addertrain.train.preflight import preflight
 
     with SignalWatch(asking=()):  # lets Ctrl-C end ranks that wait for each other

@@ -42,7 +42,6 @@ def add_parser(commands: Commands) -> None:
         "against the expected section of the recipe.",
         epilog=_EPILOG,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as those in recipes/")
     parser.add_argument(
         "--seeds",
         type=whole_number(),
