@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from addertrain.bench import ffcv_loader
 from addertrain.bench.layers import NETWORKS
+from addertrain.bench.step import training_step
 from addertrain.command_parser import CommandParser, one_of, whole_number
 from addertrain.data import PictureLoader, PictureReader
 from addertrain.data.beton.encode import BetonSettings
@@ -265,10 +265,7 @@ def _training(name: str) -> Callable[[Any], object]:
 
     def step(batch: Any) -> None:
         images = batch[0] if batch[0].is_floating_point() else batch[0].float().div_(255.0)
-        loss = F.cross_entropy(model(images), batch[1])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        training_step(model, optimizer, images, batch[1].flatten())  # FFCV's Loader gives a column of labels
 
     return step
 

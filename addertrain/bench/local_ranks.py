@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from addertrain.bench.projection import BUCKET_BYTES
-from addertrain.bench.step import CASES
+from addertrain.bench.step import CASES, training_step
 from addertrain.errors import RunError
 from addertrain.nn import param_groups
 from addertrain.optim import AdderSGD
@@ -109,11 +108,11 @@ def measure(network: str, *, batch: int, seconds: float, device: torch.device) -
 
     def compute() -> None:
         with wrapped.no_sync():
-            _step(wrapped, optimizer, images, labels)
+            training_step(wrapped, optimizer, images, labels)
 
     medians = _in_turn(
         {
-            "step": lambda: _step(wrapped, optimizer, images, labels),
+            "step": lambda: training_step(wrapped, optimizer, images, labels),
             "compute": compute,
             "all_reduce": lambda: _reduce_all(buckets),
         },
@@ -127,13 +126,6 @@ def _bucket_sizes(gradient_bytes: int) -> list[int]:
     """Bytes of the buckets that DistributedDataParallel would cut."""
     num = math.ceil(gradient_bytes / BUCKET_BYTES)
     return [gradient_bytes // num] * num
-
-
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    loss = F.cross_entropy(model(images), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 def _reduce_all(buckets: list[Tensor]) -> None:

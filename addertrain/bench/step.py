@@ -199,8 +199,8 @@ def _steps(
     adder_sgd = AdderSGD(param_groups(adder, weight_decay=5e-4), lr=case.lr)
     conv_sgd = torch.optim.SGD(conv.parameters(), lr=case.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     return {
-        "adder": lambda: _step(adder, adder_sgd, images, labels, dtype),
-        "conv": lambda: _step(conv, conv_sgd, images, labels, dtype),
+        "adder": lambda: training_step(adder, adder_sgd, images, labels, dtype),
+        "conv": lambda: training_step(conv, conv_sgd, images, labels, dtype),
     }
 
 
@@ -224,14 +224,19 @@ def _converted_steps(name: str, case: Case, batch: int) -> dict[str, Callable[[]
 
     def step_of(model: nn.Module) -> Callable[[], None]:
         optimizer = AdderSGD(param_groups(model, weight_decay=5e-4), lr=0.1)
-        return lambda: _step(model, optimizer, images, labels, torch.float32)
+        return lambda: training_step(model, optimizer, images, labels)
 
     return {"converted": step_of(own_code), "fused": step_of(fused)}
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, dtype: torch.dtype
+def training_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
+    """One step on a batch; in 16 bits under autocast."""
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()

@@ -42,6 +42,13 @@ def test_every_way_is_measured(
     assert "FFCV's Loader" not in printed
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=["ours", "FFCV's Loader"])
+def test_a_model_trains_on_the_labels_of_every_way(shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+
+    loader._training("resnet18")((images, torch.zeros(shape, dtype=torch.int64)))
+
+
 @pytest.mark.long
 def test_ffcvs_own_loader_is_a_row_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -49,7 +56,7 @@ def test_ffcvs_own_loader_is_a_row_where_it_is(
     threads = torch.get_num_threads()
     if not ffcv_loader.is_there():
         pytest.skip("no FFCV")
-    monkeypatch.setattr(loader, "_FORMS", {"ffcv jpg 500": BetonSettings(max_size=500)})
+    monkeypatch.setattr(loader, "_SETTINGS", {"ffcv jpg 500": BetonSettings(max_size=500)})
     folder = write_folder(tmp_path, num_classes=2, per_class=3)
     words = ["--batch", "4", "--threads", "1", "--epochs", "1", "--repeat", "2"]
 
