@@ -1,4 +1,5 @@
 // All kernels of layers with their planners and launchers, compiled for this machine's processor by the emulator.
+#include "csrc/cuda/depthwise.cu"
 #include "csrc/cuda/direct.cu"
 #include "csrc/cuda/dispatch.cpp"
 #include "csrc/cuda/distance_u8.cu"
@@ -79,5 +80,7 @@ extern "C" void set_emulator(bool copies_at_once, bool reverse_order) {
   emulator::copies = copies_at_once ? emulator::Copies::at_once : emulator::Copies::late;
   emulator::reverse_order = reverse_order;
 }
+
+extern "C" int threads_of_last_launch() { return emulator::threads_of_last_launch; }
 
 extern "C" void set_byte_maxima(bool has_byte_maxima) { emulator::byte_maxima = has_byte_maxima; }

@@ -14,7 +14,7 @@ from addertrain.ops import fused, fusion, schemas
 from addertrain.ops.functional import adder2d
 from addertrain.ops.norm import batch_norm_relu_of_sums
 from tests.commands import run_command
-from tests.ops.answers import data_of, forward_answer
+from tests.ops.answers import data_of, forward_answer, grad_input_answer
 from tests.ops.layers import Layer
 from tests.ops.test_table import mistake
 
@@ -56,6 +56,25 @@ def test_twenty_runs_give_the_same_bits_on_a_gpu(layer: Layer, dtype: torch.dtyp
         for _ in range(20):
             again = _all_results(layer, dy, x, data.w.cuda())
             assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TILED, ids=str)
+@pytest.mark.parametrize("taps", [3, 5, 7])
+def test_depthwise_layers_in_channels_last(taps: int, dtype: torch.dtype) -> None:
+    """They have a kernel of their own: right at the borders of its tiles, and the same bits on every run."""
+    for stride in (1, 2):
+        padding = (taps // 2, taps // 2)
+        layer = Layer(3, 136, 136, 30, 29, taps, taps, (stride, stride), padding, groups=136)
+        data = data_of(layer, dtype)
+        dy, x = (t.cuda().to(memory_format=torch.channels_last) for t in (data.dy, data.x))
+        w = data.w.cuda()
+        y, dx = schemas.ADDER2D(x, w, *layer.sizes, True), schemas.GRAD_INPUT(dy, x, w, *layer.sizes)
+
+        assert mistake(y.cpu(), forward_answer(layer, dtype, True), layer, "response") is None
+        assert mistake(dx.cpu(), grad_input_answer(layer, dtype, True), layer, "input gradient") is None
+        for _ in range(20):
+            assert torch.equal(schemas.ADDER2D(x, w, *layer.sizes, True), y)
+            assert torch.equal(schemas.GRAD_INPUT(dy, x, w, *layer.sizes), dx)
 
 
 def test_another_stream_than_the_default_one() -> None:
@@ -111,6 +130,8 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
         torch.ops.addertrain.batch_norm_relu_backward(y, y, *numbers, *normal[1:], 1e-5, True)
         evaluation = {"scale": numbers[0], "shift": numbers[1], "residual": y}
         fused.adder2d_affine(x, w, [stride] * 2, [1, 1], [1, 1], **evaluation)
+        y = schemas.ADDER2D(x, w[:C, :1], [1, 1], [1, 1], [1, 1], True)
+        schemas.GRAD_INPUT(y, x, w[:C, :1], [1, 1], [1, 1], [1, 1])
 torch.cuda.synchronize()
 """
 

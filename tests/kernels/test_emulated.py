@@ -95,8 +95,11 @@ def test_emulated_grad_input(emulator: EmulatedKernels, dtype: torch.dtype, grou
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *DTYPES], ids=name_of)
-def test_what_no_tile_serves_goes_to_the_direct_kernel(emulator: EmulatedKernels, dtype: torch.dtype) -> None:
-    """Small groups and long filters; float64 everywhere. tests/kernels/test_direct.py has the whole table."""
+def test_what_no_tile_serves(emulator: EmulatedKernels, dtype: torch.dtype) -> None:
+    """Small groups and long filters, and float64 everywhere: the direct kernel and that of depthwise layers.
+
+    tests/kernels/test_direct.py has the whole table, test_depthwise.py which layers go where.
+    """
     is_double = dtype == torch.float64
     layers = [
         one for group in TABLE.values() for one in group if is_double or not EmulatedKernels.serves(one)

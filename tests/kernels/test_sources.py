@@ -123,7 +123,7 @@ def test_a_type_has_a_name_of_its_own() -> None:
     places = defaultdict(set)
     for name, text in TEXTS.items():
         for type_ in re.findall(
-            r"^(?:struct|class|enum class|concept) (?:alignas\(\w+\) )?(\w+)\b[^;]*$", text, re.M
+            r"^(?:struct|class|enum class|concept) (?:alignas\(.+?\) )?(\w+)\b[^;]*$", text, re.M
         ):
             places[type_].add(name)
     twice = {type_: sorted(names) for type_, names in places.items() if len(names) > 1}

@@ -46,8 +46,8 @@ def small_layers(
 
 
 def grouped_layers(dtype: torch.dtype | None) -> dict[ProvenLayer, list[str]]:
-    """A depthwise layer and others in small groups, for the direct kernel; large groups, for the tiles."""
-    sizes = ((12, 24, 3, 2, 12), (24, 20, 3, 1, 4), (20, 64, 1, 1, 1), (64, 96, 3, 1, 2))
+    """A depthwise layer for its own kernel, small groups for the direct one, large groups for the tiles."""
+    sizes = ((12, 12, 3, 1, 12), (12, 24, 3, 2, 12), (24, 20, 3, 1, 4), (20, 64, 1, 1, 1), (64, 96, 3, 1, 2))
     modules: list[nn.Module] = []
     for channels, filters, kernel, stride, groups in sizes:
         layer = AdderConv2d(

@@ -1,11 +1,11 @@
 // One thread computes one output, straight from the equations: right for every type, layout and geometry, and slow. It
-// serves float64, what the tiles' numbers cannot hold (plan.h), and depthwise layers and other small groups, whose sums
-// have few terms and share their operands with neighbouring threads through the caches.
+// serves float64, what the tiles' numbers cannot hold (plan.h), and small groups, whose sums have few terms and share their
+// operands with neighbouring threads through the caches.
 #include "csrc/cuda/direct.h"
 
-#include <limits>
 #include <type_traits>
 
+#include "csrc/cuda/short_offsets.h"
 #include "device/direct.h"
 #include "device/platform.h"
 
@@ -52,19 +52,6 @@ struct PowerSlopeF32 {
 
 // A grid holds 2^31 - 1 blocks: more threads than any memory has elements.
 dim3 direct_grid(int64_t count) { return dim3(static_cast<unsigned>((count + kDirectThreads - 1) / kDirectThreads)); }
-
-// Whether 32 bits hold the offsets from an image's or a filter's first element on, with the positions of the padding.
-bool is_short(const ImageStrides& s, double n, double c, double h, double w) {
-  const double reach = n * double(s.n) + c * double(s.c) + h * double(s.h) + w * double(s.w);
-  return reach < std::numeric_limits<int32_t>::max() && n * c * h * w < std::numeric_limits<int32_t>::max();
-}
-
-bool is_short_layer(const Layer& d, int64_t groups, const ImageStrides& x, const ImageStrides& w,
-                    const ImageStrides& y) {
-  const double height = double(d.H) + 2.0 * double(d.padding_h), width = double(d.W) + 2.0 * double(d.padding_w);
-  return is_short(x, d.N, groups * d.C, height, width) && is_short(w, groups * d.O, d.C, d.R, d.S) &&
-         is_short(y, d.N, groups * d.O, d.P, d.Q);
-}
 
 template <typename Acc, typename T, typename Index, typename Term>
 cudaError_t launch_with(const ForwardCall& call, const Term& term, cudaStream_t stream) {
@@ -117,14 +104,6 @@ cudaError_t launch_distance(const GradInputCall& call, cudaStream_t stream) {
     return launch_with<Acc, T, Index>(call, PowerSlope<double>{call.power}, stream);
   else
     return launch_with<Acc, T, Index>(call, PowerSlopeF32{static_cast<float>(call.power)}, stream);
-}
-
-bool is_short_call(const ForwardCall& call) {
-  return is_short_layer(call.layer, call.groups, call.x.strides, call.w.strides, call.y.strides);
-}
-bool is_short_call(const GradInputCall& call) {
-  return is_short_layer(call.layer, call.groups, call.x.strides, call.w.strides, call.dy.strides) &&
-         is_short_layer(call.layer, call.groups, call.dx.strides, call.w.strides, call.dy.strides);
 }
 
 template <typename Acc, typename T, typename Call>

@@ -1,6 +1,7 @@
 // Which kernel serves a call: tiles for float32 and 16 bits, the direct kernel for float64 and for what does
-// not fit tiles (docs/cuda.md lists both). Large groups take turns on the tiles, small ones, which would leave most of a
-// tile empty, share one launch of the direct kernel.
+// not fit tiles (docs/cuda.md lists both). Large groups take turns on the tiles. Small ones, which would leave most of
+// a tile empty, share one launch: of depthwise layers' own kernel if it serves them, otherwise of the direct kernel.
+#include "csrc/cuda/depthwise.h"
 #include "csrc/cuda/direct.h"
 #include "csrc/cuda/plan.h"
 #include "csrc/cuda/tiled.h"
@@ -88,7 +89,7 @@ int64_t workspace_bytes(const GradInputCall& call) {
 }
 
 cudaError_t adder2d_cuda(const ForwardCall& call, void* workspace, cudaStream_t stream) {
-  if (!has_tiles(call)) return direct_forward(call, stream);
+  if (!has_tiles(call)) return is_depthwise(call) ? depthwise_forward(call, stream) : direct_forward(call, stream);
   const auto run = call.power != 1.0               ? power_forward_f32
                    : call.type == Type::kFloat32 ? forward_f32
                                                  : forward_pairs;
@@ -96,7 +97,8 @@ cudaError_t adder2d_cuda(const ForwardCall& call, void* workspace, cudaStream_t 
 }
 
 cudaError_t adder2d_grad_input_cuda(const GradInputCall& call, void* workspace, cudaStream_t stream) {
-  if (!has_tiles(call)) return direct_grad_input(call, stream);
+  if (!has_tiles(call))
+    return is_depthwise(call) ? depthwise_grad_input(call, stream) : direct_grad_input(call, stream);
   const auto run = call.power != 1.0               ? power_grad_input_f32
                    : call.type == Type::kFloat32 ? grad_input_f32
                                                  : grad_input_pairs;

@@ -74,6 +74,7 @@ inline Thread* self = nullptr;
 inline dim3 block;
 inline unsigned char* shared = nullptr;
 inline std::function<void()> body;
+inline int threads_of_last_launch = 0;   // of a block; kernels differ in it
 
 inline void run(const Copy& copy) {
   if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
@@ -175,6 +176,7 @@ inline int32_t add_twice_byte_maxima(int32_t sum, uint32_t a, uint32_t b) {
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, int shared_bytes, cudaStream_t, const Params& p) {
   emulator::body = [kernel, &p] { kernel(p); };
+  emulator::threads_of_last_launch = threads;
   emulator::has_failed = false;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
