@@ -4,7 +4,7 @@
 // row, which for the response is the order of direct.h.
 #pragma once
 
-#include "device/layer.h"
+#include "device/direct.h"
 #include "device/platform.h"
 
 namespace addertrain {
@@ -28,8 +28,9 @@ struct PixelStrides {
   int n, h, w;
 };
 
-// Position (p, q) of the result sees pixel (p*stride - top + r, q*stride - left + s) of the source at tap (r, s).
-// Forward: the source is x. Input gradient, at stride 1: it is dY, and the taps run backwards.
+// Position (p, q) of the result sees pixel (h, v) of the source at tap (r, s) where p*down - top + r = h*up and
+// q*down - left + s = v*up. Forward: the source is x, `down` the stride and `up` 1. Input gradient: the source is dY,
+// `up` the stride and `down` 1, and the taps run backwards.
 template <class T>
 struct DepthwiseParams {
   const T* source;
@@ -41,6 +42,7 @@ struct DepthwiseParams {
   int images, channels, height, width;  // of the source
   int out_height, out_width;
   int top, left;
+  int first_p, first_q;  // of the first tile, 0 or -1: tap 0 sees a pixel there, so that all tiles have the same taps
   int lanes, chunks;   // a block's threads side by side along the channels; blocks side by side there
   int walks;           // of a block: each walks `steps` tiles down
   int columns, bands;  // walks of an image, side by side and one below the other
@@ -76,12 +78,15 @@ struct DepthwiseSlope {
 };
 
 // Results of a thread at a time, and blocks that a multiprocessor must hold.
-template <int kTaps, int kStride, bool kIsGrad>
+template <class Operation, int kFilterTaps, int kStride>
 struct DepthwiseTile {
-  static constexpr int kRows = 4, kColumns = kStride == 1 && !kIsGrad ? 4 : 2;  // a gradient keeps x/2 as well
+  using Op = Operation;
+  static constexpr int kTaps = kFilterTaps;
+  static constexpr int kDown = Op::kIsGrad ? 1 : kStride, kUp = Op::kIsGrad ? kStride : 1;
+  static constexpr int kRows = 4, kColumns = kStride == 1 && !Op::kIsGrad ? 4 : 2;  // a gradient keeps x/2 as well
   static constexpr int kMinBlocks = kTaps == 7 ? 3 : 4;
-  static constexpr int kSourceRows = (kRows - 1) * kStride + kTaps;
-  static constexpr int kSourceColumns = (kColumns - 1) * kStride + kTaps;
+  static constexpr int kSourceRows = ((kRows - 1) * kDown + kTaps - 1) / kUp + 1;
+  static constexpr int kSourceColumns = ((kColumns - 1) * kDown + kTaps - 1) / kUp + 1;
   static constexpr int kSharedBytes = (kTaps * kTaps + 1) * kDepthwisePitch * 4;
   using Pixels = ChannelFloats[kSourceColumns];
   using Results = ChannelFloats[kRows][kColumns];
@@ -125,56 +130,60 @@ ADDERTRAIN_DEVICE ChannelFloats load_channels(const __nv_bfloat16* from) {
 // Neighbouring pixels of a row, `step` elements apart. Outside [0, width), and everywhere if the row is outside, lies
 // the spatial zero pad.
 template <int kCount, class T>
-ADDERTRAIN_DEVICE void load_pixels(const T* from, int step, int first, int width, bool is_inside,
+ADDERTRAIN_DEVICE void load_pixels(const T* from, int step, int first, int width, bool is_row_inside,
                                    ChannelFloats (&pixels)[kCount]) {
-  if (is_inside && first >= 0 && first + kCount <= width) {
+  if (is_row_inside && first >= 0 && first + kCount <= width) {
 #pragma unroll
     for (int j = 0; j < kCount; ++j) pixels[j] = load_channels(from + j * step);
   } else {
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
       pixels[j] = {};
-      if (is_inside && first + j >= 0 && first + j < width) pixels[j] = load_channels(from + j * step);
+      if (is_row_inside && is_inside(first + j, width)) pixels[j] = load_channels(from + j * step);
     }
   }
 }
 
 // A row of pixels against a row of the filters: every result of a row of the tile.
-template <class Op, int kTaps, int kStride, int kPixels, int kColumns>
-ADDERTRAIN_DEVICE void add_row(const ChannelFloats (&pixels)[kPixels], const float* filters,
+template <class Tile, int kColumns>
+ADDERTRAIN_DEVICE void add_row(const typename Tile::Pixels& pixels, const float* filters,
                                const ChannelFloats (&x)[kColumns], ChannelFloats (&sums)[kColumns]) {
 #pragma unroll
-  for (int s = 0; s < kTaps; ++s) {
+  for (int s = 0; s < Tile::kTaps; ++s) {
     const auto w = load_vector<ChannelFloats>(filters + s * kDepthwisePitch);
 #pragma unroll
-    for (int q = 0; q < kColumns; ++q)
+    for (int q = 0; q < kColumns; ++q) {
+      if ((q * Tile::kDown + s) % Tile::kUp != 0) continue;
+      const ChannelFloats& pixel = pixels[(q * Tile::kDown + s) / Tile::kUp];
 #pragma unroll
       for (int c = 0; c < kDepthwiseChannels; c += 2) {
-        const ChannelFloats& pixel = pixels[q * kStride + s];
-        const auto sum = Op::add({sums[q].v[c], sums[q].v[c + 1]}, {pixel.v[c], pixel.v[c + 1]}, {w.v[c], w.v[c + 1]},
-                                 {x[q].v[c], x[q].v[c + 1]});
+        const auto sum = Tile::Op::add({sums[q].v[c], sums[q].v[c + 1]}, {pixel.v[c], pixel.v[c + 1]},
+                                       {w.v[c], w.v[c + 1]}, {x[q].v[c], x[q].v[c + 1]});
         sums[q].v[c] = sum.first, sums[q].v[c + 1] = sum.second;
       }
+    }
   }
 }
 
 // The sums of a tile over all rows of pixels under it. The loop over them is not unrolled: other warps compute while
 // one waits for its row.
-template <class Op, int kTaps, int kStride, class Tile, class T>
+template <class Tile, class T>
 ADDERTRAIN_DEVICE void add_tile(const DepthwiseParams<T>& p, const T* source, const float* filters, int first_p,
                                 int first_q, const typename Tile::Results& x, typename Tile::Results& sums) {
-  const int first_h = first_p * kStride - p.top, first_v = first_q * kStride - p.left;
+  constexpr int kRowFilters = Tile::kTaps * kDepthwisePitch;
+  const int first_h = (first_p * Tile::kDown - p.top) / Tile::kUp;
+  const int first_v = (first_q * Tile::kDown - p.left) / Tile::kUp;
   const T* from = source + (first_h * p.source_strides.h + first_v * p.source_strides.w);
 #pragma unroll 1
   for (int i = 0; i < Tile::kSourceRows; ++i) {
     typename Tile::Pixels pixels;
-    const bool is_inside = static_cast<unsigned>(first_h + i) < static_cast<unsigned>(p.height);
-    load_pixels(from, p.source_strides.w, first_v, p.width, is_inside, pixels);
+    load_pixels(from, p.source_strides.w, first_v, p.width, is_inside(first_h + i, p.height), pixels);
 #pragma unroll
-    for (int k = 0; k < Tile::kRows; ++k)
-      if (i >= k * kStride && i < k * kStride + kTaps)
-        add_row<Op, kTaps, kStride>(pixels, filters - k * kStride * kTaps * kDepthwisePitch, x[k], sums[k]);
-    from += p.source_strides.h, filters += kTaps * kDepthwisePitch;
+    for (int k = 0; k < Tile::kRows; ++k) {
+      const int r = i * Tile::kUp - k * Tile::kDown;
+      if (r >= 0 && r < Tile::kTaps) add_row<Tile>(pixels, filters - k * Tile::kDown * kRowFilters, x[k], sums[k]);
+    }
+    from += p.source_strides.h, filters += Tile::kUp * kRowFilters;
   }
 }
 
@@ -185,7 +194,7 @@ ADDERTRAIN_DEVICE void load_x(const DepthwiseParams<T>& p, const T* from, const 
   from += first_p * p.x_strides.h + first_q * p.x_strides.w;
 #pragma unroll
   for (int i = 0; i < Tile::kRows; ++i, from += p.x_strides.h) {
-    load_pixels(from, p.x_strides.w, first_q, p.out_width, first_p + i < p.out_height, x[i]);
+    load_pixels(from, p.x_strides.w, first_q, p.out_width, is_inside(first_p + i, p.out_height), x[i]);
 #pragma unroll
     for (int j = 0; j < Tile::kColumns; ++j)
 #pragma unroll
@@ -209,8 +218,8 @@ template <class Tile, class T>
 ADDERTRAIN_DEVICE void store_tile(const DepthwiseParams<T>& p, T* to, int first_p, int first_q,
                                   const typename Tile::Results& sums) {
   to += first_p * p.out_strides.h + first_q * p.out_strides.w;
-  const int rows = p.out_height - first_p, columns = p.out_width - first_q;
-  if (rows >= Tile::kRows && columns >= Tile::kColumns) {
+  const bool are_rows_inside = first_p >= 0 && first_p + Tile::kRows <= p.out_height;
+  if (are_rows_inside && first_q >= 0 && first_q + Tile::kColumns <= p.out_width) {
 #pragma unroll
     for (int i = 0; i < Tile::kRows; ++i, to += p.out_strides.h)
 #pragma unroll
@@ -220,14 +229,15 @@ ADDERTRAIN_DEVICE void store_tile(const DepthwiseParams<T>& p, T* to, int first_
     for (int i = 0; i < Tile::kRows; ++i, to += p.out_strides.h)
 #pragma unroll
       for (int j = 0; j < Tile::kColumns; ++j)
-        if (i < rows && j < columns) store_channels(to + j * p.out_strides.w, sums[i][j]);
+        if (is_inside(first_p + i, p.out_height) && is_inside(first_q + j, p.out_width))
+          store_channels(to + j * p.out_strides.w, sums[i][j]);
   }
 }
 
 template <class T, class Op, int kTaps, int kStride>
-__global__ void __launch_bounds__(kDepthwiseThreads, DepthwiseTile<kTaps, kStride, Op::kIsGrad>::kMinBlocks)
+__global__ void __launch_bounds__(kDepthwiseThreads, DepthwiseTile<Op, kTaps, kStride>::kMinBlocks)
     adder_depthwise_kernel(const __grid_constant__ DepthwiseParams<T> p) {
-  using Tile = DepthwiseTile<kTaps, kStride, Op::kIsGrad>;
+  using Tile = DepthwiseTile<Op, kTaps, kStride>;
   float* const shared = reinterpret_cast<float*>(dynamic_shared());
   const int first_channel = static_cast<int>(blockIdx.x % p.chunks) * p.lanes * kDepthwiseChannels;
   load_filters<Op, kTaps>(p, first_channel, shared);
@@ -237,21 +247,22 @@ __global__ void __launch_bounds__(kDepthwiseThreads, DepthwiseTile<kTaps, kStrid
   const int lane = static_cast<int>(threadIdx.x) - walk_of_block * p.lanes;
   const int channel = first_channel + lane * kDepthwiseChannels;
   const unsigned walk = blockIdx.x / p.chunks * p.walks + walk_of_block;
-  const int band_of_all = walk / p.columns, first_q = (walk - band_of_all * p.columns) * Tile::kColumns;
+  const int band_of_all = walk / p.columns;
+  const int first_q = p.first_q + static_cast<int>(walk - band_of_all * p.columns) * Tile::kColumns;
   const int image = static_cast<unsigned>(band_of_all) / p.bands;
   if (walk_of_block >= p.walks || channel >= p.channels || image >= p.images) return;
 
   const float* const filters = shared + lane * kDepthwiseChannels;
   const T* const source = p.source + (image * p.source_strides.n + channel);
   T* const out = p.out + (image * p.out_strides.n + channel);
-  int first_p = (band_of_all - image * p.bands) * p.steps * Tile::kRows;
+  int first_p = p.first_p + (band_of_all - image * p.bands) * p.steps * Tile::kRows;
   for (int step = 0; step < p.steps && first_p < p.out_height; ++step, first_p += Tile::kRows) {
     typename Tile::Results x = {}, sums = {};
     if constexpr (Op::kIsGrad) {
       const auto nan = load_vector<ChannelFloats>(filters + kTaps * kTaps * kDepthwisePitch);
       load_x<Tile>(p, p.x + (image * p.x_strides.n + channel), nan, first_p, first_q, x, sums);
     }
-    add_tile<Op, kTaps, kStride, Tile>(p, source, filters, first_p, first_q, x, sums);
+    add_tile<Tile>(p, source, filters, first_p, first_q, x, sums);
     store_tile<Tile>(p, out, first_p, first_q, sums);
   }
 }

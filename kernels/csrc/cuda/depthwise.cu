@@ -63,14 +63,15 @@ DepthwiseParams<T> params_of(const GradInputCall& call) {
 
 int64_t quotient_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
-// Divides the channels among blocks and the tiles among walks, from sizes alone; returns the number of blocks.
+// Places the tiles and divides them and the channels among blocks, from sizes alone; returns the number of blocks.
 template <class Tile, class T>
 int64_t divide_work(DepthwiseParams<T>& p) {
   const int64_t vectors = p.channels / kDepthwiseChannels;
   p.chunks = static_cast<int>(quotient_up(vectors, kDepthwiseLanes));
   p.lanes = static_cast<int>(quotient_up(vectors, p.chunks)), p.walks = kDepthwiseThreads / p.lanes;
-  p.columns = static_cast<int>(quotient_up(p.out_width, Tile::kColumns));
-  const int64_t rows = quotient_up(p.out_height, Tile::kRows);
+  p.first_p = -(p.top & (Tile::kUp - 1)), p.first_q = -(p.left & (Tile::kUp - 1));
+  p.columns = static_cast<int>(quotient_up(p.out_width - p.first_q, Tile::kColumns));
+  const int64_t rows = quotient_up(p.out_height - p.first_p, Tile::kRows);
   auto blocks = [&](int64_t bands) {
     return quotient_up(int64_t{p.images} * bands * p.columns, p.walks) * p.chunks;
   };
@@ -82,7 +83,7 @@ int64_t divide_work(DepthwiseParams<T>& p) {
 
 template <class T, class Op, int kTaps, int kStride>
 cudaError_t launch_tiles(DepthwiseParams<T> p, cudaStream_t stream) {
-  using Tile = DepthwiseTile<kTaps, kStride, Op::kIsGrad>;
+  using Tile = DepthwiseTile<Op, kTaps, kStride>;
   const dim3 grid(static_cast<unsigned>(divide_work<Tile>(p)));
   const auto kernel = adder_depthwise_kernel<T, Op, kTaps, kStride>;
   return launch(kernel, grid, kDepthwiseThreads, Tile::kSharedBytes, stream, p);
@@ -97,9 +98,8 @@ cudaError_t launch_filters(const DepthwiseParams<T>& p, int64_t taps, cudaStream
   }
 }
 
-template <bool kIsOffsetFree, class T>
-cudaError_t launch_response(const ForwardCall& call, cudaStream_t stream) {
-  using Op = DepthwiseResponse<kIsOffsetFree>;
+template <class Op, class T, class Call>
+cudaError_t launch_strides(const Call& call, cudaStream_t stream) {
   const Layer& d = call.layer;
   return d.stride_h == 1 ? launch_filters<Op, 1>(params_of<T>(call), d.R, stream)
                          : launch_filters<Op, 2>(params_of<T>(call), d.R, stream);
@@ -107,12 +107,13 @@ cudaError_t launch_response(const ForwardCall& call, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_typed(const ForwardCall& call, cudaStream_t stream) {
-  return call.offset_free ? launch_response<true, T>(call, stream) : launch_response<false, T>(call, stream);
+  return call.offset_free ? launch_strides<DepthwiseResponse<true>, T>(call, stream)
+                          : launch_strides<DepthwiseResponse<false>, T>(call, stream);
 }
 
 template <class T>
 cudaError_t launch_typed(const GradInputCall& call, cudaStream_t stream) {
-  return launch_filters<DepthwiseSlope, 1>(params_of<T>(call), call.layer.R, stream);
+  return launch_strides<DepthwiseSlope, T>(call, stream);
 }
 
 template <class Call>
@@ -133,8 +134,8 @@ bool is_depthwise(const ForwardCall& call) {
 }
 
 bool is_depthwise(const GradInputCall& call) {
-  return is_depthwise_layer(call.layer, call.groups, call.type, call.power) && call.layer.stride_h == 1 &&
-         is_short_call(call) && has_channel_vectors(call.dy, call.type) && has_channel_vectors(call.x, call.type) &&
+  return is_depthwise_layer(call.layer, call.groups, call.type, call.power) && is_short_call(call) &&
+         has_channel_vectors(call.dy, call.type) && has_channel_vectors(call.x, call.type) &&
          has_channel_vectors(call.dx, call.type);
 }
 

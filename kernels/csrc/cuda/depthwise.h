@@ -5,8 +5,8 @@
 
 namespace addertrain::cuda {
 
-// One channel and one filter a group, float32 or 16 bits, filters of 3x3, 5x5 or 7x7, equal strides of 1 or 2 (of an
-// input gradient 1), no dilation, channels-last with a number of channels divisible by 4, offsets of 32 bits.
+// One channel and one filter a group, float32 or 16 bits, filters of 3x3, 5x5 or 7x7, equal strides of 1 or 2,
+// no dilation, channels-last with a number of channels divisible by 4, offsets of 32 bits.
 bool is_depthwise(const ForwardCall& call);
 bool is_depthwise(const GradInputCall& call);
 
