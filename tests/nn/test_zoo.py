@@ -76,7 +76,7 @@ def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network, x = _network(name)
-    for _ in range(30):  # until the statistics are those of the batch
+    for _ in range(30):  # most of the way to the statistics of the batch
         network(x)
     standard = in_standard_operations(network)
 
@@ -85,8 +85,15 @@ def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
 
-    expected = network.eval()(x).detach()
-    assert (torch.from_numpy(logits) - expected).abs().max() <= 1e-3 * (1 + expected.abs().max())
+    # Untrained networks of many layers multiply roundings, some by more than a million. How much of them
+    # arrives at the logits is seen from torch in float32; above a twentieth this test would say nothing.
+    with torch.no_grad():
+        exact = copy.deepcopy(network).double().eval()(x.double())
+        rounded = standard(x)
+    rounding = (rounded - exact).abs().max()
+    assert rounding <= 0.05 * exact.abs().max()
+    bound = max(1e-3 * (1 + exact.abs().max()), 4 * rounding)
+    assert (torch.from_numpy(logits) - exact).abs().max() <= bound
 
 
 @pytest.mark.long
