@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "csrc/cuda/blocks.h"
 #include "csrc/cuda/short_offsets.h"
 #include "device/depthwise.h"
 
@@ -32,14 +33,21 @@ PixelStrides pixel_strides(const ImageStrides& s) {
   return {static_cast<int>(s.n), static_cast<int>(s.h), static_cast<int>(s.w)};
 }
 
+// What both passes say alike; the sizes of `source` and `out` and the first tap's place follow.
+template <class T, class Call>
+DepthwiseParams<T> params_between(const Call& call, const Image& source, const Result& out) {
+  DepthwiseParams<T> p{};
+  p.source = static_cast<const T*>(source.data), p.source_strides = pixel_strides(source.strides);
+  p.w = static_cast<const T*>(call.w.data), p.w_strides = call.w.strides;
+  p.out = static_cast<T*>(out.data), p.out_strides = pixel_strides(out.strides);
+  p.images = static_cast<int>(call.layer.N), p.channels = static_cast<int>(call.groups);
+  return p;
+}
+
 template <class T>
 DepthwiseParams<T> params_of(const ForwardCall& call) {
   const Layer& d = call.layer;
-  DepthwiseParams<T> p{};
-  p.source = static_cast<const T*>(call.x.data), p.source_strides = pixel_strides(call.x.strides);
-  p.w = static_cast<const T*>(call.w.data), p.w_strides = call.w.strides;
-  p.out = static_cast<T*>(call.y.data), p.out_strides = pixel_strides(call.y.strides);
-  p.images = static_cast<int>(d.N), p.channels = static_cast<int>(call.groups);
+  auto p = params_between<T>(call, call.x, call.y);
   p.height = static_cast<int>(d.H), p.width = static_cast<int>(d.W);
   p.out_height = static_cast<int>(d.P), p.out_width = static_cast<int>(d.Q);
   p.top = static_cast<int>(d.padding_h), p.left = static_cast<int>(d.padding_w);
@@ -49,19 +57,13 @@ DepthwiseParams<T> params_of(const ForwardCall& call) {
 template <class T>
 DepthwiseParams<T> params_of(const GradInputCall& call) {
   const Layer& d = call.layer;
-  DepthwiseParams<T> p{};
-  p.source = static_cast<const T*>(call.dy.data), p.source_strides = pixel_strides(call.dy.strides);
+  auto p = params_between<T>(call, call.dy, call.dx);
   p.x = static_cast<const T*>(call.x.data), p.x_strides = pixel_strides(call.x.strides);
-  p.w = static_cast<const T*>(call.w.data), p.w_strides = call.w.strides;
-  p.out = static_cast<T*>(call.dx.data), p.out_strides = pixel_strides(call.dx.strides);
-  p.images = static_cast<int>(d.N), p.channels = static_cast<int>(call.groups);
   p.height = static_cast<int>(d.P), p.width = static_cast<int>(d.Q);
   p.out_height = static_cast<int>(d.H), p.out_width = static_cast<int>(d.W);
   p.top = static_cast<int>(d.R - 1 - d.padding_h), p.left = static_cast<int>(d.S - 1 - d.padding_w);
   return p;
 }
-
-int64_t quotient_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
 // Places the tiles and divides them and the channels among blocks, from sizes alone; returns the number of blocks.
 template <class Tile, class T>

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "csrc/cuda/blocks.h"
 #include "csrc/cuda/short_offsets.h"
 #include "device/direct.h"
 #include "device/platform.h"
@@ -51,7 +52,7 @@ struct PowerSlopeF32 {
 };
 
 // A grid holds 2^31 - 1 blocks: more threads than any memory has elements.
-dim3 direct_grid(int64_t count) { return dim3(static_cast<unsigned>((count + kDirectThreads - 1) / kDirectThreads)); }
+dim3 direct_grid(int64_t count) { return dim3(num_blocks(count, kDirectThreads)); }
 
 template <typename Acc, typename T, typename Index, typename Term>
 cudaError_t launch_with(const ForwardCall& call, const Term& term, cudaStream_t stream) {

@@ -23,8 +23,7 @@ NormShape shape_of(const NormCall& call, int width, int64_t fewest_rows = 0) {
 
 // Rows along x, which holds 2^31 - 1 blocks where the others hold 65535.
 dim3 grid_of(const NormShape& shape, int width) {
-  const auto blocks = [](int64_t count, int64_t unit) { return static_cast<unsigned>((count + unit - 1) / unit); };
-  return dim3(blocks(shape.rows, shape.rows_per_block), blocks(shape.columns, shape.lanes * width));
+  return dim3(num_blocks(shape.rows, shape.rows_per_block), num_blocks(shape.columns, shape.lanes * width));
 }
 
 // Of the workspace: a column's four numbers, and behind them the gradient's parts.
@@ -56,7 +55,7 @@ cudaError_t run(const NormBackwardCall& call, float* workspace, cudaStream_t str
   const NormColumns columns = columns_of(call, workspace);
   cudaError_t error = launch_statistics(call, nullptr, columns, stream);
   if (error != cudaSuccess) return error;
-  NormParams<T> params{shape_of(call, kWidth, (call.rows + kMostParts - 1) / kMostParts),
+  NormParams<T> params{shape_of(call, kWidth, quotient_up(call.rows, kMostParts)),
                        columns,
                        static_cast<const T*>(call.x),
                        static_cast<const T*>(call.dy),

@@ -86,10 +86,6 @@ Epilogue<Out> epilogue_of(const TypedCall<T, Out>& call, const Plan& plan, const
           plan.splits > 1 ? workspace.partial : nullptr, call.sums ? workspace.statistics : nullptr};
 }
 
-inline unsigned num_blocks(int64_t count, int threads) {
-  return static_cast<unsigned>((count + threads - 1) / threads);
-}
-
 // Packs the filters, as `Packed`, and sums each column's.
 template <class T, Pass kPass, bool kColumnsInside, class Packed = T, class Out>
 cudaError_t launch_packing(const TypedCall<T, Out>& call, const Plan& plan, const Workspace<T>& workspace,

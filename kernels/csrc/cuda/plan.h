@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "csrc/cuda/blocks.h"
 #include "device/params.h"
 
 namespace addertrain::cuda {
@@ -27,8 +28,6 @@ struct Plan {
 constexpr int64_t kEnoughBlocks = 264;  // two for each multiprocessor of an H200; fewer, and k is split
 constexpr int kMostSplits = 32, kFewestSlabs = 4;
 
-inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
 inline int64_t num_rows(const Problem& p, int phase) {
   return int64_t{p.images} * p.vertical[phase / p.phases_w].positions * p.horizontal[phase % p.phases_w].positions;
 }
@@ -36,8 +35,8 @@ inline int64_t num_rows(const Problem& p, int phase) {
 inline int64_t num_blocks_of(const Problem& p, int tile_rows, int tile_columns) {
   int64_t tiles = 0;
   for (int phase = 0; phase < p.phases_h * p.phases_w; ++phase)
-    tiles += (num_rows(p, phase) + tile_rows - 1) / tile_rows;
-  return tiles * ((p.columns + tile_columns - 1) / tile_columns);
+    tiles += quotient_up(num_rows(p, phase), tile_rows);
+  return tiles * quotient_up(p.columns, tile_columns);
 }
 
 // `scale_bytes`: what a bfloat16 dY's scale takes.
@@ -49,8 +48,8 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
     taps = std::max<int64_t>(taps, p.vertical[phase / p.phases_w].taps * p.horizontal[phase % p.phases_w].taps);
   }
   Plan plan{};
-  plan.tiles_m = static_cast<int>((rows + tile.rows - 1) / tile.rows);
-  plan.tiles_n = (p.columns + tile.columns - 1) / tile.columns;
+  plan.tiles_m = static_cast<int>(quotient_up(rows, tile.rows));
+  plan.tiles_n = static_cast<int>(quotient_up(p.columns, tile.columns));
   plan.steps = static_cast<int>(round_up(taps * p.channels, tile.steps));
   plan.pitch = static_cast<int>(round_up(p.columns, 4));
   plan.phase_size = int64_t{plan.steps} * plan.pitch;
@@ -60,7 +59,7 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   const int64_t blocks = num_blocks_of(p, tile.rows, tile.columns);
   const int64_t wanted = blocks < kEnoughBlocks ? 2 * kEnoughBlocks / blocks : 1;
   plan.splits = static_cast<int>(std::clamp<int64_t>(wanted, 1, std::clamp(slabs / kFewestSlabs, 1, kMostSplits)));
-  plan.slabs_per_split = (slabs + plan.splits - 1) / plan.splits;
+  plan.slabs_per_split = static_cast<int>(quotient_up(slabs, plan.splits));
 
   constexpr int64_t kAlign = 256;
   plan.column = round_up(plan.phase_size * p.phases_h * p.phases_w * element_bytes, kAlign);
@@ -70,7 +69,7 @@ inline Plan make_plan(const Problem& p, const TileSizes& tile, int element_bytes
   plan.rows = static_cast<int>(rows);
   plan.part_rows = plan.splits > 1 ? kSplitRows : tile.rows;
   plan.slots = plan.splits > 1 ? kSplitSlots : tile.slots;
-  const int64_t num_parts = (rows + plan.part_rows - 1) / plan.part_rows * plan.slots;
+  const int64_t num_parts = quotient_up(rows, plan.part_rows) * plan.slots;
   plan.scale = round_up(plan.statistics + (has_statistics ? 8 * num_parts * p.columns : 0), kAlign);
   plan.bytes = plan.scale + scale_bytes;
   return plan;

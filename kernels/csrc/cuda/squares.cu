@@ -3,12 +3,13 @@
 
 #include <algorithm>
 
+#include "csrc/cuda/blocks.h"
 #include "csrc/cuda/squares.h"
 
 namespace addertrain::cuda {
 namespace {
 
-int64_t num_pieces(const SquaredTensor& t) { return (t.count + kSquaresPiece - 1) / kSquaresPiece; }
+int64_t num_pieces(const SquaredTensor& t) { return quotient_up(t.count, kSquaresPiece); }
 
 cudaError_t launch_pieces(Type type, const SquaresParams& params, cudaStream_t stream) {
   const auto kernel = [type] {
