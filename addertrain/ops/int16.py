@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from addertrain.ops.geometry import Sizes, output_shape
+from addertrain.ops.int8_norm import nearest_bytes
 from addertrain.ops.registration import LIBRARY, NAMESPACE, register_no_backward
 
 MOST_X = 4095
@@ -117,7 +118,7 @@ def reference_convolution(
     sums = F.conv2d(integers.double(), weight.double(), stride=stride, padding=padding)
     y = sums.float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     if low is not None:
-        y = y.nan_to_num(nan=low).clamp(low, 255.0).round().to(torch.uint8)
+        y = nearest_bytes(y, low)
     return y.contiguous(memory_format=torch.channels_last)
 
 

@@ -110,17 +110,18 @@ def reference_norm(
     y = y * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     if residual is not None:
         y = y + residual.float() * torch.tensor(residual_scale, device=x.device)
-    return _rounded(y, low)
+    return nearest_bytes(y, low)
 
 
 @torch.library.impl(LIBRARY, "quantise_int8", "CompositeExplicitAutograd")
 def reference_quantisation(x: Tensor, factor: float, zero: float) -> Tensor:
     """`quantise_int8`, one step after the other."""
     factor_in_float32, zero_in_float32 = torch.tensor((factor, zero), device=x.device)
-    return _rounded(x * factor_in_float32 + zero_in_float32, 0.0)
+    return nearest_bytes(x * factor_in_float32 + zero_in_float32, 0.0)
 
 
-def _rounded(y: Tensor, low: float) -> Tensor:
+def nearest_bytes(y: Tensor, low: float) -> Tensor:
+    """y rounded to bytes within low .. 255, ties to the even one and a NaN to `low`, channels-last."""
     return (
         y.nan_to_num(nan=low)
         .clamp(low, 255.0)

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 import tests.ranks  # noqa: F401  (its server of processes, with all that the suite needs, is the first)
 from addertrain.bench import ffcv_loader, loader
 from addertrain.bench.loader import processor_seconds
+from addertrain.bench.step import training_step
 from addertrain.data.beton.encode import BetonSettings
 from addertrain.data.beton.write import write_beton
 from addertrain.data.sources.folder import folder_of_classes
@@ -43,10 +46,21 @@ def test_every_way_is_measured(
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=["ours", "FFCV's Loader"])
-def test_a_model_trains_on_the_labels_of_every_way(shape: tuple[int, ...]) -> None:
+def test_a_model_trains_on_the_labels_of_every_way(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def recorded(model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor) -> None:
+        training_step(model, optimizer, images, labels)
+        trained.append((labels.tolist(), all(param.grad is not None for param in model.parameters())))
+
+    monkeypatch.setattr(loader, "training_step", recorded)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
 
-    loader._training("resnet18")((images, torch.zeros(shape, dtype=torch.int64)))
+    loader._training("resnet18")((images, torch.tensor([3, 1]).view(shape)))
+
+    assert trained == [([3, 1], True)]
 
 
 @pytest.mark.long
