@@ -1,7 +1,8 @@
 """torch's convolution with two differences on CPUs: sums in float32, and correct filter gradients.
 
-It serves the convolutional and binary layers. `grad_weight` says which layers are not given to the library;
-every other one is torch's own convolution, bit for bit and at its speed.
+It serves the convolutional and binary layers. `grad_weight` says which layers are not given to the library,
+and `precision.needs_float32_products` which are widened to float32 for it; every other one is torch's own
+convolution, bit for bit and at its speed.
 """
 
 from typing import Any
@@ -12,7 +13,12 @@ from torch import Tensor
 
 from addertrain.ops.geometry import Sizes
 from addertrain.ops.grad_weight import conv2d_grad_weight, is_strided_pointwise
-from addertrain.ops.precision import dtype_of_autocast, needs_float32, without_autocast
+from addertrain.ops.precision import (
+    dtype_of_autocast,
+    needs_float32,
+    needs_float32_products,
+    without_autocast,
+)
 
 
 def conv2d(
@@ -20,7 +26,7 @@ def conv2d(
 ) -> Tensor:
     """Y[n,o,p,q] = sum_{c,r,s} X[n, c, p*u + r - a, q*u + s - a] W[o,c,r,s] + b[o], stride u, zero padding a.
 
-    x_nchw, w_ocrs, bias [O] -> y_nopq, under autocast in its dtype. 16 bits on CPUs are computed in float32
+    x_nchw, w_ocrs, bias [O] -> y_nopq, under autocast in its dtype. 16 bits on CPUs are summed in float32
     and rounded once.
     """
     if x.dim() == 3:
@@ -29,7 +35,8 @@ def conv2d(
         with torch.autocast("cpu", enabled=False):
             narrow_bias = None if bias is None else bias.to(dtype)
             return conv2d(x.to(dtype), weight.to(dtype), narrow_bias, stride, padding)
-    if x.dtype == weight.dtype and (needs_float32(x) or is_strided_pointwise(x, weight, stride)):
+    is_ours = needs_float32_products(x, stride) or is_strided_pointwise(x, weight, stride)
+    if x.dtype == weight.dtype and is_ours:
         y: Tensor = _Convolution.apply(x, weight, bias, stride, padding)
         return y
     return F.conv2d(x, weight, bias, tuple(stride), tuple(padding))

@@ -1,16 +1,19 @@
 """conv2d of ours beside torch's in float64, and bit for bit where torch's is what runs."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from addertrain.ops import precision
 from addertrain.ops.convolution import conv2d
 from tests.ops.test_grad_weight import Calls
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 # kernel, stride, padding
-POINTWISE, SQUARE = (1, (2, 3), (1, 0)), (3, (2, 1), (1, 2))
+POINTWISE, SQUARE, UNIT = (1, (2, 3), (1, 0)), (3, (2, 1), (1, 2)), (3, (1, 1), (1, 1))
 
 
 def _leaves(kernel: int, dtype: torch.dtype, layout: torch.memory_format) -> list[Tensor]:
@@ -25,8 +28,16 @@ def _with_gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
+def _response_and_gradients(
+    conv: Callable[..., Tensor], x: Tensor, weight: Tensor, dy: Tensor, padding: int
+) -> list[Tensor]:
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    y = conv(*leaves, padding=(padding, padding))
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [POINTWISE, SQUARE])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [POINTWISE, SQUARE, UNIT])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_response_and_gradients_are_rounded_once(
     layout: torch.memory_format, kernel: int, stride: tuple[int, int], padding: tuple[int, int],
@@ -41,6 +52,37 @@ def test_response_and_gradients_are_rounded_once(
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one.double(), other, rtol=1.01 * rounding, atol=1e-5)
+
+
+# images, channels in and out, size, kernel, padding: long sums for the responses or the filters' gradients
+@pytest.mark.parametrize(
+    "shape",
+    [(64, 3, 24, 32, 2, 0), (8, 256, 64, 7, 3, 1), (64, 16, 16, 32, 3, 1), (2, 5, 7, 9, 5, 2)],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("has_products", [False, True])
+def test_long_sums_of_bfloat16_are_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, has_products: bool, layout: torch.memory_format, shape: tuple[int, ...]
+) -> None:
+    if has_products and not precision._HAS_BFLOAT16_PRODUCTS:
+        pytest.skip("no AVX512_BF16 here")
+    monkeypatch.setattr(precision, "_HAS_BFLOAT16_PRODUCTS", has_products)
+    N, C, K, size, kernel, padding = shape
+    out = size + 2 * padding - kernel + 1
+    generator = torch.Generator().manual_seed(N)
+    x, weight, dy = (
+        torch.randn(sides, generator=generator).to(memory_format=layout).bfloat16()
+        for sides in ((N, C, size, size), (K, C, kernel, kernel), (N, K, out, out))
+    )
+    found = _response_and_gradients(conv2d, x, weight, dy, padding)
+    exact = _response_and_gradients(F.conv2d, x.double(), weight.double(), dy.double(), padding)
+
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == torch.bfloat16
+        # Correctly rounded values are off by 0.29 to 0.58 of half a unit in the root mean square.
+        error = (one.double() - other).square().mean().sqrt() / other.square().mean().sqrt()
+        assert error < 0.6 * torch.finfo(torch.bfloat16).eps / 2
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, (2, 2)), (1, (1, 1)), (7, (1, 1))])
