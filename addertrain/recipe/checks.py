@@ -147,6 +147,9 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         yield "data.loader", data.loader in known.loaders, data.loader, expected
         expected = f"{' or '.join(known.augmentations)} for {data.name}"
         yield "data.augmentation", data.augmentation in known.augmentations, data.augmentation, expected
+    is_cropping = data.crop_until is None or (data.crop_until >= 0 and data.augmentation == "crop_flip")
+    expected = "null, or 0 and above if data.augmentation is crop_flip"
+    yield "data.crop_until", is_cropping, data.crop_until, expected
     for name in ("image_size", "first_image_size", "eval_image_size"):
         size = getattr(data, name)
         yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"

@@ -104,6 +104,11 @@ class DataRecipe:
         "flips it at random; resized_crop_flip takes a random resized crop and flips it at random, as is "
         "usual for ImageNet; none leaves images as they are.",
     ] = "none"
+    crop_until: Annotated[
+        int | None,
+        "The first epoch in which crop_flip no longer crops and only flips, so that the last epochs and the "
+        "statistics of norms see whole images, as evaluations do. null crops in every epoch.",
+    ] = None
     image_size: Annotated[
         int, "The height and width, in pixels, to which the ffcv and torchvision loaders resize images."
     ] = 224

@@ -1,10 +1,12 @@
 """The loaders of a run: a rank's share of every batch, and the few batches for recomputing statistics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Self
 
 from addertrain.data import ImageData, ImageLoader, build_loader
+from addertrain.data.loaders.sizes import first_alike
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.batches import LabelledImages
 from addertrain.train.processes import World
@@ -22,23 +24,31 @@ class AnyBatches(Protocol):
 
 @dataclass(frozen=True)
 class FirstBatches:
-    """The first batches of epoch 0, the same ones on every iteration; fewer if an epoch has no more. `loader`
-    may be the one that trains, because its position does not change.
+    """The first batches of an epoch, the same ones on every iteration; fewer if an epoch has no more.
+    `loader` may be the one that trains, because its position does not change.
 
     Args:
         rank, world_size: if the loader delivers global batches on every rank, these are distributed over the
             ranks, so that statistics are the same for any number of ranks. Otherwise every rank reads its own
             share.
+        first_alike: of an epoch: the first one whose images have the same size and crops.
+        epoch: the epoch of the batches.
     """
 
     loader: AnyBatches
     num_batches: int
     rank: int = 0
     world_size: int = 1
+    first_alike: Callable[[int], int] = lambda epoch: 0
+    epoch: int = 0
 
     def __iter__(self) -> Iterator[LabelledImages]:
         num_batches = min(self.num_batches, len(self.loader))
-        return self.loader.batches(0, range(self.rank, num_batches, self.world_size))
+        return self.loader.batches(self.epoch, range(self.rank, num_batches, self.world_size))
+
+    def like(self, epoch: int) -> Self:
+        """Batches that look like those of an epoch, and are the same ones for all that look so."""
+        return replace(self, epoch=self.first_alike(epoch))
 
 
 def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
@@ -56,20 +66,33 @@ def first_batches(
     micro-batches, as in training, so that they need no more memory. The caller closes their loader.
     """
     loader = build_loader(data, _micro_batches(recipe), training=True, seed=recipe.train.seed)
-    return FirstBatches(loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size)
+    return FirstBatches(
+        loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size,
+        first_alike=partial(first_alike, recipe.data),
+    )  # fmt: skip
 
 
 def recalibration_batches(
-    recipe: Recipe, data: ImageData, *, rank: int = 0, world_size: int = 1
+    recipe: Recipe, data: ImageData, *, step: int = 0, rank: int = 0, world_size: int = 1
 ) -> FirstBatches | None:
-    """The batches on which the recipe's evaluations recompute statistics; None if they do not."""
-    num_batches = recipe.train.recalibrate_batches
-    return first_batches(recipe, data, num_batches, rank=rank, world_size=world_size) if num_batches else None
+    """The batches on which the recipe's evaluations recompute statistics, like those of its last step before
+    step number `step`; None if they do not.
+    """
+    if not recipe.train.recalibrate_batches:
+        return None
+    batches = first_batches(recipe, data, recipe.train.recalibrate_batches, rank=rank, world_size=world_size)
+    return batches.like(_epoch_before(recipe, data, step))
 
 
-def int8_batches(recipe: Recipe, data: ImageData) -> FirstBatches:
-    """The batches that calibrate an 8-bit evaluation, the same on every rank."""
-    return first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
+def int8_batches(recipe: Recipe, data: ImageData, *, step: int) -> FirstBatches:
+    """The batches that calibrate an 8-bit evaluation, as `recalibration_batches`, the same on every rank."""
+    batches = first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
+    return batches.like(_epoch_before(recipe, data, step))
+
+
+def _epoch_before(recipe: Recipe, data: ImageData, step: int) -> int:
+    """The epoch of the last step before step number `step`."""
+    return max(0, step - 1) // max(1, recipe.steps_per_epoch(len(data.train)))
 
 
 def _micro_batches(recipe: Recipe) -> DataRecipe:

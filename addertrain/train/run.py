@@ -300,12 +300,12 @@ def _evaluate(
 ) -> tuple[Score, Score | None]:
     """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as during training."""
     weights = averaged_weights(checkpoint, recipe.train)
+    step = read_manifest(checkpoint)["global_step"]
     evaluation = _evaluation(
-        recipe, data, world, weights=None if weights is None else lambda: weights, in_int8=in_int8
+        recipe, data, world, weights=None if weights is None else lambda: weights, step=step, in_int8=in_int8
     )
     trainer = _trainer(recipe.train, world, DirectoryCheckpointIO(), callbacks=[evaluation, *beside])
     leave_signals_alone(trainer)
-    step = read_manifest(checkpoint)["global_step"]
     module = build_classifier(recipe, data, step=step, to_train=False)
     loader = rank_loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
@@ -359,13 +359,16 @@ def _evaluation(
     world: World,
     *,
     weights: Callable[[], Mapping[str, Tensor]] | None,
+    step: int = 0,
     in_int8: bool = False,
 ) -> RecalibratedEvaluation:
-    """The callback for the recipe's evaluations; `weights` returns averaged ones."""
-    batches = recalibration_batches(recipe, data, rank=world.rank, world_size=world.size)
+    """The callback for the recipe's evaluations, of the checkpoint of a step unless it trains; `weights`
+    returns averaged ones.
+    """
+    batches = recalibration_batches(recipe, data, step=step, rank=world.rank, world_size=world.size)
     return RecalibratedEvaluation(
         batches,
         weights=weights,
-        int8=int8_batches(recipe, data) if in_int8 else None,
+        int8=int8_batches(recipe, data, step=step) if in_int8 else None,
         with_uncalibrated=recipe.train.evaluate_uncalibrated and batches is not None and not in_int8,
     )

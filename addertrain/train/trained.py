@@ -68,7 +68,7 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
     step = read_manifest(checkpoint)["global_step"]
     module = build_classifier(recipe, data, step=step, to_train=False)
     module.model.load_state_dict(read_tensors(checkpoint, "model"))
-    batches = recalibration_batches(recipe, data)
+    batches = recalibration_batches(recipe, data, step=step)
     statistics = None if batches is None else (batch.images for batch in batches)
     with evaluated(module, weights=averaged_weights(checkpoint, recipe.train), statistics=statistics):
         state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}

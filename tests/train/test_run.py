@@ -1,13 +1,16 @@
 import json
 import shlex
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from addertrain.checkpoint.files import read_manifest, read_tensors
+from addertrain.data import ImageArrays, load_data
+from addertrain.interchange import trained_network
 from addertrain.recipe import load_recipe
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
@@ -95,6 +98,25 @@ def test_evaluate_repeats_the_number(finished: Path) -> None:
 
     assert (result.top1, result.top5, result.loss) == (summary.top1, summary.top5, summary.loss)
     assert result.num_images == 360
+
+
+def test_statistics_are_of_images_like_those_of_the_last_epoch(tmp_path: Path) -> None:
+    cropped = short_recipe("--data.augmentation=crop_flip")
+    recipe = replace(cropped, data=replace(cropped.data, crop_until=2))
+    summary = fit(recipe, tmp_path)
+    second, third = (
+        tmp_path / "checkpoints" / name for name in ("epoch_0002_step_000010", summary.checkpoint)
+    )
+
+    assert evaluate(third).loss == summary.loss
+    assert evaluate(third, cropped).loss != summary.loss
+    assert evaluate(second).loss == evaluate(second, cropped).loss
+    trained = trained_network(third)
+    test = load_data(recipe.data).test
+    assert isinstance(test, ImageArrays)
+    with torch.no_grad():
+        logits = trained.model((test.images_nchw / 255 - trained.mean[0]) / trained.std[0])
+    assert functional.cross_entropy(logits, test.labels).item() == pytest.approx(summary.loss, rel=1e-5)
 
 
 def test_evaluate_takes_a_single_checkpoint_wherever_it_lies(finished: Path, tmp_path: Path) -> None:

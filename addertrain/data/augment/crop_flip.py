@@ -11,7 +11,7 @@ from torch import Tensor
 
 from addertrain.data.randomness import Stream, draw_integers
 
-Augmentation = Literal["none", "crop_flip"]
+Augmentation = Literal["none", "flip", "crop_flip"]
 PADDING = 4  # zero pixels on each side before the crop: the usual choice for 32x32 images
 
 
@@ -21,8 +21,10 @@ def augment(
     """The augmented images, a new uint8 tensor of the same shape; "none" returns its argument."""
     if augmentation == "none":
         return images_nhwc
-    rows = draw_integers(seed, epoch, samples, Stream.CROP_ROW, bound=2 * PADDING + 1)
-    columns = draw_integers(seed, epoch, samples, Stream.CROP_COLUMN, bound=2 * PADDING + 1)
+    rows = columns = np.full(len(samples), PADDING)  # the image itself
+    if augmentation == "crop_flip":
+        rows = draw_integers(seed, epoch, samples, Stream.CROP_ROW, bound=2 * PADDING + 1)
+        columns = draw_integers(seed, epoch, samples, Stream.CROP_COLUMN, bound=2 * PADDING + 1)
     is_flipped = draw_integers(seed, epoch, samples, Stream.FLIP, bound=2).astype(bool)
     return crop_flip(images_nhwc, rows, columns, is_flipped)
 

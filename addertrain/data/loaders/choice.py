@@ -104,7 +104,9 @@ def _host_loader(
     }
     if isinstance(images, ImageArrays):
         assert settings.augmentation != "resized_crop_flip", "the recipe's checks refuse it"
-        return MemoryLoader(images, augmentation=settings.augmentation, **share)
+        return MemoryLoader(
+            images, augmentation=settings.augmentation, crop_until=settings.crop_until, **share
+        )
     return PictureLoader(
         images,
         image_size=functools.partial(training_size if training else evaluation_size, settings),

@@ -20,6 +20,7 @@ class MemoryLoader(OrderedLoader):
     Args:
         arrays: the images; they are shared with the caller, not copied.
         augmentation: the augmentation of training images; test images are not augmented.
+        crop_until: the first epoch in which "crop_flip" only flips; None crops in all of them.
         global_batch_size, rank, world_size, seed, training: see `OrderedLoader`.
     """
 
@@ -32,6 +33,7 @@ class MemoryLoader(OrderedLoader):
         world_size: int = 1,
         seed: int = 0,
         augmentation: Augmentation = "none",
+        crop_until: int | None = None,
         training: bool,
     ) -> None:
         super().__init__(
@@ -44,7 +46,8 @@ class MemoryLoader(OrderedLoader):
         )
         self._images_nhwc = arrays.images_nchw.permute(0, 2, 3, 1).contiguous()
         self._labels = arrays.labels
-        self._augmentation = augmentation
+        self._augmentation: Augmentation = augmentation
+        self._crop_until = crop_until
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
         """Only these batches of an epoch; the position of the loader does not change."""
@@ -64,6 +67,12 @@ class MemoryLoader(OrderedLoader):
         # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.
         images_nhwc = torch.from_numpy(self._images_nhwc.numpy().take(samples, axis=0))
         if self._training:
-            images_nhwc = augment(images_nhwc, samples, self._augmentation, seed=self._seed, epoch=epoch)
+            images_nhwc = augment(
+                images_nhwc, samples, self._augmentation_of(epoch), seed=self._seed, epoch=epoch
+            )
         indices = torch.from_numpy(samples)
         return Batch(images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)
+
+    def _augmentation_of(self, epoch: int) -> Augmentation:
+        has_ended = self._crop_until is not None and epoch >= self._crop_until
+        return "flip" if has_ended and self._augmentation == "crop_flip" else self._augmentation

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from addertrain.train.batches import labelled_images
 from addertrain.train.classification_counts import ClassificationCounts, Score
 from addertrain.train.evaluation import Evaluated, evaluated
+from addertrain.train.loaders import FirstBatches
 from addertrain.train.loss import classification_loss
 from addertrain.train.module import AdderClassifier
 from addertrain.train.strategies.sharded import whole_network
@@ -31,7 +33,8 @@ class RecalibratedEvaluation(Callback):
 
     Args:
         batches: training batches, read again by every evaluation, on each rank its share; never the loader
-            that trains, whose position would be lost. None uses the mean over the ranks' statistics instead.
+            that trains, whose position would be lost. `FirstBatches` are taken like those of the epoch in
+            training. None uses the mean over the ranks' statistics instead.
         weights: returns averaged weights by the model's parameter names; None uses the live ones.
         int8: training batches, the same on every rank, that calibrate adder layers in 8 bits.
         with_uncalibrated: whether to evaluate every batch a second time without recalibration.
@@ -117,10 +120,13 @@ class RecalibratedEvaluation(Callback):
         weights = self._weights() if self._weights is not None else None
         start = time.perf_counter()
         with trainer.precision_plugin.forward_context(), isolate_rng():
+            batches = self._batches
+            if isinstance(batches, FirstBatches) and trainer.state.fn == TrainerFn.FITTING:
+                batches = batches.like(trainer.current_epoch)
             network = evaluated(
                 module,
                 weights=weights,
-                statistics=_Images(trainer, self._batches) if self._batches is not None else None,
+                statistics=_Images(trainer, batches) if batches is not None else None,
                 int8=_Images(trainer, self._int8) if self._int8 is not None else None,
             )
             self._network = self._active.enter_context(network)

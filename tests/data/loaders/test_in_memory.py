@@ -74,6 +74,23 @@ def test_an_image_is_augmented_by_seed_epoch_and_sample(arrays: ImageArrays) -> 
     assert torch.equal(batch.images.permute(0, 2, 3, 1), expected)
 
 
+def test_from_some_epoch_on_images_are_only_flipped(arrays: ImageArrays) -> None:
+    always, until = loader(arrays, seed=4), loader(arrays, seed=4, crop_until=7)
+    for one in (always, until):
+        one.set_epoch(6)
+    assert batches_of(always) == batches_of(until)
+
+    until.set_epoch(7)
+    seen = list(until)
+    images, whole = (
+        torch.cat(parts)
+        for parts in zip(*((b.images, arrays.images_nchw[b.samples]) for b in seen), strict=True)
+    )
+    is_itself, is_mirrored = ((images == other).flatten(1).all(1) for other in (whole, whole.flip(3)))
+    assert (is_itself ^ is_mirrored).all()
+    assert 0.3 < is_mirrored.float().mean() < 0.7
+
+
 def test_iterating_again_repeats_the_epoch_and_does_not_shift_the_next(arrays: ImageArrays) -> None:
     one, other = loader(arrays), loader(arrays)
     first = batches_of(one)
