@@ -8,6 +8,7 @@ The teacher gets no gradient from the student. Defaults of w, T and b are this p
 in its abstract, and its code was not published.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class DistillingClassifier(AdderClassifier):
         teacher: maps normalised images to logits of the same classes.
         distill: how to learn from it; a "frozen" teacher does not change.
         num_classes: the number of logits.
+        teacher_dtype: of autocast around the teacher; None computes it as the student.
         settings: those of `AdderClassifier`.
 
     With `distill.views` the teacher's logits in the loss are those of `mean_logits` [N, classes], which
@@ -65,10 +67,12 @@ class DistillingClassifier(AdderClassifier):
         *,
         distill: DistillRecipe,
         num_classes: int,
+        teacher_dtype: torch.dtype | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
         self.distill = distill
+        self._teacher_dtype = teacher_dtype
         self.companions = nn.ModuleDict({"teacher": teacher})
         names: list[str] = []
         if distill.feature_weight > 0:
@@ -104,7 +108,9 @@ class DistillingClassifier(AdderClassifier):
 
     def teacher_logits(self, normalised: Tensor) -> Tensor:
         """The teacher's logits of normalised images, without autograd if it is frozen."""
-        with torch.set_grad_enabled(self.distill.teacher == "twin"):
+        dtype = self._teacher_dtype
+        precision = torch.autocast(normalised.device.type, dtype) if dtype else nullcontext()
+        with torch.set_grad_enabled(self.distill.teacher == "twin"), precision:
             logits: Tensor = self.companions["teacher"](normalised)
         return logits
 

@@ -66,29 +66,31 @@ def build_classifier(
     }
     if recipe.distill.teacher == "none" or not to_train:
         return AdderClassifier(model, **settings)
-    teacher = _teacher(recipe, num_classes=data.num_classes, in_channels=len(data.mean))
+    teacher, dtype = _teacher(recipe, num_classes=data.num_classes, in_channels=len(data.mean))
     return DistillingClassifier(
-        model, teacher, distill=recipe.distill, num_classes=data.num_classes, **settings
+        model, teacher, distill=recipe.distill, num_classes=data.num_classes, teacher_dtype=dtype, **settings
     )
 
 
-def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> nn.Module:
-    """The recipe's teacher: the convolutional baseline with new weights, or the network of a finished run.
+def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> tuple[nn.Module, torch.dtype | None]:
+    """The recipe's teacher: the convolutional baseline with new weights, or the network of a finished run and
+    the dtype of its autocast, in which it answers as it was trained.
 
     Raises:
         CheckpointError: the frozen teacher's checkpoint cannot be used, or has other classes.
     """
     if recipe.distill.teacher == "twin":
-        return build_network(recipe.model, num_classes=num_classes, in_channels=in_channels, kind="conv")
+        twin = build_network(recipe.model, num_classes=num_classes, in_channels=in_channels, kind="conv")
+        return twin, None
     assert recipe.distill.checkpoint is not None, "the recipe's checks ask for it"
     try:
         checkpoint = locate_checkpoint(Path(recipe.distill.checkpoint), lambda _: None)
     except CheckpointError as error:
         raise CheckpointError(f"distill.checkpoint: {error}; the teacher has to be trained first") from None
-    theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint)).model
-    teacher = build_network(theirs, num_classes=num_classes, in_channels=in_channels)
+    theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
+    teacher = build_network(theirs.model, num_classes=num_classes, in_channels=in_channels)
     load_weights(teacher, read_weights(checkpoint), source=f"distill.checkpoint: {checkpoint}")
-    return teacher
+    return teacher, {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(theirs.train.precision)
 
 
 def check_network(recipe: Recipe, data: ImageData) -> None:

@@ -3,6 +3,7 @@
 import copy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from addertrain.train.distillation import DistillingClassifier, blended_loss
 from addertrain.train.feature_matching import FeatureMatching, Recorder, kernel, matched_layers
 from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
+from addertrain.train.network import build_classifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory
 from tests.ranks import on_ranks
@@ -112,9 +114,9 @@ def _trained(module: AdderClassifier, folder: Path) -> dict[str, Tensor]:
 
 
 def test_a_twin_learns_as_if_alone(tmp_path: Path) -> None:
-    settings = {"mean": (0.5,), "std": (0.3,), "optim": OPTIM, "num_steps": 12}
+    settings: dict[str, Any] = {"mean": (0.5,), "std": (0.3,), "optim": OPTIM, "num_steps": 12}
     teacher = _ConvTwin()
-    alone = AdderClassifier(copy.deepcopy(teacher), **settings)  # type: ignore[arg-type]
+    alone = AdderClassifier(copy.deepcopy(teacher), **settings)
     beside = DistillingClassifier(
         TinyNet(), teacher, distill=DistillRecipe(teacher="twin"), num_classes=10, **settings
     )
@@ -124,6 +126,21 @@ def test_a_twin_learns_as_if_alone(tmp_path: Path) -> None:
     for name, tensor in expected.items():
         twins = got[name.replace("model.", "companions.teacher.")]
         torch.testing.assert_close(twins, tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_frozen_teacher_answers_in_the_precision_of_its_training(dtype: torch.dtype | None) -> None:
+    teacher = _ConvTwin()
+    module = DistillingClassifier(
+        TinyNet(), copy.deepcopy(teacher), distill=DistillRecipe(teacher="frozen", checkpoint="a run"),
+        num_classes=10, teacher_dtype=dtype, mean=(0.5,), std=(0.3,), optim=OPTIM, num_steps=12,
+    )  # fmt: skip
+    images = torch.randn(4, 1, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+        expected = teacher.eval()(images)
+
+    assert torch.equal(module.teacher_logits(images), expected)
+    assert expected.dtype == (dtype or torch.float32)
 
 
 def _newest(run: Path) -> Path:
@@ -150,11 +167,15 @@ def test_the_model_is_saved_without_its_companions(distilled: Path, finished: Pa
 
 def test_a_frozen_teacher_stays_as_it_is(tmp_path: Path) -> None:
     conv = ("--model.kind=conv", "--schedule.epochs=1", "--train.recalibrate_batches=0")
-    fit(short_recipe(*conv), tmp_path / "teacher")
+    fit(short_recipe(*conv, "--train.precision=bf16-mixed"), tmp_path / "teacher")
     frozen = ("--distill.teacher=frozen", f"--distill.checkpoint={tmp_path / 'teacher'}", *TWIN[1:])
+    recipe = short_recipe(*frozen)
 
-    fit(short_recipe(*frozen), tmp_path / "student")
+    fit(recipe, tmp_path / "student")
 
+    module = build_classifier(recipe, load_data(recipe.data), steps_per_epoch=5)
+    assert isinstance(module, DistillingClassifier)
+    assert module._teacher_dtype == torch.bfloat16
     teacher = read_tensors(_newest(tmp_path / "teacher"), "model")
     companions = read_tensors(_newest(tmp_path / "student"), "companions")
     assert_same_bits({name: companions[f"companions.teacher.{name}"] for name in teacher}, teacher)
