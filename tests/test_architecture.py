@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compiled": set(),
     "processor": set(),
     "libraries": {"compiled"},
-    "ops": {"libraries"},
+    "ops": {"libraries", "processor"},
     "optim": {"recipe", "libraries"},
     "data": {"recipe", "durable", "own_code", "compiled"},
     "checkpoint": {"durable"},
