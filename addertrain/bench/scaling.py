@@ -166,10 +166,11 @@ def _all_local_ranks() -> list[int]:
 
 
 def _counts(text: str) -> list[int]:
+    """Numbers in any order, each once and the smallest first: efficiencies are relative to that."""
     words = text.split(",")
     if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise argparse.ArgumentTypeError(f"expected whole numbers above 0, separated by commas, got {text!r}")
-    return [int(word) for word in words]
+    return sorted({int(word) for word in words})
 
 
 if __name__ == "__main__":

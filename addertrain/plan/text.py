@@ -53,15 +53,14 @@ def _batch_norm(plan: Plan, share: int) -> list[tuple[str, str]]:
     """How many images batch norm normalises over, and a warning if they are few."""
     is_shared = plan.recipe.train.sync_batchnorm and plan.world_size > 1
     images = share * plan.world_size if is_shared else share
-    whose = (
-        "a rank's own"
-        if plan.world_size > 1
-        else "a micro-batch's"
-        if plan.recipe.train.accumulate > 1
-        else ""
-    )
-    whose = "of all ranks, because of train.sync_batchnorm" if is_shared else whose
-    rows = [("batch norm", f"normalises over {images} images at a time{f' ({whose})' if whose else ''}")]
+    whose = ""
+    if is_shared:
+        whose = " (of all ranks, because of train.sync_batchnorm)"
+    elif plan.world_size > 1:
+        whose = " (a rank's own)"
+    elif plan.recipe.train.accumulate > 1:
+        whose = " (a micro-batch's)"
+    rows = [("batch norm", f"normalises over {images} images at a time{whose}")]
     if images < _FEW_IMAGES:
         ways = "use fewer ranks or micro-batches, or a larger batch"
         if plan.world_size > 1 and not is_shared:

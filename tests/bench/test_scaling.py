@@ -83,3 +83,17 @@ def test_a_given_time_is_projected_without_a_measurement(capsys: pytest.CaptureF
 
     *_, line = capsys.readouterr().out.splitlines()
     assert line.split()[:3] == ["8", "|", "256"]
+
+
+def test_efficiencies_are_relative_to_the_fewest_ranks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(_: str, num_ranks: int, **__: object) -> LocalTimes:
+        return LocalTimes(num_ranks, 0.02 * num_ranks, compute=0.02, all_reduce=0.005, gradient_bytes=10**6)
+
+    monkeypatch.setattr(scaling, "measure_ranks", measured)
+
+    assert scaling.main(["--ranks", "4,2,4"]) == 0
+
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("    2 |", "    4 |"))]
+    assert [row.split()[-2] for row in rows] == ["100", "50"]
