@@ -19,11 +19,6 @@ def processor_family() -> str:
     return ", ".join(f"{key} {facts[key]}" for key in keys if key in facts)
 
 
-def has_bfloat16_products() -> bool:
-    """Whether the processor multiplies bfloat16 and adds up in float32 (AVX512_BF16: Zen 4, Cooper Lake)."""
-    return "avx512_bf16" in processor_facts(_CPUINFO).get("flags", "").split()
-
-
 @functools.cache
 def processor_facts(path: Path) -> dict[str, str]:
     """The entries of the first core in a file like /proc/cpuinfo; none if there is no such file."""

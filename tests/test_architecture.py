@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compiled": set(),
     "processor": set(),
     "libraries": {"compiled"},
-    "ops": {"libraries", "processor"},
+    "ops": {"libraries"},
     "optim": {"recipe", "libraries"},
     "data": {"recipe", "durable", "own_code", "compiled"},
     "checkpoint": {"durable"},

@@ -40,14 +40,3 @@ def test_without_a_name_it_is_the_architecture(
         path.write_text(text)
 
     assert _read(monkeypatch, path) == (platform.machine(), "")
-
-
-@pytest.mark.parametrize(("flags", "expected"), [("fpu avx2", False), ("fpu avx512_bf16 avx512f", True)])
-def test_the_flags_tell_of_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, expected: bool
-) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text(TWO_CORES.replace("fpu avx2", flags))
-    monkeypatch.setattr(processor, "_CPUINFO", path)
-
-    assert processor.has_bfloat16_products() == expected

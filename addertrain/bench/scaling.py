@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure_here(arguments: argparse.Namespace, ranks: Sequence[int]) -> list[LocalTimes]:
-    """The times on every number of local ranks, printed as they come."""
+    """The times on every number of local ranks, the fewest first, printed as they come. Efficiencies are
+    relative to the first.
+    """
     if not ranks:
         return []
     print(f"{arguments.network}, {arguments.batch} images a rank, {_device()}")
@@ -166,7 +168,7 @@ def _all_local_ranks() -> list[int]:
 
 
 def _counts(text: str) -> list[int]:
-    """Numbers in any order, each once and the smallest first: efficiencies are relative to that."""
+    """Numbers in any order, each once and the smallest first."""
     words = text.split(",")
     if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise argparse.ArgumentTypeError(f"expected whole numbers above 0, separated by commas, got {text!r}")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from addertrain.ops.geometry import Sizes
-from addertrain.processor import has_bfloat16_products
 
-_HAS_BFLOAT16_PRODUCTS = torch.backends.cpu.get_cpu_capability() == "AVX512" and has_bfloat16_products()
-"""Of this processor, unless ATEN_CPU_CAPABILITY limits torch to less; oneDNN is then limited as well."""
+_HAS_BFLOAT16_PRODUCTS = (
+    torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
+"""Whether this processor multiplies bfloat16 and adds up in float32, and oneDNN is not limited to less."""
 
 
 def is_autocast(device_type: str) -> bool:
@@ -41,17 +42,20 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def needs_float32(x: Tensor) -> bool:
-    """Whether sums over x have to be computed in float32, which is the case for 16 bits on a CPU."""
+    """Whether adder layers, norms and linear layers have to compute x in float32: 16 bits on a CPU.
+
+    Convolutions ask `needs_float32_products`.
+    """
     return x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
 
 
 def needs_float32_products(x: Tensor, stride: Sizes) -> bool:
     """Whether a convolution of x and its gradients have to be computed in float32.
 
-    torch 2.14.1 adds float16 up in float16 on a CPU, and bfloat16 in bfloat16 on a processor without AVX-512,
-    which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients with a stride are unreliable
-    with AVX-512 as well. Without a stride, a processor with instructions for bfloat16 adds its products up in
-    float32, twice as fast as those of float32.
+    torch 2.14.1 adds float16 up in float16 on a CPU, and bfloat16 in bfloat16 without oneDNN or on a
+    processor without AVX-512, which puts a filter gradient off by 5 %; oneDNN's bfloat16 filter gradients
+    with a stride are unreliable with AVX-512 as well. Without a stride, a processor with instructions for
+    bfloat16 adds its products up in float32, twice as fast as those of float32.
     """
     is_exact = x.dtype == torch.bfloat16 and max(stride) == 1 and _HAS_BFLOAT16_PRODUCTS
-    return needs_float32(x) and not is_exact
+    return needs_float32(x) and not (is_exact and torch.backends.mkldnn.enabled)

@@ -12,6 +12,7 @@ from addertrain.data import ImageData
 from addertrain.recipe import OptimRecipe, Recipe
 from addertrain.train.building import initial_network
 from addertrain.train.loss import checked_logits
+from addertrain.train.network import AUTOCAST
 from addertrain.train.normalisation import normalised, scale_and_shift
 
 _FLOAT_BYTES = 4
@@ -22,7 +23,6 @@ _CUT = {
     "zero3": {"momentum", "gradients", "parameters"},
     "fsdp": {"momentum", "gradients", "parameters"},
 }
-_PRECISIONS = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def estimate_memory(
     teacher.
     """
     saved = _SavedBytes()
-    dtype = _PRECISIONS.get(recipe.train.precision)
+    dtype = AUTOCAST[recipe.train.precision]
     with torch.device("meta"):  # as before a run; fake tensors answer fewer questions of a network's own code
         model = initial_network(
             recipe,

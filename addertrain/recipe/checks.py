@@ -61,6 +61,12 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     num_micro_batches, batch = recipe.train.accumulate, recipe.data.global_batch_size
     is_cut = num_micro_batches >= 1 and batch % num_micro_batches == 0
     yield "train.accumulate", is_cut, num_micro_batches, f"a divisor of data.global_batch_size ({batch})"
+    until, num_epochs = recipe.data.crop_until, recipe.schedule.epochs
+    has_crops = until is None or (recipe.data.augmentation == "crop_flip" and 0 < until < num_epochs)
+    expected = (
+        f"null, or 1 and above, below schedule.epochs ({num_epochs}), with data.augmentation: crop_flip"
+    )
+    yield "data.crop_until", has_crops, until, expected
 
 
 def _variant_rules(recipe: Recipe) -> Iterator[_Rule]:
@@ -147,9 +153,6 @@ def _picture_rules(data: DataRecipe) -> Iterator[_Rule]:
         yield "data.loader", data.loader in known.loaders, data.loader, expected
         expected = f"{' or '.join(known.augmentations)} for {data.name}"
         yield "data.augmentation", data.augmentation in known.augmentations, data.augmentation, expected
-    is_cropping = data.crop_until is None or (data.crop_until >= 0 and data.augmentation == "crop_flip")
-    expected = "null, or 0 and above if data.augmentation is crop_flip"
-    yield "data.crop_until", is_cropping, data.crop_until, expected
     for name in ("image_size", "first_image_size", "eval_image_size"):
         size = getattr(data, name)
         yield f"data.{name}", size is None or size >= 8, size, "at least 8 pixels"

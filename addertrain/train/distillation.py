@@ -48,7 +48,8 @@ class DistillingClassifier(AdderClassifier):
         teacher: maps normalised images to logits of the same classes.
         distill: how to learn from it; a "frozen" teacher does not change.
         num_classes: the number of logits.
-        teacher_dtype: of autocast around the teacher; None computes it as the student.
+        teacher_dtype: of autocast around the teacher: 16 bits in which it was trained; None computes it in
+            the precision of the run.
         settings: those of `AdderClassifier`.
 
     With `distill.views` the teacher's logits in the loss are those of `mean_logits` [N, classes], which

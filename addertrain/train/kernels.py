@@ -30,12 +30,11 @@ from addertrain.proof.reference_operators import reference_operators
 from addertrain.recipe import Recipe
 from addertrain.train.account import say_on_first
 from addertrain.train.building import build_network
-from addertrain.train.network import image_sizes
+from addertrain.train.network import AUTOCAST, image_sizes
 from addertrain.train.processes import World
 from addertrain.train.session import versions
 
 REPORT = "kernel_proof.json"
-_AUTOCAST = {"fp32": None, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def proven_layers(recipe: Recipe, data: ImageData, world: World) -> dict[ProvenL
     images = max(1, recipe.data.global_batch_size // recipe.train.accumulate // world.size)
     passes = [
         layers_of(
-            model, (len(data.mean), *size), images=images, autocast=_AUTOCAST[recipe.train.precision],
+            model, (len(data.mean), *size), images=images, autocast=AUTOCAST[recipe.train.precision],
             channels_last=recipe.train.channels_last, device_type=world.device_type,
         )
         for size in sorted(set(image_sizes(recipe.data, data)))

@@ -1,12 +1,11 @@
 """The loaders of a run: a rank's share of every batch, and the few batches for recomputing statistics."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol, Self
 
 from addertrain.data import ImageData, ImageLoader, build_loader
-from addertrain.data.loaders.sizes import first_alike
+from addertrain.data.loaders.ordered import OrderedLoader
 from addertrain.recipe import DataRecipe, Recipe
 from addertrain.train.batches import LabelledImages
 from addertrain.train.processes import World
@@ -31,7 +30,6 @@ class FirstBatches:
         rank, world_size: if the loader delivers global batches on every rank, these are distributed over the
             ranks, so that statistics are the same for any number of ranks. Otherwise every rank reads its own
             share.
-        first_alike: of an epoch: the first one whose images have the same size and crops.
         epoch: the epoch of the batches.
     """
 
@@ -39,7 +37,6 @@ class FirstBatches:
     num_batches: int
     rank: int = 0
     world_size: int = 1
-    first_alike: Callable[[int], int] = lambda epoch: 0
     epoch: int = 0
 
     def __iter__(self) -> Iterator[LabelledImages]:
@@ -47,8 +44,12 @@ class FirstBatches:
         return self.loader.batches(self.epoch, range(self.rank, num_batches, self.world_size))
 
     def like(self, epoch: int) -> Self:
-        """Batches that look like those of an epoch, and are the same ones for all that look so."""
-        return replace(self, epoch=self.first_alike(epoch))
+        """Batches that look like those of an epoch, and are the same ones for all epochs that look so: where
+        the loaders of `addertrain.data` change sizes or crops, those of the first such epoch.
+        """
+        return replace(
+            self, epoch=self.loader.first_alike(epoch) if isinstance(self.loader, OrderedLoader) else 0
+        )
 
 
 def rank_loader(recipe: Recipe, data: ImageData, world: World, *, training: bool) -> ImageLoader:
@@ -66,33 +67,20 @@ def first_batches(
     micro-batches, as in training, so that they need no more memory. The caller closes their loader.
     """
     loader = build_loader(data, _micro_batches(recipe), training=True, seed=recipe.train.seed)
-    return FirstBatches(
-        loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size,
-        first_alike=partial(first_alike, recipe.data),
-    )  # fmt: skip
+    return FirstBatches(loader, num_batches * recipe.train.accumulate, rank=rank, world_size=world_size)
 
 
 def recalibration_batches(
-    recipe: Recipe, data: ImageData, *, step: int = 0, rank: int = 0, world_size: int = 1
+    recipe: Recipe, data: ImageData, *, rank: int = 0, world_size: int = 1
 ) -> FirstBatches | None:
-    """The batches on which the recipe's evaluations recompute statistics, like those of its last step before
-    step number `step`; None if they do not.
-    """
-    if not recipe.train.recalibrate_batches:
-        return None
-    batches = first_batches(recipe, data, recipe.train.recalibrate_batches, rank=rank, world_size=world_size)
-    return batches.like(_epoch_before(recipe, data, step))
+    """The batches on which the recipe's evaluations recompute statistics; None if they do not."""
+    num_batches = recipe.train.recalibrate_batches
+    return first_batches(recipe, data, num_batches, rank=rank, world_size=world_size) if num_batches else None
 
 
-def int8_batches(recipe: Recipe, data: ImageData, *, step: int) -> FirstBatches:
-    """The batches that calibrate an 8-bit evaluation, as `recalibration_batches`, the same on every rank."""
-    batches = first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
-    return batches.like(_epoch_before(recipe, data, step))
-
-
-def _epoch_before(recipe: Recipe, data: ImageData, step: int) -> int:
-    """The epoch of the last step before step number `step`."""
-    return max(0, step - 1) // max(1, recipe.steps_per_epoch(len(data.train)))
+def int8_batches(recipe: Recipe, data: ImageData) -> FirstBatches:
+    """The batches that calibrate an 8-bit evaluation, the same on every rank."""
+    return first_batches(recipe, data, max(1, recipe.train.recalibrate_batches))
 
 
 def _micro_batches(recipe: Recipe) -> DataRecipe:

@@ -21,6 +21,9 @@ from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
 from addertrain.train.recipe_record import recipe_from_record
 
+AUTOCAST = {"fp32": None, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
+"""The dtype of autocast by `train.precision`."""
+
 
 def build_classifier(
     recipe: Recipe,
@@ -74,7 +77,7 @@ def build_classifier(
 
 def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> tuple[nn.Module, torch.dtype | None]:
     """The recipe's teacher: the convolutional baseline with new weights, or the network of a finished run and
-    the dtype of its autocast, in which it answers as it was trained.
+    the dtype of autocast in which it was trained; None for float32, and for the baseline.
 
     Raises:
         CheckpointError: the frozen teacher's checkpoint cannot be used, or has other classes.
@@ -90,7 +93,7 @@ def _teacher(recipe: Recipe, *, num_classes: int, in_channels: int) -> tuple[nn.
     theirs = recipe_from_record(read_manifest(checkpoint).get("recipe"), source=str(checkpoint))
     teacher = build_network(theirs.model, num_classes=num_classes, in_channels=in_channels)
     load_weights(teacher, read_weights(checkpoint), source=f"distill.checkpoint: {checkpoint}")
-    return teacher, {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}.get(theirs.train.precision)
+    return teacher, AUTOCAST[theirs.train.precision]
 
 
 def check_network(recipe: Recipe, data: ImageData) -> None:

@@ -55,7 +55,7 @@ from addertrain.train.signals import SignalWatch, end_with_launcher
 from addertrain.train.step import in_order
 from addertrain.train.strategies.checkpoint_io import DirectoryCheckpointIO
 from addertrain.train.strategies.choice import trainer_settings
-from addertrain.train.trained import averaged_weights
+from addertrain.train.trained import averaged_weights, last_epoch
 
 
 def fit(
@@ -300,13 +300,14 @@ def _evaluate(
 ) -> tuple[Score, Score | None]:
     """A checkpoint's score, and the uncalibrated one; the network is `evaluated` as during training."""
     weights = averaged_weights(checkpoint, recipe.train)
-    step = read_manifest(checkpoint)["global_step"]
+    manifest = read_manifest(checkpoint)
     evaluation = _evaluation(
-        recipe, data, world, weights=None if weights is None else lambda: weights, step=step, in_int8=in_int8
-    )
+        recipe, data, world, weights=None if weights is None else lambda: weights,
+        epoch=last_epoch(manifest), in_int8=in_int8,
+    )  # fmt: skip
     trainer = _trainer(recipe.train, world, DirectoryCheckpointIO(), callbacks=[evaluation, *beside])
     leave_signals_alone(trainer)
-    module = build_classifier(recipe, data, step=step, to_train=False)
+    module = build_classifier(recipe, data, step=manifest["global_step"], to_train=False)
     loader = rank_loader(recipe, data, world, training=False)
     trainer.validate(module, loader, ckpt_path=str(checkpoint), verbose=False)
     assert module.val_score is not None
@@ -359,16 +360,16 @@ def _evaluation(
     world: World,
     *,
     weights: Callable[[], Mapping[str, Tensor]] | None,
-    step: int = 0,
+    epoch: int = 0,
     in_int8: bool = False,
 ) -> RecalibratedEvaluation:
-    """The callback for the recipe's evaluations, of the checkpoint of a step unless it trains; `weights`
-    returns averaged ones.
+    """The callback for the recipe's evaluations, in a training or of a checkpoint whose last step was in
+    `epoch`; `weights` returns averaged ones.
     """
-    batches = recalibration_batches(recipe, data, step=step, rank=world.rank, world_size=world.size)
+    batches = recalibration_batches(recipe, data, rank=world.rank, world_size=world.size)
     return RecalibratedEvaluation(
-        batches,
+        None if batches is None else batches.like(epoch),
         weights=weights,
-        int8=int8_batches(recipe, data, step=step) if in_int8 else None,
+        int8=int8_batches(recipe, data).like(epoch) if in_int8 else None,
         with_uncalibrated=recipe.train.evaluate_uncalibrated and batches is not None and not in_int8,
     )

@@ -1,7 +1,9 @@
 """The network of a checkpoint as it would be evaluated."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -65,16 +67,22 @@ def trained_classifier(checkpoint: Path, recipe: Recipe, data: ImageData) -> Add
         CheckpointError, DataError: something is missing or damaged.
     """
     check_evaluation(checkpoint, data_record(data), _ignore)
-    step = read_manifest(checkpoint)["global_step"]
-    module = build_classifier(recipe, data, step=step, to_train=False)
+    manifest = read_manifest(checkpoint)
+    module = build_classifier(recipe, data, step=manifest["global_step"], to_train=False)
     module.model.load_state_dict(read_tensors(checkpoint, "model"))
-    batches = recalibration_batches(recipe, data, step=step)
-    statistics = None if batches is None else (batch.images for batch in batches)
+    batches = recalibration_batches(recipe, data)
+    statistics = None if batches is None else (batch.images for batch in batches.like(last_epoch(manifest)))
     with evaluated(module, weights=averaged_weights(checkpoint, recipe.train), statistics=statistics):
         state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
     module.model.load_state_dict(state)
     module.model.eval()
     return module
+
+
+def last_epoch(manifest: Mapping[str, Any]) -> int:
+    """The epoch of the last step before a checkpoint."""
+    epoch: int = manifest["epoch"]
+    return epoch if manifest["batches"] else max(0, epoch - 1)
 
 
 def averaged_weights(checkpoint: Path, train: TrainRecipe) -> dict[str, Tensor] | None:

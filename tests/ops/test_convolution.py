@@ -1,7 +1,5 @@
 """conv2d of ours beside torch's in float64, and bit for bit where torch's is what runs."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,17 +21,10 @@ def _leaves(kernel: int, dtype: torch.dtype, layout: torch.memory_format) -> lis
     return [t.to(dtype).requires_grad_() for t in (x.to(memory_format=layout), weight, bias)]
 
 
-def _with_gradients(y: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    dy = torch.linspace(-1, 1, y.numel()).view(y.shape).bfloat16().to(y.dtype)  # a value of every type here
-    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
-
-
-def _response_and_gradients(
-    conv: Callable[..., Tensor], x: Tensor, weight: Tensor, dy: Tensor, padding: int
-) -> list[Tensor]:
-    leaves = [x.requires_grad_(), weight.requires_grad_()]
-    y = conv(*leaves, padding=(padding, padding))
-    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+def _with_gradients(y: Tensor, leaves: list[Tensor], dy: Tensor | None = None) -> list[Tensor]:
+    if dy is None:
+        dy = torch.linspace(-1, 1, y.numel()).view(y.shape).bfloat16()  # a value of every type here
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -61,13 +52,10 @@ def test_response_and_gradients_are_rounded_once(
     ids=str,
 )
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("has_products", [False, True])
+@pytest.mark.parametrize("with_onednn", [False, True])
 def test_long_sums_of_bfloat16_are_rounded_once(
-    monkeypatch: pytest.MonkeyPatch, has_products: bool, layout: torch.memory_format, shape: tuple[int, ...]
+    with_onednn: bool, layout: torch.memory_format, shape: tuple[int, ...]
 ) -> None:
-    if has_products and not precision._HAS_BFLOAT16_PRODUCTS:
-        pytest.skip("no AVX512_BF16 here")
-    monkeypatch.setattr(precision, "_HAS_BFLOAT16_PRODUCTS", has_products)
     N, C, K, size, kernel, padding = shape
     out = size + 2 * padding - kernel + 1
     generator = torch.Generator().manual_seed(N)
@@ -75,14 +63,26 @@ def test_long_sums_of_bfloat16_are_rounded_once(
         torch.randn(sides, generator=generator).to(memory_format=layout).bfloat16()
         for sides in ((N, C, size, size), (K, C, kernel, kernel), (N, K, out, out))
     )
-    found = _response_and_gradients(conv2d, x, weight, dy, padding)
-    exact = _response_and_gradients(F.conv2d, x.double(), weight.double(), dy.double(), padding)
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    with torch.backends.mkldnn.flags(enabled=with_onednn):
+        found = _with_gradients(conv2d(*leaves, padding=(padding, padding)), leaves, dy)
+    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    exact = _with_gradients(F.conv2d(*exact_leaves, padding=padding), exact_leaves, dy)
 
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.bfloat16
         # Correctly rounded values are off by 0.29 to 0.58 of half a unit in the root mean square.
         error = (one.double() - other).square().mean().sqrt() / other.square().mean().sqrt()
         assert error < 0.6 * torch.finfo(torch.bfloat16).eps / 2
+
+
+@pytest.mark.skipif(not precision._HAS_BFLOAT16_PRODUCTS, reason="no AVX512_BF16, or oneDNN is limited")
+def test_bfloat16_without_a_stride_is_not_widened() -> None:
+    leaves = _leaves(3, torch.bfloat16, torch.channels_last)
+    with Calls() as calls:
+        _with_gradients(conv2d(*leaves), leaves)
+
+    assert calls.dtypes["convolution"] == torch.bfloat16
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, (2, 2)), (1, (1, 1)), (7, (1, 1))])
@@ -126,12 +126,13 @@ def test_a_backward_pass_within_autocast_is_the_one_outside() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_compiles_into_one_graph(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("stride", [(2, 2), (1, 1)])
+def test_compiles_into_one_graph(stride: tuple[int, int], dtype: torch.dtype) -> None:
     leaves = _leaves(1, dtype, torch.channels_last)
     compiled = torch.compile(conv2d, fullgraph=True, backend="aot_eager")
-    found = _with_gradients(compiled(*leaves, (2, 2)), leaves)
+    found = _with_gradients(compiled(*leaves, stride), leaves)
 
-    for one, other in zip(found, _with_gradients(conv2d(*leaves, (2, 2)), leaves), strict=True):
+    for one, other in zip(found, _with_gradients(conv2d(*leaves, stride), leaves), strict=True):
         torch.testing.assert_close(one, other)
 
 

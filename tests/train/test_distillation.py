@@ -129,18 +129,27 @@ def test_a_twin_learns_as_if_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_a_frozen_teacher_answers_in_the_precision_of_its_training(dtype: torch.dtype | None) -> None:
+def test_a_teacher_answers_in_its_own_16_bits_or_as_the_run(dtype: torch.dtype | None) -> None:
     teacher = _ConvTwin()
     module = DistillingClassifier(
         TinyNet(), copy.deepcopy(teacher), distill=DistillRecipe(teacher="frozen", checkpoint="a run"),
         num_classes=10, teacher_dtype=dtype, mean=(0.5,), std=(0.3,), optim=OPTIM, num_steps=12,
     )  # fmt: skip
     images = torch.randn(4, 1, 8, 8)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-        expected = teacher.eval()(images)
+    for of_run in (torch.float32, torch.float16):
+        expected_dtype = dtype or of_run
+        with (
+            torch.no_grad(),
+            torch.autocast(
+                "cpu", torch.bfloat16 if dtype else torch.float16, enabled=expected_dtype != torch.float32
+            ),
+        ):
+            expected = teacher.eval()(images)
+        with torch.autocast("cpu", torch.float16, enabled=of_run != torch.float32):
+            answer = module.teacher_logits(images)
 
-    assert torch.equal(module.teacher_logits(images), expected)
-    assert expected.dtype == (dtype or torch.float32)
+        assert torch.equal(answer, expected)
+        assert answer.dtype == expected_dtype
 
 
 def _newest(run: Path) -> Path:

@@ -15,6 +15,7 @@ from addertrain.recipe import load_recipe
 from addertrain.train.module import AdderClassifier
 from addertrain.train.run import evaluate, fit
 from addertrain.train.run_directory import RunDirectory, Summary
+from addertrain.train.trained import last_epoch
 from addertrain.train.weights import weights_sha256
 from tests.ranks import on_ranks
 from tests.train.small_runs import assert_same_bits, final_weights, launched, rewind, short_recipe
@@ -117,6 +118,11 @@ def test_statistics_are_of_images_like_those_of_the_last_epoch(tmp_path: Path) -
     with torch.no_grad():
         logits = trained.model((test.images_nchw / 255 - trained.mean[0]) / trained.std[0])
     assert functional.cross_entropy(logits, test.labels).item() == pytest.approx(summary.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("epoch", "batches", "expected"), [(0, 0, 0), (3, 0, 2), (3, 4, 3)])
+def test_the_last_epoch_of_a_checkpoint_is_the_one_it_was_in(epoch: int, batches: int, expected: int) -> None:
+    assert last_epoch({"epoch": epoch, "batches": batches}) == expected
 
 
 def test_evaluate_takes_a_single_checkpoint_wherever_it_lies(finished: Path, tmp_path: Path) -> None:

@@ -51,28 +51,30 @@ class MemoryLoader(OrderedLoader):
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:
         """Only these batches of an epoch; the position of the loader does not change."""
-        order = self._order(epoch)
+        order, augmentation = self._order(epoch), self.look(epoch)
         for number in numbers:
-            yield self._gather(order[self._share(number)], epoch)
+            yield self._gather(order[self._share(number)], epoch, augmentation)
 
     def view(self, number: int) -> Iterator[Batch]:
-        """All images in the order of the data set, not only this rank's, augmented as in epoch `number`."""
+        """All images in the order of the data set, not only this rank's, augmented as in epoch `number` while
+        there are crops.
+        """
         for start in range(0, self._num_samples, _VIEW_BATCH_SIZE):
-            yield self._gather(np.arange(start, min(start + _VIEW_BATCH_SIZE, self._num_samples)), number)
+            samples = np.arange(start, min(start + _VIEW_BATCH_SIZE, self._num_samples))
+            yield self._gather(samples, number, self._augmentation)
+
+    def look(self, epoch: int) -> Augmentation:
+        """The augmentation of training images."""
+        has_crops = self._crop_until is None or epoch < self._crop_until
+        return "flip" if self._augmentation == "crop_flip" and not has_crops else self._augmentation
 
     def close(self) -> None:
         """Does nothing, because there are no threads or files."""
 
-    def _gather(self, samples: NDArray[np.int64], epoch: int) -> Batch:
+    def _gather(self, samples: NDArray[np.int64], epoch: int, augmentation: Augmentation) -> Batch:
         # numpy's take moves whole images: ten times as fast as index_select, which moves single bytes.
         images_nhwc = torch.from_numpy(self._images_nhwc.numpy().take(samples, axis=0))
         if self._training:
-            images_nhwc = augment(
-                images_nhwc, samples, self._augmentation_of(epoch), seed=self._seed, epoch=epoch
-            )
+            images_nhwc = augment(images_nhwc, samples, augmentation, seed=self._seed, epoch=epoch)
         indices = torch.from_numpy(samples)
         return Batch(images_nhwc.permute(0, 3, 1, 2), self._labels[indices], indices)
-
-    def _augmentation_of(self, epoch: int) -> Augmentation:
-        has_ended = self._crop_until is not None and epoch >= self._crop_until
-        return "flip" if has_ended and self._augmentation == "crop_flip" else self._augmentation

@@ -77,6 +77,14 @@ class OrderedLoader(abc.ABC):
     def close(self) -> None:
         """Stops threads, releases files."""
 
+    def look(self, epoch: int) -> object:
+        """What the images of an epoch have in common, if it changes: their size, for example."""
+        return None
+
+    def first_alike(self, epoch: int) -> int:
+        """The first epoch whose images look like those of this one."""
+        return next(other for other in range(epoch + 1) if self.look(other) == self.look(epoch))
+
     def __len__(self) -> int:
         """The number of batches in an epoch, the same on every rank."""
         return self._num_batches

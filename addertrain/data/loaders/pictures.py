@@ -87,6 +87,10 @@ class PictureLoader(OrderedLoader):
         finally:
             workers.close()
 
+    def look(self, epoch: int) -> int:
+        """The size of the images."""
+        return self._image_size(epoch)
+
     def close(self) -> None:
         """Ends the iterations that are still open and joins their threads."""
         for workers in list(self._running):

@@ -1,4 +1,4 @@
-"""What the images of an epoch look like, and the number of decoding threads, according to a recipe."""
+"""The size of the images of an epoch and the number of decoding threads, according to a recipe."""
 
 import os
 
@@ -16,15 +16,6 @@ def training_size(settings: DataRecipe, epoch: int) -> int:
         return first
     done = (epoch - settings.grow_from) / (settings.grow_until - settings.grow_from)
     return round((first + done * (last - first)) / _STEP) * _STEP
-
-
-def first_alike(settings: DataRecipe, epoch: int) -> int:
-    """The first epoch whose training images have the size and the kind of crops of this one's."""
-
-    def look(epoch: int) -> tuple[int, bool]:
-        return training_size(settings, epoch), settings.crop_until is None or epoch < settings.crop_until
-
-    return next(other for other in range(epoch + 1) if look(other) == look(epoch))
 
 
 def evaluation_size(settings: DataRecipe, epoch: int) -> int:

@@ -33,8 +33,8 @@ class RecalibratedEvaluation(Callback):
 
     Args:
         batches: training batches, read again by every evaluation, on each rank its share; never the loader
-            that trains, whose position would be lost. `FirstBatches` are taken like those of the epoch in
-            training. None uses the mean over the ranks' statistics instead.
+            that trains, whose position would be lost. In a training, `FirstBatches` look like those of the
+            present epoch. None uses the mean over the ranks' statistics instead.
         weights: returns averaged weights by the model's parameter names; None uses the live ones.
         int8: training batches, the same on every rank, that calibrate adder layers in 8 bits.
         with_uncalibrated: whether to evaluate every batch a second time without recalibration.
@@ -120,13 +120,10 @@ class RecalibratedEvaluation(Callback):
         weights = self._weights() if self._weights is not None else None
         start = time.perf_counter()
         with trainer.precision_plugin.forward_context(), isolate_rng():
-            batches = self._batches
-            if isinstance(batches, FirstBatches) and trainer.state.fn == TrainerFn.FITTING:
-                batches = batches.like(trainer.current_epoch)
             network = evaluated(
                 module,
                 weights=weights,
-                statistics=_Images(trainer, batches) if batches is not None else None,
+                statistics=_Images(trainer, self._batches) if self._batches is not None else None,
                 int8=_Images(trainer, self._int8) if self._int8 is not None else None,
             )
             self._network = self._active.enter_context(network)
@@ -143,6 +140,8 @@ class _Images:
     """The images of batches, on the trainer's device, for every kind of batch that the classifier accepts."""
 
     def __init__(self, trainer: Trainer, batches: Iterable[Any]) -> None:
+        if isinstance(batches, FirstBatches) and trainer.state.fn == TrainerFn.FITTING:
+            batches = batches.like(trainer.current_epoch)
         self._trainer, self._batches = trainer, batches
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -32,9 +32,10 @@ class TeacherViews(Callback):
         loader = trainer.train_dataloader
         assert isinstance(loader, MemoryLoader), "the recipe's checks ask for it"
         started = time.perf_counter()
-        logits = _logits(pl_module, loader.view(0))
-        for number in range(1, self._views):
-            logits += _logits(pl_module, loader.view(number))
+        with trainer.precision_plugin.forward_context():
+            logits = _logits(pl_module, loader.view(0))
+            for number in range(1, self._views):
+                logits += _logits(pl_module, loader.view(number))
         pl_module.mean_logits = logits / self._views
         self._say(
             f"the teacher has looked at {self._views} views of {len(logits)} images in "

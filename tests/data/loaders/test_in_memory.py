@@ -81,14 +81,20 @@ def test_from_some_epoch_on_images_are_only_flipped(arrays: ImageArrays) -> None
     assert batches_of(always) == batches_of(until)
 
     until.set_epoch(7)
-    seen = list(until)
-    images, whole = (
-        torch.cat(parts)
-        for parts in zip(*((b.images, arrays.images_nchw[b.samples]) for b in seen), strict=True)
-    )
-    is_itself, is_mirrored = ((images == other).flatten(1).all(1) for other in (whole, whole.flip(3)))
-    assert (is_itself ^ is_mirrored).all()
-    assert 0.3 < is_mirrored.float().mean() < 0.7
+    for batch in until:
+        whole = arrays.images_nchw[batch.samples]
+        is_itself, is_mirrored = ((batch.images == each).flatten(1).all(1) for each in (whole, whole.flip(3)))
+        assert (is_itself ^ is_mirrored).all()
+        assert 0 < is_mirrored.sum() < len(whole)
+    assert [until.first_alike(epoch) for epoch in (0, 6, 7, 50)] == [0, 0, 7, 7]
+    assert [always.first_alike(epoch) for epoch in (0, 50)] == [0, 0]
+
+
+def test_views_are_cropped_in_every_epoch(arrays: ImageArrays) -> None:
+    always, until = loader(arrays, seed=4), loader(arrays, seed=4, crop_until=7)
+
+    for one, other in zip(always.view(9), until.view(9), strict=True):
+        assert torch.equal(one.images, other.images)
 
 
 def test_iterating_again_repeats_the_epoch_and_does_not_shift_the_next(arrays: ImageArrays) -> None:

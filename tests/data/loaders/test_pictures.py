@@ -104,6 +104,7 @@ def test_the_image_size_follows_the_epoch() -> None:
         one.set_epoch(epoch)
         sizes.append(next(iter(one)).images.shape[-1])
     assert sizes == [8, 9, 10]
+    assert loader(image_size=lambda epoch: 8 + epoch // 3).first_alike(4) == 3
 
 
 def test_fifty_breaks_leave_no_thread_behind() -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from addertrain.data.loaders.sizes import decode_threads, evaluation_size, first_alike, training_size
+from addertrain.data.loaders.sizes import decode_threads, evaluation_size, training_size
 from addertrain.recipe import DataRecipe, RecipeError, load_recipe
 from tests.source_tree import ROOT
 
@@ -24,14 +24,6 @@ def test_images_grow_in_steps_of_32_and_then_stay() -> None:
 def test_evaluations_have_their_own_size_or_the_last_one() -> None:
     assert evaluation_size(settings(image_size=192, first_image_size=128, grow_until=3), 0) == 192
     assert evaluation_size(settings(image_size=192, eval_image_size=256), 7) == 256
-
-
-def test_the_first_epoch_that_looks_like_another() -> None:
-    growing = settings(image_size=192, first_image_size=128, grow_from=2, grow_until=10)
-    assert [first_alike(growing, epoch) for epoch in (0, 4, 6, 9, 50)] == [0, 0, 5, 8, 8]
-    cropped = settings(name="cifar10", loader="memory", augmentation="crop_flip", crop_until=3)
-    assert [first_alike(cropped, epoch) for epoch in (0, 2, 3, 9)] == [0, 0, 3, 3]
-    assert first_alike(settings(), 50) == 0
 
 
 def test_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

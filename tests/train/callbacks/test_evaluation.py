@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from addertrain.data import Batch
+from addertrain.data import Batch, MemoryLoader
 from addertrain.train.callbacks.evaluation import RecalibratedEvaluation
 from addertrain.train.loaders import FirstBatches
 from addertrain.train.module import AdderClassifier
-from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, random_loader
+from tests.train.small_runs import OPTIM, TinyNet, assert_same_bits, random_arrays, random_loader
 
 
 def _trained(folder: Path, *callbacks: Callback, num_epochs: int = 3) -> AdderClassifier:
@@ -76,6 +76,23 @@ def test_statistics_are_those_of_the_batches(tmp_path: Path) -> None:
     responses = [module.model.conv(module.normalised(batch.images)) for batch in batches]
     expected = torch.stack([response.double().mean((0, 2, 3)) for response in responses]).mean(0)
     assert torch.allclose(watch.seen["during"].double(), expected, rtol=1e-5)
+
+
+def test_the_last_epochs_have_statistics_of_images_like_theirs(tmp_path: Path) -> None:
+    def loader() -> MemoryLoader:
+        return MemoryLoader(
+            random_arrays(), global_batch_size=16, training=True, augmentation="crop_flip", crop_until=1
+        )
+
+    whole, cropped = (FirstBatches(loader(), 2, epoch=epoch) for epoch in (1, 0))
+    for num_epochs, batches in ((1, cropped), (2, whole)):
+        watch = _Watch()
+        module = _trained(
+            tmp_path, RecalibratedEvaluation(FirstBatches(loader(), 2)), watch, num_epochs=num_epochs
+        )
+        responses = [module.model.conv(module.normalised(batch.images)) for batch in batches]
+        expected = torch.stack([response.double().mean((0, 2, 3)) for response in responses]).mean(0)
+        assert torch.allclose(watch.seen["during"].double(), expected, rtol=1e-5)
 
 
 def _samples(batches: Iterator[Batch] | FirstBatches) -> list[list[int]]:
