@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from addertrain.data import ImageData
 from addertrain.recipe import OptimRecipe, Recipe
+from addertrain.train.autocast import AUTOCAST
 from addertrain.train.building import initial_network
 from addertrain.train.loss import checked_logits
-from addertrain.train.network import AUTOCAST
 from addertrain.train.normalisation import normalised, scale_and_shift
 
 _FLOAT_BYTES = 4

@@ -29,8 +29,9 @@ from addertrain.proof.operators import is_compiled, library_of
 from addertrain.proof.reference_operators import reference_operators
 from addertrain.recipe import Recipe
 from addertrain.train.account import say_on_first
+from addertrain.train.autocast import AUTOCAST
 from addertrain.train.building import build_network
-from addertrain.train.network import AUTOCAST, image_sizes
+from addertrain.train.network import image_sizes
 from addertrain.train.processes import World
 from addertrain.train.session import versions
 

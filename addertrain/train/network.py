@@ -15,14 +15,12 @@ from addertrain.data.loaders.sizes import evaluation_size, training_size
 from addertrain.errors import CheckpointError, UsageError
 from addertrain.optim import build_schedule
 from addertrain.recipe import DataRecipe, Recipe
+from addertrain.train.autocast import AUTOCAST
 from addertrain.train.building import build_network, initial_network
 from addertrain.train.distillation import DistillingClassifier
 from addertrain.train.initial_weights import load_weights, read_weights
 from addertrain.train.module import AdderClassifier
 from addertrain.train.recipe_record import recipe_from_record
-
-AUTOCAST = {"fp32": None, "bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16}
-"""The dtype of autocast by `train.precision`."""
 
 
 def build_classifier(
