@@ -138,12 +138,7 @@ def test_a_teacher_answers_in_its_own_16_bits_or_as_the_run(dtype: torch.dtype |
     images = torch.randn(4, 1, 8, 8)
     for of_run in (torch.float32, torch.float16):
         expected_dtype = dtype or of_run
-        with (
-            torch.no_grad(),
-            torch.autocast(
-                "cpu", torch.bfloat16 if dtype else torch.float16, enabled=expected_dtype != torch.float32
-            ),
-        ):
+        with torch.no_grad(), torch.autocast("cpu", expected_dtype, enabled=expected_dtype != torch.float32):
             expected = teacher.eval()(images)
         with torch.autocast("cpu", torch.float16, enabled=of_run != torch.float32):
             answer = module.teacher_logits(images)

@@ -46,7 +46,7 @@ class MemoryLoader(OrderedLoader):
         )
         self._images_nhwc = arrays.images_nchw.permute(0, 2, 3, 1).contiguous()
         self._labels = arrays.labels
-        self._augmentation: Augmentation = augmentation
+        self._augmentation = augmentation
         self._crop_until = crop_until
 
     def batches(self, epoch: int, numbers: Iterable[int]) -> Generator[Batch, None, None]:

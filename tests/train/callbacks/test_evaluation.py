@@ -67,14 +67,18 @@ def test_an_evaluation_sees_fresh_statistics_and_leaves_the_live_ones(tmp_path: 
     assert torch.equal(module.get_buffer("model.norm.running_mean"), watch.seen["before"])
 
 
+def _means(module: AdderClassifier, batches: FirstBatches) -> Tensor:
+    """The mean over batches of each batch's mean response, by channel, in float64."""
+    responses = [module.model.conv(module.normalised(batch.images)) for batch in batches]
+    return torch.stack([response.double().mean((0, 2, 3)) for response in responses]).mean(0)
+
+
 def test_statistics_are_those_of_the_batches(tmp_path: Path) -> None:
     watch = _Watch()
 
     module = _trained(tmp_path, _fresh(num_batches=2), watch, num_epochs=1)
 
-    batches = list(FirstBatches(random_loader(training=True), 2))
-    responses = [module.model.conv(module.normalised(batch.images)) for batch in batches]
-    expected = torch.stack([response.double().mean((0, 2, 3)) for response in responses]).mean(0)
+    expected = _means(module, FirstBatches(random_loader(training=True), 2))
     assert torch.allclose(watch.seen["during"].double(), expected, rtol=1e-5)
 
 
@@ -90,9 +94,7 @@ def test_the_last_epochs_have_statistics_of_images_like_theirs(tmp_path: Path) -
         module = _trained(
             tmp_path, RecalibratedEvaluation(FirstBatches(loader(), 2)), watch, num_epochs=num_epochs
         )
-        responses = [module.model.conv(module.normalised(batch.images)) for batch in batches]
-        expected = torch.stack([response.double().mean((0, 2, 3)) for response in responses]).mean(0)
-        assert torch.allclose(watch.seen["during"].double(), expected, rtol=1e-5)
+        assert torch.allclose(watch.seen["during"].double(), _means(module, batches), rtol=1e-5)
 
 
 def _samples(batches: Iterator[Batch] | FirstBatches) -> list[list[int]]:
