@@ -28,12 +28,14 @@ Rule = Callable[[list[Group]], Optimizer]
 
 _ELEMENTWISE: tuple[type[Optimizer], ...] = (
     torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax,
-    torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta, Lion,
+    torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.SGD, Lion,
 )  # fmt: skip
 """An element's update depends on that element's gradients alone: shards are updated as the whole is."""
 _OF_MATRICES: tuple[type[Optimizer], ...] = (torch.optim.Muon, torch.optim.Adafactor)
-_REFUSED = {
+_REFUSED_WITHOUT_ANOTHER_FOR_FILTERS = {
     "sgd": "its step follows the gradient's length, so scale the gradient: use AdderSGD",
+}
+_REFUSED = {
     "asgd": "its average of the weights is taken inside the update; use AdamW",
     "rprop": "its step sizes depend on lr and are no direction; use AdamW",
     "lbfgs": "it searches along a line over all layers together; use AdamW",
@@ -56,7 +58,8 @@ class AdaptiveLayerRate(AdderOptimizer):
 
     Args:
         params: groups of `addertrain.nn.param_groups`: one with adder=True holds all adder filters.
-        rule: an optimizer's class, or functools.partial(torch.optim.AdamW, lr=1e-3, betas=(0.9, 0.95)).
+        rule: an optimizer's class, or functools.partial(torch.optim.AdamW, lr=1e-3, betas=(0.9, 0.95));
+            torch.optim.SGD only with a `filter_rule`.
         filter_rule: the same for adder filters alone, where it differs: torch.optim.Muon, which updates
             matrices only, sees a filter as O rows of C·R·S.
         eta: root mean square of an adder layer's update at gamma = 1.
@@ -82,7 +85,8 @@ class AdaptiveLayerRate(AdderOptimizer):
             raise ValueError(f"AdaptiveLayerRate: expected eta > 0, got eta={eta!r}.")
         if alr not in ("global", "off"):
             raise ValueError(f"AdaptiveLayerRate: expected alr to be one of global, off, got {alr!r}.")
-        self._inner, self._filter_inner = _built(rule), _built(filter_rule or rule)
+        self._inner = _built(rule, steps_filters=filter_rule is None)
+        self._filter_inner = self._inner if filter_rule is None else _built(filter_rule, steps_filters=True)
         super().__init__(
             [self._with_defaults(group, eta, alr, elementwise) for group in params], {"adder": False}
         )
@@ -131,23 +135,38 @@ class AdaptiveLayerRate(AdderOptimizer):
 
         So it is exact: the difference of weights before and after a step has lost their last digits.
         """
-        as_matrices = isinstance(self._filter_inner, torch.optim.Muon)
+        if isinstance(self._filter_inner, torch.optim.Muon):
+            return self._moves_of_matrices(group, params)
         stand_ins: list[Tensor] = []
         states: dict[Tensor, Any] = {}
         for param in params:
             assert param.grad is not None
-            zeros, grad = torch.zeros_like(param), param.grad
-            if as_matrices:
-                zeros, grad = param.new_zeros(param.shape[0], param[0].numel()), grad.flatten(1)
-            zeros.grad = grad
+            zeros = torch.zeros_like(param)
+            zeros.grad = param.grad
             states[zeros] = self.state[param]
             stand_ins.append(zeros)
+        self._step_stand_ins(group, stand_ins, states)
+        return stand_ins
+
+    def _moves_of_matrices(self, group: Group, params: Sequence[Tensor]) -> list[Tensor]:
+        """As `_moves`; each filter is one row of the matrix. The state keeps the filters' shapes."""
+        stand_ins: list[Tensor] = []
+        states: dict[Tensor, Any] = {}
+        for param in params:
+            assert param.grad is not None
+            zeros = param.new_zeros(param.shape[0], param[0].numel())
+            zeros.grad = param.grad.flatten(1)
+            states[zeros] = {key: value.flatten(1) for key, value in self.state[param].items()}
+            stand_ins.append(zeros)
+        self._step_stand_ins(group, stand_ins, states)
+        for zeros, param in zip(stand_ins, params, strict=True):
+            self.state[param] = {key: value.view(param.shape) for key, value in states[zeros].items()}
+        return [zeros.view(param.shape) for zeros, param in zip(stand_ins, params, strict=True)]
+
+    def _step_stand_ins(self, group: Group, stand_ins: list[Tensor], states: Mapping[Tensor, Any]) -> None:
         _step(self._filter_inner, group, states, params=stand_ins, lr=1.0, weight_decay=0.0)
         for zeros in stand_ins:
             zeros.grad = None
-        if as_matrices:
-            return [zeros.view(param.shape) for zeros, param in zip(stand_ins, params, strict=True)]
-        return stand_ins
 
     def _with_defaults(self, group: Group, eta: float, alr: str, elementwise: bool | None) -> Group:
         inner = self._filter_inner if group.get("adder") else self._inner
@@ -181,7 +200,7 @@ def _step(inner: Optimizer, group: Group, state: Mapping[Tensor, Any], **changed
     inner.param_groups, inner.state = [], {}  # type: ignore[assignment]
 
 
-def _built(rule: Rule) -> Optimizer:
+def _built(rule: Rule, *, steps_filters: bool) -> Optimizer:
     """The optimizer of `rule`, over no parameter of ours, for its defaults and its step.
 
     Raises:
@@ -195,7 +214,8 @@ def _built(rule: Rule) -> Optimizer:
             f"{rule!r:.60}; pass torch.optim.AdamW, for example."
         )
     name = type(inner).__name__
-    reason = _REFUSED.get(name.lower().removeprefix("fused"))
+    refused = _REFUSED | _REFUSED_WITHOUT_ANOTHER_FOR_FILTERS if steps_filters else _REFUSED
+    reason = refused.get(name.lower().removeprefix("fused"))
     if type(inner).__module__.startswith("deepspeed"):
         reason = _DEEPSPEED
     if reason is None and isinstance(inner, AdderOptimizer):

@@ -84,7 +84,7 @@ def estimate_memory(
 
 def _state_tensors(optim: OptimRecipe) -> int:
     """How many tensors of a parameter's size the optimizer keeps."""
-    return {"sgd": int(optim.momentum > 0), "adamw": 2, "lion": 1}[optim.name]
+    return {"sgd": int(optim.momentum > 0), "adamw": 2, "lion": 1, "muon": 1}[optim.name]
 
 
 def _to_processor(model: nn.Module) -> None:

@@ -163,19 +163,20 @@ class OptimRecipe:
     """The optimizer.
 
     The optimizer gives adder layers an adaptive learning rate (ALR): it rescales the gradient of each layer
-    (the update, for AdamW and Lion) to a root mean square (RMS) of η. γ is the learning rate.
+    (the update, for all others than SGD) to a root mean square (RMS) of η. γ is the learning rate.
     """
 
     name: Annotated[
-        Literal["sgd", "adamw", "lion"],
-        "The optimizer: SGD, where ALR rescales the gradients of adder layers, or AdamW or Lion, where ALR "
-        "rescales their updates.",
+        Literal["sgd", "adamw", "lion", "muon"],
+        "The optimizer: SGD, where ALR rescales the gradients of adder layers, or AdamW, Lion or Muon, where "
+        "ALR rescales their updates. muon is for adder layers alone, and all other layers get SGD; it needs "
+        "whole filters, as DDP has them.",
     ] = "sgd"
     lr: Annotated[
         float, "The learning rate γ at the base batch size, before the schedule and batch-size scaling."
     ]
-    momentum: Annotated[float, "The momentum of optim.name: sgd."] = 0.9
-    nesterov: Annotated[bool, "Use Nesterov momentum with optim.name: sgd."] = True
+    momentum: Annotated[float, "The momentum of optim.name: sgd and muon."] = 0.9
+    nesterov: Annotated[bool, "Use Nesterov momentum with optim.name: sgd and muon."] = True
     beta1: Annotated[
         float, "The decay β1 of optim.name: adamw and lion, for the mean of gradients that a step uses."
     ] = 0.9
@@ -186,14 +187,15 @@ class OptimRecipe:
     ] = None
     weight_decay: Annotated[
         float,
-        "The weight decay, which ALR does not rescale. SGD adds it to the gradient; AdamW and Lion apply "
-        "it to the weights directly.",
+        "The weight decay, which ALR does not rescale. SGD adds it to the gradient; the others "
+        "apply it to the weights directly.",
     ]
     decay_norm_and_bias: Annotated[
         bool, "Apply weight decay to batch-norm parameters and biases as well as to filters."
     ] = True
     eta: Annotated[
-        float, "The η of ALR: the RMS of every adder layer's rescaled gradient, or update for AdamW and Lion."
+        float,
+        "The η of ALR: the RMS of every adder layer's rescaled gradient, or update for others than SGD.",
     ] = 0.2
     alr: Annotated[
         Literal["global", "local", "off", "increased"],
