@@ -20,6 +20,11 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "digits" / "lenet5bn.yaml"
         (["--schedule.step_factor=1"], "schedule.step_factor: expected a number between 0 and 1"),
         (["--optim.label_smoothing=1"], "optim.label_smoothing: expected a number from 0 to below 1"),
         (["--optim.clip_norm=0"], "optim.clip_norm: expected a finite number above 0, or null"),
+        (["--optim.name=muon", "--train.strategy=fsdp"], "auto or ddp with optim.name: muon, which needs"),
+        (
+            ["--optim.name=muon", "--optim.alr=local"],
+            "optim.alr: expected global or off with optim.name: muon",
+        ),
         (["--train.accumulate=3"], "train.accumulate: expected a divisor of data.global_batch_size (64)"),
         (["--train.accumulate=0"], "train.accumulate: expected a divisor"),
         (["--train.nonfinite_limit=-1"], "train.nonfinite_limit: expected 0 or above"),

@@ -25,7 +25,7 @@ _MAX_THREADS = 1024
 # Beyond 2^31 ms the sockets below torch's store give up at once, below a millisecond they never wait.
 _MIN_TIMEOUT_SECONDS, _MAX_TIMEOUT_SECONDS = 0.001, 1_000_000
 _TIMEOUT = f"a number of seconds above 0, up to {_MAX_TIMEOUT_SECONDS} (11 days)"
-_WHOLE_STRATEGIES = ("auto", "ddp")  # the only ones under which every rank has whole filters and gradients
+_UNSHARDED_STRATEGIES = ("auto", "ddp")  # the only ones under which filters and gradients are unsharded
 
 
 def check_recipe(recipe: Recipe, *, source: str = "recipe") -> None:
@@ -47,11 +47,11 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     yield from _schedule_rules(recipe.schedule)
     yield from _train_rules(recipe.train)
     yield from _expected_rules(recipe.expected)
-    is_local_fine = recipe.optim.alr != "local" or recipe.train.strategy in _WHOLE_STRATEGIES
-    expected = f"{' or '.join(_WHOLE_STRATEGIES)} with optim.alr: local, which needs unsharded gradients"
+    is_local_fine = recipe.optim.alr != "local" or recipe.train.strategy in _UNSHARDED_STRATEGIES
+    expected = f"{' or '.join(_UNSHARDED_STRATEGIES)} with optim.alr: local, which needs unsharded gradients"
     yield "train.strategy", is_local_fine, recipe.train.strategy, expected
-    is_muon_fine = recipe.optim.name != "muon" or recipe.train.strategy in _WHOLE_STRATEGIES
-    expected = f"{' or '.join(_WHOLE_STRATEGIES)} with optim.name: muon, which needs unsharded filters"
+    is_muon_fine = recipe.optim.name != "muon" or recipe.train.strategy in _UNSHARDED_STRATEGIES
+    expected = f"{' or '.join(_UNSHARDED_STRATEGIES)} with optim.name: muon, which needs unsharded filters"
     yield "train.strategy", is_muon_fine, recipe.train.strategy, expected
     is_unscaled = recipe.optim.alr != "local" or recipe.train.precision != "fp16-mixed"
     expected = (
@@ -86,7 +86,7 @@ def _variant_rules(recipe: Recipe) -> Iterator[_Rule]:
     is_length = 1 <= num_epochs <= schedule.epochs if power > 1 else num_epochs == 0
     expected = f"1 to schedule.epochs ({schedule.epochs}) if schedule.p_start is above 1, otherwise 0"
     yield "schedule.p_epochs", is_length, num_epochs, expected
-    is_compiled = compiler == "off" or (power == 1 and recipe.train.strategy in _WHOLE_STRATEGIES)
+    is_compiled = compiler == "off" or (power == 1 and recipe.train.strategy in _UNSHARDED_STRATEGIES)
     expected = (
         "off with schedule.p_start above 1, which would compile again at every step, and with "
         "sharded strategies"
@@ -97,9 +97,9 @@ def _variant_rules(recipe: Recipe) -> Iterator[_Rule]:
 def _distill_rules(recipe: Recipe) -> Iterator[_Rule]:
     distill, train = recipe.distill, recipe.train
     has_teacher = distill.teacher != "none"
-    is_whole = not has_teacher or (train.strategy in _WHOLE_STRATEGIES and train.compile == "off")
+    is_whole = not has_teacher or (train.strategy in _UNSHARDED_STRATEGIES and train.compile == "off")
     expected = (
-        f"none unless train.strategy is {' or '.join(_WHOLE_STRATEGIES)} and train.compile is off, "
+        f"none unless train.strategy is {' or '.join(_UNSHARDED_STRATEGIES)} and train.compile is off, "
         "because hooks read the features of unsharded layers"
     )
     yield "distill.teacher", is_whole, distill.teacher, expected

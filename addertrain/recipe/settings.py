@@ -170,7 +170,7 @@ class OptimRecipe:
         Literal["sgd", "adamw", "lion", "muon"],
         "The optimizer: SGD, where ALR rescales the gradients of adder layers, or AdamW, Lion or Muon, where "
         "ALR rescales their updates. muon is for adder layers alone, and all other layers get SGD; it needs "
-        "whole filters, as DDP has them.",
+        "unsharded filters, as under DDP.",
     ] = "sgd"
     lr: Annotated[
         float, "The learning rate γ at the base batch size, before the schedule and batch-size scaling."

@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "lion": partial(Lion, lr=LR, weight_decay=DECAY),
 }
 MUON = partial(torch.optim.Muon, lr=LR, weight_decay=DECAY)
+SGD = partial(torch.optim.SGD, lr=LR, weight_decay=DECAY, momentum=0.9, nesterov=True)
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
@@ -144,6 +145,32 @@ def test_muon_steps_filters_as_matrices_and_another_rule_the_rest() -> None:
         assert cosine.item() == pytest.approx(1.0, abs=1e-10)
     same = [Parameter(param.detach().clone()) for param in filters + parameters()[1]]
     assert all(map(torch.equal, found[3:], _trained(RULES["adamw"]([{"params": same}]), same, range(1))[3:]))
+
+
+def test_sgd_steps_the_rest_bit_for_bit_where_filters_have_another_rule() -> None:
+    filters, others = parameters(torch.float32)
+    _, same = parameters(torch.float32)
+    optimizer = AdaptiveLayerRate(groups(filters, others), SGD, filter_rule=MUON, eta=ETA)
+    found = _trained(optimizer, filters + others, range(10))[len(filters) :]
+    theirs = _trained(SGD([{"params": same}]), parameters(torch.float32)[0] + same, range(10))
+    assert all(map(torch.equal, found, theirs[len(filters) :]))
+    with pytest.raises(ValueError, match="got SGD; its step follows the gradient's length"):
+        AdaptiveLayerRate(groups(*parameters()), RULES["adamw"], filter_rule=SGD)
+
+
+def test_muons_state_has_the_shapes_of_the_filters_and_resumes_bit_for_bit() -> None:
+    filters, others = parameters(torch.float32)
+    filters[0].data = filters[0].data.contiguous(memory_format=torch.channels_last)
+    optimizer = AdaptiveLayerRate(groups(filters, others), SGD, filter_rule=MUON, eta=ETA)
+    _trained(optimizer, filters + others, range(5))
+    state = copy.deepcopy(optimizer.state_dict())
+    shapes = [state["state"][index]["momentum_buffer"].shape for index in range(len(filters))]
+    assert shapes == [param.shape for param in filters]
+    F, p = ([Parameter(param.detach().clone()) for param in params] for params in (filters, others))
+    resumed = AdaptiveLayerRate(groups(F, p), SGD, filter_rule=MUON)
+    resumed.load_state_dict(state)
+    expected = _trained(optimizer, filters + others, range(5, 10))
+    assert all(map(torch.equal, _trained(resumed, F + p, range(5, 10)), expected))
 
 
 def test_without_alr_it_is_adamw() -> None:

@@ -1,4 +1,4 @@
-"""`fit` with AdamW: the same training under every strategy on two ranks, and exact resumption."""
+"""`fit` with AdamW and Muon: the same training under every strategy on two ranks, and exact resumption."""
 
 import shutil
 from pathlib import Path
@@ -18,6 +18,7 @@ SETTINGS = ["--optim.name=adamw", "--optim.lr=0.003", "--optim.eta=10", "--data.
 SETTINGS += ["--data.name=tests.train.small_runs:few_digits", "--schedule.epochs=2", "--optim.clip_norm=1"]
 SETTINGS += ["--train.save_every_steps=2", "--train.recalibrate_batches=1"]
 RESUMED = {"resumed": ("zero2", "zero3", "fsdp"), "from ddp": ("zero3",), "to ddp": ("fsdp",)}
+MUON = [*SETTINGS, "--optim.name=muon", "--optim.lr=0.1", "--optim.eta=2"]
 
 
 def _runs(folder: Path) -> Top1:
@@ -34,7 +35,18 @@ def _runs(folder: Path) -> Top1:
                 rewind(run, to_step=6)
             dist.barrier()
             top1[kind][strategy] = fit_under("ddp" if kind == "to ddp" else strategy, run, *SETTINGS)
+    top1["muon"] = {name: _fit_with_muon(folder, name) for name in ("whole", "resumed")}
     return top1
+
+
+def _fit_with_muon(folder: Path, name: str) -> float:
+    run = folder / "muon" / name
+    if name == "resumed":
+        if dist.get_rank() == 0:
+            shutil.copytree(folder / "muon" / "whole", run)
+            rewind(run, to_step=6)
+        dist.barrier()
+    return fit_under("ddp", run, *MUON)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +64,10 @@ def test_strategies_train_alike(strategy: str, runs: Path) -> None:
 @pytest.mark.parametrize("strategy", RESUMED["resumed"])
 def test_a_resumed_run_is_the_uninterrupted_one(strategy: str, runs: Path) -> None:
     assert_resumed_exactly(runs / "resumed" / strategy, runs / "whole" / strategy)
+
+
+def test_a_resumed_run_with_muon_is_the_uninterrupted_one(runs: Path) -> None:
+    assert_resumed_exactly(runs / "muon" / "resumed", runs / "muon" / "whole")
 
 
 @pytest.mark.parametrize(("kind", "strategy"), [("from ddp", "zero3"), ("to ddp", "fsdp")])
