@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -31,24 +31,19 @@ def build_optimizer(groups: Sequence[Group], optim: OptimRecipe) -> AdderOptimiz
             alr=optim.alr,
             increase=optim.increase,
         )
+    rule, filter_rule = _rules(optim)
+    return AdaptiveLayerRate(groups, rule, filter_rule=filter_rule, eta=optim.eta, alr=_mode(optim))
+
+
+def _rules(optim: OptimRecipe) -> tuple[Rule, Rule | None]:
+    """Of all layers, and of adder filters where theirs differs."""
+    settings: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
     if optim.name == "muon":
-        return AdaptiveLayerRate(
-            groups,
-            _with_momentum(torch.optim.SGD, optim),
-            filter_rule=_with_momentum(torch.optim.Muon, optim),
-            eta=optim.eta,
-            alr=_mode(optim),
-        )
+        settings |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
+        return partial(torch.optim.SGD, **settings), partial(torch.optim.Muon, **settings)
     made, usual = {"adamw": (torch.optim.AdamW, 0.999), "lion": (Lion, 0.99)}[optim.name]
     betas = (optim.beta1, usual if optim.beta2 is None else optim.beta2)
-    rule: Rule = partial(made, lr=optim.lr, betas=betas, weight_decay=optim.weight_decay)
-    return AdaptiveLayerRate(groups, rule, eta=optim.eta, alr=_mode(optim))
-
-
-def _with_momentum(made: type[torch.optim.SGD | torch.optim.Muon], optim: OptimRecipe) -> Rule:
-    return partial(
-        made, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay
-    )
+    return partial(made, betas=betas, **settings), None
 
 
 def _mode(optim: OptimRecipe) -> Literal["global", "off"]:

@@ -32,7 +32,7 @@ _ELEMENTWISE: tuple[type[Optimizer], ...] = (
 )  # fmt: skip
 """An element's update depends on that element's gradients alone: shards are updated as the whole is."""
 _OF_MATRICES: tuple[type[Optimizer], ...] = (torch.optim.Muon, torch.optim.Adafactor)
-_REFUSED_WITHOUT_ANOTHER_FOR_FILTERS = {
+_REFUSED_FOR_FILTERS = {
     "sgd": "its step follows the gradient's length, so scale the gradient: use AdderSGD",
 }
 _REFUSED = {
@@ -135,38 +135,26 @@ class AdaptiveLayerRate(AdderOptimizer):
 
         So it is exact: the difference of weights before and after a step has lost their last digits.
         """
-        if isinstance(self._filter_inner, torch.optim.Muon):
-            return self._moves_of_matrices(group, params)
+        as_matrices = isinstance(self._filter_inner, torch.optim.Muon)
         stand_ins: list[Tensor] = []
         states: dict[Tensor, Any] = {}
         for param in params:
             assert param.grad is not None
-            zeros = torch.zeros_like(param)
-            zeros.grad = param.grad
-            states[zeros] = self.state[param]
+            zeros, grad, state = torch.zeros_like(param), param.grad, self.state[param]
+            if as_matrices:
+                zeros, grad = zeros.flatten(1), grad.flatten(1)
+                state = {key: value.flatten(1) for key, value in state.items()}
+            zeros.grad = grad
+            states[zeros] = state
             stand_ins.append(zeros)
-        self._step_stand_ins(group, stand_ins, states)
-        return stand_ins
-
-    def _moves_of_matrices(self, group: Group, params: Sequence[Tensor]) -> list[Tensor]:
-        """As `_moves`; each filter is one row of the matrix. The state keeps the filters' shapes."""
-        stand_ins: list[Tensor] = []
-        states: dict[Tensor, Any] = {}
-        for param in params:
-            assert param.grad is not None
-            zeros = param.new_zeros(param.shape[0], param[0].numel())
-            zeros.grad = param.grad.flatten(1)
-            states[zeros] = {key: value.flatten(1) for key, value in self.state[param].items()}
-            stand_ins.append(zeros)
-        self._step_stand_ins(group, stand_ins, states)
-        for zeros, param in zip(stand_ins, params, strict=True):
-            self.state[param] = {key: value.view(param.shape) for key, value in states[zeros].items()}
-        return [zeros.view(param.shape) for zeros, param in zip(stand_ins, params, strict=True)]
-
-    def _step_stand_ins(self, group: Group, stand_ins: list[Tensor], states: Mapping[Tensor, Any]) -> None:
         _step(self._filter_inner, group, states, params=stand_ins, lr=1.0, weight_decay=0.0)
         for zeros in stand_ins:
             zeros.grad = None
+        if not as_matrices:
+            return stand_ins
+        for zeros, param in zip(stand_ins, params, strict=True):  # checkpoints hold state as filters lie
+            self.state[param] = {key: value.view(param.shape) for key, value in states[zeros].items()}
+        return [zeros.view(param.shape) for zeros, param in zip(stand_ins, params, strict=True)]
 
     def _with_defaults(self, group: Group, eta: float, alr: str, elementwise: bool | None) -> Group:
         inner = self._filter_inner if group.get("adder") else self._inner
@@ -214,7 +202,7 @@ def _built(rule: Rule, *, steps_filters: bool) -> Optimizer:
             f"{rule!r:.60}; pass torch.optim.AdamW, for example."
         )
     name = type(inner).__name__
-    refused = _REFUSED | _REFUSED_WITHOUT_ANOTHER_FOR_FILTERS if steps_filters else _REFUSED
+    refused = _REFUSED | _REFUSED_FOR_FILTERS if steps_filters else _REFUSED
     reason = refused.get(name.lower().removeprefix("fused"))
     if type(inner).__module__.startswith("deepspeed"):
         reason = _DEEPSPEED

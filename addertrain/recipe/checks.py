@@ -47,12 +47,11 @@ def _rules(recipe: Recipe) -> Iterator[_Rule]:
     yield from _schedule_rules(recipe.schedule)
     yield from _train_rules(recipe.train)
     yield from _expected_rules(recipe.expected)
-    is_local_fine = recipe.optim.alr != "local" or recipe.train.strategy in _UNSHARDED_STRATEGIES
-    expected = f"{' or '.join(_UNSHARDED_STRATEGIES)} with optim.alr: local, which needs unsharded gradients"
-    yield "train.strategy", is_local_fine, recipe.train.strategy, expected
-    is_muon_fine = recipe.optim.name != "muon" or recipe.train.strategy in _UNSHARDED_STRATEGIES
-    expected = f"{' or '.join(_UNSHARDED_STRATEGIES)} with optim.name: muon, which needs unsharded filters"
-    yield "train.strategy", is_muon_fine, recipe.train.strategy, expected
+    for key, value, needed in (("alr", "local", "gradients"), ("name", "muon", "filters")):
+        is_fine = getattr(recipe.optim, key) != value or recipe.train.strategy in _UNSHARDED_STRATEGIES
+        strategies = " or ".join(_UNSHARDED_STRATEGIES)
+        expected = f"{strategies} with optim.{key}: {value}, which needs unsharded {needed}"
+        yield "train.strategy", is_fine, recipe.train.strategy, expected
     is_unscaled = recipe.optim.alr != "local" or recipe.train.precision != "fp16-mixed"
     expected = (
         "global, off or increased with train.precision: fp16-mixed, because local ALR would undo "

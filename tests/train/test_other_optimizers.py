@@ -1,4 +1,6 @@
-"""`fit` with AdamW and Muon: the same training under every strategy on two ranks, and exact resumption."""
+"""`fit` on two ranks with AdamW: the same training under every strategy, and exact resumption; with Muon:
+the latter under DDP.
+"""
 
 import shutil
 from pathlib import Path
@@ -30,23 +32,20 @@ def _runs(folder: Path) -> Top1:
         top1[kind] = {}
         for strategy in strategies:
             run = folder / kind / strategy
-            if dist.get_rank() == 0:
-                shutil.copytree(folder / "whole" / ("ddp" if kind == "from ddp" else strategy), run)
-                rewind(run, to_step=6)
-            dist.barrier()
+            _interrupted_copy(folder / "whole" / ("ddp" if kind == "from ddp" else strategy), run)
             top1[kind][strategy] = fit_under("ddp" if kind == "to ddp" else strategy, run, *SETTINGS)
-    top1["muon"] = {name: _fit_with_muon(folder, name) for name in ("whole", "resumed")}
+    with_muon, resumed = folder / "muon" / "whole", folder / "muon" / "resumed"
+    top1["muon"] = {"whole": fit_under("ddp", with_muon, *MUON)}
+    _interrupted_copy(with_muon, resumed)
+    top1["muon"]["resumed"] = fit_under("ddp", resumed, *MUON)
     return top1
 
 
-def _fit_with_muon(folder: Path, name: str) -> float:
-    run = folder / "muon" / name
-    if name == "resumed":
-        if dist.get_rank() == 0:
-            shutil.copytree(folder / "muon" / "whole", run)
-            rewind(run, to_step=6)
-        dist.barrier()
-    return fit_under("ddp", run, *MUON)
+def _interrupted_copy(whole: Path, run: Path) -> None:
+    if dist.get_rank() == 0:
+        shutil.copytree(whole, run)
+        rewind(run, to_step=6)
+    dist.barrier()
 
 
 @pytest.fixture(scope="module")
